@@ -1,0 +1,43 @@
+# The one entry point for people and for CI. `make help` says what there is.
+
+CARGO ?= cargo
+TOPOLOGY ?= topologies/nice-50km.yaml
+
+.PHONY: help up build test check fmt clippy doc bench soak verify clean
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+up: build ## run the network of TOPOLOGY on this machine, with a live table
+	target/release/qkdnet up $(TOPOLOGY)
+
+build: ## the one binary, target/release/qkdnet
+	$(CARGO) build --release --locked --bin qkdnet
+
+test: ## every test that fits into minutes
+	$(CARGO) test --workspace --locked
+
+check: fmt clippy doc ## formatting, lints and documentation, warnings denied
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+verify: build ## run TOPOLOGY and print measured beside published
+	target/release/qkdnet verify $(TOPOLOGY)
+
+bench: ## one table of what the project must reach, measured on this machine, then criterion's details
+	$(CARGO) bench --locked -p qkdnet --bench table
+	$(CARGO) bench --locked -p distill -p photonics
+
+soak: ## the long versions of the randomised tests
+	QKDNET_SOAK_ATTACKS=1000000 $(CARGO) test --release --workspace --locked
+
+clean: ## what builds and runs leave behind
+	$(CARGO) clean
+	rm -rf qkdnet-data

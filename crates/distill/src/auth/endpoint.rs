@@ -1,0 +1,410 @@
+//! The state machine of one end: opens sessions, keeps the lockstep, makes and verifies tags.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::frame::{Frame, Kind, MAX_PAYLOAD, repeated};
+use super::hello::{Greeting, MAX_MODULE_HELLO, PeerHello};
+use super::reserve::{Reserve, ReserveError};
+use super::session::{Session, Verdict};
+use super::{FrameError, Side};
+use crate::bits::Bits;
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloseReason {
+    #[error("the peer's module left")]
+    PeerLeft,
+    #[error("a tag did not verify")]
+    TagMismatch,
+    #[error("the authentication reserve is exhausted")]
+    ReserveExhausted,
+    #[error("the peer opened a new session")]
+    PeerRestarted,
+    #[error("the authentication reserve cannot be used")]
+    ReserveFailed,
+}
+
+/// Why a frame was not accepted. The session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Malformed(#[from] FrameError),
+    #[error("frame of another session")]
+    WrongSession,
+    #[error("frame was received before")]
+    Duplicate,
+    #[error("frame is ahead of its turn")]
+    OutOfOrder,
+    #[error("hello says it uses tag {0} next, which this end has already seen")]
+    StaleTags(u64),
+    #[error("hello skips to tag {0}")]
+    GapTooLarge(u64),
+    #[error("hello is of generation {0} of the authentication reserve, this end is not")]
+    OtherGeneration(u64),
+    #[error("hello has other tags per hash key than this end")]
+    OtherLayout,
+    #[error("hello with nonce {0:x} does not know of the session it would end")]
+    UnprovenRestart(u64),
+}
+
+/// What the caller must do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A frame for the peer endpoint.
+    Send(Bytes),
+    /// For the own module.
+    Opened {
+        session: u64,
+        peer_hello: Bytes,
+    },
+    Delivered {
+        step: u64,
+        payload: Bytes,
+        authenticated: bool,
+    },
+    Closed(CloseReason),
+    /// The refill with this block is durable.
+    Refilled {
+        block: u64,
+    },
+    /// For the log.
+    Refused(Refusal),
+    Failed(String),
+}
+
+/// A module that does not keep to the lockstep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    #[error("no session is open")]
+    NotOpen,
+    #[error("bundle of step {step}, expected {expected}")]
+    Step { step: u64, expected: u64 },
+    #[error("bundle of step {0} comes before the peer's previous one")]
+    AheadOfPeer(u64),
+    #[error("{0} bytes are too much for one message")]
+    TooLong(usize),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub frames_accepted: u64,
+    pub malformed: u64,
+    pub wrong_session: u64,
+    pub duplicates: u64,
+    pub out_of_order: u64,
+    pub hellos_refused: u64,
+    pub tags_sent: u64,
+    pub tags_verified: u64,
+    pub tags_mismatched: u64,
+    /// In-order frames with a tag that was not the next one; ends the session, uses no pad.
+    pub tag_numbers_wrong: u64,
+}
+
+impl Counters {
+    pub fn refused(&self) -> u64 {
+        self.malformed + self.wrong_session + self.duplicates + self.out_of_order + self.hellos_refused
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointConfig {
+    pub side: Side,
+}
+
+/// One end of the channel and the reserve it makes tags from.
+pub struct Endpoint<R> {
+    side: Side,
+    reserve: R,
+    state: State,
+    counters: Counters,
+}
+
+enum State {
+    Idle,
+    Greeting(Greeting),
+    Open(Box<Session>),
+}
+
+impl<R: Reserve> Endpoint<R> {
+    pub fn new(config: EndpointConfig, reserve: R) -> Self {
+        Self { side: config.side, reserve, state: State::Idle, counters: Counters::default() }
+    }
+
+    pub fn reserve(&self) -> &R {
+        &self.reserve
+    }
+
+    /// For re-keying while no session is open.
+    pub fn reserve_mut(&mut self) -> Option<&mut R> {
+        if self.session().is_none() { Some(&mut self.reserve) } else { None }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The open session.
+    pub fn session(&self) -> Option<u64> {
+        match &self.state {
+            State::Open(session) => Some(session.id),
+            _ => None,
+        }
+    }
+
+    /// Tags that both directions can still make.
+    pub fn remaining(&self) -> u64 {
+        self.reserve.remaining_send().min(self.reserve.remaining_receive())
+    }
+
+    /// True while the peer is expected to say something, so that silence means loss.
+    pub fn waits(&self) -> bool {
+        match &self.state {
+            State::Idle => false,
+            State::Greeting(_) => true,
+            State::Open(session) => session.own_next > session.peer_next,
+        }
+    }
+
+    /// The module is ready for a session; gives up the one that was open. `nonce` must never repeat.
+    pub fn open(&mut self, nonce: u64, hello: &Bytes) -> Result<Vec<Action>, SendError> {
+        if hello.len() > MAX_MODULE_HELLO {
+            return Err(SendError::TooLong(hello.len()));
+        }
+        let mut actions = self.end(CloseReason::PeerRestarted);
+        if self.remaining() == 0 {
+            actions.push(Action::Closed(CloseReason::ReserveExhausted));
+            return Ok(actions);
+        }
+        let greeting = Greeting::new(nonce, &self.reserve, hello);
+        actions.push(Action::Send(greeting.frame()));
+        self.state = State::Greeting(greeting);
+        Ok(actions)
+    }
+
+    /// The module is gone.
+    pub fn leave(&mut self) -> Vec<Action> {
+        self.end(CloseReason::PeerLeft)
+    }
+
+    /// Ends what is open here and tells the peer's end.
+    fn end(&mut self, reason: CloseReason) -> Vec<Action> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Open(session) => vec![Action::Send(session.close_frame(reason.code()))],
+            State::Idle | State::Greeting(_) => Vec::new(),
+        }
+    }
+
+    fn close(&mut self, reason: CloseReason) -> Vec<Action> {
+        let mut actions = self.end(reason);
+        actions.push(Action::Closed(reason));
+        actions
+    }
+
+    fn fail(&mut self, error: &ReserveError) -> Vec<Action> {
+        let reason = match error {
+            ReserveError::Exhausted => CloseReason::ReserveExhausted,
+            _ => CloseReason::ReserveFailed,
+        };
+        let mut actions = vec![Action::Failed(error.to_string())];
+        actions.extend(self.close(reason));
+        actions
+    }
+
+    /// Sends the module's bundle of `step`, with a tag where it closes a round.
+    pub fn send(&mut self, step: u64, payload: Bytes, close_round: bool) -> Result<Vec<Action>, SendError> {
+        let State::Open(session) = &mut self.state else { return Err(SendError::NotOpen) };
+        if payload.len() > MAX_PAYLOAD {
+            return Err(SendError::TooLong(payload.len()));
+        }
+        if step != session.own_next {
+            return Err(SendError::Step { step, expected: session.own_next });
+        }
+        if step > session.peer_next {
+            return Err(SendError::AheadOfPeer(step));
+        }
+        match session.say(step, payload, close_round, &mut self.reserve) {
+            Ok(frame) => {
+                self.counters.tags_sent += u64::from(close_round);
+                Ok(vec![Action::Send(frame)])
+            }
+            Err(error) => Ok(self.fail(&error)),
+        }
+    }
+
+    /// Takes a frame from the peer endpoint, or from whoever poses as it.
+    pub fn receive(&mut self, bytes: &Bytes) -> Vec<Action> {
+        let frame = match Frame::decode(bytes) {
+            Ok(frame) => frame,
+            Err(error) => return self.refuse(Refusal::Malformed(error), false),
+        };
+        let repeated = frame.repeated;
+        let result = match frame.kind {
+            Kind::Hello => self.receive_hello(&frame),
+            Kind::Challenge => self.receive_challenge(&frame),
+            Kind::Bundle => self.receive_bundle(frame),
+            Kind::Close => self.receive_close(&frame),
+        };
+        match result {
+            Ok(actions) => {
+                self.counters.frames_accepted += 1;
+                actions
+            }
+            Err(refusal) => self.refuse(refusal, repeated),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, repeated: bool) -> Vec<Action> {
+        let counter = match refusal {
+            Refusal::Malformed(_) => &mut self.counters.malformed,
+            Refusal::WrongSession => &mut self.counters.wrong_session,
+            Refusal::Duplicate => &mut self.counters.duplicates,
+            Refusal::OutOfOrder => &mut self.counters.out_of_order,
+            _ => &mut self.counters.hellos_refused,
+        };
+        *counter += 1;
+        let mut actions = vec![Action::Refused(refusal)];
+        match (refusal, &self.state) {
+            // The peer may really have restarted; then it answers this. A replayed hello does not.
+            (Refusal::UnprovenRestart(nonce), State::Open(session)) => {
+                actions.push(Action::Send(session.challenge_frame(nonce)));
+            }
+            // The peer waits although this end has said all it had to: something was lost.
+            (Refusal::Duplicate, State::Open(session)) if repeated => {
+                actions.extend(session.unacknowledged().into_iter().map(Action::Send));
+            }
+            _ => {}
+        }
+        actions
+    }
+
+    fn receive_hello(&mut self, frame: &Frame) -> Result<Vec<Action>, Refusal> {
+        let hello = PeerHello::decode(frame)?;
+        match &mut self.state {
+            State::Idle => Ok(Vec::new()),
+            State::Open(session) => {
+                let knows_us = hello.echo == session.greeting.nonce;
+                match (hello.nonce == session.peer_nonce, knows_us) {
+                    (true, true) if !frame.repeated => Ok(Vec::new()),
+                    (true, _) => Ok(vec![Action::Send(session.greeting.frame())]),
+                    (false, false) => Err(Refusal::UnprovenRestart(hello.nonce)),
+                    (false, true) => {
+                        self.state = State::Idle;
+                        Ok(vec![Action::Closed(CloseReason::PeerRestarted)])
+                    }
+                }
+            }
+            State::Greeting(greeting) => {
+                hello.check(&self.reserve)?;
+                let knows_us = hello.echo == greeting.nonce;
+                greeting.echo = hello.nonce;
+                let mut actions = vec![Action::Send(greeting.frame())];
+                if knows_us {
+                    actions.extend(self.establish(hello));
+                }
+                Ok(actions)
+            }
+        }
+    }
+
+    fn establish(&mut self, hello: PeerHello) -> Option<Action> {
+        let State::Greeting(greeting) = std::mem::replace(&mut self.state, State::Idle) else { return None };
+        let peer_hello = hello.module.clone();
+        let session = Session::new(self.side, greeting, hello, &self.reserve);
+        let id = session.id;
+        self.state = State::Open(Box::new(session));
+        Some(Action::Opened { session: id, peer_hello })
+    }
+
+    /// The peer has a session open that ends if this end really started anew.
+    fn receive_challenge(&mut self, frame: &Frame) -> Result<Vec<Action>, Refusal> {
+        match &self.state {
+            State::Greeting(greeting) if frame.step == greeting.nonce => {
+                Ok(vec![Action::Send(greeting.frame_to(frame.session))])
+            }
+            _ => Err(Refusal::WrongSession),
+        }
+    }
+
+    fn receive_close(&mut self, frame: &Frame) -> Result<Vec<Action>, Refusal> {
+        match &self.state {
+            State::Open(session) if frame.session == session.id => {
+                self.state = State::Idle;
+                Ok(vec![Action::Closed(CloseReason::from_code(frame.step))])
+            }
+            State::Open(_) => Err(Refusal::WrongSession),
+            // Both ends often end a session at once.
+            State::Idle | State::Greeting(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn receive_bundle(&mut self, frame: Frame) -> Result<Vec<Action>, Refusal> {
+        let State::Open(session) = &mut self.state else { return Err(Refusal::WrongSession) };
+        let step = frame.step;
+        let payload = frame.payload.clone();
+        let verdict = match session.hear(frame, &mut self.reserve)? {
+            Ok(verdict) => verdict,
+            Err(error) => return Ok(self.fail(&error)),
+        };
+        match verdict {
+            Verdict::Untagged => Ok(vec![Action::Delivered { step, payload, authenticated: false }]),
+            Verdict::Mismatch => {
+                self.counters.tags_mismatched += 1;
+                Ok(self.close(CloseReason::TagMismatch))
+            }
+            Verdict::WrongNumber => {
+                self.counters.tag_numbers_wrong += 1;
+                Ok(self.close(CloseReason::TagMismatch))
+            }
+            Verdict::Verified => {
+                self.counters.tags_verified += 1;
+                if let Err(error) = session.align(&mut self.reserve) {
+                    return Ok(self.fail(&error));
+                }
+                Ok(vec![Action::Delivered { step, payload, authenticated: true }])
+            }
+        }
+    }
+
+    /// Key of a stored block that goes into the reserve, with or without a session. One that only one end gets is
+    /// dropped there as soon as the next session's first tag has shown where both reserves end.
+    pub fn refill(&mut self, block: u64, bits: &Bits) -> Vec<Action> {
+        match self.reserve.append(block, bits) {
+            Ok(()) => vec![Action::Refilled { block }],
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// What to say again when the peer has been silent for long although it [`waits`](Self::waits): whatever was last
+    /// said may be lost.
+    pub fn on_stall(&self) -> Vec<Bytes> {
+        match &self.state {
+            State::Idle => Vec::new(),
+            State::Greeting(greeting) => vec![repeated(&greeting.frame())],
+            State::Open(session) => session.unacknowledged().iter().map(repeated).collect(),
+        }
+    }
+}
+
+impl CloseReason {
+    fn code(self) -> u64 {
+        match self {
+            Self::PeerLeft => 1,
+            Self::TagMismatch => 2,
+            Self::ReserveExhausted => 3,
+            Self::PeerRestarted => 4,
+            Self::ReserveFailed => 5,
+        }
+    }
+
+    fn from_code(code: u64) -> Self {
+        match code {
+            2 => Self::TagMismatch,
+            3 => Self::ReserveExhausted,
+            4 => Self::PeerRestarted,
+            5 => Self::ReserveFailed,
+            _ => Self::PeerLeft,
+        }
+    }
+}

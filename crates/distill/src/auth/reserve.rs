@@ -1,0 +1,468 @@
+//! The secret bits that tags are made from: which bits belong to which tag, and what a store of them must promise.
+//!
+//! Each direction has a string of secret bits of its own, read in cells of 128 bits. Tags are numbered from 0 and
+//! gathered in groups of N: a group takes one cell as hash key and N cells as pads. Which cells a tag uses follows
+//! from its number alone, so that both ends agree whatever else was lost.
+
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::{Direction, Side};
+use crate::bits::Bits;
+
+/// Bits of a cell, of a tag and of a hash key.
+pub const CELL_BITS: u64 = 128;
+/// Largest number of tags that may be skipped at once; gaps come from crashes, one at a time.
+pub const MAX_GAP: u64 = 1 << 12;
+
+/// 128 secret bits.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Cell([u8; 16]);
+
+impl Cell {
+    pub fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    pub fn expose(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cell(128 bits)")
+    }
+}
+
+/// Where the cells of a tag lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    tags_per_hash_key: u64,
+}
+
+impl Layout {
+    /// At least one tag is made under a hash key.
+    pub fn new(tags_per_hash_key: u64) -> Self {
+        Self { tags_per_hash_key: tags_per_hash_key.clamp(1, u64::from(u32::MAX)) }
+    }
+
+    pub fn tags_per_hash_key(&self) -> u64 {
+        self.tags_per_hash_key
+    }
+
+    /// The cell of the hash key under which `tag` is made; `None` beyond all reserves.
+    pub fn hash_cell(&self, tag: u64) -> Option<u64> {
+        (tag / self.tags_per_hash_key).checked_mul(self.tags_per_hash_key + 1)
+    }
+
+    /// The cell that masks `tag`.
+    pub fn pad_cell(&self, tag: u64) -> Option<u64> {
+        self.hash_cell(tag)?.checked_add(1 + tag % self.tags_per_hash_key)
+    }
+
+    /// How many tags `bits` of one direction make.
+    pub fn tags_in(&self, bits: u64) -> u64 {
+        let cells = bits / CELL_BITS;
+        let group = self.tags_per_hash_key + 1;
+        cells / group * self.tags_per_hash_key + (cells % group).saturating_sub(1)
+    }
+}
+
+/// Key bits that a round costs, both directions together: a pad and a share of a hash key each, in whole bits.
+pub fn refill_bits(tags_per_hash_key: u64) -> u64 {
+    2 * (CELL_BITS + CELL_BITS.div_ceil(tags_per_hash_key.max(1)))
+}
+
+/// Refills that a hello names, so that both ends find the last one they share.
+pub const MARKS: usize = 16;
+
+/// How far a reserve was filled by some refill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Bits per direction that were ever put in.
+    pub bits: u64,
+    /// Number of the last block that put some in, plus one.
+    pub next_block: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    #[error("the authentication reserve is exhausted")]
+    Exhausted,
+    #[error("tag {0} was already used")]
+    Used(u64),
+    #[error("refill of {0} bits cannot be split between two directions")]
+    Odd(usize),
+    #[error("the reserves of the two ends do not fit together: {0}")]
+    Diverged(String),
+    #[error("the file of the authentication reserve: {0}")]
+    Store(#[from] std::io::Error),
+}
+
+/// A durable store of cells. Whoever implements it promises that a tag number is on disk as used before its cell is
+/// returned, and that no cell is ever returned for the same direction and number again.
+pub trait Reserve {
+    fn layout(&self) -> Layout;
+    /// Number of the next tag this end may send, and the lowest it may accept.
+    fn next_send(&self) -> u64;
+    fn next_receive(&self) -> u64;
+    /// How many tags are left.
+    fn remaining_send(&self) -> u64;
+    fn remaining_receive(&self) -> u64;
+    /// The hash key under which a tag is made. Not used up by reading, because it hides behind the pads.
+    fn hash_key(&self, direction: Direction, tag: u64) -> Result<Cell, ReserveError>;
+    /// The pad of the next tag to send; `tag` and all before it are used from now on.
+    fn take_send(&mut self, tag: u64) -> Result<Cell, ReserveError>;
+    /// The pad of a tag to verify, at most once whether or not it verifies; those skipped are void.
+    fn take_receive(&mut self, tag: u64) -> Result<Cell, ReserveError>;
+    /// How often the reserve was replaced by hand; tags are numbered anew each time.
+    fn generation(&self) -> u64;
+    /// The last [`MARKS`] refills, the latest last.
+    fn marks(&self) -> Vec<Mark>;
+    /// Appends key of a block: the first half to the forward direction, the second to the backward one. Blocks come in
+    /// order; doing it again with the same block, or with one whose turn has passed, does nothing.
+    fn append(&mut self, block: u64, bits: &Bits) -> Result<(), ReserveError>;
+    /// Drops refills that not both ends got, so that they go on alike.
+    fn align(&mut self, peer: &[Mark]) -> Result<(), ReserveError>;
+}
+
+/// Bits of both directions and how they came in: the part of a reserve that is the same whatever holds it.
+#[derive(Default)]
+pub struct Cells {
+    forward: Bits,
+    backward: Bits,
+    /// Where the reserve ended after each refill, the initial secret first.
+    marks: Vec<Mark>,
+}
+
+impl Cells {
+    /// Splits a secret both ends hold into the two directions.
+    pub fn new(secret: &Bits) -> Result<Self, ReserveError> {
+        let mut cells = Self::default();
+        cells.push(secret, 0)?;
+        Ok(cells)
+    }
+
+    /// Bits per direction.
+    pub fn bits(&self) -> u64 {
+        self.forward.len() as u64
+    }
+
+    /// Bits and marks that were written down before; `None` where they do not fit together.
+    pub fn restored(forward: Bits, backward: Bits, marks: Vec<Mark>) -> Option<Self> {
+        let last = marks.last()?;
+        let ordered =
+            marks.windows(2).all(|pair| pair[0].bits <= pair[1].bits && pair[0].next_block <= pair[1].next_block);
+        let fits = forward.len() == backward.len() && forward.len() as u64 == last.bits;
+        (ordered && fits).then_some(Self { forward, backward, marks })
+    }
+
+    /// All bits of a direction.
+    pub fn direction(&self, direction: Direction) -> &Bits {
+        match direction {
+            Direction::Forward => &self.forward,
+            Direction::Backward => &self.backward,
+        }
+    }
+
+    /// Whether a refill with this block would be appended.
+    pub fn takes(&self, block: u64) -> bool {
+        block >= self.next_block() && block != u64::MAX
+    }
+
+    fn next_block(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.next_block)
+    }
+
+    pub fn cell(&self, direction: Direction, cell: Option<u64>) -> Result<Cell, ReserveError> {
+        let bits = self.direction(direction);
+        let start = cell.and_then(|cell| cell.checked_mul(CELL_BITS)).ok_or(ReserveError::Exhausted)?;
+        let end = start.checked_add(CELL_BITS).ok_or(ReserveError::Exhausted)?;
+        if end > bits.len() as u64 {
+            return Err(ReserveError::Exhausted);
+        }
+        let bytes = Zeroizing::new(bits.slice(start as usize, CELL_BITS as usize).to_bytes());
+        let mut cell = Cell([0; 16]);
+        cell.0.copy_from_slice(&bytes);
+        Ok(cell)
+    }
+
+    /// False where nothing was appended: the block was before, or its turn has passed.
+    pub fn append(&mut self, block: u64, bits: &Bits) -> Result<bool, ReserveError> {
+        if !self.takes(block) {
+            return Ok(false);
+        }
+        self.push(bits, block + 1)?;
+        Ok(true)
+    }
+
+    fn push(&mut self, bits: &Bits, next_block: u64) -> Result<(), ReserveError> {
+        if !bits.len().is_multiple_of(2) {
+            return Err(ReserveError::Odd(bits.len()));
+        }
+        let half = bits.len() / 2;
+        self.forward.extend(&bits.slice(0, half));
+        self.backward.extend(&bits.slice(half, half));
+        self.marks.push(Mark { bits: self.bits(), next_block });
+        Ok(())
+    }
+
+    /// The last refills, the latest last.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks[self.marks.len().saturating_sub(MARKS)..]
+    }
+
+    /// The length to which this end must cut its reserve to agree with the peer's refills. Bits that tags were made
+    /// of cannot be given back.
+    pub fn aligned_bits(&self, peer: &[Mark], used_bits: u64) -> Result<u64, ReserveError> {
+        let Some(common) = self.marks().iter().rev().find(|mark| peer.contains(mark)) else {
+            return Err(ReserveError::Diverged("no refill is known to both".to_owned()));
+        };
+        if common.bits < self.bits() && common.bits < used_bits {
+            return Err(ReserveError::Diverged(format!(
+                "they agree up to {} bits, of which this end has used {used_bits}",
+                common.bits
+            )));
+        }
+        Ok(common.bits)
+    }
+
+    pub fn truncate(&mut self, bits: u64) {
+        self.marks.retain(|mark| mark.bits <= bits);
+        self.forward = self.forward.slice(0, bits as usize);
+        self.backward = self.backward.slice(0, bits as usize);
+    }
+}
+
+/// Which tags were used up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    pub send: u64,
+    pub receive: u64,
+}
+
+impl Offsets {
+    /// Bits per direction that the used tags reach into.
+    pub fn used_bits(&self, layout: Layout) -> u64 {
+        let last = self.send.max(self.receive);
+        let cell = last.checked_sub(1).and_then(|tag| layout.pad_cell(tag));
+        cell.map_or(0, |cell| cell.saturating_add(1).saturating_mul(CELL_BITS))
+    }
+}
+
+/// A reserve in memory, for tests and for links whose reserve need not survive.
+pub struct MemoryReserve {
+    side: Side,
+    layout: Layout,
+    cells: Cells,
+    offsets: Offsets,
+    generation: u64,
+}
+
+impl MemoryReserve {
+    pub fn new(side: Side, layout: Layout, secret: &Bits) -> Result<Self, ReserveError> {
+        Ok(Self { side, layout, cells: Cells::new(secret)?, offsets: Offsets::default(), generation: 0 })
+    }
+
+    /// Replaces the reserve by a fresh secret.
+    pub fn rekey(&mut self, secret: &Bits) -> Result<(), ReserveError> {
+        self.cells = Cells::new(secret)?;
+        self.offsets = Offsets::default();
+        self.generation += 1;
+        Ok(())
+    }
+}
+
+impl Reserve for MemoryReserve {
+    fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    fn next_send(&self) -> u64 {
+        self.offsets.send
+    }
+
+    fn next_receive(&self) -> u64 {
+        self.offsets.receive
+    }
+
+    fn remaining_send(&self) -> u64 {
+        self.layout.tags_in(self.cells.bits()).saturating_sub(self.offsets.send)
+    }
+
+    fn remaining_receive(&self) -> u64 {
+        self.layout.tags_in(self.cells.bits()).saturating_sub(self.offsets.receive)
+    }
+
+    fn hash_key(&self, direction: Direction, tag: u64) -> Result<Cell, ReserveError> {
+        self.cells.cell(direction, self.layout.hash_cell(tag))
+    }
+
+    fn take_send(&mut self, tag: u64) -> Result<Cell, ReserveError> {
+        if tag < self.offsets.send {
+            return Err(ReserveError::Used(tag));
+        }
+        let cell = self.cells.cell(self.side.direction(), self.layout.pad_cell(tag))?;
+        self.offsets.send = tag + 1;
+        Ok(cell)
+    }
+
+    fn take_receive(&mut self, tag: u64) -> Result<Cell, ReserveError> {
+        if tag < self.offsets.receive {
+            return Err(ReserveError::Used(tag));
+        }
+        let cell = self.cells.cell(self.side.other().direction(), self.layout.pad_cell(tag))?;
+        self.offsets.receive = tag + 1;
+        Ok(cell)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn marks(&self) -> Vec<Mark> {
+        self.cells.marks().to_vec()
+    }
+
+    fn append(&mut self, block: u64, bits: &Bits) -> Result<(), ReserveError> {
+        self.cells.append(block, bits).map(|_| ())
+    }
+
+    fn align(&mut self, peer: &[Mark]) -> Result<(), ReserveError> {
+        let bits = self.cells.aligned_bits(peer, self.offsets.used_bits(self.layout))?;
+        if bits < self.cells.bits() {
+            self.cells.truncate(bits);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn secret(bits: usize) -> Bits {
+        let words = (0..bits.div_ceil(64) as u64).map(|i| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        Bits::from_words(words, bits)
+    }
+
+    #[test]
+    fn no_cell_has_two_uses_and_none_is_wasted() {
+        for n in [1, 2, 3, 7, 100] {
+            let layout = Layout::new(n);
+            let mut used = BTreeSet::new();
+            for tag in 0..3 * n {
+                if tag % n == 0 {
+                    assert!(used.insert(layout.hash_cell(tag).unwrap()));
+                }
+                assert!(used.insert(layout.pad_cell(tag).unwrap()));
+            }
+            assert_eq!(used, (0..3 * (n + 1)).collect());
+        }
+    }
+
+    #[test]
+    fn tags_in_counts_what_can_be_taken() {
+        for n in [1, 2, 3, 7, 100] {
+            let layout = Layout::new(n);
+            for bits in (0..400 * 128).step_by(64) {
+                let tags = layout.tags_in(bits);
+                assert!(tags == 0 || (layout.pad_cell(tags - 1).unwrap() + 1) * 128 <= bits);
+                assert!((layout.pad_cell(tags).unwrap() + 1) * 128 > bits);
+            }
+        }
+    }
+
+    #[test]
+    fn a_refill_per_round_keeps_the_reserve_level() {
+        for n in [1, 2, 3, 7, 100, 128, 1000] {
+            let mut filled = 0;
+            let layout = Layout::new(n);
+            let initial = (n + 1) * 128;
+            for round in 1..=5000 {
+                filled += refill_bits(n) / 2;
+                assert!(layout.tags_in(initial + filled) >= round, "N {n}, round {round}");
+            }
+        }
+        assert_eq!(refill_bits(1), 512);
+        assert_eq!(refill_bits(128), 258);
+        assert_eq!(refill_bits(1000), 258);
+    }
+
+    #[test]
+    fn authentication_costs_under_one_percent_when_rounds_are_long_enough() {
+        // Key rates of the three published points of the Nice network and the shortest rounds for them.
+        for (rate_bps, round_s) in [(7069.0, 3.65), (175.0, 147.5), (1.8, 3.985 * 3600.0)] {
+            let cost = refill_bits(1000) as f64 / (rate_bps * round_s);
+            assert!(cost < 0.01, "{cost}");
+            assert!(refill_bits(1000) as f64 / (rate_bps * round_s * 0.95) > 0.01);
+        }
+    }
+
+    #[test]
+    fn pads_are_taken_once_and_gaps_are_void() {
+        let mut reserve = MemoryReserve::new(Side::Initiator, Layout::new(4), &secret(2 * 128 * 20)).unwrap();
+        assert_eq!(reserve.remaining_send(), 16);
+        reserve.take_send(0).unwrap();
+        reserve.take_send(3).unwrap();
+        for tag in 0..=3 {
+            assert!(matches!(reserve.take_send(tag), Err(ReserveError::Used(t)) if t == tag));
+        }
+        assert_eq!(reserve.remaining_send(), 12);
+        assert!(matches!(reserve.take_send(16), Err(ReserveError::Exhausted)));
+        assert!(matches!(reserve.take_receive(u64::MAX), Err(ReserveError::Exhausted)));
+    }
+
+    #[test]
+    fn both_ends_hold_the_same_cells_in_opposite_directions() {
+        let secret = secret(2 * 128 * 6);
+        let mut a = MemoryReserve::new(Side::Initiator, Layout::new(4), &secret).unwrap();
+        let mut b = MemoryReserve::new(Side::Responder, Layout::new(4), &secret).unwrap();
+        let (forward, backward) = (a.take_send(2).unwrap(), b.take_send(2).unwrap());
+        assert_ne!(forward.expose(), backward.expose());
+        assert_eq!(forward.expose(), b.take_receive(2).unwrap().expose());
+        assert_eq!(backward.expose(), a.take_receive(2).unwrap().expose());
+    }
+
+    #[test]
+    fn refills_count_once_and_in_order() {
+        let mut reserve = MemoryReserve::new(Side::Initiator, Layout::new(4), &secret(256)).unwrap();
+        reserve.append(3, &secret(258)).unwrap();
+        reserve.append(3, &secret(258)).unwrap();
+        assert_eq!(reserve.marks().last(), Some(&Mark { bits: 128 + 129, next_block: 4 }));
+        reserve.append(2, &secret(258)).unwrap();
+        assert_eq!(reserve.marks().last(), Some(&Mark { bits: 128 + 129, next_block: 4 }));
+        assert!(matches!(reserve.append(4, &secret(257)), Err(ReserveError::Odd(257))));
+    }
+
+    #[test]
+    fn refills_that_only_one_end_got_are_dropped() {
+        let mut a = MemoryReserve::new(Side::Initiator, Layout::new(4), &secret(1280)).unwrap();
+        let mut b = MemoryReserve::new(Side::Responder, Layout::new(4), &secret(1280)).unwrap();
+        for block in [0, 1, 2] {
+            a.append(block, &secret(258)).unwrap();
+        }
+        for block in [0, 2] {
+            b.append(block, &secret(258)).unwrap();
+        }
+        let (marks_a, marks_b) = (a.marks(), b.marks());
+        a.align(&marks_b).unwrap();
+        b.align(&marks_a).unwrap();
+        assert_eq!(a.marks(), b.marks());
+        assert_eq!(a.marks().last(), Some(&Mark { bits: 640 + 129, next_block: 1 }));
+        a.append(1, &secret(258)).unwrap();
+        let strange = Mark { bits: 700, next_block: 1 };
+        assert!(matches!(a.align(&[strange]), Err(ReserveError::Diverged(_))));
+    }
+
+    #[test]
+    fn used_bits_are_never_given_back() {
+        let mut reserve = MemoryReserve::new(Side::Initiator, Layout::new(4), &secret(256)).unwrap();
+        let empty = reserve.marks();
+        reserve.append(0, &secret(256 * 4)).unwrap();
+        reserve.take_send(0).unwrap();
+        assert!(matches!(reserve.align(&empty), Err(ReserveError::Diverged(_))));
+    }
+}

@@ -1,0 +1,158 @@
+//! What two modules say to each other: one bundle per step and direction, and a greeting per session.
+//!
+//! Everything here is public and reaches the peer through an authenticated channel; until the tag over it
+//! has verified it is hostile input.
+
+use prost::Message;
+
+use super::ModuleError;
+use crate::announce::Announcement;
+use crate::sift::{SiftReply, XReply};
+
+/// Longest encoded bundle that is accepted: a frame of announcements at the highest click rate, with room.
+pub const BUNDLE_BYTES_MAX: usize = 48 << 20;
+
+/// Greeting of a module that is ready for a session.
+#[derive(Clone, PartialEq, Message)]
+pub struct Hello {
+    /// First block number that this end has never used.
+    #[prost(uint64, tag = "1")]
+    pub next_block: u64,
+    /// First epoch that this end has never seen.
+    #[prost(uint64, tag = "2")]
+    pub next_epoch: u64,
+    /// Number of the last committed block plus one; 0 before the first.
+    #[prost(uint64, tag = "3")]
+    pub committed_end: u64,
+    /// A hash of what both ends must agree on before they can talk.
+    #[prost(uint64, tag = "4")]
+    pub protocol: u64,
+}
+
+impl Hello {
+    pub fn encode_bytes(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
+    pub fn decode_bytes(bytes: &[u8]) -> Result<Self, ModuleError> {
+        if bytes.len() > 1024 {
+            return Err(ModuleError::TooLong { bytes: bytes.len() });
+        }
+        Self::decode(bytes).map_err(|_| ModuleError::Malformed("greeting"))
+    }
+
+    /// Where a session between the two ends starts: block and epoch that neither has used.
+    pub fn start(&self, peer: &Hello) -> (u64, u64) {
+        (self.next_block.max(peer.next_block), self.next_epoch.max(peer.next_epoch))
+    }
+}
+
+/// One step of one end.
+#[derive(Clone, PartialEq, Message)]
+pub struct Bundle {
+    #[prost(uint64, tag = "1")]
+    pub step: u64,
+    #[prost(message, optional, tag = "2")]
+    pub announcement: Option<Announcement>,
+    #[prost(message, repeated, tag = "3")]
+    pub replies: Vec<SiftReply>,
+    #[prost(message, repeated, tag = "4")]
+    pub x_replies: Vec<XReply>,
+    #[prost(message, repeated, tag = "5")]
+    pub blocks: Vec<BlockMessage>,
+    /// The sender has no more frames; what follows only finishes what is under way.
+    #[prost(bool, tag = "6")]
+    pub drained: bool,
+    /// Blocks below this number are committed or given up at the sender (the matcher decides).
+    #[prost(uint64, tag = "7")]
+    pub committed_end: u64,
+    /// Nothing is left to do at the sender: the session ends once a tag has covered this.
+    #[prost(bool, tag = "8")]
+    pub farewell: bool,
+    /// Trace context of the block whose first frame is announced here.
+    #[prost(string, tag = "9")]
+    pub traceparent: String,
+}
+
+impl Bundle {
+    pub fn decode_bytes(bytes: &[u8]) -> Result<Self, ModuleError> {
+        if bytes.len() > BUNDLE_BYTES_MAX {
+            return Err(ModuleError::TooLong { bytes: bytes.len() });
+        }
+        Self::decode(bytes).map_err(|_| ModuleError::Malformed("bundle"))
+    }
+}
+
+/// What is said about one block after sifting.
+#[derive(Clone, PartialEq, Message)]
+pub struct BlockMessage {
+    #[prost(uint64, tag = "1")]
+    pub block: u64,
+    #[prost(oneof = "BlockStep", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    pub step: Option<BlockStep>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum BlockStep {
+    /// Matcher: the round ends here although it is not full (the run is over).
+    #[prost(message, tag = "2")]
+    EndRound(EndRound),
+    /// Matcher: reconciliation starts with these public parameters.
+    #[prost(message, tag = "3")]
+    Begin(Begin),
+    #[prost(bytes, tag = "4")]
+    Query(Vec<u8>),
+    #[prost(bytes, tag = "5")]
+    Answer(Vec<u8>),
+    /// Matcher: hashes of its corrected frames.
+    #[prost(message, tag = "6")]
+    Verify(Verify),
+    /// Announcer: which frames agree, and the seed of amplification.
+    #[prost(message, tag = "7")]
+    Amplify(Amplify),
+    /// Matcher: the block is complete here; the tag with this bundle closes its round.
+    #[prost(bool, tag = "8")]
+    Close(bool),
+    /// Announcer: the block is on its disk, ready to be committed.
+    #[prost(bool, tag = "9")]
+    Prepared(bool),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct EndRound {
+    /// Frames of announcements that belong to the round.
+    #[prost(uint64, tag = "1")]
+    pub frames: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Begin {
+    #[prost(uint32, tag = "1")]
+    pub qber_ppm: u32,
+    #[prost(fixed64, tag = "2")]
+    pub seed: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub query: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Verify {
+    #[prost(fixed64, tag = "1")]
+    pub key: u64,
+    #[prost(fixed64, repeated, tag = "2")]
+    pub tags: Vec<u64>,
+    /// Errors corrected in each frame (public: the dialogue showed where they were).
+    #[prost(uint32, repeated, tag = "3")]
+    pub errors: Vec<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Amplify {
+    /// One flag per Cascade frame: the hashes agree.
+    #[prost(bool, repeated, tag = "1")]
+    pub good: Vec<bool>,
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub seed: Vec<u8>,
+}

@@ -1,0 +1,319 @@
+//! Two modules in lockstep on light from `photonics`: what both ends end up with, and what a broken dialogue does.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use photonics::config::{Arm, Clock, Detector, EnergyTimeAnalyser, Polarisation, SpdcCw};
+use photonics::emitter::{AnalyserState, Emitter};
+use photonics::instrument::{Controls, Frame, Instrument};
+use photonics::random::Subseed;
+
+use super::*;
+use crate::config::{Acquisition, Authentication, Bound, Loops, Reconciliation, Security};
+
+const EPOCH_PS: u64 = 20_000_000_000;
+const LATENCY: u64 = 25;
+
+fn protocol(role: Role) -> LinkProtocol {
+    LinkProtocol {
+        role,
+        frame_ps: EPOCH_PS,
+        coincidence_window_ps: 120,
+        analyser_delay_ps: 400,
+        dead_time_ps: 30_000,
+        round_frames: 50,
+        acquisition: Acquisition {
+            search_ps: 10_000_000_000,
+            frequency_search: 2e-7,
+            window_ps: 50_000_000_000,
+            correlator: true,
+        },
+        tracking_interval_ps: 500_000_000_000,
+        reconciliation: Reconciliation { frame_bits: 1 << 16, initial_qber: 0.05 },
+        security: Security {
+            bound: Bound::Asymptotic,
+            epsilon_secrecy: 1e-10,
+            epsilon_correctness: 1e-15,
+            tolerated_qber: 0.11,
+        },
+        authentication: Authentication { tags_per_hash_key: 64 },
+        loops: Loops {
+            polarisation: true,
+            phase: true,
+            pump: true,
+            target_qber_z: 0.043,
+            phase_dither_rad: 0.05,
+            pump_max: 2.0,
+        },
+    }
+}
+
+/// A bright, short link: the dialogue is what is tested here.
+struct Light {
+    emitter: Emitter,
+    instruments: [Instrument; 2],
+    analysers: [Instrument; 2],
+    epoch: u64,
+    setpoints: VecDeque<[Setpoints; 2]>,
+}
+
+impl Light {
+    fn new(seed: u8) -> Self {
+        let source =
+            SpdcCw { pair_rate_hz: 2e7, visibility: 0.99, bandwidth_nm: 0.8, pump_max: 2.0, steps: Vec::new() };
+        let polarisation = Polarisation {
+            initial_rad: [0.0; 2],
+            drift_amplitude_rad: 0.0,
+            drift_period_s: 36_000.0,
+            dependent_loss: 0.03,
+            steps: Vec::new(),
+        };
+        let arm = Arm {
+            length_km: 10.0,
+            loss_db: 7.0,
+            delay_ps: 49_000_000.0,
+            delay_drift_amplitude_ps: 0.0,
+            delay_drift_period_s: 36_000.0,
+            dispersion_ps_per_nm: 0.0,
+            polarisation,
+        };
+        let analyser = EnergyTimeAnalyser {
+            delay_ps: 400.0,
+            z_probability: 0.5,
+            visibility: 0.997,
+            crosstalk: 0.001,
+            phase_initial_rad: 0.0,
+            phase_drift_rad_per_s: 1e-7,
+            phase_noise_rad_per_sqrt_s: 0.0,
+            steps: Vec::new(),
+        };
+        let detector = Detector {
+            efficiency: 0.8,
+            jitter_fwhm_ps: 50.0,
+            dark_rate_hz: 100.0,
+            dead_time_ps: 30_000.0,
+            afterpulse_probability: 0.001,
+            afterpulse_decay_ps: 50_000.0,
+            latch_probability: 0.0,
+            latch_reset_ps: 0.0,
+            tdc_resolution_ps: 4.0,
+            skew_ps: [0.0; 4],
+        };
+        let clock = |offset_ps: f64, frequency_error: f64| Clock {
+            offset_ps,
+            frequency_error,
+            frequency_walk_per_sqrt_s: 1e-13,
+            phase_walk_ps_per_sqrt_s: 0.5,
+        };
+        let clocks = [clock(3.1e9, 4e-8), clock(-2.4e9, -3e-8)];
+        let seed = |label: &str| Subseed::new([seed; 32]).derive(label);
+        let instrument = |i: usize| {
+            Instrument::new(&detector, &clocks[i], &analyser, EPOCH_PS, EPOCH_PS, &seed(&format!("instrument {i}")))
+        };
+        let mut light = Self {
+            emitter: Emitter::new(
+                &source,
+                [&arm, &arm],
+                [&analyser, &analyser],
+                [&detector, &detector],
+                EPOCH_PS,
+                &seed("source"),
+            ),
+            instruments: [instrument(0), instrument(1)],
+            analysers: [instrument(0), instrument(1)],
+            epoch: 0,
+            setpoints: vec![[Setpoints::default(); 2]; LATENCY as usize].into(),
+        };
+        for instrument in &mut light.instruments {
+            instrument.start(0);
+        }
+        light
+    }
+
+    /// The frames that one more epoch completes, at each end.
+    fn epoch(&mut self) -> [Vec<Frame>; 2] {
+        let setpoints = self.setpoints.pop_front().expect("the loops are behind");
+        let epoch = self.epoch;
+        let mut state = |i: usize| -> AnalyserState {
+            let controls =
+                Controls { phase_rad: setpoints[i].phase_rad, polarisation_rad: setpoints[i].polarisation_rad };
+            self.analysers[i].analyser_state(epoch, &controls)
+        };
+        let states = [state(0), state(1)];
+        let photons = self.emitter.emit(epoch, setpoints[0].pump, [&states[0], &states[1]]);
+        self.epoch += 1;
+        let mut frames = [Vec::new(), Vec::new()];
+        for i in 0..2 {
+            self.instruments[i].detect(epoch, &photons[i].words, &mut frames[i]).expect("photons of an emitter");
+        }
+        frames
+    }
+}
+
+/// What one end did.
+#[derive(Default)]
+struct Record {
+    prepared: BTreeMap<u64, FinishedBlock>,
+    keys: BTreeMap<u64, FinishedBlock>,
+    aborted: Vec<u64>,
+    notes: Vec<&'static str>,
+}
+
+impl Record {
+    fn take(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Prepare(block) => {
+                    self.prepared.insert(block.number, block);
+                }
+                Action::Store(block) => {
+                    self.keys.insert(block.number, block);
+                }
+                Action::Commit { block } => {
+                    let block = self.prepared.remove(&block).expect("only a prepared block is committed");
+                    self.keys.insert(block.number, block);
+                }
+                Action::Void { block } => {
+                    self.prepared.remove(&block);
+                }
+                Action::Abort { block, .. } => self.aborted.push(block),
+                Action::Note { name, .. } => self.notes.push(name),
+                Action::Stage { .. } | Action::Trace { .. } => {}
+            }
+        }
+    }
+}
+
+/// Runs both ends for some epochs of light and then to the end; the tag of a closed round is taken as verified.
+fn run(seed: u8, epochs: u64, change: impl Fn(&mut LinkProtocol)) -> [Record; 2] {
+    let mut light = Light::new(seed);
+    let start = SessionStart {
+        first_block: 0,
+        in_doubt: None,
+        peer_committed_end: 0,
+        own_committed_end: 0,
+        latency_steps: LATENCY,
+        setpoints: Setpoints::default(),
+    };
+    let mut modules = [Role::Matcher, Role::Announcer].map(|role| {
+        let mut protocol = protocol(role);
+        change(&mut protocol);
+        Module::new(&protocol, &start, [seed ^ role as u8; 32])
+    });
+    let mut waiting: [VecDeque<Option<Frame>>; 2] = Default::default();
+    let mut said: [VecDeque<PeerInput>; 2] = Default::default();
+    let mut records: [Record; 2] = Default::default();
+    let mut setpoints = [Setpoints::default(); 2];
+    let mut finished = [false; 2];
+    let mut step = 0;
+    while finished != [true; 2] {
+        if light.epoch < epochs {
+            for (queue, frames) in waiting.iter_mut().zip(light.epoch()) {
+                queue.extend(frames.into_iter().map(Some));
+            }
+        } else {
+            waiting.iter_mut().for_each(|queue| queue.push_back(None));
+        }
+        while waiting.iter().all(|queue| !queue.is_empty()) && finished != [true; 2] {
+            let mut outputs = Vec::new();
+            for i in 0..2 {
+                let frame = waiting[i].pop_front().flatten();
+                let frame = frame.map(|f| FrameInput { number: f.number, tags: f.tags, traceparent: String::new() });
+                let peer = if step == 0 { None } else { said[1 - i].pop_front() };
+                if finished[i] {
+                    continue;
+                }
+                let output = modules[i].step(frame, peer).expect("two honest ends");
+                records[i].take(output.actions);
+                setpoints[i] = output.setpoints;
+                finished[i] = output.finished;
+                outputs.push((i, PeerInput { payload: output.payload.into(), authenticated: output.close_round }));
+            }
+            for (i, output) in outputs {
+                said[i].push_back(output);
+            }
+            step += 1;
+            assert!(step < 100_000, "the run does not end");
+        }
+        if light.epoch < epochs {
+            light.setpoints.push_back(setpoints);
+        }
+    }
+    records
+}
+
+#[test]
+fn both_ends_store_the_same_secret_bits_and_every_ledger_sums() {
+    let [matcher, announcer] = run(1, 250, |_| {});
+    assert!(matcher.keys.len() >= 4, "{} blocks, {:?}", matcher.keys.len(), matcher.notes);
+    assert_eq!(matcher.keys.keys().collect::<Vec<_>>(), announcer.keys.keys().collect::<Vec<_>>());
+    for (number, block) in &matcher.keys {
+        let twin = &announcer.keys[number];
+        assert!(block.key.len() > 1000, "block {number} has {} bits", block.key.len());
+        assert!(block.key.ct_eq(&twin.key), "block {number} differs");
+        for end in [block, twin] {
+            end.ledger.check().expect("a ledger that sums");
+            assert_eq!(end.ledger.delivered + end.ledger.authentication, end.key.len() as u64);
+        }
+        let (ours, theirs) = (&block.ledger, &twin.ledger);
+        assert_eq!((ours.sifted_z, ours.leaked, ours.errors_z), (theirs.sifted_z, theirs.leaked, theirs.errors_z));
+    }
+    assert!(announcer.prepared.is_empty(), "nothing is left in doubt");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_key_and_another_seed_another() {
+    let key = |seed| {
+        let [matcher, _] = run(seed, 120, |_| {});
+        matcher.keys.values().flat_map(|block| block.key.to_bytes()).collect::<Vec<u8>>()
+    };
+    let (first, again, other) = (key(3), key(3), key(4));
+    assert!(!first.is_empty());
+    assert!(first == again);
+    assert!(first != other);
+}
+
+#[test]
+fn without_the_correlator_there_is_no_lock_and_no_key() {
+    let [matcher, announcer] = run(5, 120, |protocol| protocol.acquisition.correlator = false);
+    assert!(matcher.keys.is_empty() && announcer.keys.is_empty());
+    assert!(!matcher.notes.contains(&"locked"));
+}
+
+#[test]
+fn a_block_above_the_tolerated_error_rate_gives_no_key() {
+    let [matcher, announcer] = run(6, 120, |protocol| protocol.security.tolerated_qber = 0.001);
+    assert!(matcher.keys.is_empty() && announcer.keys.is_empty());
+    assert!(!matcher.aborted.is_empty());
+    assert_eq!(matcher.aborted, announcer.aborted);
+}
+
+#[test]
+fn nonsense_from_the_peer_is_an_error_and_never_a_panic() {
+    let start = SessionStart {
+        first_block: 0,
+        in_doubt: None,
+        peer_committed_end: 0,
+        own_committed_end: 0,
+        latency_steps: LATENCY,
+        setpoints: Setpoints::default(),
+    };
+    let block = |step| vec![BlockMessage { block: 0, step: Some(step) }];
+    let nonsense = [
+        b"\xff\xff\xff\xff".to_vec(),
+        Bundle { step: 7, ..Bundle::default() }.encode_to_vec(),
+        Bundle { blocks: block(BlockStep::Prepared(true)), ..Bundle::default() }.encode_to_vec(),
+        Bundle { blocks: block(BlockStep::Close(true)), ..Bundle::default() }.encode_to_vec(),
+        Bundle { blocks: block(BlockStep::Answer(vec![1, 2, 3])), ..Bundle::default() }.encode_to_vec(),
+        Bundle { blocks: vec![BlockMessage { block: 0, step: None }], ..Bundle::default() }.encode_to_vec(),
+        Bundle { replies: vec![Default::default()], ..Bundle::default() }.encode_to_vec(),
+        Bundle { x_replies: vec![Default::default()], ..Bundle::default() }.encode_to_vec(),
+    ];
+    for role in [Role::Matcher, Role::Announcer] {
+        for (index, payload) in nonsense.iter().enumerate() {
+            let mut module = Module::new(&protocol(role), &start, [0; 32]);
+            module.step(None, None).expect("the first step needs no peer");
+            let peer = PeerInput { payload: payload.clone().into(), authenticated: index % 2 == 0 };
+            assert!(module.step(None, Some(peer)).is_err(), "{role:?} took nonsense {index}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Installs logging and the tracer and meter providers of a process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{KeyValue, global};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::export::FileExporter;
+use crate::metrics::SnapshotExporter;
+use crate::names::resource;
+
+/// What a process says about itself, and where to.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// Name of the service, or of the process where it holds several.
+    pub service_name: String,
+    /// Tells two processes of one service apart.
+    pub instance: String,
+    /// Name of the topology, for `service.namespace`.
+    pub topology: Option<String>,
+    /// Where spans and metrics are kept if no collector is named. `None`: they are not kept.
+    pub span_dir: Option<PathBuf>,
+    /// Size at which a span file is rotated.
+    pub span_file_limit_bytes: u64,
+    /// How often the metrics' snapshot is written or exported.
+    pub metrics_interval: Duration,
+    /// Filter of log lines, such as `info` or `warn,detector=debug`; the variable `QKDNET_LOG` overrides it.
+    pub log_filter: String,
+    /// `None`: no logs, for a process that draws on the terminal.
+    pub log_format: Option<LogFormat>,
+    /// Whether spans of the `tracing` crate, also those of libraries, are recorded beside qkdnet's own.
+    pub record_tracing_spans: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl TelemetryConfig {
+    pub fn new(service_name: impl Into<String>) -> Self {
+        let service_name = service_name.into();
+        Self {
+            instance: format!("{service_name}-{}", std::process::id()),
+            service_name,
+            topology: None,
+            span_dir: None,
+            span_file_limit_bytes: 64 << 20,
+            metrics_interval: Duration::from_secs(5),
+            log_filter: "info".to_owned(),
+            log_format: Some(LogFormat::Text),
+            record_tracing_spans: false,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("`{filter}` is not a log filter: {source}")]
+    Filter { filter: String, source: tracing_subscriber::filter::ParseError },
+    #[error("cannot write spans into {}: {source}", folder.display())]
+    SpanDir { folder: PathBuf, source: std::io::Error },
+    #[error("cannot export to the OpenTelemetry collector that the OTEL_EXPORTER_OTLP_* variables name: {0}")]
+    Collector(String),
+}
+
+/// Keeps the providers; dropping it writes what is left.
+#[must_use = "telemetry ends when the guard is dropped"]
+#[derive(Debug)]
+pub struct Guard {
+    tracer: Option<SdkTracerProvider>,
+    meter: Option<SdkMeterProvider>,
+}
+
+impl Guard {
+    /// Writes everything recorded so far. Blocks; from async code use [`shutdown`](Self::shutdown) at the end.
+    pub fn flush(&self) {
+        if let Some(Err(error)) = self.tracer.as_ref().map(SdkTracerProvider::force_flush) {
+            tracing::warn!(%error, "spans were not written");
+        }
+        if let Some(Err(error)) = self.meter.as_ref().map(SdkMeterProvider::force_flush) {
+            tracing::warn!(%error, "metrics were not written");
+        }
+    }
+
+    /// Writes what is left without blocking the runtime, then ends telemetry.
+    pub async fn shutdown(mut self) {
+        let (tracer, meter) = (self.tracer.take(), self.meter.take());
+        let ended = tokio::task::spawn_blocking(move || end(tracer, meter)).await;
+        if let Err(error) = ended {
+            tracing::warn!(%error, "telemetry did not end in order");
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        end(self.tracer.take(), self.meter.take());
+    }
+}
+
+fn end(tracer: Option<SdkTracerProvider>, meter: Option<SdkMeterProvider>) {
+    if let Some(Err(error)) = tracer.map(|provider| provider.shutdown()) {
+        tracing::warn!(%error, "the last spans were not written");
+    }
+    if let Some(Err(error)) = meter.map(|provider| provider.shutdown()) {
+        tracing::warn!(%error, "the last metrics were not written");
+    }
+}
+
+/// Installs logging and providers for the whole process. Call once, from within the runtime where a collector is used.
+pub fn init(config: &TelemetryConfig) -> Result<Guard, TelemetryError> {
+    let filter = filter(config)?;
+    let tracer = tracer_provider(config)?;
+    let meter = meter_provider(config)?;
+    install_logs(config, filter, tracer.as_ref());
+    if let Some(provider) = &tracer {
+        global::set_tracer_provider(provider.clone());
+    }
+    if let Some(provider) = &meter {
+        global::set_meter_provider(provider.clone());
+    }
+    Ok(Guard { tracer, meter })
+}
+
+fn filter(config: &TelemetryConfig) -> Result<EnvFilter, TelemetryError> {
+    let text = variable("QKDNET_LOG").unwrap_or_else(|| config.log_filter.clone());
+    // The SDK tells of itself at `info`; whoever wants to know says so in the filter.
+    EnvFilter::try_new(format!("opentelemetry=warn,{text}"))
+        .map_err(|source| TelemetryError::Filter { filter: text, source })
+}
+
+fn install_logs(config: &TelemetryConfig, filter: EnvFilter, tracer: Option<&SdkTracerProvider>) {
+    let lines = config.log_format.map(|format| match format {
+        LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true).boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
+    });
+    let spans = tracer
+        .filter(|_| config.record_tracing_spans)
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(config.service_name.clone())));
+    // A program that brought its own subscriber (a test) keeps it.
+    let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init();
+}
+
+fn described(config: &TelemetryConfig) -> Resource {
+    let mut attributes = vec![
+        KeyValue::new(resource::SERVICE_INSTANCE_ID, config.instance.clone()),
+        KeyValue::new(resource::SERVICE_VERSION, env!("CARGO_PKG_VERSION")),
+    ];
+    if let Some(topology) = &config.topology {
+        attributes.push(KeyValue::new(resource::SERVICE_NAMESPACE, "qkdnet"));
+        attributes.push(KeyValue::new(resource::TOPOLOGY, topology.clone()));
+    }
+    Resource::builder().with_service_name(config.service_name.clone()).with_attributes(attributes).build()
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn disabled(exporter_variable: &str) -> bool {
+    variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || variable(exporter_variable).is_some_and(|value| value == "none")
+}
+
+fn collector(signal_variable: &str) -> bool {
+    variable("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() || variable(signal_variable).is_some()
+}
+
+/// The exporter's connection lives on the runtime that it is made in.
+fn needs_runtime() -> Result<(), TelemetryError> {
+    tokio::runtime::Handle::try_current()
+        .map(|_| ())
+        .map_err(|_| TelemetryError::Collector("telemetry was started outside of the runtime".to_owned()))
+}
+
+fn tracer_provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>, TelemetryError> {
+    if disabled("OTEL_TRACES_EXPORTER") {
+        return Ok(None);
+    }
+    let builder = SdkTracerProvider::builder().with_resource(described(config));
+    if collector("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+        needs_runtime()?;
+        let exporter = opentelemetry_otlp::SpanExporter::builder()
+            .with_tonic()
+            .build()
+            .map_err(|error| TelemetryError::Collector(error.to_string()))?;
+        return Ok(Some(builder.with_batch_exporter(exporter).build()));
+    }
+    let Some(folder) = &config.span_dir else { return Ok(None) };
+    let exporter = FileExporter::create(folder, &config.service_name, config.span_file_limit_bytes)
+        .map_err(|source| TelemetryError::SpanDir { folder: folder.clone(), source })?;
+    let batches =
+        BatchConfigBuilder::default().with_max_queue_size(16_384).with_scheduled_delay(Duration::from_millis(200));
+    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.build()).build();
+    Ok(Some(builder.with_span_processor(processor).build()))
+}
+
+fn meter_provider(config: &TelemetryConfig) -> Result<Option<SdkMeterProvider>, TelemetryError> {
+    if disabled("OTEL_METRICS_EXPORTER") {
+        return Ok(None);
+    }
+    let builder = SdkMeterProvider::builder().with_resource(described(config));
+    if collector("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
+        needs_runtime()?;
+        let exporter = opentelemetry_otlp::MetricExporter::builder()
+            .with_tonic()
+            .build()
+            .map_err(|error| TelemetryError::Collector(error.to_string()))?;
+        let reader = PeriodicReader::builder(exporter).with_interval(config.metrics_interval).build();
+        return Ok(Some(builder.with_reader(reader).build()));
+    }
+    let Some(folder) = &config.span_dir else { return Ok(None) };
+    let exporter = SnapshotExporter::create(folder, &config.service_name)
+        .map_err(|source| TelemetryError::SpanDir { folder: folder.clone(), source })?;
+    let reader = PeriodicReader::builder(exporter).with_interval(config.metrics_interval).build();
+    Ok(Some(builder.with_reader(reader).build()))
+}

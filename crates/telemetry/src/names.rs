@@ -1,0 +1,140 @@
+//! Every span, attribute and metric name, in one place.
+
+/// Names of spans.
+pub mod span {
+    /// One block as one module sees it, from its first frame to its stored key. Parent of that module's stages.
+    pub const BLOCK: &str = "qkd.block";
+    /// The emission of the photons that a block is made of. Root of the block's trace.
+    pub const EMIT: &str = "qkd.source.emit";
+    /// The instrument turning photons into local time tags.
+    pub const DETECT: &str = "qkd.detector.detect";
+    /// Acquisition of the peer's clock.
+    pub const ACQUIRE: &str = "qkd.acquire";
+    /// Announcements, coincidences, basis comparison and estimation.
+    pub const SIFT: &str = "qkd.sift";
+    /// Error correction.
+    pub const RECONCILE: &str = "qkd.reconcile";
+    /// Comparison of universal hashes after error correction.
+    pub const VERIFY: &str = "qkd.verify";
+    /// Privacy amplification.
+    pub const AMPLIFY: &str = "qkd.amplify";
+    /// Wegman-Carter tags of the round, made and checked.
+    pub const AUTHENTICATE: &str = "qkd.authenticate";
+    /// The key becoming durable.
+    pub const STORE: &str = "qkd.store";
+}
+
+/// Names of attributes of spans and metrics.
+pub mod attribute {
+    /// Name of the link in the topology.
+    pub const LINK_ID: &str = "qkd.link.id";
+    /// Name of the site in the topology.
+    pub const SITE_ID: &str = "qkd.site.id";
+    /// `announcer` or `matcher`.
+    pub const ROLE: &str = "qkd.role";
+    /// Number of the block on its link.
+    pub const BLOCK_ID: &str = "qkd.block.id";
+    /// What became of the block: `stored`, `voided` or `aborted`.
+    pub const BLOCK_OUTCOME: &str = "qkd.block.outcome";
+    /// Why a block was voided or aborted.
+    pub const BLOCK_REASON: &str = "qkd.block.reason";
+    /// Number of the session on its link.
+    pub const SESSION_ID: &str = "qkd.session.id";
+    /// First epoch of the source's time that the span covers.
+    pub const EPOCH_FIRST: &str = "qkd.epoch.first";
+    /// Last epoch of the source's time that the span covers.
+    pub const EPOCH_LAST: &str = "qkd.epoch.last";
+    /// First frame of the module's own time that the span covers.
+    pub const FRAME_FIRST: &str = "qkd.frame.first";
+    /// Last frame of the module's own time that the span covers.
+    pub const FRAME_LAST: &str = "qkd.frame.last";
+    /// Output of the source, 0 or 1.
+    pub const OUTPUT: &str = "qkd.output";
+    /// Photons sent or received.
+    pub const PHOTONS: &str = "qkd.photons";
+    /// Pairs of which both photons were sent.
+    pub const PAIRS: &str = "qkd.pairs";
+    /// Clicks recorded.
+    pub const CLICKS: &str = "qkd.clicks";
+    /// Bits that went into a stage.
+    pub const BITS_IN: &str = "qkd.bits.in";
+    /// Bits that came out of a stage.
+    pub const BITS_OUT: &str = "qkd.bits.out";
+    /// Error ratio of the key basis.
+    pub const QBER_Z: &str = "qkd.qber.z";
+    /// Error ratio of the check basis.
+    pub const QBER_X: &str = "qkd.qber.x";
+    /// Reconciliation efficiency: disclosed bits over the Shannon bound.
+    pub const RECONCILE_EFFICIENCY: &str = "qkd.reconcile.efficiency";
+    /// Cascade frames of the block.
+    pub const RECONCILE_FRAMES: &str = "qkd.reconcile.frames";
+    /// Cascade frames that failed verification.
+    pub const FRAMES_FAILED: &str = "qkd.verify.frames_failed";
+    /// Security parameter of the block.
+    pub const EPSILON: &str = "qkd.epsilon";
+    /// Which bound set the key's length: `asymptotic` or `finite`.
+    pub const BOUND: &str = "qkd.bound";
+    /// Length of the key in bits.
+    pub const KEY_BITS: &str = "qkd.key.size_bits";
+    /// Tags left in the authentication reserve.
+    pub const RESERVE_TAGS: &str = "qkd.reserve.tags";
+    /// Offset of the peer's clock.
+    pub const CLOCK_OFFSET_PS: &str = "qkd.clock.offset_ps";
+    /// Frequency difference of the two clocks, relative.
+    pub const CLOCK_FREQUENCY: &str = "qkd.clock.frequency";
+    /// Simulated time at which the span ends.
+    pub const SIMULATED_S: &str = "qkd.simulated_s";
+    /// What every entry of a block's ledger starts with; see [`ledger`](super::ledger).
+    pub const LEDGER_PREFIX: &str = "qkd.ledger.";
+}
+
+/// Attributes of the process, as the semantic conventions name them.
+pub mod resource {
+    pub const SERVICE_NAME: &str = "service.name";
+    pub const SERVICE_NAMESPACE: &str = "service.namespace";
+    pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+    pub const SERVICE_VERSION: &str = "service.version";
+    /// Name of the topology.
+    pub const TOPOLOGY: &str = "qkd.topology";
+}
+
+/// Names of metrics.
+pub mod metric {
+    /// Secret key rate over simulated time, bit/s.
+    pub const LINK_SKR: &str = "qkd.link.skr";
+    /// Error ratio of the key basis.
+    pub const LINK_QBER_Z: &str = "qkd.link.qber.z";
+    /// Error ratio of the check basis.
+    pub const LINK_QBER_X: &str = "qkd.link.qber.x";
+    /// Clicks per simulated second.
+    pub const DETECTOR_CLICK_RATE: &str = "qkd.detector.click_rate";
+    /// Offset of the peer's clock, ps.
+    pub const CLOCK_OFFSET: &str = "qkd.clock.offset";
+    /// Standard deviation of what clock tracking leaves, ps.
+    pub const CLOCK_RESIDUAL: &str = "qkd.clock.residual";
+    /// Blocks stored.
+    pub const LINK_BLOCKS: &str = "qkd.link.blocks";
+    /// Blocks voided: the round did not verify or a peer left.
+    pub const LINK_BLOCKS_VOIDED: &str = "qkd.link.blocks_voided";
+    /// Blocks aborted: the error ratio was above what the topology tolerates.
+    pub const LINK_BLOCKS_ABORTED: &str = "qkd.link.blocks_aborted";
+    /// Secret bits stored.
+    pub const LINK_KEY_BITS: &str = "qkd.link.key_bits";
+    /// Tags left in the authentication reserve.
+    pub const CHANNEL_RESERVE_TAGS: &str = "qkd.channel.reserve_tags";
+    /// Messages of a peer that were refused.
+    pub const CHANNEL_REFUSED: &str = "qkd.channel.messages_refused";
+    /// Connections refused: wrong certificate, wrong name, no TLS 1.3.
+    pub const SHELL_REFUSED: &str = "qkd.shell.connections_refused";
+    /// Photons sent by the source.
+    pub const SOURCE_PHOTONS: &str = "qkd.source.photons";
+    /// How far a paced run is behind wall time, s.
+    pub const SOURCE_LAG: &str = "qkd.source.lag";
+    /// Simulated time, s.
+    pub const SIMULATED_TIME: &str = "qkd.simulated_time";
+}
+
+/// The attribute that carries one entry of a block's ledger.
+pub fn ledger(entry: &str) -> String {
+    format!("{}{entry}", attribute::LEDGER_PREFIX)
+}

@@ -1,0 +1,211 @@
+//! Links: names, the sites that they join, times that must be multiples of each other, protocol settings.
+
+use std::collections::BTreeMap;
+
+use super::{Finding, Report};
+use crate::document::{Link, Measure, Name, Spec, Tolerance};
+use crate::plan::ServiceNames;
+use crate::quantity::Duration;
+use crate::structure::STAND_IN;
+use crate::suggest;
+
+/// Kubernetes and certificates want names of at most this length.
+const SERVICE_NAME_LENGTH_MAX: usize = 63;
+/// A time tag counts units of this.
+const TAG_UNIT_PS: u64 = 4;
+const PS_PER_MS: u64 = 1_000_000_000;
+/// Longest round: one block must fit into memory.
+const ROUND_PS_MAX: u64 = 3600 * 1000 * PS_PER_MS;
+
+pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
+    run(spec, report);
+    names(spec, report);
+    for (index, link) in spec.links.iter().enumerate() {
+        let path = format!("spec.links[{index}]");
+        sites(spec, link, &path, report);
+        times(spec, link, &path, report);
+        protocol(link, &path, report);
+        references(link, &path, report);
+    }
+}
+
+fn run(spec: &Spec, report: &mut Report<'_>) {
+    let epoch_ps = spec.run.epoch.rounded();
+    let good = (PS_PER_MS..=1000 * PS_PER_MS).contains(&epoch_ps) && epoch_ps.is_multiple_of(TAG_UNIT_PS);
+    if !good || !is_whole(spec.run.epoch) {
+        let message = format!("an epoch of {}", spec.run.epoch);
+        report.add(Finding::error("spec.run.epoch", message, "between 1 ms and 1 s, a multiple of 4 ps"), &[]);
+    }
+    if spec.run.duration.is_some_and(|duration| duration.rounded() == 0) {
+        report.add(Finding::error("spec.run.for", "a run that ends at once", "a duration above 0"), &[]);
+    }
+}
+
+fn names(spec: &Spec, report: &mut Report<'_>) {
+    let mut links: BTreeMap<&str, String> = BTreeMap::new();
+    let mut services: BTreeMap<String, &Name> = BTreeMap::new();
+    for (index, link) in spec.links.iter().enumerate() {
+        let path = format!("spec.links[{index}].name");
+        if report.places.is_replaced(&path) {
+            continue;
+        }
+        if let Some(other) = links.get(link.name.as_str()) {
+            let hint = format!("the first is in line {}", report.line(other));
+            let message = format!("a second link with the name \"{}\"", link.name);
+            report.add(Finding::error(path, message, "a name of its own for each link").hint(Some(hint)), &[]);
+            continue;
+        }
+        links.insert(link.name.as_str(), path.clone());
+        let [first, second] = link.arms.as_slice() else { continue };
+        let arms_path = format!("spec.links[{index}].arms");
+        if first.site == second.site {
+            continue;
+        }
+        let names = ServiceNames::of(link.name.as_str(), [first.site.as_str(), second.site.as_str()]);
+        if let Some(longest) = names.all().max_by_key(|name| name.len())
+            && longest.len() > SERVICE_NAME_LENGTH_MAX
+        {
+            let message = format!("the service name \"{longest}\" has {} characters", longest.len());
+            let expected = format!("names of link and site that give at most {SERVICE_NAME_LENGTH_MAX}");
+            report.add(Finding::error(path.clone(), message, expected), &[&arms_path]);
+        }
+        for service in names.all() {
+            if let Some(other) = services.insert(service.clone(), &link.name) {
+                let message = format!("the service name \"{service}\" also arises from the link \"{other}\"");
+                report.add(Finding::error(path.clone(), message, "names that cannot be confused"), &[&arms_path]);
+            }
+        }
+    }
+}
+
+fn sites(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
+    let mut exists = |site: &Name, path: String| {
+        let names = || spec.sites.iter().map(|site| site.name.as_str());
+        if !names().any(|name| name == site.as_str()) {
+            let hint = suggest::nearest(site.as_str(), names()).map(|name| format!("did you mean \"{name}\"?"));
+            let expected = format!("one of {}", names().take(12).collect::<Vec<_>>().join(", "));
+            let message = format!("there is no site \"{site}\"");
+            let nameless = names().any(|name| name == STAND_IN);
+            report
+                .add(Finding::error(path, message, expected).hint(hint), if nameless { &["spec.sites"] } else { &[] });
+        }
+    };
+    exists(link.source.site(), format!("{path}.source.site"));
+    for (index, arm) in link.arms.iter().enumerate() {
+        exists(&arm.site, format!("{path}.arms[{index}].site"));
+    }
+    if let [first, second] = link.arms.as_slice()
+        && first.site == second.site
+    {
+        let message = format!("both arms end at \"{}\"", first.site);
+        let finding = Finding::error(format!("{path}.arms[1].site"), message, "two different sites");
+        report.add(finding, &[&format!("{path}.arms[0].site")]);
+    }
+    for (index, disturbance) in link.disturbances.iter().enumerate() {
+        let Some(site) = disturbance.site() else { continue };
+        let ends: Vec<&str> = link.arms.iter().map(|arm| arm.site.as_str()).collect();
+        if !ends.contains(&site.as_str()) {
+            let hint =
+                suggest::nearest(site.as_str(), ends.iter().copied()).map(|name| format!("did you mean \"{name}\"?"));
+            let message = format!("the link does not end at \"{site}\"");
+            let finding = Finding::error(format!("{path}.disturbances[{index}].site"), message, ends.join(" or "));
+            report.add(finding.hint(hint), &[&format!("{path}.arms")]);
+        }
+    }
+}
+
+fn times(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
+    let epoch = spec.run.epoch;
+    for (field, value) in [("round", link.round), ("tracking.interval", link.tracking.interval)] {
+        let value_ps = value.rounded();
+        let fits = value_ps > 0 && epoch.rounded() > 0 && value_ps.is_multiple_of(epoch.rounded()) && is_whole(value);
+        if !fits {
+            let message = format!("{value} is not a multiple of the epoch ({epoch})");
+            let expected = format!("a whole number of epochs, at least {epoch}");
+            report.add(Finding::error(format!("{path}.{field}"), message, expected), &["spec.run.epoch"]);
+        }
+    }
+    if link.round.rounded() > ROUND_PS_MAX {
+        let message = format!("a round of {}", link.round);
+        report.add(Finding::error(format!("{path}.round"), message, "at most 1 h"), &[]);
+    }
+    if link.acquisition.window.rounded() < epoch.rounded() {
+        let message = format!("{} is shorter than an epoch", link.acquisition.window);
+        let expected = format!("at least {epoch}");
+        report.add(Finding::error(format!("{path}.acquisition.window"), message, expected), &["spec.run.epoch"]);
+    }
+    if link.acquisition.search.rounded() == 0 {
+        let finding =
+            Finding::error(format!("{path}.acquisition.search"), "a search over nothing", "a duration above 0");
+        report.add(finding, &[]);
+    }
+    if link.acquisition.frequency_search.value() < 0.0 {
+        let message = format!("{} is negative", link.acquisition.frequency_search);
+        let path = format!("{path}.acquisition.frequencySearch");
+        report.add(Finding::error(path, message, "the largest difference, either way"), &[]);
+    }
+}
+
+fn protocol(link: &Link, path: &str, report: &mut Report<'_>) {
+    let loops = &link.loops;
+    if loops.pump.target_qber.is_some() && !loops.pump.enabled {
+        let finding = Finding::error(
+            format!("{path}.loops.pump.targetQber"),
+            "a target for a loop that is off",
+            "a target only with enabled: true",
+        );
+        report.add(finding.hint(Some("remove the target, or enable the loop".into())), &[]);
+    }
+    if loops.phase.dither.is_some() && !loops.phase.enabled {
+        let path = format!("{path}.loops.phase.dither");
+        report.add(Finding::error(path, "a dither for a loop that is off", "a dither only with enabled: true"), &[]);
+    }
+    if !(0.0..=0.5).contains(&loops.phase.dither_rad()) {
+        let path = format!("{path}.loops.phase.dither");
+        report.add(Finding::error(path, "a dither outside the range", "between 0 and 0.5 rad"), &[]);
+    }
+    let mut rate = |field: &str, value: f64, most: f64| {
+        if value <= 0.0 || value >= most {
+            let message = format!("an error rate of {} %", value * 100.0);
+            let expected = format!("above 0 % and below {} %", most * 100.0);
+            report.add(Finding::error(format!("{path}.{field}"), message, expected), &[]);
+        }
+    };
+    rate("loops.pump.targetQber", loops.pump.target(), 0.25);
+    rate("security.toleratedQber", link.security.tolerated_qber.value(), 0.5);
+    rate("reconciliation.initialQber", link.reconciliation.initial_qber.value(), 0.5);
+    /// One hash key and a few tags.
+    const RESERVE_BITS_MIN: u64 = 1024;
+    if link.authentication.reserve.rounded() < RESERVE_BITS_MIN {
+        let message = format!("a reserve of {}", link.authentication.reserve);
+        let expected = format!("at least {RESERVE_BITS_MIN} bit");
+        report.add(Finding::error(format!("{path}.authentication.reserve"), message, expected), &[]);
+    }
+}
+
+fn references(link: &Link, path: &str, report: &mut Report<'_>) {
+    for (index, reference) in link.reference.iter().enumerate() {
+        let at = format!("{path}.reference[{index}]");
+        let quantity = format!("{at}.quantity");
+        if !reference.quantity.fits(reference.value) {
+            let message = format!("{} does not measure {}", reference.value, reference.quantity.name());
+            let expected = format!("a value in {}", reference.quantity.unit());
+            report.add(Finding::error(format!("{at}.value"), message, expected), &[&quantity]);
+        }
+        let of_percentages = matches!(reference.quantity, Measure::QberZ | Measure::QberX);
+        if matches!(reference.tolerance, Tolerance::Points(_)) && !of_percentages {
+            let message = format!("percentage points of {}", reference.quantity.name());
+            let expected = "a part of the value such as \"5 %\", or \"factor 1.3\"";
+            report.add(Finding::error(format!("{at}.tolerance"), message, expected), &[&quantity]);
+        }
+        if link.reference[..index].iter().any(|other| other.quantity == reference.quantity) {
+            let message = format!("a second reference for {}", reference.quantity.name());
+            report.add(Finding::error(quantity, message, "one reference for each quantity"), &[]);
+        }
+    }
+}
+
+/// Whether a duration is a whole number of picoseconds.
+pub(super) fn is_whole(duration: Duration) -> bool {
+    (duration.value() - duration.value().round()).abs() < 1e-6
+}

@@ -1,0 +1,74 @@
+//! What the types cannot say: names that must exist, values that must fit each other.
+
+mod instruments;
+mod links;
+mod sites;
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::document::Topology;
+use crate::structure::Places;
+
+/// Every problem across fields. Values that stand in for bad ones are left alone.
+pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
+    let mut report = Report { places, diagnostics: Vec::new() };
+    sites::check(&topology.spec, &mut report);
+    links::check(&topology.spec, &mut report);
+    for (index, link) in topology.spec.links.iter().enumerate() {
+        instruments::check(link, &format!("spec.links[{index}]"), &mut report);
+    }
+    report.diagnostics
+}
+
+struct Report<'a> {
+    places: &'a Places,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// One finding about the value at `path`.
+struct Finding {
+    severity: Severity,
+    path: String,
+    message: String,
+    expected: String,
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn error(path: impl Into<String>, message: impl Into<String>, expected: impl Into<String>) -> Self {
+        let (path, message, expected) = (path.into(), message.into(), expected.into());
+        Finding { severity: Severity::Error, path, message, expected, hint: None }
+    }
+
+    fn warning(path: impl Into<String>, message: impl Into<String>, expected: impl Into<String>) -> Self {
+        Finding { severity: Severity::Warning, ..Self::error(path, message, expected) }
+    }
+
+    fn hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+}
+
+impl Report<'_> {
+    /// Adds a finding, unless it or one of the values that it depends on is a stand-in.
+    fn add(&mut self, finding: Finding, depends_on: &[&str]) {
+        let stand_in = |path: &str| self.places.is_replaced(path);
+        if stand_in(&finding.path) || depends_on.iter().any(|path| stand_in(path)) {
+            return;
+        }
+        let position = self.places.of(&finding.path);
+        self.diagnostics.push(Diagnostic {
+            severity: finding.severity,
+            position,
+            path: finding.path,
+            message: finding.message,
+            expected: Some(finding.expected),
+            hint: finding.hint,
+        });
+    }
+
+    /// Line of a path, for hints.
+    fn line(&self, path: &str) -> usize {
+        self.places.of(path).line
+    }
+}

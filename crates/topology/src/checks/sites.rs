@@ -1,0 +1,60 @@
+//! Sites: unique names, applications only where there is key, nothing that takes no part.
+
+use std::collections::BTreeMap;
+
+use super::{Finding, Report};
+use crate::document::{Name, Spec};
+
+pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
+    duplicates(spec, report);
+    applications(spec, report);
+}
+
+fn duplicates(spec: &Spec, report: &mut Report<'_>) {
+    let mut first: BTreeMap<&str, String> = BTreeMap::new();
+    for (index, site) in spec.sites.iter().enumerate() {
+        let path = format!("spec.sites[{index}].name");
+        if report.places.is_replaced(&path) {
+            continue;
+        }
+        if let Some(other) = first.get(site.name.as_str()) {
+            let hint = format!("the first is in line {}", report.line(other));
+            let message = format!("a second site with the name \"{}\"", site.name);
+            report.add(Finding::error(path, message, "a name of its own for each site").hint(Some(hint)), &[]);
+        } else {
+            first.insert(site.name.as_str(), path);
+        }
+    }
+}
+
+fn applications(spec: &Spec, report: &mut Report<'_>) {
+    // A misspelt site in a link leaves another one without; saying so twice helps nobody.
+    let exists = |name: &Name| spec.sites.iter().any(|site| site.name == *name);
+    let all_known =
+        spec.links.iter().all(|link| exists(link.source.site()) && link.arms.iter().all(|arm| exists(&arm.site)));
+    let mut first: BTreeMap<&str, String> = BTreeMap::new();
+    for (index, site) in spec.sites.iter().enumerate() {
+        let path = format!("spec.sites[{index}]");
+        let ends_a_link = spec.links.iter().any(|link| link.arms.iter().any(|arm| arm.site == site.name));
+        let holds_a_source = spec.links.iter().any(|link| *link.source.site() == site.name);
+        if all_known && !ends_a_link && !site.saes.is_empty() {
+            let message = format!("the site \"{}\" ends no link, so its applications can get no key", site.name);
+            let finding = Finding::error(format!("{path}.saes"), message, "applications only at sites that end a link");
+            report.add(finding, &["spec.links"]);
+        } else if all_known && !ends_a_link && !holds_a_source {
+            let message = format!("the site \"{}\" takes part in no link", site.name);
+            report.add(Finding::warning(format!("{path}.name"), message, "a link that ends there"), &["spec.links"]);
+        }
+        for (position, sae) in site.saes.iter().enumerate() {
+            let path = format!("{path}.saes[{position}]");
+            if let Some(other) = first.get(sae.as_str()) {
+                let hint = format!("the first is in line {}", report.line(other));
+                let message = format!("a second application with the name \"{sae}\"");
+                let finding = Finding::error(path, message, "a name of its own for each application in the network");
+                report.add(finding.hint(Some(hint)), &[]);
+            } else {
+                first.insert(sae.as_str(), path);
+            }
+        }
+    }
+}

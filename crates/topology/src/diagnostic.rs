@@ -1,0 +1,132 @@
+//! What is wrong with a file, where, what would be right.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::quantity::shortened;
+
+/// Problems listed one by one; the rest are only counted.
+const LISTED_MAX: usize = 100;
+/// Problems collected at all: a hostile file must not fill the memory.
+pub(crate) const COLLECTED_MAX: usize = 1000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// A place in a file, both numbers from 1; columns count characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Position {
+    pub const START: Position = Position { line: 1, column: 1 };
+}
+
+/// One problem of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    #[serde(flatten)]
+    pub position: Position,
+    /// Field path of the value, such as `spec.links[0].arms[1].fibre.length`; empty for the file as a whole.
+    pub path: String,
+    /// What was found.
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    pub fn error(position: Position, path: impl Into<String>, message: impl Into<String>) -> Self {
+        Diagnostic {
+            severity: Severity::Error,
+            position,
+            path: path.into(),
+            message: message.into(),
+            expected: None,
+            hint: None,
+        }
+    }
+
+    pub fn warning(position: Position, path: impl Into<String>, message: impl Into<String>) -> Self {
+        Diagnostic { severity: Severity::Warning, ..Self::error(position, path, message) }
+    }
+
+    pub fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn hint_if(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+}
+
+/// Every problem of one file, in the order of their places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostics {
+    pub file: String,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Diagnostics {
+    pub fn new(file: &str, mut diagnostics: Vec<Diagnostic>) -> Self {
+        diagnostics.sort_by(|a, b| (a.position, &a.path, &a.message).cmp(&(b.position, &b.path, &b.message)));
+        diagnostics.dedup();
+        Diagnostics { file: file.to_owned(), diagnostics }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.diagnostics.is_empty()
+    }
+
+    pub fn errors(&self) -> usize {
+        self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
+    }
+}
+
+/// `file:line:column: error: message`, then indented `expected:` and `hint:` lines.
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for diagnostic in self.diagnostics.iter().take(LISTED_MAX) {
+            let severity = match diagnostic.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            let Position { line, column } = diagnostic.position;
+            writeln!(f, "{}:{line}:{column}: {severity}: {}", self.file, diagnostic.message)?;
+            if let Some(expected) = &diagnostic.expected {
+                writeln!(f, "  expected: {expected}")?;
+            }
+            if let Some(hint) = &diagnostic.hint {
+                writeln!(f, "  hint: {hint}")?;
+            }
+        }
+        if self.diagnostics.len() > LISTED_MAX {
+            writeln!(f, "{}: and {} more", self.file, self.diagnostics.len() - LISTED_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// A text of the file in quotes, as it may stand in a message.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", shortened(text))
+}

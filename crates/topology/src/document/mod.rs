@@ -1,0 +1,360 @@
+//! The topology document: what a person writes, as types.
+//!
+//! The same types give the JSON Schema. A new protocol, source, analyser, detector or clock is a new variant here.
+
+mod instruments;
+mod protocol;
+mod reference;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+pub use instruments::*;
+pub use protocol::*;
+pub use reference::*;
+
+use crate::quantity::Duration;
+
+/// Longest DNS label: names of sites, links and services are names of hosts too.
+pub const NAME_LENGTH_MAX: usize = 63;
+pub const SITES_MAX: usize = 1024;
+pub const LINKS_MAX: usize = 4096;
+
+/// A quantum-key-distribution network: sites, links, instruments, and how to run it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Topology {
+    /// Version of this format.
+    pub api_version: ApiVersion,
+    /// Kind of this document.
+    pub kind: Kind,
+    /// Name and labels of this network.
+    pub metadata: Metadata,
+    /// What the network consists of.
+    pub spec: Spec,
+}
+
+/// Version of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ApiVersion {
+    /// First version.
+    #[serde(rename = "qkdnet.dev/v1alpha1")]
+    V1Alpha1,
+}
+
+/// Kind of the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Kind {
+    /// A network.
+    Topology,
+}
+
+/// Name and labels of an object, as Kubernetes knows them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// Name of the network, a DNS label.
+    pub name: Name,
+    /// Kubernetes namespace; means nothing elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Name>,
+    /// Labels of the object.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64), schema_with = "text_map")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the object.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64), schema_with = "text_map")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What the network consists of and how it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// How the simulation runs.
+    #[serde(default)]
+    pub run: Run,
+    /// What faults may be brought into a running network.
+    #[serde(default)]
+    pub faults: Faults,
+    /// Trusted nodes and places that hold a source.
+    #[schemars(length(min = 1, max = SITES_MAX))]
+    pub sites: Vec<Site>,
+    /// Quantum links between pairs of sites.
+    #[schemars(length(min = 1, max = LINKS_MAX))]
+    pub links: Vec<Link>,
+}
+
+/// How the simulation runs. The command line overrides `speed`, `for` and `seed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Run {
+    /// `max` for as fast as the machine allows, or simulated seconds per second of wall time, such as 1.
+    pub speed: Speed,
+    /// Simulated time after which the run ends; without it the run goes on until it is stopped.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+    /// Makes a run repeatable and its keys worthless; without it randomness is the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = i64::MAX))]
+    pub seed: Option<u64>,
+    /// Slice of simulated time that is exchanged at once; also the slice of local time that is announced at once.
+    pub epoch: Duration,
+    /// Epochs between a measurement and the moment when the set-point that follows from it acts.
+    #[schemars(range(min = 3, max = 1000))]
+    pub latency: u32,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Run { speed: Speed::Max, duration: None, seed: None, epoch: Duration::preset("20 ms"), latency: 8 }
+    }
+}
+
+/// Simulated time over wall time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// As fast as the machine allows.
+    Max,
+    /// Simulated seconds per second of wall time.
+    RealTime(f64),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SpeedText {
+    Number(u32),
+    Text(String),
+}
+
+impl Speed {
+    /// Slowest and fastest pace that can be asked for.
+    const RANGE: std::ops::RangeInclusive<f64> = 1e-3..=1e6;
+
+    /// `max`, or a number between 0.001 and 1,000,000.
+    pub fn parse(text: &str) -> Option<Speed> {
+        match text {
+            "max" => Some(Speed::Max),
+            _ => text.parse().ok().filter(|pace| Self::RANGE.contains(pace)).map(Speed::RealTime),
+        }
+    }
+}
+
+impl Serialize for Speed {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Speed::Max => serializer.serialize_str("max"),
+            Speed::RealTime(pace) if pace.fract() == 0.0 => serializer.serialize_u32(pace as u32),
+            Speed::RealTime(pace) => serializer.collect_str(&pace),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Speed {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match SpeedText::deserialize(deserializer)? {
+            SpeedText::Number(number) => number.to_string(),
+            SpeedText::Text(text) => text,
+        };
+        Speed::parse(&text).ok_or_else(|| serde::de::Error::custom("speed is neither max nor a number above 0"))
+    }
+}
+
+impl JsonSchema for Speed {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Speed".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": true,
+            "format": "speed",
+            "pattern": "^(max|[0-9]+(\\.[0-9]+)?)$",
+            "maxLength": 16,
+            "examples": ["max", 1],
+        })
+    }
+}
+
+/// What faults may be brought into a running network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Faults {
+    /// Opens the control interface through which a test attacks channels and disturbs instruments.
+    pub allowed: bool,
+}
+
+/// A building (or a satellite): a trusted node, or the place of a source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Site {
+    /// Name of the site, a DNS label.
+    pub name: Name,
+    /// Where the site is, for maps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
+    /// Applications that take key here. A site that holds only a source has no key store and can have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub saes: Vec<Name>,
+    /// Where the values of this site come from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "provenance_map")]
+    pub provenance: Provenance,
+}
+
+/// Geographic coordinates (WGS 84).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Location {
+    /// Latitude in degrees, north positive.
+    #[schemars(range(min = -90, max = 90))]
+    pub lat: f64,
+    /// Longitude in degrees, east positive.
+    #[schemars(range(min = -180, max = 180))]
+    pub lon: f64,
+}
+
+/// A quantum link: light from a source to two sites, and the protocol that makes key of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Link {
+    /// Name of the link, a DNS label.
+    pub name: Name,
+    /// Protocol of the link.
+    pub protocol: Protocol,
+    /// How much of the light is simulated one by one.
+    #[serde(default)]
+    pub fidelity: Fidelity,
+    /// Where the light comes from.
+    pub source: Source,
+    /// The two optical paths with the instruments at their ends.
+    #[schemars(length(min = 2, max = 2))]
+    pub arms: Vec<Arm>,
+    /// Full width of the coincidence window.
+    pub window: Duration,
+    /// Length of a round, which becomes one block: a multiple of `run.epoch`.
+    #[serde(default = "default_round")]
+    pub round: Duration,
+    /// How the two clocks are found from the photons.
+    #[serde(default)]
+    pub acquisition: Acquisition,
+    /// How the two clocks are followed.
+    #[serde(default)]
+    pub tracking: Tracking,
+    /// Error correction.
+    #[serde(default)]
+    pub reconciliation: Reconciliation,
+    /// What "secret" means here.
+    #[serde(default)]
+    pub security: Security,
+    /// Authentication of the classical channel.
+    #[serde(default)]
+    pub authentication: Authentication,
+    /// Control loops.
+    #[serde(default)]
+    pub loops: Loops,
+    /// Steps that hit the instruments at given simulated times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub disturbances: Vec<Disturbance>,
+    /// What was published about this link and how close a run must come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub reference: Vec<Reference>,
+    /// Where the values of this link come from; names may be paths such as `arms.detector.efficiency`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "provenance_map")]
+    pub provenance: Provenance,
+}
+
+fn default_round() -> Duration {
+    Duration::preset("60 s")
+}
+
+/// Origin of each value: field (or dotted path) to `published: ...`, `inferred: ...` or `assumed: ...`.
+pub type Provenance = BTreeMap<String, String>;
+
+pub(crate) const PROVENANCE_FORMAT: &str = "provenance";
+
+pub(crate) fn provenance_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "format": "provenance-map",
+        "maxProperties": 64,
+        "additionalProperties": {
+            "type": "string",
+            "format": PROVENANCE_FORMAT,
+            "pattern": "^(published|inferred|assumed): .+",
+            "maxLength": 500,
+        },
+    })
+}
+
+fn text_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "additionalProperties": {"type": "string", "maxLength": 1000}})
+}
+
+/// A name that is also a host name: lower-case letters, digits and inner hyphens, 1 to 63 characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Name(String);
+
+pub(crate) const NAME_FORMAT: &str = "dns-label";
+
+impl Name {
+    pub fn parse(text: &str) -> Option<Name> {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let good = (1..=NAME_LENGTH_MAX).contains(&text.len())
+            && text.bytes().all(inner)
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        good.then(|| Name(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Name::parse(&text).ok_or_else(|| serde::de::Error::custom("not a DNS label"))
+    }
+}
+
+impl JsonSchema for Name {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Name".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": NAME_FORMAT,
+            "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+            "minLength": 1,
+            "maxLength": NAME_LENGTH_MAX,
+        })
+    }
+}

@@ -1,0 +1,245 @@
+//! What was published about a link, and how close a run must come.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::quantity::{BitRate, Duration, Fraction, QuantityError, TEXT_LENGTH_MAX};
+
+/// A published figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reference {
+    /// What was measured.
+    pub quantity: Measure,
+    /// The published value.
+    pub value: ReferenceValue,
+    /// How far a run may be away: `5 %` of the value, `0.2 pp` (percentage points), or `factor 1.3`.
+    pub tolerance: Tolerance,
+    /// Where it was published.
+    #[schemars(length(min = 1, max = 500))]
+    pub source: String,
+}
+
+/// What can be compared with a published figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Measure {
+    /// Secret bits per simulated second, in bit/s.
+    SecretKeyRate,
+    /// Error rate in basis Z, in %.
+    QberZ,
+    /// Error rate in basis X, in %.
+    QberX,
+    /// Full width at half maximum of the coincidence peak, in ps.
+    PeakWidth,
+}
+
+impl Measure {
+    /// Name as it stands in a document.
+    pub fn name(self) -> &'static str {
+        match self {
+            Measure::SecretKeyRate => "secretKeyRate",
+            Measure::QberZ => "qberZ",
+            Measure::QberX => "qberX",
+            Measure::PeakWidth => "peakWidth",
+        }
+    }
+
+    /// Unit in which values are shown.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Measure::SecretKeyRate => "bit/s",
+            Measure::QberZ | Measure::QberX => "%",
+            Measure::PeakWidth => "ps",
+        }
+    }
+
+    pub(crate) fn fits(self, value: ReferenceValue) -> bool {
+        matches!(
+            (self, value),
+            (Measure::SecretKeyRate, ReferenceValue::BitRate(_))
+                | (Measure::QberZ | Measure::QberX, ReferenceValue::Fraction(_))
+                | (Measure::PeakWidth, ReferenceValue::Duration(_))
+        )
+    }
+}
+
+/// A published value; its unit must fit the quantity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ReferenceValue {
+    BitRate(BitRate),
+    Fraction(Fraction),
+    Duration(Duration),
+}
+
+impl ReferenceValue {
+    /// The value in bit/s, as a fraction of 1, or in ps.
+    pub fn value(self) -> f64 {
+        match self {
+            ReferenceValue::BitRate(rate) => rate.value(),
+            ReferenceValue::Fraction(fraction) => fraction.value(),
+            ReferenceValue::Duration(duration) => duration.value(),
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, QuantityError> {
+        let rate = text.parse().map(ReferenceValue::BitRate);
+        rate.or_else(|error| {
+            let fraction = text.parse().map(ReferenceValue::Fraction);
+            fraction.or_else(|_| text.parse().map(ReferenceValue::Duration)).map_err(|_| error)
+        })
+    }
+}
+
+impl fmt::Display for ReferenceValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReferenceValue::BitRate(rate) => rate.fmt(f),
+            ReferenceValue::Fraction(fraction) => fraction.fmt(f),
+            ReferenceValue::Duration(duration) => duration.fmt(f),
+        }
+    }
+}
+
+/// How far a measured value may be from a published one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tolerance {
+    /// A part of the published value: `5 %` is 0.05.
+    Relative(f64),
+    /// A difference of two percentages: `0.2 pp` is 0.002.
+    Points(f64),
+    /// Between the value divided and multiplied by this.
+    Factor(f64),
+}
+
+impl Tolerance {
+    pub fn accepts(self, published: f64, measured: f64) -> bool {
+        let difference = (measured - published).abs();
+        match self {
+            Tolerance::Relative(part) => difference <= part * published.abs(),
+            Tolerance::Points(points) => difference <= points,
+            Tolerance::Factor(factor) => measured <= published * factor && measured * factor >= published,
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if text.len() > TEXT_LENGTH_MAX {
+            return None;
+        }
+        let text = text.trim();
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+        if let Some(factor) = text.strip_prefix("factor ") {
+            return number(factor).filter(|factor| *factor >= 1.0).map(Tolerance::Factor);
+        }
+        if let Some(points) = text.strip_suffix("pp") {
+            return number(points).map(|points| Tolerance::Points(points / 100.0));
+        }
+        number(text.strip_suffix('%')?).map(|percent| Tolerance::Relative(percent / 100.0))
+    }
+}
+
+impl fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Rounded to 1e-6 of a percent, which hides the binary fraction that the division left.
+        let percent = |part: f64| (part * 1e8).round() / 1e6;
+        match *self {
+            Tolerance::Relative(part) => write!(f, "{} %", percent(part)),
+            Tolerance::Points(points) => write!(f, "{} pp", percent(points)),
+            Tolerance::Factor(factor) => write!(f, "factor {factor}"),
+        }
+    }
+}
+
+pub(crate) const VALUE_FORMAT: &str = "quantity-reference";
+pub(crate) const TOLERANCE_FORMAT: &str = "quantity-tolerance";
+
+impl Serialize for ReferenceValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReferenceValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ReferenceValue::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Tolerance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tolerance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Tolerance::parse(&String::deserialize(deserializer)?).ok_or_else(|| de::Error::custom("not a tolerance"))
+    }
+}
+
+impl JsonSchema for ReferenceValue {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ReferenceValue".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": VALUE_FORMAT,
+            "pattern": "^[0-9]+(\\.[0-9]+)?([eE][-+]?[0-9]+)? *(bit/s|kbit/s|Mbit/s|Gbit/s|%|ppm|ppb|ps|ns|us|ms|s|min|h)$",
+            "maxLength": TEXT_LENGTH_MAX,
+            "examples": ["7069 bit/s", "4.24 %"],
+        })
+    }
+}
+
+impl JsonSchema for Tolerance {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Tolerance".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": TOLERANCE_FORMAT,
+            "pattern": "^([0-9]+(\\.[0-9]+)? *(%|pp)|factor [0-9]+(\\.[0-9]+)?)$",
+            "maxLength": TEXT_LENGTH_MAX,
+            "examples": ["5 %", "0.2 pp", "factor 1.3"],
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerances_mean_what_they_say() {
+        let parse = |text| Tolerance::parse(text).unwrap();
+        assert!(parse("5 %").accepts(7069.0, 7400.0));
+        assert!(!parse("5 %").accepts(7069.0, 7500.0));
+        assert!(parse("0.2 pp").accepts(0.0424, 0.0443));
+        assert!(!parse("0.2 pp").accepts(0.0424, 0.0445));
+        assert!(parse("factor 1.3").accepts(175.0, 225.0));
+        assert!(parse("factor 1.3").accepts(175.0, 136.0));
+        assert!(!parse("factor 1.3").accepts(175.0, 130.0));
+        assert_eq!(Tolerance::parse("5"), None);
+        assert_eq!(Tolerance::parse("-5 %"), None);
+        assert_eq!(Tolerance::parse("factor 0.5"), None);
+        for text in ["5 %", "0.2 pp", "factor 1.3", "0.05 %"] {
+            assert_eq!(parse(text).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! From the YAML of a network to the list of services that make it up.
+//!
+//! [`parse`] reads a document and reports every problem of it at once, with line and column. [`schema`] is the
+//! JSON Schema of the same types. [`plan::plan`] turns a topology into the services, their configurations,
+//! identities and peers; whatever starts services starts exactly that list.
+
+mod checks;
+mod diagnostic;
+pub mod document;
+pub mod plan;
+pub mod provenance;
+pub mod quantity;
+mod read;
+mod schema;
+mod structure;
+mod suggest;
+mod tree;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+pub use document::Topology;
+pub use read::{Document, parse};
+pub use schema::schema;
+pub use tree::FILE_BYTES_MAX;

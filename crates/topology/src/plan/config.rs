@@ -1,0 +1,120 @@
+//! What one service gets to know: everything it needs, and nothing of the others' secrets.
+
+use distill::config::LinkProtocol;
+use photonics::config::{Arm, Clock, Detector, EnergyTimeAnalyser, SpdcCw};
+use serde::{Deserialize, Serialize};
+
+use super::seed::SecretSeed;
+pub use crate::document::Speed;
+
+/// A source, which feeds one link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Name of this service and of its certificate.
+    pub name: String,
+    pub link: String,
+    pub site: String,
+    pub epoch_ps: u64,
+    pub latency_epochs: u64,
+    /// Epochs of one round, for spans that group epochs as blocks do.
+    pub round_epochs: u64,
+    pub speed: Speed,
+    /// Epochs after which the run ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs_limit: Option<u64>,
+    /// Without one, randomness is the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subseed: Option<SecretSeed>,
+    pub emitter: SpdcCw,
+    pub arms: [Arm; 2],
+    pub analysers: [EnergyTimeAnalyser; 2],
+    pub detectors: [Detector; 2],
+    pub faults_allowed: bool,
+    /// Peers that may connect: the two detectors by output, then who controls the run.
+    pub accepts: Vec<String>,
+}
+
+/// One end of a link: the instrument and the module behind it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorConfig {
+    /// Name of this service and of its certificate.
+    pub name: String,
+    pub link: String,
+    pub site: String,
+    /// Site at the other end.
+    pub peer_site: String,
+    /// Output of the source that feeds this end: 0 or 1.
+    pub output: u32,
+    pub epoch_ps: u64,
+    pub latency_epochs: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs_limit: Option<u64>,
+    pub detector: Detector,
+    pub clock: Clock,
+    pub analyser: EnergyTimeAnalyser,
+    /// Group delay of this end's arm at the start.
+    pub arm_delay_ps: f64,
+    pub protocol: LinkProtocol,
+    /// Pump set-point until the loop has measured something, relative to nominal.
+    pub initial_pump: f64,
+    /// Nature's randomness in the instrument; without one it is the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instrument_subseed: Option<SecretSeed>,
+    /// The protocol's randomness in the module; without one it is the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module_subseed: Option<SecretSeed>,
+    /// Service that sends the photons.
+    pub source: String,
+    /// Service that reaches the other module.
+    pub channel: String,
+    pub faults_allowed: bool,
+    /// Peers that may connect.
+    pub accepts: Vec<String>,
+}
+
+/// One endpoint of the classical authenticated channel of a link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelConfig {
+    /// Name of this service and of its certificate.
+    pub name: String,
+    pub link: String,
+    pub site: String,
+    pub peer_site: String,
+    /// Whether this end connects to its peer; the other end waits.
+    pub initiates: bool,
+    /// The channel service at the other end.
+    pub peer: String,
+    /// The module that this end serves.
+    pub module: String,
+    /// Delay of the fibre between the two ends.
+    pub delay_ps: u64,
+    /// Pre-placed secret per direction, in bits.
+    pub reserve_bits: u64,
+    pub tags_per_hash_key: u64,
+    pub faults_allowed: bool,
+    /// Peers that may connect.
+    pub accepts: Vec<String>,
+}
+
+/// The configuration of a service, by kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "service", rename_all = "kebab-case")]
+pub enum ServiceConfig {
+    Source(Box<SourceConfig>),
+    Detector(Box<DetectorConfig>),
+    Channel(Box<ChannelConfig>),
+}
+
+impl ServiceConfig {
+    /// Kind of the service, as the command line names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ServiceConfig::Source(_) => "source",
+            ServiceConfig::Detector(_) => "detector",
+            ServiceConfig::Channel(_) => "channel",
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! From a topology to the services that make it up.
+
+mod config;
+mod resolve;
+mod seed;
+
+use serde::Serialize;
+
+use crate::document::{Link, Measure, Source, Spec, Topology};
+pub use config::{ChannelConfig, DetectorConfig, ServiceConfig, SourceConfig, Speed};
+use resolve::LinkPlanner;
+pub use seed::{Role, SecretSeed, derive_subseed};
+
+/// Identity under which whoever runs the network asks services for their status and brings faults.
+pub const CONTROL_IDENTITY: &str = "control";
+
+/// What the command line overrides.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RunOptions {
+    pub seed: Option<u64>,
+    pub speed: Option<Speed>,
+    /// Simulated time after which the run ends.
+    pub duration_ps: Option<u64>,
+}
+
+/// The services of a network, ready to be started.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    pub topology: String,
+    pub epoch_ps: u64,
+    pub latency_epochs: u64,
+    pub speed: Speed,
+    pub epochs_limit: Option<u64>,
+    /// A seed was given: the run can be repeated and its keys are worthless.
+    pub repeatable: bool,
+    pub faults_allowed: bool,
+    pub links: Vec<PlannedLink>,
+    pub services: Vec<Service>,
+    /// What whoever starts this should be told.
+    pub warnings: Vec<String>,
+}
+
+/// One service instance.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Service {
+    /// Unique in the topology; a DNS label, and the identity in the certificate.
+    pub name: String,
+    pub site: String,
+    pub link: String,
+    /// Services that this one connects to, by name.
+    pub connects_to: Vec<String>,
+    /// Identities that may connect to this one.
+    pub accepts: Vec<String>,
+    pub config: ServiceConfig,
+}
+
+/// A link by the names of its services.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedLink {
+    pub name: String,
+    /// Site of the source, then the sites at outputs 0 and 1.
+    pub source_site: String,
+    pub sites: [String; 2],
+    pub source: String,
+    pub detectors: [String; 2],
+    pub channels: [String; 2],
+    /// Both arms together, the detectors' efficiency included.
+    pub total_loss_db: f64,
+    pub arm_loss_db: [f64; 2],
+    /// Output whose end announces: the one with fewer clicks.
+    pub announcer: usize,
+    pub references: Vec<PlannedReference>,
+}
+
+/// A published figure of a link, in the base unit of its measure (bit/s, 1, ps).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedReference {
+    pub quantity: Measure,
+    pub published: f64,
+    pub tolerance: crate::document::Tolerance,
+    pub source: String,
+}
+
+impl Plan {
+    /// Counts the limit of every link's epochs from where that link goes on.
+    pub fn shift_limits(&mut self, first_epoch: impl Fn(&str) -> u64) {
+        for service in &mut self.services {
+            let limit = match &mut service.config {
+                ServiceConfig::Source(config) => &mut config.epochs_limit,
+                ServiceConfig::Detector(config) => &mut config.epochs_limit,
+                ServiceConfig::Channel(_) => continue,
+            };
+            *limit = limit.map(|epochs| epochs.saturating_add(first_epoch(&service.link)));
+        }
+    }
+
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    pub fn link(&self, name: &str) -> Option<&PlannedLink> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    pub fn sources(&self) -> impl Iterator<Item = &SourceConfig> {
+        self.services.iter().filter_map(|service| match &service.config {
+            ServiceConfig::Source(config) => Some(&**config),
+            _ => None,
+        })
+    }
+
+    pub fn detectors(&self) -> impl Iterator<Item = &DetectorConfig> {
+        self.services.iter().filter_map(|service| match &service.config {
+            ServiceConfig::Detector(config) => Some(&**config),
+            _ => None,
+        })
+    }
+
+    pub fn channels(&self) -> impl Iterator<Item = &ChannelConfig> {
+        self.services.iter().filter_map(|service| match &service.config {
+            ServiceConfig::Channel(config) => Some(&**config),
+            _ => None,
+        })
+    }
+}
+
+/// Names of the services of one link; DNS labels as long as the parts are short enough, which `parse` checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceNames {
+    pub source: String,
+    pub detectors: [String; 2],
+    pub channels: [String; 2],
+}
+
+impl ServiceNames {
+    pub fn of(link: &str, sites: [&str; 2]) -> Self {
+        ServiceNames {
+            source: format!("source-{link}"),
+            detectors: sites.map(|site| format!("detector-{link}-{site}")),
+            channels: sites.map(|site| format!("channel-{link}-{site}")),
+        }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.source).chain(&self.detectors).chain(&self.channels)
+    }
+}
+
+/// Common to all links of a run.
+#[derive(Clone, Copy)]
+pub(crate) struct RunPlan {
+    pub epoch_ps: u64,
+    pub latency_epochs: u64,
+    pub speed: Speed,
+    pub epochs_limit: Option<u64>,
+    pub seed: Option<u64>,
+    pub faults_allowed: bool,
+}
+
+/// The services of a topology that [`crate::parse`] has found good.
+pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
+    let spec = &topology.spec;
+    let run = run_plan(spec, options);
+    let mut links = Vec::with_capacity(spec.links.len());
+    let mut services = Vec::with_capacity(spec.links.len() * 5);
+    for link in &spec.links {
+        // Both arms are there in every document that was parsed; the type cannot say so to a schema.
+        let Some(planner) = LinkPlanner::new(link, run) else { continue };
+        links.push(planner.link());
+        services.extend(planner.services());
+    }
+    Plan {
+        topology: topology.metadata.name.to_string(),
+        epoch_ps: run.epoch_ps,
+        latency_epochs: run.latency_epochs,
+        speed: run.speed,
+        epochs_limit: run.epochs_limit,
+        repeatable: run.seed.is_some(),
+        faults_allowed: run.faults_allowed,
+        warnings: warnings(spec, run),
+        links,
+        services,
+    }
+}
+
+fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
+    let epoch_ps = spec.run.epoch.rounded().max(1);
+    let duration_ps = options.duration_ps.or(spec.run.duration.map(|duration| duration.rounded()));
+    RunPlan {
+        epoch_ps,
+        latency_epochs: spec.run.latency.into(),
+        speed: options.speed.unwrap_or(spec.run.speed),
+        epochs_limit: duration_ps.map(|duration| duration.div_ceil(epoch_ps)),
+        seed: options.seed.or(spec.run.seed),
+        faults_allowed: spec.faults.allowed,
+    }
+}
+
+fn warnings(spec: &Spec, run: RunPlan) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(seed) = run.seed {
+        warnings.push(format!("seed {seed} makes this run repeatable and its keys worthless"));
+    }
+    if run.faults_allowed {
+        warnings.push("faults are allowed: who controls the run can attack its channels".to_owned());
+    }
+    for link in &spec.links {
+        if !link.acquisition.correlator {
+            warnings.push(format!("link {}: without a correlator no clock is found and no key is made", link.name));
+        }
+        if let Some(limit) = run.epochs_limit
+            && limit < round_epochs(link, run.epoch_ps)
+        {
+            warnings.push(format!("link {}: the run ends before its first round of {}", link.name, link.round));
+        }
+        let Source::SpdcCw(source) = &link.source;
+        if link.loops.pump.enabled && source.pump_max <= 1.0 {
+            warnings.push(format!("link {}: the pump loop cannot raise the power above nominal", link.name));
+        }
+    }
+    warnings
+}
+
+pub(crate) fn round_epochs(link: &Link, epoch_ps: u64) -> u64 {
+    (link.round.rounded() / epoch_ps).max(1)
+}

@@ -1,0 +1,189 @@
+//! What bad input gets: one golden file per case, the change to a good document and all that is reported.
+
+#![allow(clippy::unwrap_used)]
+
+use topology::parse;
+
+const GOOD: &str = include_str!("minimal.yaml");
+
+/// The report on a file; panics if it is accepted.
+fn report(bytes: &[u8]) -> String {
+    match parse("net.yaml", bytes) {
+        Ok(_) => panic!("accepted"),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+/// The good document with texts replaced, each of which must be there.
+fn changed(changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(GOOD.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    })
+}
+
+macro_rules! golden {
+    ($($name:ident: $([$from:expr => $to:expr]),+;)*) => {$(
+        #[test]
+        fn $name() {
+            let changes = [$(($from, $to)),+];
+            let shown: String = changes.iter().map(|(from, to)| format!("- {from}\n+ {to}\n")).collect();
+            insta::assert_snapshot!(stringify!($name), format!("{shown}\n{}", report(changed(&changes).as_bytes())));
+        }
+    )*};
+}
+
+golden! {
+    // Fields.
+    unknown_field: ["length: 10 km" => "lenght: 10 km"];
+    unknown_field_like_nothing: ["window: 120 ps" => "window: 120 ps\n      colour: blue"];
+    missing_field: ["      window: 120 ps\n" => ""];
+    missing_block: ["      source: {site: middle, type: spdc-cw, pairRate: 1e8 /s}\n" => ""];
+    field_without_value: ["window: 120 ps" => "window:"];
+    a_text_for_a_block: ["fibre: {length: 10 km}" => "fibre: 10 km"];
+    a_block_for_a_list: ["saes: [bank]" => "saes: {name: bank}"];
+    duplicate_key: ["window: 120 ps" => "window: 120 ps\n      window: 130 ps"];
+    merge_key: ["fibre: {length: 12 km}" => "fibre: {<<: {length: 12 km}}"];
+    // Quantities.
+    a_number_without_unit: ["jitter: 50 ps" => "jitter: 50"];
+    a_text_without_unit: ["jitter: 50 ps" => "jitter: \"50\""];
+    unit_of_another_dimension: ["length: 10 km" => "length: 10 ns"];
+    misspelt_unit: ["length: 10 km" => "length: 10 Km"];
+    unknown_unit: ["pairRate: 1e8 /s" => "pairRate: 1e8 pairs"];
+    decimal_comma: ["length: 10 km" => "length: \"10,5 km\""];
+    negative_loss: ["fibre: {length: 10 km}" => "fibre: {length: 10 km, deviceLoss: -1 dB}"];
+    efficiency_above_one: ["efficiency: 80 %" => "efficiency: 120 %"];
+    visibility_above_one: ["pairRate: 1e8 /s" => "pairRate: 1e8 /s, visibility: 101 %"];
+    number_out_of_range: ["fibre: {length: 10 km}" => "fibre: {length: 10 km, groupIndex: 7}"];
+    // Names and choices.
+    misspelt_protocol: ["bbm92-energy-time" => "bbm92-energytime"];
+    unknown_source_type: ["type: spdc-cw" => "type: laser"];
+    missing_type: ["{type: snspd, efficiency: 80 %" => "{efficiency: 80 %"];
+    a_name_that_is_no_label: ["name: middle" => "name: Middle_Site"];
+    a_number_as_name: ["{name: pair}" => "{name: 12}"];
+    bad_speed: ["spec:\n" => "spec:\n  run: {speed: fast}\n"];
+    bad_provenance: ["length: 12 km" => "length: 12 km, provenance: {length: \"publshed: here\", lengt: \"assumed: x\"}"];
+    // Across fields.
+    site_that_does_not_exist: ["- site: east" => "- site: eats"];
+    both_arms_at_one_site: ["- site: east" => "- site: west"];
+    applications_at_a_source: ["{name: middle}" => "{name: middle, saes: [shop]}"];
+    two_sites_with_one_name: ["- {name: east}" => "- {name: east}\n    - {name: west}"];
+    two_applications_with_one_name: ["{name: east}" => "{name: east, saes: [bank]}"];
+    window_wider_than_delay: ["window: 120 ps" => "window: 401 ps"];
+    delays_that_differ: ["jitter: 50 ps}\n      window" => "jitter: 50 ps}\n          analyser: {type: energy-time, delay: 500 ps}\n      window"];
+    resolution_not_in_tag_units: ["jitter: 50 ps" => "jitter: 50 ps, tdc: {resolution: 6 ps}"];
+    round_not_in_epochs: ["window: 120 ps" => "window: 120 ps\n      round: 10.01 s"];
+    tracking_not_in_epochs: ["window: 120 ps" => "window: 120 ps\n      tracking: {interval: 0.51 s}"];
+    clocks_beyond_the_search: ["fibre: {length: 12 km}" => "fibre: {length: 12 km}\n          clock: {type: rubidium, offset: 11 ms}"];
+    frequencies_beyond_the_search: ["fibre: {length: 12 km}" => "fibre: {length: 12 km}\n          clock: {type: rubidium, frequencyError: 300 ns/s}"];
+    target_without_pump_loop: ["window: 120 ps" => "window: 120 ps\n      loops: {pump: {enabled: false, targetQber: 4 %}}"];
+    disturbance_elsewhere: ["window: 120 ps" => "window: 120 ps\n      disturbances: [{type: phase, at: 5 s, site: middle, step: 1 rad}]"];
+    reference_in_a_wrong_unit: ["window: 120 ps" => "window: 120 ps\n      reference: [{quantity: qberZ, value: 7 kbit/s, tolerance: 5, source: paper}]"];
+    one_arm: ["        - site: east\n          fibre: {length: 12 km}\n          detector: {type: snspd, efficiency: 80 %, jitter: 50 ps}\n" => ""];
+    more_pairs_than_a_machine_holds: ["pairRate: 1e8 /s" => "pairRate: 1e11 /s"];
+    // Documents.
+    wrong_kind: ["kind: Topology" => "kind: Scenario"];
+    wrong_version: ["v1alpha1" => "v1alpha2"];
+    two_documents: ["metadata: {name: pair}" => "metadata: {name: pair}\n---\nkind: Topology"];
+    duplicate_key_beside_another_problem: ["window: 120 ps" => "window: 120 ps\n      window: 130 ps\n      rund: 1 s"];
+    tab_indentation: ["  sites:" => "\tsites:"];
+    unclosed_bracket: ["saes: [bank]" => "saes: [bank"];
+    unknown_alias: ["fibre: {length: 12 km}" => "fibre: *fibre"];
+    yaml_tag: ["name: east" => "name: !secret east"];
+    read_in_two_ways: ["name: east" => "name: 012"];
+    // Everything at once.
+    many_problems_at_once:
+        ["name: middle" => "name: Middle"],
+        ["length: 10 km" => "length: -3 km"],
+        ["window: 120 ps" => "window: 900 ps\n      rund: 10 s"],
+        ["- site: east" => "- site: esat"],
+        ["efficiency: 80 %" => "efficiency: 0.8"];
+}
+
+#[test]
+fn the_good_document_is_good() {
+    let document = parse("net.yaml", GOOD.as_bytes()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(document.warnings.is_empty(), "{}", document.warnings);
+}
+
+#[test]
+fn empty_file() {
+    insta::assert_snapshot!(report(b""));
+    assert_eq!(report(b"# only a comment\n"), report(b""));
+}
+
+#[test]
+fn a_list_as_document() {
+    insta::assert_snapshot!(report(b"- one\n- two\n"));
+}
+
+#[test]
+fn not_utf8() {
+    let mut bytes = GOOD.as_bytes().to_vec();
+    let at = GOOD.find("west").unwrap();
+    bytes[at] = 0xff;
+    insta::assert_snapshot!(report(&bytes));
+}
+
+#[test]
+fn a_file_of_100_mb_is_refused_unread() {
+    let bytes = vec![b'['; 100_000_000];
+    let started = std::time::Instant::now();
+    insta::assert_snapshot!(report(&bytes));
+    assert!(started.elapsed().as_secs() < 1);
+}
+
+#[test]
+fn yaml_bomb() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let below = format!("*a{}", level - 1);
+        text += &format!("a{level}: &a{level} [{}]\n", vec![below; 10].join(", "));
+    }
+    insta::assert_snapshot!(report(text.as_bytes()));
+}
+
+#[test]
+fn nesting_without_end() {
+    insta::assert_snapshot!(report("[".repeat(100_000).as_bytes()));
+    insta::assert_snapshot!(report("- ".repeat(100_000).as_bytes()));
+    insta::assert_snapshot!(report("a: {".repeat(100_000).as_bytes()));
+}
+
+#[test]
+fn two_links_with_one_name() {
+    let links = GOOD.find("    - name: west-east").unwrap();
+    insta::assert_snapshot!(report(format!("{GOOD}{}", &GOOD[links..]).as_bytes()));
+}
+
+#[test]
+fn names_that_make_one_service_of_two() {
+    let links = GOOD.find("    - name: west-east").unwrap();
+    let (head, link) = GOOD.split_at(links);
+    let head = head.replace("- {name: east}", "- {name: east}\n    - {name: b-c}\n    - {name: c}");
+    let first = link.replace("west-east", "a").replace("site: east", "site: b-c");
+    let second = link.replace("west-east", "a-b").replace("site: east", "site: c");
+    insta::assert_snapshot!(report(format!("{head}{first}{second}").as_bytes()));
+}
+
+#[test]
+fn a_name_too_long_for_a_service() {
+    let name = "w".repeat(60);
+    insta::assert_snapshot!(report(changed(&[("name: west-east", &format!("name: {name}"))]).as_bytes()));
+}
+
+#[test]
+fn problems_are_readable_by_machines() {
+    let problems = parse("net.yaml", changed(&[("length: 10 km", "lenght: 10 km")]).as_bytes()).unwrap_err();
+    insta::assert_json_snapshot!(problems);
+}
+
+#[test]
+fn what_looks_like_a_mistake_is_a_warning() {
+    let text = changed(&[
+        ("- {name: east}", "- {name: east}\n    - {name: alone}"),
+        ("fibre: {length: 12 km}", "fibre: {length: 50 km, dispersion: {coefficient: 17 ps/nm/km}}"),
+    ]);
+    let document = parse("net.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}"));
+    insta::assert_snapshot!(document.warnings.to_string());
+}

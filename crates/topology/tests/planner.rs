@@ -1,0 +1,164 @@
+//! The planner: which services there are, who talks to whom, and what each one knows.
+
+#![allow(clippy::unwrap_used)]
+
+use distill::config::Role;
+use proptest::prelude::*;
+use topology::document::Speed;
+use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
+use topology::{Topology, parse};
+
+const GOOD: &str = include_str!("minimal.yaml");
+
+fn topology(changes: &[(&str, &str)]) -> Topology {
+    let text = changes.iter().fold(GOOD.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    });
+    parse("net.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}")).topology
+}
+
+fn nice() -> Topology {
+    let text = include_str!("../../../topologies/nice.yaml");
+    parse("nice.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}")).topology
+}
+
+#[test]
+fn the_plan_of_nice_is_as_published() {
+    insta::assert_yaml_snapshot!(plan(&nice(), &RunOptions::default()));
+}
+
+#[test]
+fn every_connection_is_accepted_at_the_other_end_and_nothing_else_is() {
+    let plan = plan(&nice(), &RunOptions::default());
+    assert_eq!(plan.services.len(), 10);
+    for service in &plan.services {
+        for peer in &service.connects_to {
+            let peer = plan.service(peer).unwrap();
+            assert!(peer.accepts.contains(&service.name), "{} -> {}", service.name, peer.name);
+            assert_eq!(peer.link, service.link);
+        }
+        for caller in service.accepts.iter().filter(|caller| *caller != "control") {
+            assert!(plan.service(caller).unwrap().connects_to.contains(&service.name));
+        }
+    }
+}
+
+#[test]
+fn the_end_with_the_larger_loss_announces_and_the_other_one_matches() {
+    let roles = |plan: Plan| -> Vec<Role> { plan.detectors().map(|detector| detector.protocol.role).collect() };
+    assert_eq!(roles(plan(&topology(&[]), &RunOptions::default())), [Role::Matcher, Role::Announcer]);
+    let turned = topology(&[("length: 10 km", "length: 14 km")]);
+    assert_eq!(roles(plan(&turned, &RunOptions::default())), [Role::Announcer, Role::Matcher]);
+    let worse_detector = topology(&[("efficiency: 80 %", "efficiency: 10 %")]);
+    assert_eq!(roles(plan(&worse_detector, &RunOptions::default())), [Role::Announcer, Role::Matcher]);
+}
+
+#[test]
+fn both_ends_agree_on_everything_but_their_role() {
+    let plan = plan(&nice(), &RunOptions::default());
+    let detectors: Vec<_> = plan.detectors().collect();
+    for ends in detectors.chunks(2) {
+        let mut other = ends[1].protocol.clone();
+        assert_ne!(other.role, ends[0].protocol.role);
+        other.role = ends[0].protocol.role;
+        assert_eq!(ends[0].protocol, other);
+    }
+}
+
+#[test]
+fn options_override_the_document() {
+    let written = topology(&[("spec:\n", "spec:\n  run: {speed: 1, for: 10.01 s, seed: 4}\n")]);
+    let own = plan(&written, &RunOptions::default());
+    assert_eq!((own.speed, own.epochs_limit, own.repeatable), (Speed::RealTime(1.0), Some(501), true));
+    let options = RunOptions { seed: Some(5), speed: Some(Speed::Max), duration_ps: Some(2_000_000_000_000) };
+    let overridden = plan(&written, &options);
+    assert_eq!((overridden.speed, overridden.epochs_limit), (Speed::Max, Some(100)));
+    assert_ne!(own.sources().next().unwrap().subseed, overridden.sources().next().unwrap().subseed);
+}
+
+#[test]
+fn a_seed_warns_and_gives_each_role_a_subseed_of_its_own() {
+    let without = plan(&nice(), &RunOptions::default());
+    assert!(without.warnings.is_empty() && !without.repeatable);
+    assert!(without.sources().all(|source| source.subseed.is_none()));
+
+    let options = RunOptions { seed: Some(1), ..RunOptions::default() };
+    let with = plan(&nice(), &options);
+    assert_eq!(with, plan(&nice(), &options));
+    assert!(with.warnings[0].contains("worthless"));
+    let mut seeds: Vec<[u8; 32]> = with.sources().map(|source| *source.subseed.as_ref().unwrap().bytes()).collect();
+    for detector in with.detectors() {
+        seeds.push(*detector.instrument_subseed.as_ref().unwrap().bytes());
+        seeds.push(*detector.module_subseed.as_ref().unwrap().bytes());
+    }
+    assert_eq!(seeds.len(), 10);
+    for (index, seed) in seeds.iter().enumerate() {
+        assert!(!seeds[..index].contains(seed));
+    }
+}
+
+#[test]
+fn a_seed_never_shows_in_debug_output() {
+    let plan = plan(&nice(), &RunOptions { seed: Some(1), ..RunOptions::default() });
+    let source = plan.sources().next().unwrap();
+    let hex: String = source.subseed.as_ref().unwrap().bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(!format!("{plan:?}").contains(&hex));
+    assert!(serde_yaml::to_string(source).unwrap().contains(&hex), "a service started from a file needs it");
+}
+
+#[test]
+fn disturbances_add_up_to_levels_in_order_of_time() {
+    let text = "window: 120 ps
+      disturbances:
+        - {type: phase, at: 20 s, site: east, step: 0.5 rad}
+        - {type: phase, at: 10 s, site: east, step: 0.2 rad}
+        - {type: polarisation, at: 5 s, site: west, step: 1 rad}
+        - {type: pump, at: 1 s, factor: 0.5}
+        - {type: pump, at: 2 s, factor: 0.5}";
+    let plan = plan(&topology(&[("window: 120 ps", text)]), &RunOptions::default());
+    let source = plan.sources().next().unwrap();
+    let levels =
+        |steps: &[photonics::config::Step]| steps.iter().map(|step| (step.at_s, step.value)).collect::<Vec<_>>();
+    assert_eq!(levels(&source.analysers[1].steps), [(10.0, 0.2), (20.0, 0.7)]);
+    assert_eq!(levels(&source.analysers[0].steps), []);
+    assert_eq!(levels(&source.arms[0].polarisation.steps), [(5.0, 1.0)]);
+    assert_eq!(levels(&source.emitter.steps), [(1.0, 0.5), (2.0, 0.25)]);
+}
+
+#[test]
+fn fewer_epochs_than_a_round_are_worth_a_warning() {
+    let plan = plan(&topology(&[]), &RunOptions { duration_ps: Some(1_000_000_000_000), ..RunOptions::default() });
+    assert_eq!(plan.warnings.len(), 1);
+    assert!(plan.warnings[0].contains("before its first round"));
+}
+
+#[test]
+fn a_configuration_survives_yaml_and_refuses_what_it_does_not_know() {
+    let plan = plan(&nice(), &RunOptions { seed: Some(3), ..RunOptions::default() });
+    for service in &plan.services {
+        let text = serde_yaml::to_string(&service.config).unwrap();
+        let again: ServiceConfig = serde_yaml::from_str(&text).unwrap();
+        assert_eq!(again, service.config);
+        assert!(serde_yaml::from_str::<ServiceConfig>(&format!("{text}colour: blue\n")).is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever passes validation can be planned, with services that exist once each.
+    #[test]
+    fn valid_documents_give_unique_dns_labels(length_km in 0.0f64..300.0, efficiency in 1u32..100, seed in any::<u64>()) {
+        let text = GOOD
+            .replace("length: 10 km", &format!("length: {length_km:.3} km"))
+            .replace("efficiency: 80 %", &format!("efficiency: {efficiency} %"));
+        if let Ok(document) = parse("net.yaml", text.as_bytes()) {
+            let plan = plan(&document.topology, &RunOptions { seed: Some(seed), ..RunOptions::default() });
+            for (index, service) in plan.services.iter().enumerate() {
+                prop_assert!(topology::document::Name::parse(&service.name).is_some());
+                prop_assert!(plan.services[..index].iter().all(|other| other.name != service.name));
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The shipped parameters against the published figures, by the formulae alone.
+
+#![allow(clippy::unwrap_used)]
+
+use photonics::config::SpdcCw;
+use photonics::model::inputs::mean_cos_phase;
+use photonics::model::{from_config, optimum};
+use topology::document::Measure;
+use topology::plan::{RunOptions, SourceConfig, plan};
+use topology::{Topology, parse};
+
+fn nice() -> Topology {
+    let text = include_str!("../../../topologies/nice.yaml");
+    parse("nice.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}")).topology
+}
+
+/// Where the pump loop settles: pump set-point, key rate, both error rates, width of the peak.
+fn settled(config: &SourceConfig, topology: &Topology) -> (f64, [f64; 4]) {
+    let document = topology.spec.links.iter().find(|link| link.name.as_str() == config.link).unwrap();
+    let mut inputs = from_config(
+        &config.emitter,
+        config.arms.each_ref(),
+        config.analysers.each_ref(),
+        config.detectors.each_ref(),
+        document.window.value(),
+        1.0,
+    );
+    inputs.mean_cos_phase = mean_cos_phase(document.loops.phase.dither_rad(), 0.0);
+    inputs.key.reconciliation_efficiency = 1.06;
+    let point = optimum::at_qber_z(&inputs, document.loops.pump.target());
+    let prediction = point.prediction;
+    (point.pump, [prediction.skr_bps, prediction.z.qber, prediction.x.qber, prediction.peak_fwhm_ps])
+}
+
+fn index(quantity: Measure) -> usize {
+    match quantity {
+        Measure::SecretKeyRate => 0,
+        Measure::QberZ => 1,
+        Measure::QberX => 2,
+        Measure::PeakWidth => 3,
+    }
+}
+
+#[test]
+fn one_set_of_parameters_gives_rate_error_rates_and_width_of_each_link() {
+    let topology = nice();
+    let plan = plan(&topology, &RunOptions::default());
+    for (link, source) in plan.links.iter().zip(plan.sources()) {
+        let (pump, measured) = settled(source, &topology);
+        eprintln!("{}: pump {pump:.3}, {measured:?}", link.name);
+        assert!((pump - 1.0).abs() < 0.05, "the pump settles near its nominal power: {pump}");
+        for reference in &link.references {
+            let predicted = measured[index(reference.quantity)];
+            let close = reference.tolerance.accepts(reference.published, predicted);
+            assert!(close, "{}: {} is {predicted}", link.name, reference.quantity.name());
+        }
+    }
+}
+
+#[test]
+fn without_its_dispersion_the_100_km_link_would_make_500_bits_per_second() {
+    let topology = nice();
+    let plan = plan(&topology, &RunOptions::default());
+    let mut source = plan.sources().find(|source| source.link == "valrose-calern").unwrap().clone();
+    for arm in &mut source.arms {
+        arm.dispersion_ps_per_nm = 0.0;
+    }
+    // The pump that the 50 km link has: the error rate does not depend on the loss.
+    source.emitter = SpdcCw { pair_rate_hz: 3.21e8, ..source.emitter };
+    let (_, [key_rate_bps, ..]) = settled(&source, &topology);
+    assert!((key_rate_bps / 500.0 - 1.0).abs() < 0.1, "{key_rate_bps}");
+}

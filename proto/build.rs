@@ -1,0 +1,19 @@
+//! Compiles the .proto files with a compiler written in Rust, so that no `protoc` need be installed.
+
+use std::path::PathBuf;
+
+use prost::Message;
+
+const FILES: [&str; 3] =
+    ["qkdnet/source/v1/source.proto", "qkdnet/detector/v1/detector.proto", "qkdnet/channel/v1/channel.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptor.bin");
+    std::fs::write(out, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

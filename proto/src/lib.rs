@@ -1,0 +1,24 @@
+//! The messages and services that qkdnet's containers speak, compiled from the `.proto` files beside this crate.
+
+#![allow(clippy::large_enum_variant)] // generated types
+
+/// Every message and service, for gRPC reflection.
+pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+
+pub mod source {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.source.v1");
+    }
+}
+
+pub mod detector {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.detector.v1");
+    }
+}
+
+pub mod channel {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.channel.v1");
+    }
+}

@@ -1,0 +1,74 @@
+//! The channel service: one end of a link's classical authenticated channel.
+//!
+//! The protocol is [`distill::auth`]; this crate gives it a durable reserve, streams to the module and to the peer
+//! endpoint, a clock that notices lost frames, and whoever may sit between two endpoints (`fault`).
+
+mod fault;
+mod grpc;
+pub mod reserve;
+mod run;
+mod status;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use distill::auth::{Endpoint, EndpointConfig, Layout, Side};
+use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame};
+use shell::duplex::Duplex;
+use topology::plan::ChannelConfig;
+
+pub use fault::Faults;
+pub use grpc::{ChannelService, serve};
+pub use reserve::{FileReserve, OpenError, RekeyError, new_secret};
+pub use run::{Handle, run};
+pub use status::Status;
+
+/// The channel's end of a module's stream.
+pub type ModuleStream = Duplex<ChannelMessage, ModuleMessage>;
+/// Either end of the stream between two endpoints.
+pub type PeerStream = Duplex<PeerFrame, PeerFrame>;
+
+/// Messages that may wait in a stream beside what the transport holds; the lockstep never needs more.
+pub const BUNDLES_IN_FLIGHT: usize = 4;
+
+/// An endpoint that is ready to run.
+pub struct ChannelEnd {
+    config: ChannelConfig,
+    endpoint: Endpoint<FileReserve>,
+    handle: Handle,
+    requests: tokio::sync::mpsc::Receiver<run::Request>,
+}
+
+impl ChannelEnd {
+    /// For what is asked of the endpoint while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+/// Where a site keeps the secret that was placed there for a link before the first run.
+pub fn secret_path(data: &Path, site: &str, link: &str) -> PathBuf {
+    folder(data, site, link).join("authentication.secret")
+}
+
+fn reserve_path(data: &Path, site: &str, link: &str) -> PathBuf {
+    folder(data, site, link).join("authentication.reserve")
+}
+
+fn folder(data: &Path, site: &str, link: &str) -> PathBuf {
+    data.join(site).join(link)
+}
+
+/// Opens the reserve of one end, or makes it from the secret that was placed there.
+pub fn open(config: &ChannelConfig, data: &Path) -> Result<ChannelEnd> {
+    let side = if config.initiates { Side::Initiator } else { Side::Responder };
+    let layout = Layout::new(config.tags_per_hash_key);
+    let path = reserve_path(data, &config.site, &config.link);
+    let secret = secret_path(data, &config.site, &config.link);
+    let reserve = FileReserve::open(&path, &secret, side, layout)
+        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))?;
+    let endpoint = Endpoint::new(EndpointConfig { side }, reserve);
+    let (handle, requests) = Handle::new(config);
+    handle.status().update(&endpoint);
+    Ok(ChannelEnd { config: config.clone(), endpoint, handle, requests })
+}

@@ -1,0 +1,438 @@
+//! The endpoint's task: moves messages between module, state machine and peer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use distill::auth::{Action, CloseReason, Endpoint, SendError};
+use distill::bits::Bits;
+use futures::future::{BoxFuture, OptionFuture};
+use proto::channel::v1 as message;
+use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame, channel_message, module_message};
+use shell::dial::Dial;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use topology::plan::ChannelConfig;
+use zeroize::Zeroizing;
+
+use crate::fault::Faults;
+use crate::{ChannelEnd, FileReserve, ModuleStream, PeerStream, Status};
+
+/// Silence after which the last frames are said again; doubles up to the maximum.
+const STALL_MIN: Duration = Duration::from_millis(500);
+const STALL_MAX: Duration = Duration::from_secs(4);
+/// Wait before dialling again; doubles up to the maximum.
+const REDIAL_MIN: Duration = Duration::from_millis(20);
+const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// How long a session survives without a connection to the peer.
+const ABSENCE_MAX: Duration = Duration::from_secs(10);
+/// Frames to the peer that may wait; more than these are dropped, as they can be said again.
+const FRAMES_WAITING: usize = 64;
+/// Time for the last frames at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What is asked of an endpoint while it runs.
+#[derive(Clone)]
+pub struct Handle {
+    status: Arc<Status>,
+    faults: Option<Arc<Faults>>,
+    requests: mpsc::Sender<Request>,
+}
+
+pub(crate) struct Request {
+    secret: Zeroizing<Vec<u8>>,
+    answer: oneshot::Sender<Result<u64, RekeyRefused>>,
+}
+
+/// Why a fresh secret was not put in.
+#[derive(Debug, thiserror::Error)]
+pub enum RekeyRefused {
+    #[error("a session is open: the reserve is not exhausted")]
+    SessionOpen,
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the channel is stopping")]
+    Stopping,
+}
+
+impl Handle {
+    pub(crate) fn new(config: &ChannelConfig) -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel(1);
+        let faults = config.faults_allowed.then(|| Arc::new(Faults::default()));
+        (Self { status: Arc::new(Status::new(&config.link)), faults, requests }, receiver)
+    }
+
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Only where the topology allows faults.
+    pub fn faults(&self) -> Option<&Faults> {
+        self.faults.as_deref()
+    }
+
+    /// Replaces the reserve by a fresh secret; the peer's end must get the same. Tells how many tags it makes.
+    pub async fn rekey(&self, secret: Zeroizing<Vec<u8>>) -> Result<u64, RekeyRefused> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { secret, answer };
+        self.requests.send(request).await.map_err(|_| RekeyRefused::Stopping)?;
+        answered.await.map_err(|_| RekeyRefused::Stopping)?
+    }
+}
+
+/// Runs an endpoint until `stop`. Modules come from `modules`; the peer from `incoming`, or by `peer` where this end
+/// initiates.
+pub async fn run(
+    end: ChannelEnd,
+    mut modules: mpsc::Receiver<ModuleStream>,
+    mut incoming: mpsc::Receiver<PeerStream>,
+    peer: Arc<dyn Dial<PeerFrame, PeerFrame>>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let ChannelEnd { config, endpoint, handle, mut requests } = end;
+    let mut task = Task::new(endpoint, handle, config.link.clone());
+    let mut dialling: Option<BoxFuture<'_, Result<PeerStream>>> = None;
+    let mut redial = REDIAL_MIN;
+    loop {
+        if std::mem::take(&mut task.heard) {
+            redial = REDIAL_MIN;
+        }
+        if config.initiates && task.peer.is_none() && dialling.is_none() {
+            let wait = redial;
+            redial = (redial * 2).min(REDIAL_MAX);
+            let peer = &peer;
+            dialling = Some(Box::pin(async move {
+                tokio::time::sleep(wait).await;
+                peer.dial().await
+            }));
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(module) = modules.recv() => task.module_arrives(module),
+            Some(stream) = incoming.recv(), if !config.initiates => task.peer_arrives(stream),
+            Some(dialled) = OptionFuture::from(dialling.as_mut()) => {
+                dialling = None;
+                match dialled {
+                    Ok(stream) => task.peer_arrives(stream),
+                    Err(error) => tracing::debug!(link = config.link, "peer not reached: {error:#}"),
+                }
+            }
+            Some(request) = requests.recv() => task.rekey(request),
+            () = task.progress() => {}
+        }
+        task.handle.status.update(&task.endpoint);
+    }
+    task.farewell().await;
+    Ok(())
+}
+
+struct Task {
+    endpoint: Endpoint<FileReserve>,
+    handle: Handle,
+    link: String,
+    module: Option<ModuleStream>,
+    peer: Option<PeerStream>,
+    to_module: VecDeque<ChannelMessage>,
+    to_peer: VecDeque<(Instant, Bytes)>,
+    /// The peer has said something: the connection is good.
+    heard: bool,
+    stall: Duration,
+    /// When the last frames are said again.
+    stalled_at: Instant,
+    /// When a session without a connection to the peer ends.
+    absent_at: Option<Instant>,
+}
+
+/// What happened first.
+enum Event {
+    Module(Option<ModuleMessage>),
+    Peer(Option<PeerFrame>),
+    SentToModule(bool),
+    SentToPeer(bool),
+    Stalled,
+    Absent,
+}
+
+impl Task {
+    fn new(endpoint: Endpoint<FileReserve>, handle: Handle, link: String) -> Self {
+        Self {
+            endpoint,
+            handle,
+            link,
+            module: None,
+            peer: None,
+            to_module: VecDeque::new(),
+            to_peer: VecDeque::new(),
+            heard: false,
+            stall: STALL_MIN,
+            stalled_at: Instant::now() + STALL_MIN,
+            absent_at: None,
+        }
+    }
+
+    /// The module's newest stream counts: whoever opened another one has died or given up.
+    fn module_arrives(&mut self, module: ModuleStream) {
+        self.module_leaves();
+        self.module = Some(module);
+    }
+
+    fn module_leaves(&mut self) {
+        self.module = None;
+        self.to_module.clear();
+        let actions = self.endpoint.leave();
+        self.act(actions);
+    }
+
+    fn peer_arrives(&mut self, stream: PeerStream) {
+        tracing::debug!(link = self.link, "peer connected");
+        self.peer = Some(stream);
+        self.absent_at = None;
+        self.to_peer.clear();
+        self.repeat();
+        self.stall = STALL_MIN;
+    }
+
+    fn peer_leaves(&mut self) {
+        tracing::debug!(link = self.link, "peer disconnected");
+        self.peer = None;
+        self.to_peer.clear();
+        self.absent_at = Some(Instant::now() + ABSENCE_MAX);
+    }
+
+    /// Says the last frames again.
+    fn repeat(&mut self) {
+        for frame in self.endpoint.on_stall() {
+            self.send_to_peer(frame);
+        }
+        self.stalled_at = Instant::now() + self.stall;
+    }
+
+    fn rekey(&mut self, request: Request) {
+        let answer = match self.endpoint.reserve_mut() {
+            None => Err(RekeyRefused::SessionOpen),
+            Some(reserve) => reserve.rekey(&request.secret).map_err(|error| RekeyRefused::Invalid(error.to_string())),
+        };
+        if answer.is_ok() {
+            tracing::info!(link = self.link, tags = self.endpoint.remaining(), "authentication reserve replaced");
+        }
+        // Whoever asked may have gone.
+        let _ = request.answer.send(answer.map(|()| self.endpoint.remaining()));
+    }
+
+    /// Waits for the next thing to happen and does it.
+    async fn progress(&mut self) {
+        match self.next_event().await {
+            Event::Module(Some(ModuleMessage { message: Some(message) })) => self.module_says(message),
+            Event::Module(Some(_)) => self.module_errs("an empty message"),
+            Event::Module(None) | Event::SentToModule(false) => self.module_leaves(),
+            Event::Peer(Some(frame)) => self.peer_says(&frame.frame),
+            Event::Peer(None) | Event::SentToPeer(false) => self.peer_leaves(),
+            Event::SentToModule(true) | Event::SentToPeer(true) => {}
+            Event::Stalled => {
+                self.stall = (self.stall * 2).min(STALL_MAX);
+                self.repeat();
+            }
+            Event::Absent => {
+                self.absent_at = None;
+                if self.endpoint.session().is_some() {
+                    self.endpoint.leave();
+                    self.to_module.push_back(closed(CloseReason::PeerLeft, "the peer endpoint cannot be reached"));
+                }
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let (waits, now) = (self.endpoint.waits() && self.peer.is_some(), Instant::now());
+        let (module_tx, module_rx) = halves(&mut self.module);
+        let (peer_tx, peer_rx) = halves(&mut self.peer);
+        let due = self.to_peer.front().map_or(now, |(due, _)| *due);
+        let absent_at = self.absent_at;
+        tokio::select! {
+            biased;
+            room = reserve(module_tx), if !self.to_module.is_empty() => {
+                let sent = room.zip(self.to_module.pop_front()).map(|(room, message)| room.send(message));
+                Event::SentToModule(sent.is_some())
+            }
+            room = reserve_at(peer_tx, due), if !self.to_peer.is_empty() => {
+                let sent = room.zip(self.to_peer.pop_front()).map(|(room, (_, frame))| {
+                    self.handle.status.sent(frame.len());
+                    room.send(PeerFrame { frame });
+                });
+                Event::SentToPeer(sent.is_some())
+            }
+            message = receive(peer_rx) => Event::Peer(message),
+            message = receive(module_rx) => Event::Module(message),
+            () = tokio::time::sleep_until(self.stalled_at), if waits => Event::Stalled,
+            () = sleep_until(absent_at), if absent_at.is_some() => Event::Absent,
+        }
+    }
+
+    fn module_says(&mut self, message: module_message::Message) {
+        let result = match message {
+            module_message::Message::Open(open) => match nonce() {
+                Ok(nonce) => self.endpoint.open(nonce, &open.hello),
+                Err(error) => return self.module_errs(&error.to_string()),
+            },
+            module_message::Message::Bundle(bundle) => {
+                // A bundle that crossed the end of its session on the way means nothing any more.
+                match self.endpoint.send(bundle.step, bundle.payload, bundle.close_round) {
+                    Err(SendError::NotOpen) => Ok(Vec::new()),
+                    result => result,
+                }
+            }
+            module_message::Message::Refill(refill) => {
+                let key = Zeroizing::new(refill.key.to_vec());
+                Ok(self.endpoint.refill(refill.block, &Bits::from_bytes(&key, key.len() * 8)))
+            }
+        };
+        self.stall = STALL_MIN;
+        self.stalled_at = Instant::now() + self.stall;
+        match result {
+            Ok(actions) => self.act(actions),
+            Err(error) => self.module_errs(&error.to_string()),
+        }
+    }
+
+    /// The module does not keep to the contract; it may come back with a new stream.
+    fn module_errs(&mut self, why: &str) {
+        tracing::warn!(link = self.link, "module refused: {why}");
+        self.module_leaves();
+    }
+
+    fn peer_says(&mut self, frame: &Bytes) {
+        self.heard = true;
+        self.handle.status.received(frame.len());
+        let refused = self.endpoint.counters().refused();
+        let actions = self.endpoint.receive(frame);
+        if self.endpoint.counters().refused() == refused {
+            self.stall = STALL_MIN;
+            self.stalled_at = Instant::now() + self.stall;
+        }
+        self.act(actions);
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send(frame) => self.send_to_peer(frame),
+                Action::Refused(refusal) => tracing::debug!(link = self.link, "frame refused: {refusal}"),
+                Action::Failed(why) => tracing::warn!(link = self.link, "{why}"),
+                action => {
+                    if let Action::Closed(reason) = &action {
+                        tracing::info!(link = self.link, "session closed: {reason}");
+                    }
+                    let tags = self.endpoint.remaining();
+                    self.to_module.extend(to_module(action, tags));
+                }
+            }
+        }
+    }
+
+    fn send_to_peer(&mut self, frame: Bytes) {
+        let now = Instant::now();
+        let frames = match &self.handle.faults {
+            Some(faults) => faults.apply(frame),
+            None => vec![(Duration::ZERO, frame)],
+        };
+        for (delay, frame) in frames {
+            if self.to_peer.len() < FRAMES_WAITING {
+                self.to_peer.push_back((now + delay, frame));
+            }
+        }
+    }
+
+    /// Tells the peer that this end goes.
+    async fn farewell(mut self) {
+        self.module_leaves();
+        let Some(peer) = self.peer.take() else { return };
+        let send = async {
+            for (_, frame) in self.to_peer.drain(..) {
+                if peer.send(PeerFrame { frame }).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(FAREWELL, send).await.is_err() {
+            tracing::debug!(link = self.link, "the peer does not listen any more");
+        }
+        self.handle.status.update(&self.endpoint);
+    }
+}
+
+/// The message that tells the module.
+fn to_module(action: Action, reserve_tags: u64) -> Option<ChannelMessage> {
+    let message = match action {
+        Action::Opened { session, peer_hello } => {
+            channel_message::Message::Opened(message::Opened { session, peer_hello, reserve_tags })
+        }
+        Action::Delivered { step, payload, authenticated } => {
+            channel_message::Message::Delivered(message::Delivered { step, payload, authenticated, reserve_tags })
+        }
+        Action::Refilled { block } => channel_message::Message::Refilled(message::Refilled { block }),
+        Action::Closed(reason) => return Some(closed(reason, &reason.to_string())),
+        Action::Send(_) | Action::Refused(_) | Action::Failed(_) => return None,
+    };
+    Some(ChannelMessage { message: Some(message) })
+}
+
+fn closed(reason: CloseReason, why: &str) -> ChannelMessage {
+    let reason = match reason {
+        CloseReason::PeerLeft => message::CloseReason::PeerLeft,
+        CloseReason::TagMismatch => message::CloseReason::TagMismatch,
+        CloseReason::ReserveExhausted => message::CloseReason::ReserveExhausted,
+        CloseReason::PeerRestarted => message::CloseReason::PeerRestarted,
+        CloseReason::ReserveFailed => message::CloseReason::ReserveFailed,
+    };
+    let closed = message::Closed { reason: reason.into(), message: why.to_owned() };
+    ChannelMessage { message: Some(channel_message::Message::Closed(closed)) }
+}
+
+/// A number that no earlier session had.
+fn nonce() -> std::io::Result<u64> {
+    let bytes = shell::entropy()?;
+    let mut nonce = [0; 8];
+    nonce.copy_from_slice(&bytes[..8]);
+    Ok(u64::from_le_bytes(nonce).max(1))
+}
+
+type Halves<'a, S, R> = (Option<&'a mpsc::Sender<S>>, Option<&'a mut mpsc::Receiver<R>>);
+
+fn halves<S, R>(stream: &mut Option<shell::Duplex<S, R>>) -> Halves<'_, S, R> {
+    match stream {
+        Some(stream) => (Some(&stream.tx), Some(&mut stream.rx)),
+        None => (None, None),
+    }
+}
+
+/// Room for a message; never where there is no stream, none where it has ended.
+async fn reserve<S>(tx: Option<&mpsc::Sender<S>>) -> Option<mpsc::Permit<'_, S>> {
+    match tx {
+        Some(tx) => tx.reserve().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+async fn reserve_at<S>(tx: Option<&mpsc::Sender<S>>, due: Instant) -> Option<mpsc::Permit<'_, S>> {
+    if due > Instant::now() {
+        tokio::time::sleep_until(due).await;
+    }
+    reserve(tx).await
+}
+
+async fn receive<R>(rx: Option<&mut mpsc::Receiver<R>>) -> Option<R> {
+    match rx {
+        Some(rx) => rx.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,48 @@
+//! What an endpoint tells about itself.
+
+use std::sync::Mutex;
+
+use distill::auth::{Endpoint, Reserve};
+use proto::channel::v1::GetStatusResponse;
+
+/// The latest figures of one endpoint.
+#[derive(Debug, Default)]
+pub struct Status {
+    figures: Mutex<GetStatusResponse>,
+}
+
+impl Status {
+    pub(crate) fn new(link: &str) -> Self {
+        Self { figures: Mutex::new(GetStatusResponse { link: link.to_owned(), ..GetStatusResponse::default() }) }
+    }
+
+    pub fn figures(&self) -> GetStatusResponse {
+        self.lock().clone()
+    }
+
+    /// Takes over what the state machine counts.
+    pub(crate) fn update<R: Reserve>(&self, endpoint: &Endpoint<R>) {
+        let counters = endpoint.counters();
+        let mut figures = self.lock();
+        figures.session = endpoint.session().unwrap_or(0);
+        figures.reserve_tags_send = endpoint.reserve().remaining_send();
+        figures.reserve_tags_receive = endpoint.reserve().remaining_receive();
+        figures.frames_refused = counters.refused();
+        figures.tags_mismatched = counters.tags_mismatched + counters.tag_numbers_wrong;
+        figures.tags_verified = counters.tags_verified;
+        figures.exhausted = endpoint.remaining() == 0;
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.lock().bytes_sent += bytes as u64;
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.lock().bytes_received += bytes as u64;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, GetStatusResponse> {
+        // Plain figures: whoever panicked while holding them left nothing half done that matters.
+        self.figures.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

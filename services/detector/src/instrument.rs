@@ -1,0 +1,45 @@
+//! The instrument's task: photons in, frames of local tags out, running ahead of the module by a few epochs.
+
+use anyhow::{Context, Result, bail};
+use photonics::instrument::{Frame, Instrument};
+use proto::source::v1::PhotonEpoch;
+use tokio::sync::mpsc;
+
+/// Epochs that may wait between instrument and module.
+pub const EPOCHS_AHEAD: usize = 2;
+
+/// What one epoch of light gave: the frames that it completed.
+pub struct EpochClicks {
+    pub epoch: u64,
+    pub frames: Vec<Frame>,
+    pub traceparent: String,
+    /// There is no light after this.
+    pub end: bool,
+}
+
+/// Runs until the source says that the run has ended, or goes.
+pub async fn run(
+    mut instrument: Instrument,
+    first_epoch: u64,
+    mut photons: mpsc::Receiver<PhotonEpoch>,
+    clicks: mpsc::Sender<EpochClicks>,
+) -> Result<()> {
+    instrument.start(first_epoch);
+    for epoch in first_epoch.. {
+        let light = photons.recv().await.context("receive photons: the source has gone")?;
+        let mut frames = Vec::new();
+        if light.end {
+            frames.extend(instrument.finish());
+            let last = EpochClicks { epoch, frames, traceparent: String::new(), end: true };
+            clicks.send(last).await.ok().context("hand over clicks: the module has gone")?;
+            return Ok(());
+        }
+        if light.epoch != epoch {
+            bail!("expected the photons of epoch {epoch}, got those of {}", light.epoch);
+        }
+        instrument.detect(epoch, &light.photons, &mut frames).context("detect photons")?;
+        let done = EpochClicks { epoch, frames, traceparent: light.traceparent, end: false };
+        clicks.send(done).await.ok().context("hand over clicks: the module has gone")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! The detector node: an instrument that turns photons into tags of its own clock, and the module that distils
+//! key from them with its peer. Only the instrument knows simulated time; the module sees frames of tags.
+
+mod dial;
+mod grpc;
+mod instrument;
+mod metrics;
+mod record;
+mod report;
+mod serve;
+mod session;
+mod status;
+pub mod store;
+pub mod vault;
+
+pub use grpc::MonitorService;
+pub use record::Recorder;
+pub use serve::{initial_status, serve};
+pub use session::{Light, Links, Node, Seeds, run};
+pub use status::Monitor;

@@ -1,0 +1,284 @@
+//! Turns what a module does into status, events and the spans of each block's trace.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use distill::ledger::BlockLedger;
+use distill::module::{Action, Figures, FinishedBlock, Module, Setpoints, Stage};
+use proto::detector::v1::{BlockStored, LinkState};
+use telemetry::names::{attribute as attr, span};
+use telemetry::trace::{Span, Tracer};
+use topology::plan::DetectorConfig;
+
+use crate::metrics::Metrics;
+use crate::status::Monitor;
+
+/// Blocks whose spans may be open at once.
+const OPEN_BLOCKS_MAX: usize = 32;
+
+/// Follows one session.
+pub struct Reporter {
+    tracer: Tracer,
+    metrics: Metrics,
+    link: String,
+    site: String,
+    epoch_s: f64,
+    frame_s: f64,
+    epochs_per_report: u64,
+    session: u64,
+    /// When the step under way, or the write under way, began: a state machine has no clock of its own.
+    began: SystemTime,
+    blocks: BTreeMap<u64, BlockTrace>,
+    /// Announcer: blocks that are durable and wait for the peer's word.
+    prepared: BTreeMap<u64, Stored>,
+    window: Window,
+}
+
+/// The open spans of one block.
+struct BlockTrace {
+    block: Span,
+    stages: Vec<(Stage, Span)>,
+}
+
+/// What is told of a block once it counts.
+#[derive(Clone)]
+struct Stored {
+    key_bits: u64,
+    frames: u64,
+    finite: u64,
+    ledger: BlockLedger,
+}
+
+/// Figures at the last report, for rates.
+#[derive(Default)]
+struct Window {
+    epoch: u64,
+    clicks: u64,
+    sifted_z: u64,
+    sifted_x: u64,
+}
+
+impl Reporter {
+    pub fn new(config: &DetectorConfig, first_epoch: u64) -> Self {
+        let epoch_s = config.epoch_ps as f64 * 1e-12;
+        Self {
+            tracer: Tracer::new(config.name.clone()),
+            metrics: Metrics::new(config),
+            link: config.link.clone(),
+            site: config.site.clone(),
+            epoch_s,
+            frame_s: config.protocol.frame_ps as f64 * 1e-12,
+            epochs_per_report: (1.0 / epoch_s).ceil() as u64,
+            session: 0,
+            began: SystemTime::now(),
+            blocks: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            window: Window { epoch: first_epoch, ..Window::default() },
+        }
+    }
+
+    /// What is reported next began now.
+    pub fn begins(&mut self) {
+        self.began = SystemTime::now();
+    }
+
+    pub fn session_begins(&mut self, monitor: &Monitor, session: u64, reserve_tags: u64) {
+        self.session = session;
+        monitor.update(|s| {
+            s.session = session;
+            s.reserve_tags = reserve_tags;
+            s.state = LinkState::Acquiring.into();
+        });
+        monitor.note("session", &format!("session {session} with the peer"));
+    }
+
+    /// Refreshes the figures, once per simulated second.
+    pub fn epoch(&mut self, monitor: &Monitor, epoch: u64, module: &Module, setpoints: Setpoints) {
+        let epochs = epoch.saturating_sub(self.window.epoch);
+        if epochs < self.epochs_per_report {
+            return;
+        }
+        let figures = module.figures();
+        let seconds = epochs as f64 * self.epoch_s;
+        let last = std::mem::replace(
+            &mut self.window,
+            Window { epoch, clicks: figures.clicks, sifted_z: figures.sifted_z, sifted_x: figures.sifted_x },
+        );
+        let simulated_s = (epoch + 1) as f64 * self.epoch_s;
+        monitor.update(|s| {
+            s.simulated_s = simulated_s;
+            s.clicks = figures.clicks;
+            s.click_rate_hz = (figures.clicks - last.clicks) as f64 / seconds;
+            s.sifted_z_rate_hz = (figures.sifted_z - last.sifted_z) as f64 / seconds;
+            s.sifted_x_rate_hz = (figures.sifted_x - last.sifted_x) as f64 / seconds;
+            s.qber_z = figures.qber_z;
+            s.qber_x = figures.qber_x;
+            s.visibility = (1.0 - 2.0 * figures.qber_x).max(0.0);
+            s.phase_set_rad = setpoints.phase_rad;
+            [s.polarisation_first_rad, s.polarisation_second_rad] = setpoints.polarisation_rad;
+            s.pump = setpoints.pump;
+            // The announcer has no clock to recover: it is locked when bits come back.
+            let locked = figures.locked || (figures.recovery.is_none() && figures.sifted_z > last.sifted_z);
+            s.state = if locked { LinkState::Locked } else { LinkState::Acquiring }.into();
+        });
+        self.clock(monitor, &figures);
+        self.metrics.record(&monitor.status());
+        monitor.publish();
+    }
+
+    fn clock(&self, monitor: &Monitor, figures: &Figures) {
+        let Some(clock) = &figures.recovery else { return };
+        monitor.update(|s| {
+            s.clock_offset_ps = clock.offset_ps;
+            s.clock_frequency = clock.frequency;
+            s.clock_residual_ps = clock.residual_ps;
+            s.peak_fwhm_ps = clock.peak_fwhm_ps;
+        });
+    }
+
+    pub fn action(&mut self, monitor: &Monitor, action: &Action) {
+        match action {
+            Action::Trace { block, traceparent } => self.begin(*block, traceparent),
+            Action::Stage { block, stage, begin } => self.stage(*block, *stage, *begin),
+            Action::Note { name, message } => {
+                monitor.note(name, message);
+                if *name == "locked" {
+                    monitor.update(|s| s.state = LinkState::Locked.into());
+                }
+            }
+            Action::Abort { block, reason, frames, ledger } => {
+                monitor.note("block-aborted", &format!("block {block} gave no key: {reason}"));
+                monitor.update(|s| s.blocks_aborted += 1);
+                self.count(monitor, &Stored { key_bits: 0, frames: *frames, finite: 0, ledger: *ledger });
+                self.end(*block, "aborted", ledger);
+            }
+            Action::Void { block } => {
+                self.prepared.remove(block);
+                self.voided(monitor, *block);
+            }
+            Action::Prepare(_) | Action::Store(_) | Action::Commit { .. } => {}
+        }
+    }
+
+    /// The trace of a block in work, as hexadecimal digits.
+    pub fn trace_id(&self, block: u64) -> String {
+        self.blocks.get(&block).map(|b| b.block.trace_id()).unwrap_or_default()
+    }
+
+    /// The matcher's block is stored and counts at once.
+    pub fn stored(&mut self, monitor: &Monitor, block: &FinishedBlock) {
+        self.prepared(block);
+        self.committed(monitor, block.number);
+    }
+
+    /// The announcer's block is durable; it counts when the peer's word has come under a tag.
+    pub fn prepared(&mut self, block: &FinishedBlock) {
+        let stored = Stored {
+            key_bits: block.ledger.delivered,
+            frames: block.frames,
+            finite: block.length.finite.saturating_sub(block.reserve_bits as u64),
+            ledger: block.ledger,
+        };
+        self.prepared.insert(block.number, stored);
+    }
+
+    pub fn committed(&mut self, monitor: &Monitor, block: u64) {
+        // A block of an earlier session is not known here; its key counts all the same.
+        let Some(stored) = self.prepared.remove(&block) else { return };
+        monitor.update(|s| {
+            s.blocks += 1;
+            s.key_bits += stored.key_bits;
+        });
+        self.count(monitor, &stored);
+        let trace_id = self.trace_id(block);
+        if let Some(trace) = self.blocks.get(&block) {
+            let span = self.tracer.span(span::STORE).parent(&trace.block.context()).started_at(self.began);
+            span.attribute(attr::KEY_BITS, stored.key_bits).attribute(attr::BLOCK_ID, block).start().end();
+        }
+        self.end(block, "stored", &stored.ledger);
+        let ledger = stored.ledger;
+        monitor.block(BlockStored {
+            block,
+            key_bits: stored.key_bits,
+            qber_z: ledger.errors_z as f64 / (ledger.sifted_z as f64).max(1.0),
+            qber_x: ledger.errors_x as f64 / (ledger.disclosed_x as f64).max(1.0),
+            ledger: serde_json::to_string(&ledger).unwrap_or_default(),
+            trace_id,
+        });
+        monitor.publish();
+    }
+
+    /// A round that ended with its session.
+    pub fn voided(&mut self, monitor: &Monitor, block: u64) {
+        monitor.update(|s| s.blocks_voided += 1);
+        monitor.note("round-voided", &format!("block {block} is void: nothing of it is kept"));
+        if let Some(mut trace) = self.blocks.remove(&block) {
+            trace.block.set(attr::BLOCK_OUTCOME, "voided");
+        }
+    }
+
+    /// Adds a finished round to the rates that people compare.
+    fn count(&mut self, monitor: &Monitor, stored: &Stored) {
+        let seconds = stored.frames as f64 * self.frame_s;
+        monitor.update(|s| {
+            s.counted_s += seconds;
+            s.finite_bits += stored.finite;
+            s.skr_bps = s.key_bits as f64 / s.counted_s;
+            s.skr_finite_bps = s.finite_bits as f64 / s.counted_s;
+            s.sifted_z_bits += stored.ledger.sifted_z;
+            s.errors_z += stored.ledger.errors_z;
+            s.sifted_x_bits += stored.ledger.disclosed_x;
+            s.errors_x += stored.ledger.errors_x;
+            s.authentication_bits += stored.ledger.authentication;
+            let key = (s.authentication_bits + s.key_bits) as f64;
+            s.authentication_fraction = if key > 0.0 { s.authentication_bits as f64 / key } else { 0.0 };
+        });
+    }
+
+    fn begin(&mut self, block: u64, traceparent: &str) {
+        while self.blocks.len() >= OPEN_BLOCKS_MAX {
+            self.blocks.pop_first();
+        }
+        let span = self
+            .tracer
+            .span(span::BLOCK)
+            .parent_from(traceparent)
+            .attribute(attr::LINK_ID, self.link.as_str())
+            .attribute(attr::SITE_ID, self.site.as_str())
+            .attribute(attr::BLOCK_ID, block)
+            .attribute(attr::SESSION_ID, format!("{:016x}", self.session))
+            .start();
+        self.blocks.insert(block, BlockTrace { block: span, stages: Vec::new() });
+    }
+
+    fn stage(&mut self, block: u64, stage: Stage, begin: bool) {
+        let Some(trace) = self.blocks.get_mut(&block) else { return };
+        if begin {
+            let name = match stage {
+                Stage::Sift => span::SIFT,
+                Stage::Reconcile => span::RECONCILE,
+                Stage::Verify => span::VERIFY,
+                Stage::Amplify => span::AMPLIFY,
+                Stage::Authenticate => span::AUTHENTICATE,
+            };
+            let span = self.tracer.span(name).parent(&trace.block.context()).attribute(attr::BLOCK_ID, block);
+            let span = span.started_at(self.began).start();
+            trace.stages.push((stage, span));
+        } else if let Some(at) = trace.stages.iter().position(|(s, _)| *s == stage) {
+            trace.stages.remove(at).1.end();
+        }
+    }
+
+    fn end(&mut self, block: u64, outcome: &str, ledger: &BlockLedger) {
+        let Some(mut trace) = self.blocks.remove(&block) else { return };
+        trace.block.set(attr::BLOCK_OUTCOME, outcome);
+        if let Ok(serde_json::Value::Object(figures)) = serde_json::to_value(ledger) {
+            for (name, value) in figures {
+                if let Some(value) = value.as_u64() {
+                    trace.block.set(&format!("{}{name}", attr::LEDGER_PREFIX), value);
+                }
+            }
+        }
+        trace.block.end();
+    }
+}

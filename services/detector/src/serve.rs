@@ -1,0 +1,50 @@
+//! A detector node as a process or container of its own.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use proto::detector::v1::ModuleStatus;
+use proto::detector::v1::detector_server::DetectorServer;
+use shell::Shutdown;
+use shell::launch::ServiceFile;
+use topology::plan::DetectorConfig;
+
+use crate::dial::{ChannelDial, SourceDial};
+use crate::grpc::MonitorService;
+use crate::session::{self, Light, Links, Node, Seeds};
+use crate::status::Monitor;
+use crate::vault::Vault;
+
+/// The status of a node that has not done anything yet.
+pub fn initial_status(config: &DetectorConfig) -> ModuleStatus {
+    ModuleStatus {
+        link: config.link.clone(),
+        site: config.site.clone(),
+        role: format!("{:?}", config.protocol.role).to_lowercase(),
+        pump: config.initial_pump,
+        ..ModuleStatus::default()
+    }
+}
+
+/// Serves until the run ends or the process is asked to stop.
+pub async fn serve(file: ServiceFile<DetectorConfig>, shutdown: &Shutdown) -> Result<()> {
+    let config = file.service.clone();
+    let monitor = Arc::new(Monitor::new(initial_status(&config)));
+    let stop = shutdown.token();
+    let service = shell::limited!(DetectorServer::new(MonitorService::new(monitor.clone())));
+    let server = file.server(&config.name, &config.accepts)?.health(monitor.health()).add_service(service);
+    let running = server.start(stop.clone()).await?;
+    let links = Links {
+        light: Light::Source(Arc::new(SourceDial(file.connector(&config.name, &config.source, &stop)?))),
+        channel: Arc::new(ChannelDial(file.connector(&config.name, &config.channel, &stop)?)),
+    };
+    let vault = Vault::open(&file.data, &config.site, &config.link).context("open the vault")?;
+    let seeds = Seeds::of(&config)?;
+    let node = Node { config, seeds, links, vault, monitor, recorder: None, light_over: false };
+    let run = session::run(node, stop.clone());
+    // A module that has ended goes on answering for its status until it is told to stop.
+    let result = run.await;
+    shutdown.requested().await;
+    running.stopped().await?;
+    result
+}

@@ -1,0 +1,468 @@
+//! Sessions of a module: meet the peer, agree on an epoch with it and the source, distil, and meet again when
+//! anything on the way breaks.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use distill::config::LinkProtocol;
+use distill::module::{self, Action, FrameInput, Hello, Module, PeerInput, SessionStart, Setpoints, StepOutput};
+use photonics::instrument::{Controls, Instrument};
+use photonics::random::Subseed;
+use proto::channel::v1::{
+    Bundle, ChannelMessage, CloseReason, ModuleMessage, Open, Opened, Refill, channel_message, module_message,
+};
+use proto::detector::v1::LinkState;
+use proto::source::v1::{AnalyserState, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update};
+use shell::dial::Dial;
+use shell::duplex::Duplex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use topology::plan::{DetectorConfig, SecretSeed};
+
+use crate::instrument::{self, EPOCHS_AHEAD, EpochClicks};
+use crate::record::{self, Recorder};
+use crate::report::Reporter;
+use crate::status::Monitor;
+use crate::vault::Vault;
+
+/// Longest wait for a peer, source or channel that is there but says nothing. One that is gone is noticed at once;
+/// a machine that is merely slow must not look like it.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Wait for the peer when nothing is left to do but what it may have left undecided.
+const DEPARTURE: Duration = Duration::from_secs(5);
+/// Wait before meeting again; doubles up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// The streams that a detector node opens.
+pub struct Links {
+    pub light: Light,
+    pub channel: Arc<dyn Dial<ModuleMessage, ChannelMessage>>,
+}
+
+/// Where clicks come from.
+pub enum Light {
+    Source(Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>),
+    /// A recording of raw time tags in place of source and instrument.
+    Recording(PathBuf),
+}
+
+/// A detector node's own randomness: nature's in the instrument, the protocol's in the module.
+pub struct Seeds {
+    pub instrument: Subseed,
+    pub module: Subseed,
+}
+
+impl Seeds {
+    /// From the configuration, or the system where the run is not to be repeatable.
+    pub fn of(config: &DetectorConfig) -> Result<Self> {
+        Ok(Self {
+            instrument: subseed(config.instrument_subseed.as_ref())?,
+            module: subseed(config.module_subseed.as_ref())?,
+        })
+    }
+}
+
+fn subseed(seed: Option<&SecretSeed>) -> Result<Subseed> {
+    match seed {
+        Some(seed) => Ok(Subseed::new(*seed.bytes())),
+        None => Ok(Subseed::new(shell::entropy().context("draw a seed")?)),
+    }
+}
+
+/// Everything a node needs beside its configuration.
+pub struct Node {
+    pub config: DetectorConfig,
+    pub seeds: Seeds,
+    pub links: Links,
+    pub vault: Vault,
+    pub monitor: Arc<Monitor>,
+    pub recorder: Option<Recorder>,
+    /// The source has said that the run has no more light.
+    pub light_over: bool,
+}
+
+impl Node {
+    /// Whether a session from this epoch on would be without light: there is only what is undecided to decide.
+    fn without_light(&self, first_epoch: u64) -> bool {
+        self.light_over || self.config.epochs_limit.is_some_and(|limit| first_epoch >= limit)
+    }
+}
+
+/// Runs sessions until one finishes the run, or `stop`.
+pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
+    let mut setpoints = Setpoints { pump: node.config.initial_pump, ..Setpoints::default() };
+    let mut retry = RETRY_MIN;
+    loop {
+        node.monitor.update(|s| s.state = LinkState::Connecting.into());
+        let mut recoveries = node.monitor.recoveries();
+        let recovered = async {
+            // A closed channel means that nobody can ask any more.
+            if recoveries.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let monitor = node.monitor.clone();
+        let result = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = recovered => Err(anyhow::anyhow!("recovery was asked for")),
+            result = session(&mut node, &mut setpoints) => result,
+        };
+        match result {
+            Ok(()) => {
+                if let Some(recorder) = node.recorder.take() {
+                    recorder.finish()?;
+                }
+                monitor.update(|s| s.state = LinkState::Ended.into());
+                monitor.note("ended", "the run is complete");
+                monitor.publish();
+                return Ok(());
+            }
+            Err(error) => {
+                monitor.note("session-lost", &format!("{error:#}"));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(retry) => {}
+        }
+        retry = if monitor.status().state == i32::from(LinkState::Connecting) {
+            (retry * 2).min(RETRY_MAX)
+        } else {
+            RETRY_MIN
+        };
+    }
+}
+
+/// One session, from greeting to farewell.
+async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
+    let protocol = node.config.protocol.clone();
+    let mut channel = Link::new(node.links.channel.dial().await.context("reach the channel")?);
+    for block in node.vault.unfinished(protocol.role) {
+        if let Some(key) = node.vault.reserve_slice(block)? {
+            channel.refill(block, key).await?;
+        }
+        node.vault.commit(block)?;
+    }
+    let Some(opened) = greet(node, &mut channel, &protocol).await? else { return Ok(()) };
+    let (start, first_epoch) = agree(node, &opened, &protocol, *setpoints)?;
+    let (clicks, states) = attach(node, opened.session, first_epoch, *setpoints).await?;
+    let module = Module::new(&protocol, &start, session_seed(&node.seeds.module, first_epoch));
+    let mut run = Run {
+        reporter: Reporter::new(&node.config, first_epoch),
+        analyser: analyser(node),
+        node,
+        channel,
+        states,
+        module,
+        step: 0,
+        setpoints,
+    };
+    run.reporter.session_begins(&run.node.monitor, opened.session, opened.reserve_tags);
+    let result = run.distil(clicks).await;
+    if result.is_err() {
+        for (block, ledger) in run.module.void() {
+            run.node.vault.abort(block, &ledger)?;
+            run.reporter.voided(&run.node.monitor, block);
+        }
+    }
+    result
+}
+
+/// Says where this end stands and learns where the peer does; nothing where the run is over and the peer gone.
+async fn greet(node: &mut Node, channel: &mut Link, protocol: &LinkProtocol) -> Result<Option<Opened>> {
+    let hello = Hello {
+        next_block: node.vault.next_block(),
+        next_epoch: node.vault.next_epoch(),
+        committed_end: node.vault.committed_end(),
+        protocol: module::protocol_fingerprint(protocol),
+    };
+    channel.send(module_message::Message::Open(Open { hello: hello.encode_bytes().into() })).await?;
+    // The peer may start much later than this end, so that there is no limit on this wait; but when the run is over
+    // and nothing is undecided here, a peer that does not come has ended.
+    let over = node.without_light(node.vault.next_epoch()) && node.vault.in_doubt().is_none();
+    let answer =
+        match tokio::time::timeout(if over { DEPARTURE } else { Duration::MAX }, channel.duplex.rx.recv()).await {
+            Ok(answer) => answer,
+            Err(_) => return Ok(None),
+        };
+    match answer.and_then(|m| m.message) {
+        Some(channel_message::Message::Opened(opened)) => Ok(Some(opened)),
+        Some(channel_message::Message::Closed(closed)) => {
+            if closed.reason() == CloseReason::ReserveExhausted {
+                node.monitor.update(|s| s.state = LinkState::AuthenticationExhausted.into());
+            }
+            bail!("the channel is closed: {}", closed.message)
+        }
+        Some(_) => bail!("the channel said something before the session was open"),
+        None => bail!("the channel has gone"),
+    }
+}
+
+/// Where the session starts, from both greetings; leases the epochs to come.
+fn agree(
+    node: &mut Node,
+    opened: &Opened,
+    protocol: &LinkProtocol,
+    setpoints: Setpoints,
+) -> Result<(SessionStart, u64)> {
+    let peer = Hello::decode_bytes(&opened.peer_hello)?;
+    if peer.protocol != module::protocol_fingerprint(protocol) {
+        bail!("the peer was started with another protocol configuration");
+    }
+    let own = Hello { next_block: node.vault.next_block(), next_epoch: node.vault.next_epoch(), ..Hello::default() };
+    let (first_block, first_epoch) = own.start(&peer);
+    node.vault.session_starts(opened.session, first_block, first_epoch)?;
+    let start = SessionStart {
+        first_block,
+        in_doubt: node.vault.in_doubt(),
+        peer_committed_end: peer.committed_end,
+        own_committed_end: node.vault.committed_end(),
+        latency_steps: node.config.latency_epochs,
+        setpoints,
+    };
+    Ok((start, first_epoch))
+}
+
+/// Attaches to the source and starts the instrument's task.
+async fn attach(
+    node: &mut Node,
+    session: u64,
+    first_epoch: u64,
+    setpoints: Setpoints,
+) -> Result<(mpsc::Receiver<EpochClicks>, mpsc::Sender<AnalyserUpdate>)> {
+    let (clicks_tx, clicks_rx) = mpsc::channel(EPOCHS_AHEAD);
+    if node.without_light(first_epoch) {
+        let end = EpochClicks { epoch: first_epoch, frames: Vec::new(), traceparent: String::new(), end: true };
+        clicks_tx.try_send(end).ok().context("end a run without light")?;
+        return Ok((clicks_rx, mpsc::channel(1).0));
+    }
+    let dial = match &node.links.light {
+        Light::Source(dial) => dial,
+        Light::Recording(path) => {
+            let (path, frame_ps) = (path.clone(), node.config.protocol.frame_ps);
+            tokio::spawn(async move {
+                if let Err(error) = record::replay(path, frame_ps, clicks_tx).await {
+                    tracing::warn!("recording stopped: {error:#}");
+                }
+            });
+            // Nobody reads set-points of a recording.
+            return Ok((clicks_rx, mpsc::channel(1).0));
+        }
+    };
+    let source = dial.dial().await.context("reach the source")?;
+    let hello = AttachOutput { output: node.config.output, session, first_epoch };
+    let hello = AnalyserUpdate { update: Some(analyser_update::Update::Attach(hello)) };
+    source.tx.send(hello).await.ok().context("attach to the source: it has gone")?;
+    let Duplex { tx, rx } = source;
+    let instrument = analyser(node);
+    let mut before = analyser(node);
+    tokio::spawn(async move {
+        if let Err(error) = instrument::run(instrument, first_epoch, rx, clicks_tx).await {
+            tracing::info!("instrument stopped: {error:#}");
+        }
+    });
+    // What the set-points are before the first measurement can act.
+    for epoch in first_epoch..first_epoch + node.config.latency_epochs {
+        let state = state_message(&mut before, epoch, setpoints);
+        tx.send(state).await.ok().context("send analyser states: the source has gone")?;
+    }
+    Ok((clicks_rx, tx))
+}
+
+fn analyser(node: &Node) -> Instrument {
+    let config = &node.config;
+    Instrument::new(
+        &config.detector,
+        &config.clock,
+        &config.analyser,
+        config.epoch_ps,
+        config.protocol.frame_ps,
+        &node.seeds.instrument,
+    )
+}
+
+/// A session's own randomness: no session draws what another one drew.
+fn session_seed(module: &Subseed, first_epoch: u64) -> [u8; 32] {
+    // A first epoch is never used twice, also not after a kill.
+    *module.derive(&format!("session from epoch {first_epoch}")).bytes()
+}
+
+fn state_message(instrument: &mut Instrument, epoch: u64, setpoints: Setpoints) -> AnalyserUpdate {
+    let controls = Controls { phase_rad: setpoints.phase_rad, polarisation_rad: setpoints.polarisation_rad };
+    let state = instrument.analyser_state(epoch, &controls);
+    AnalyserUpdate {
+        update: Some(analyser_update::Update::State(AnalyserState {
+            epoch,
+            unchanged: false,
+            phase_rad: state.phase_rad,
+            polarisation_first_rad: state.polarisation_rad[0],
+            polarisation_second_rad: state.polarisation_rad[1],
+            pump: setpoints.pump,
+        })),
+    }
+}
+
+/// A module's stream to its channel: what arrives while an answer is awaited is kept.
+struct Link {
+    duplex: Duplex<ModuleMessage, ChannelMessage>,
+    kept: VecDeque<channel_message::Message>,
+}
+
+impl Link {
+    fn new(duplex: Duplex<ModuleMessage, ChannelMessage>) -> Self {
+        Self { duplex, kept: VecDeque::new() }
+    }
+
+    async fn send(&self, message: module_message::Message) -> Result<()> {
+        let message = ModuleMessage { message: Some(message) };
+        self.duplex.tx.send(message).await.ok().context("speak to the channel: it has gone")
+    }
+
+    async fn receive(&mut self) -> Result<channel_message::Message> {
+        let message = tokio::time::timeout(PATIENCE, self.duplex.rx.recv()).await.context("wait for the peer")?;
+        message.and_then(|m| m.message).context("listen to the channel: it has gone")
+    }
+
+    /// Hands key to the authentication reserve and waits until it is durable there.
+    async fn refill(&mut self, block: u64, key: Vec<u8>) -> Result<()> {
+        self.send(module_message::Message::Refill(Refill { block, key: key.into() })).await?;
+        loop {
+            match self.receive().await? {
+                channel_message::Message::Refilled(done) if done.block == block => return Ok(()),
+                other => self.kept.push_back(other),
+            }
+        }
+    }
+
+    /// The peer's bundle of `step`.
+    async fn delivered(&mut self, step: u64) -> Result<(PeerInput, u64)> {
+        let message = match self.kept.pop_front() {
+            Some(message) => message,
+            None => self.receive().await?,
+        };
+        match message {
+            channel_message::Message::Delivered(d) if d.step == step => {
+                Ok((PeerInput { payload: d.payload, authenticated: d.authenticated }, d.reserve_tags))
+            }
+            channel_message::Message::Delivered(d) => bail!("expected the peer's step {step}, got {}", d.step),
+            channel_message::Message::Closed(closed) => {
+                bail!("the session was closed ({:?}): {}", closed.reason(), closed.message)
+            }
+            _ => bail!("the channel said something unexpected"),
+        }
+    }
+}
+
+/// A session in full flow.
+struct Run<'n> {
+    node: &'n mut Node,
+    channel: Link,
+    states: mpsc::Sender<AnalyserUpdate>,
+    module: Module,
+    reporter: Reporter,
+    analyser: Instrument,
+    step: u64,
+    setpoints: &'n mut Setpoints,
+}
+
+impl Run<'_> {
+    async fn distil(&mut self, mut clicks: mpsc::Receiver<EpochClicks>) -> Result<()> {
+        loop {
+            let done = tokio::time::timeout(PATIENCE, clicks.recv()).await.context("wait for light")?;
+            let done = done.context("the instrument stopped")?;
+            for frame in done.frames {
+                if let Some(recorder) = &mut self.node.recorder {
+                    recorder.frame(&frame)?;
+                }
+                let traceparent = done.traceparent.clone();
+                self.take_step(Some(FrameInput { number: frame.number, tags: frame.tags, traceparent })).await?;
+            }
+            if done.end {
+                return self.drain(done.epoch).await;
+            }
+            self.node.vault.lease(done.epoch)?;
+            let state =
+                state_message(&mut self.analyser, done.epoch + self.node.config.latency_epochs, *self.setpoints);
+            // A source that has ended the run does not read any more states.
+            let _ = self.states.send(state).await;
+            self.reporter.epoch(&self.node.monitor, done.epoch, &self.module, *self.setpoints);
+        }
+    }
+
+    /// There is no light any more: finish what is under way.
+    async fn drain(&mut self, end: u64) -> Result<()> {
+        self.node.vault.run_ended(end)?;
+        self.node.light_over = true;
+        while !self.take_step(None).await? {}
+        self.reporter.epoch(&self.node.monitor, end, &self.module, *self.setpoints);
+        Ok(())
+    }
+
+    /// One step of the lockstep; true when the session is complete.
+    async fn take_step(&mut self, frame: Option<FrameInput>) -> Result<bool> {
+        let peer = match self.step {
+            0 => None,
+            step => {
+                let (peer, reserve_tags) = self.channel.delivered(step - 1).await?;
+                self.node.monitor.update(|s| s.reserve_tags = reserve_tags);
+                Some(peer)
+            }
+        };
+        self.reporter.begins();
+        let output = self.module.step(frame, peer)?;
+        let StepOutput { payload, close_round, setpoints, actions, finished } = output;
+        *self.setpoints = setpoints;
+        for action in actions {
+            self.act(action).await?;
+        }
+        let bundle = Bundle { step: self.step, payload: Bytes::from(payload), close_round };
+        self.channel.send(module_message::Message::Bundle(bundle)).await?;
+        self.step += 1;
+        Ok(finished)
+    }
+
+    /// Carries out what the module decided; what must be durable is, before the step's bundle leaves.
+    async fn act(&mut self, action: Action) -> Result<()> {
+        self.reporter.action(&self.node.monitor, &action);
+        match action {
+            Action::Prepare(block) => {
+                let trace_id = self.reporter.trace_id(block.number);
+                self.node.vault.prepare(&block, &trace_id)?;
+                shell::failpoint::hit("block.prepared");
+                self.reporter.prepared(&block);
+            }
+            Action::Store(block) => {
+                self.reporter.begins();
+                let trace_id = self.reporter.trace_id(block.number);
+                self.node.vault.prepare(&block, &trace_id)?;
+                shell::failpoint::hit("block.prepared");
+                self.commit(block.number).await?;
+                self.reporter.stored(&self.node.monitor, &block);
+            }
+            Action::Commit { block } => {
+                self.reporter.begins();
+                self.commit(block).await?;
+                self.reporter.committed(&self.node.monitor, block);
+            }
+            Action::Void { block } => self.node.vault.void(block)?,
+            Action::Abort { block, ledger, .. } => self.node.vault.abort(block, &ledger)?,
+            Action::Stage { .. } | Action::Trace { .. } | Action::Note { .. } => {}
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, block: u64) -> Result<()> {
+        if let Some(key) = self.node.vault.reserve_slice(block)? {
+            self.channel.refill(block, key).await?;
+            shell::failpoint::hit("block.refilled");
+        }
+        self.node.vault.commit(block)?;
+        shell::failpoint::hit("block.committed");
+        Ok(())
+    }
+}

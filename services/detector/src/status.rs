@@ -1,0 +1,78 @@
+//! What a module tells about itself: its latest figures, and a stream of what happens.
+
+use std::sync::{Mutex, PoisonError};
+
+use proto::detector::v1::module_event::Event;
+use proto::detector::v1::{BlockStored, LinkState, ModuleEvent, ModuleStatus, Note};
+use shell::Health;
+use tokio::sync::{broadcast, watch};
+
+/// Events that a slow watcher may be behind before it misses some.
+const EVENTS_KEPT: usize = 256;
+
+/// Shared between the session that updates it and the services that read it.
+pub struct Monitor {
+    status: Mutex<ModuleStatus>,
+    events: broadcast::Sender<ModuleEvent>,
+    recover: watch::Sender<u64>,
+    health: Health,
+}
+
+impl Monitor {
+    pub fn new(status: ModuleStatus) -> Self {
+        Self {
+            status: Mutex::new(status),
+            events: broadcast::channel(EVENTS_KEPT).0,
+            recover: watch::channel(0).0,
+            health: Health::new(),
+        }
+    }
+
+    pub fn status(&self) -> ModuleStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut ModuleStatus)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub fn watch(&self) -> broadcast::Receiver<ModuleEvent> {
+        self.events.subscribe()
+    }
+
+    /// Asks the running session to give up and meet the peer again.
+    pub fn request_recovery(&self) {
+        self.recover.send_modify(|count| *count += 1);
+    }
+
+    pub fn recoveries(&self) -> watch::Receiver<u64> {
+        self.recover.subscribe()
+    }
+
+    pub fn note(&self, name: &str, message: &str) {
+        tracing::info!(event = name, "{message}");
+        self.send(Event::Note(Note { name: name.to_owned(), message: message.to_owned() }));
+    }
+
+    /// Key flows where this end is locked and has stored a block.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub fn block(&self, block: BlockStored) {
+        self.send(Event::Block(block));
+    }
+
+    /// Tells watchers the figures as they stand.
+    pub fn publish(&self) {
+        let status = self.status();
+        self.health.set_link(status.state() == LinkState::Locked && status.blocks > 0);
+        self.send(Event::Status(status));
+    }
+
+    fn send(&self, event: Event) {
+        let simulated_s = self.status().simulated_s;
+        // No watcher is no error.
+        let _ = self.events.send(ModuleEvent { simulated_s, event: Some(event) });
+    }
+}

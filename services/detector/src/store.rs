@@ -1,0 +1,466 @@
+//! The durable file of distilled blocks of one link end: `<data>/<site>/<link>/blocks.qkd`.
+//!
+//! Append-only. A block is *prepared* (its key is on disk, its fate open) and then *committed* or *voided* by a
+//! later record; where one end decides alone it is *stored* in one step. Every method that changes something
+//! returns only after the record is on the disk (`fdatasync`), so whoever acts on the result acts on something that
+//! survives a kill. A record that a crash tore is cut off when the file is opened again: nobody was told of it.
+//! Damage anywhere else is refused, never repaired by guessing.
+//!
+//! Key bits leave only as [`Bits`]; buffers are zeroized, the file has mode 0600.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use distill::bits::Bits;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+mod record;
+mod scan;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use record::{HEADER_BYTES, Header, KEY_BITS_MAX, Kind, LEDGER_BYTES_MAX, TRACE_BYTES_MAX, TRAILER_BYTES};
+use scan::{Scanned, Scanner};
+
+/// First bytes of every block file; the last one is the version of the format.
+const FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x01";
+
+/// Name of the file in the directory of a site and link.
+pub const FILE_NAME: &str = "blocks.qkd";
+
+/// Where the blocks of a link end are.
+pub fn path(data: &Path, site: &str, link: &str) -> PathBuf {
+    data.join(site).join(link).join(FILE_NAME)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{doing} {path}: {source}", path = path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is in use by another process", path.display())]
+    InUse { path: PathBuf },
+    #[error("{} is not a block file of this version", path.display())]
+    Foreign { path: PathBuf },
+    #[error("{} is damaged at byte {offset}: {what}", path.display())]
+    Corrupt { path: PathBuf, offset: u64, what: &'static str },
+    #[error("block {block} {what}")]
+    Order { block: u64, what: &'static str },
+    #[error("block {block} is too large to store: {what}")]
+    TooLarge { block: u64, what: &'static str },
+    #[error("an earlier write to {} failed; open it again before writing more", path.display())]
+    Poisoned { path: PathBuf },
+}
+
+/// The fate of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockState {
+    Prepared,
+    Committed,
+    Voided,
+    /// Ended without key.
+    Aborted,
+}
+
+/// A block on its way to the disk. The key counts only from `key.len()`; an aborted block has none.
+#[derive(Clone, Copy, Debug)]
+pub struct NewBlock<'a> {
+    pub number: u64,
+    pub session: u64,
+    pub key: &'a Bits,
+    /// Ledger of the block as JSON.
+    pub ledger: &'a str,
+    pub trace_id: &'a str,
+}
+
+/// A block as it was read back.
+#[derive(Debug)]
+pub struct StoredBlock {
+    pub number: u64,
+    pub session: u64,
+    pub state: BlockState,
+    pub key: Bits,
+    pub ledger: String,
+    pub trace_id: String,
+}
+
+/// Bytes that a crash left behind at the end of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+impl std::fmt::Display for TornTail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { offset, bytes } = self;
+        write!(f, "the last record, {bytes} bytes from byte {offset}, was not written to its end and is cut off")
+    }
+}
+
+/// Length and SHA-256 of a string of bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDigest {
+    pub bits: u64,
+    pub sha256: [u8; 32],
+}
+
+/// Where a block's key is, and what became of it.
+#[derive(Clone, Copy)]
+struct Entry {
+    offset: u64,
+    header: Header,
+    state: BlockState,
+}
+
+/// The blocks of one link end.
+pub struct BlockStore {
+    path: PathBuf,
+    file: File,
+    writable: bool,
+    poisoned: bool,
+    end: u64,
+    sequence: u64,
+    entries: Vec<Entry>,
+    /// Latest entry of each block number.
+    latest: BTreeMap<u64, usize>,
+    torn: Option<TornTail>,
+}
+
+impl BlockStore {
+    /// Opens the file for writing, creating it and its directories where they do not exist. One process at a time.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(directory).map_err(at("create", directory))?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(at("open", path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
+            Err(std::fs::TryLockError::Error(error)) => return Err(at("lock", path)(error)),
+        }
+        let mut store = Self::scan(path, file, true)?;
+        store.cut_torn_tail(directory)?;
+        Ok(store)
+    }
+
+    /// Opens the file for reading, also while another process writes it. A torn tail is left alone.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(at("open", path))?;
+        Self::scan(path, file, false)
+    }
+
+    /// What a crash left at the end of the file when it was opened.
+    pub fn torn_tail(&self) -> Option<TornTail> {
+        self.torn
+    }
+
+    /// Puts a block on the disk without deciding its fate.
+    pub fn prepare(&mut self, block: &NewBlock<'_>) -> Result<(), StoreError> {
+        self.expect_new(block.number)?;
+        self.append(Kind::Prepared, block)
+    }
+
+    /// Puts a block on the disk as part of the key.
+    pub fn store(&mut self, block: &NewBlock<'_>) -> Result<(), StoreError> {
+        self.expect_new(block.number)?;
+        self.append(Kind::Stored, block)
+    }
+
+    /// Keeps the ledger of a block that gave no key.
+    pub fn abort(&mut self, block: &NewBlock<'_>) -> Result<(), StoreError> {
+        self.expect_new(block.number)?;
+        if !block.key.is_empty() {
+            return Err(StoreError::Order { block: block.number, what: "is aborted and must not bring key" });
+        }
+        self.append(Kind::Aborted, block)
+    }
+
+    /// Makes a prepared block part of the key. Done twice it is done once.
+    pub fn commit(&mut self, block: u64) -> Result<(), StoreError> {
+        match self.state(block) {
+            Some(BlockState::Prepared) => self.decide(Kind::Committed, block),
+            Some(BlockState::Committed) => Ok(()),
+            Some(_) => Err(StoreError::Order { block, what: "was voided and cannot be committed" }),
+            None => Err(StoreError::Order { block, what: "was never prepared" }),
+        }
+    }
+
+    /// Gives a prepared block up for good. Done twice it is done once.
+    pub fn void(&mut self, block: u64) -> Result<(), StoreError> {
+        match self.state(block) {
+            Some(BlockState::Prepared) => self.decide(Kind::Voided, block),
+            Some(BlockState::Voided | BlockState::Aborted) => Ok(()),
+            Some(BlockState::Committed) => Err(StoreError::Order { block, what: "is committed and cannot be voided" }),
+            None => Err(StoreError::Order { block, what: "was never prepared" }),
+        }
+    }
+
+    /// The latest fate of a block number.
+    pub fn state(&self, block: u64) -> Option<BlockState> {
+        self.latest.get(&block).map(|&index| self.entries[index].state)
+    }
+
+    /// Blocks that are on the disk and undecided.
+    pub fn in_doubt(&self) -> Vec<u64> {
+        self.in_state(BlockState::Prepared).collect()
+    }
+
+    pub fn last_committed(&self) -> Option<u64> {
+        self.latest
+            .iter()
+            .rev()
+            .find(|(_, index)| self.entries[**index].state == BlockState::Committed)
+            .map(|(b, _)| *b)
+    }
+
+    /// First number that no block has had.
+    pub fn next_number(&self) -> u64 {
+        self.latest.last_key_value().map_or(0, |(block, _)| block + 1)
+    }
+
+    /// Number and bits of all committed blocks.
+    pub fn committed_totals(&self) -> (u64, u64) {
+        let committed = self.latest.values().map(|&index| &self.entries[index]);
+        let committed = committed.filter(|entry| entry.state == BlockState::Committed);
+        committed.fold((0, 0), |(blocks, bits), entry| (blocks + 1, bits + entry.header.key_bits))
+    }
+
+    /// Committed blocks in the order of their numbers, read from the disk one by one.
+    pub fn committed(&self) -> impl Iterator<Item = Result<StoredBlock, StoreError>> + '_ {
+        self.latest
+            .values()
+            .map(|&index| &self.entries[index])
+            .filter(|entry| entry.state == BlockState::Committed)
+            .map(|entry| self.read(entry))
+    }
+
+    /// Every block ever written, in the order of writing, whatever became of it.
+    pub fn all(&self) -> impl Iterator<Item = Result<StoredBlock, StoreError>> + '_ {
+        self.entries.iter().map(|entry| self.read(entry))
+    }
+
+    /// The latest block of a number.
+    pub fn get(&self, block: u64) -> Result<Option<StoredBlock>, StoreError> {
+        self.latest.get(&block).map(|&index| self.read(&self.entries[index])).transpose()
+    }
+
+    /// SHA-256 of all committed bits in block order: the bits of consecutive blocks joined without padding, packed
+    /// into bytes with the first bit least significant, the last byte filled up with zeros.
+    pub fn digest(&self) -> Result<KeyDigest, StoreError> {
+        let mut hasher = Sha256::new();
+        let mut pending = Bits::default();
+        let mut total = 0u64;
+        for block in self.committed() {
+            let block = block?;
+            total += block.key.len() as u64;
+            pending.extend(&block.key);
+            let whole = pending.len() / 8 * 8;
+            let bytes = Zeroizing::new(pending.to_bytes());
+            hasher.update(&bytes[..whole / 8]);
+            pending = pending.slice(whole, pending.len() - whole);
+        }
+        hasher.update(&*Zeroizing::new(pending.to_bytes()));
+        Ok(KeyDigest { bits: total, sha256: hasher.finalize().into() })
+    }
+
+    fn in_state(&self, state: BlockState) -> impl Iterator<Item = u64> + '_ {
+        self.latest.iter().filter(move |(_, index)| self.entries[**index].state == state).map(|(block, _)| *block)
+    }
+
+    /// A block number is used again only where the block before it under that number gave no key.
+    fn expect_new(&self, block: u64) -> Result<(), StoreError> {
+        match self.state(block) {
+            None | Some(BlockState::Voided | BlockState::Aborted) => Ok(()),
+            Some(BlockState::Committed) => Err(StoreError::Order { block, what: "is committed already" }),
+            Some(BlockState::Prepared) => Err(StoreError::Order { block, what: "is prepared already" }),
+        }
+    }
+
+    fn decide(&mut self, kind: Kind, block: u64) -> Result<(), StoreError> {
+        let session = self.latest.get(&block).map_or(0, |&index| self.entries[index].header.session);
+        let nothing = Bits::default();
+        self.append(kind, &NewBlock { number: block, session, key: &nothing, ledger: "", trace_id: "" })
+    }
+
+    fn append(&mut self, kind: Kind, block: &NewBlock<'_>) -> Result<(), StoreError> {
+        let too_large = |what| StoreError::TooLarge { block: block.number, what };
+        if self.poisoned || !self.writable {
+            return Err(StoreError::Poisoned { path: self.path.clone() });
+        }
+        if block.key.len() as u64 > KEY_BITS_MAX {
+            return Err(too_large("key"));
+        }
+        if block.ledger.len() > LEDGER_BYTES_MAX || block.trace_id.len() > TRACE_BYTES_MAX {
+            return Err(too_large("ledger or trace ID"));
+        }
+        let header = Header {
+            kind,
+            sequence: self.sequence,
+            block: block.number,
+            session: block.session,
+            key_bits: block.key.len() as u64,
+            ledger_bytes: block.ledger.len() as u32,
+            trace_bytes: block.trace_id.len() as u32,
+        };
+        self.write(&encode(&header, block))?;
+        self.enter(header, self.end);
+        self.end += header.record_bytes();
+        Ok(())
+    }
+
+    /// Appends and waits for the disk. What a failed write left behind is unknown, so nothing more is written.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let written = self.file.write_all_at(bytes, self.end).and_then(|()| self.file.sync_data());
+        written.map_err(|error| {
+            self.poisoned = true;
+            at("write", &self.path)(error)
+        })
+    }
+
+    /// Takes a record into the index.
+    fn enter(&mut self, header: Header, offset: u64) {
+        self.sequence = header.sequence + 1;
+        let state = match header.kind {
+            Kind::Prepared => BlockState::Prepared,
+            Kind::Stored => BlockState::Committed,
+            Kind::Aborted => BlockState::Aborted,
+            Kind::Committed | Kind::Voided => {
+                let state = if header.kind == Kind::Committed { BlockState::Committed } else { BlockState::Voided };
+                if let Some(&index) = self.latest.get(&header.block) {
+                    self.entries[index].state = state;
+                }
+                return;
+            }
+        };
+        self.latest.insert(header.block, self.entries.len());
+        self.entries.push(Entry { offset, header, state });
+    }
+
+    fn scan(path: &Path, file: File, writable: bool) -> Result<Self, StoreError> {
+        let length = file.metadata().map_err(at("read", path))?.len();
+        let mut store = Self {
+            path: path.to_owned(),
+            file,
+            writable,
+            poisoned: false,
+            end: 0,
+            sequence: 0,
+            entries: Vec::new(),
+            latest: BTreeMap::new(),
+            torn: None,
+        };
+        let mut scanner = Scanner::new(path, &store.file, length)?;
+        if !scanner.magic()? {
+            store.torn = (length > 0).then_some(TornTail { offset: 0, bytes: length });
+            return Ok(store);
+        }
+        let mut end = FILE_MAGIC.len() as u64;
+        let mut headers = Vec::new();
+        loop {
+            match scanner.next(end)? {
+                Scanned::End => break,
+                Scanned::Torn => {
+                    store.torn = Some(TornTail { offset: end, bytes: length - end });
+                    break;
+                }
+                Scanned::Record(header) => {
+                    headers.push((header, end));
+                    end += header.record_bytes();
+                }
+            }
+        }
+        drop(scanner);
+        for (header, offset) in headers {
+            store.replay(header, offset)?;
+        }
+        store.end = end;
+        Ok(store)
+    }
+
+    /// Takes a record of an existing file into the index if it can follow what came before.
+    fn replay(&mut self, header: Header, offset: u64) -> Result<(), StoreError> {
+        let before = self.state(header.block);
+        let possible = match header.kind {
+            Kind::Prepared | Kind::Stored | Kind::Aborted => self.expect_new(header.block).is_ok(),
+            Kind::Committed | Kind::Voided => before == Some(BlockState::Prepared),
+        };
+        if !possible || header.sequence != self.sequence {
+            let what = "a record does not follow from those before it";
+            return Err(StoreError::Corrupt { path: self.path.clone(), offset, what });
+        }
+        self.enter(header, offset);
+        Ok(())
+    }
+
+    /// Removes what a crash left, writes the magic of a new file, and makes both durable, the name included.
+    fn cut_torn_tail(&mut self, directory: &Path) -> Result<(), StoreError> {
+        if self.torn.is_some() {
+            self.file.set_len(self.end).map_err(at("truncate", &self.path))?;
+            self.file.sync_all().map_err(at("truncate", &self.path))?;
+        }
+        if self.end == 0 {
+            self.write(&FILE_MAGIC)?;
+            self.end = FILE_MAGIC.len() as u64;
+            let synced = File::open(directory).and_then(|directory| directory.sync_all());
+            synced.map_err(at("write", directory))?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, entry: &Entry) -> Result<StoredBlock, StoreError> {
+        let corrupt = |what| StoreError::Corrupt { path: self.path.clone(), offset: entry.offset, what };
+        let header = entry.header;
+        let mut body = Zeroizing::new(vec![0u8; header.body_bytes() + TRAILER_BYTES]);
+        let body_offset = entry.offset + HEADER_BYTES as u64;
+        self.file.read_exact_at(&mut body, body_offset).map_err(at("read", &self.path))?;
+        let (body, trailer) = body.split_at(header.body_bytes());
+        if record::trailer(&header.encode(), body) != trailer {
+            return Err(corrupt("the checksum of a record does not match"));
+        }
+        let (key, texts) = body.split_at(header.key_bytes());
+        let (ledger, trace_id) = texts.split_at(header.ledger_bytes as usize);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| corrupt("a text is not UTF-8"));
+        Ok(StoredBlock {
+            number: header.block,
+            session: header.session,
+            state: entry.state,
+            key: Bits::from_bytes(key, header.key_bits as usize),
+            ledger: text(ledger)?,
+            trace_id: text(trace_id)?,
+        })
+    }
+}
+
+impl std::fmt::Debug for BlockStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (blocks, bits) = self.committed_totals();
+        write!(f, "BlockStore({}, {blocks} blocks, {bits} bits)", self.path.display())
+    }
+}
+
+fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { doing, path, source }
+}
+
+fn encode(header: &Header, block: &NewBlock<'_>) -> Zeroizing<Vec<u8>> {
+    let head = header.encode();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(header.record_bytes() as usize));
+    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(&Zeroizing::new(block.key.to_bytes()));
+    bytes.extend_from_slice(block.ledger.as_bytes());
+    bytes.extend_from_slice(block.trace_id.as_bytes());
+    let trailer = record::trailer(&head, &bytes[HEADER_BYTES..]);
+    bytes.extend_from_slice(&trailer);
+    bytes
+}

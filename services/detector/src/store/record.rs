@@ -1,0 +1,118 @@
+//! One record of a block file as bytes.
+//!
+//! ```text
+//! header   4 marker "QKDR" | 1 kind | 3 zero | 8 sequence | 8 block | 8 session | 8 key length in bits
+//!          | 4 ledger bytes | 4 trace bytes | 16 check: SHA-256 of the 48 bytes before, cut
+//! body     key, least significant bit of byte 0 first | ledger (JSON) | trace ID
+//! trailer  32 SHA-256 of header and body
+//! ```
+//! Integers are little-endian. The header has a check of its own so that a damaged length is never believed.
+
+use sha2::{Digest, Sha256};
+
+pub const MARKER: [u8; 4] = *b"QKDR";
+pub const HEADER_BYTES: usize = 64;
+pub const TRAILER_BYTES: usize = 32;
+const CHECKED_BYTES: usize = 48;
+
+/// Limits that keep a damaged or foreign file from asking for memory.
+pub const KEY_BITS_MAX: u64 = 1 << 32;
+pub const LEDGER_BYTES_MAX: usize = 1 << 20;
+pub const TRACE_BYTES_MAX: usize = 256;
+
+/// What a record says about its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Key on disk, fate open.
+    Prepared = 1,
+    /// A prepared block is part of the key.
+    Committed = 2,
+    /// A prepared block is not, for good.
+    Voided = 3,
+    /// Key on disk and part of the key at once.
+    Stored = 4,
+    /// No key came of this block; only its ledger is kept.
+    Aborted = 5,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Prepared, Self::Committed, Self::Voided, Self::Stored, Self::Aborted]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub kind: Kind,
+    pub sequence: u64,
+    pub block: u64,
+    pub session: u64,
+    pub key_bits: u64,
+    pub ledger_bytes: u32,
+    pub trace_bytes: u32,
+}
+
+impl Header {
+    pub fn key_bytes(&self) -> usize {
+        self.key_bits.div_ceil(8) as usize
+    }
+
+    pub fn body_bytes(&self) -> usize {
+        self.key_bytes() + self.ledger_bytes as usize + self.trace_bytes as usize
+    }
+
+    /// Length of the whole record.
+    pub fn record_bytes(&self) -> u64 {
+        (HEADER_BYTES + self.body_bytes() + TRAILER_BYTES) as u64
+    }
+
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0u8; HEADER_BYTES];
+        bytes[..4].copy_from_slice(&MARKER);
+        bytes[4] = self.kind as u8;
+        bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.block.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.session.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.key_bits.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.ledger_bytes.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.trace_bytes.to_le_bytes());
+        let check = Sha256::digest(&bytes[..CHECKED_BYTES]);
+        bytes[CHECKED_BYTES..].copy_from_slice(&check[..HEADER_BYTES - CHECKED_BYTES]);
+        bytes
+    }
+
+    /// `None` where the bytes are not a header that this module wrote.
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let check = Sha256::digest(&bytes[..CHECKED_BYTES]);
+        if bytes[..4] != MARKER || bytes[CHECKED_BYTES..] != check[..HEADER_BYTES - CHECKED_BYTES] {
+            return None;
+        }
+        let header = Self {
+            kind: Kind::from_byte(bytes[4])?,
+            sequence: word(bytes, 8),
+            block: word(bytes, 16),
+            session: word(bytes, 24),
+            key_bits: word(bytes, 32),
+            ledger_bytes: word(bytes, 40) as u32,
+            trace_bytes: (word(bytes, 40) >> 32) as u32,
+        };
+        let bounded = header.key_bits <= KEY_BITS_MAX
+            && header.ledger_bytes as usize <= LEDGER_BYTES_MAX
+            && header.trace_bytes as usize <= TRACE_BYTES_MAX;
+        bounded.then_some(header)
+    }
+}
+
+fn word(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    let mut word = [0u8; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// Checksum at the end of a record.
+pub fn trailer(header: &[u8; HEADER_BYTES], body: &[u8]) -> [u8; TRAILER_BYTES] {
+    Sha256::new().chain_update(header).chain_update(body).finalize().into()
+}

@@ -1,0 +1,278 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+/// A small generator, so that the tests need no crate and repeat exactly.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn bits(&mut self, len: usize) -> Bits {
+        Bits::from_words((0..len.div_ceil(64)).map(|_| self.next()).collect(), len)
+    }
+}
+
+fn new<'a>(number: u64, key: &'a Bits) -> NewBlock<'a> {
+    NewBlock { number, session: 7, key, ledger: "{\"delivered\":1}", trace_id: "00c0ffee" }
+}
+
+fn temporary() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = path(directory.path(), "valrose", "valrose-sophia");
+    (directory, path)
+}
+
+#[test]
+fn blocks_come_back_as_they_were_written() {
+    let (_directory, path) = temporary();
+    let mut random = Random(1);
+    let keys: Vec<Bits> = [1usize, 63, 64, 65, 1000, 70_001].iter().map(|&len| random.bits(len)).collect();
+    let mut store = BlockStore::open(&path).unwrap();
+    for (number, key) in keys.iter().enumerate() {
+        store.prepare(&new(number as u64, key)).unwrap();
+        assert_eq!(store.in_doubt(), vec![number as u64]);
+        store.commit(number as u64).unwrap();
+    }
+    drop(store);
+    let store = BlockStore::open(&path).unwrap();
+    assert_eq!(store.torn_tail(), None);
+    assert_eq!(store.last_committed(), Some(5));
+    assert!(store.in_doubt().is_empty());
+    for (block, key) in store.committed().zip(&keys) {
+        let block = block.unwrap();
+        assert!(block.key.ct_eq(key));
+        assert_eq!(
+            (block.session, block.ledger.as_str(), block.trace_id.as_str()),
+            (7, "{\"delivered\":1}", "00c0ffee")
+        );
+    }
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn digest_joins_blocks_without_padding_in_the_order_of_their_numbers() {
+    let (_directory, path) = temporary();
+    let mut random = Random(2);
+    let (first, second, lost) = (random.bits(13), random.bits(77), random.bits(50));
+    let mut store = BlockStore::open(&path).unwrap();
+    store.store(&new(4, &second)).unwrap();
+    store.prepare(&new(2, &first)).unwrap();
+    store.prepare(&new(3, &lost)).unwrap();
+    store.void(3).unwrap();
+    store.commit(2).unwrap();
+    let mut joined = Bits::default();
+    joined.extend(&first);
+    joined.extend(&second);
+    let digest = store.digest().unwrap();
+    assert_eq!(digest.bits, 90);
+    assert_eq!(digest.sha256, <[u8; 32]>::from(Sha256::digest(joined.to_bytes())));
+    assert_eq!(store.committed_totals(), (2, 90));
+    let reader = BlockStore::open_read_only(&path).unwrap();
+    assert_eq!(reader.digest().unwrap(), digest);
+}
+
+#[test]
+fn the_digest_of_nothing_is_that_of_no_bytes() {
+    let (_directory, path) = temporary();
+    let digest = BlockStore::open(&path).unwrap().digest().unwrap();
+    assert_eq!((digest.bits, digest.sha256), (0, <[u8; 32]>::from(Sha256::digest([]))));
+}
+
+#[test]
+fn impossible_orders_are_refused_and_change_nothing() {
+    let (_directory, path) = temporary();
+    let key = Random(3).bits(10);
+    let mut store = BlockStore::open(&path).unwrap();
+    assert!(store.commit(0).is_err());
+    assert!(store.void(0).is_err());
+    store.prepare(&new(0, &key)).unwrap();
+    assert!(store.prepare(&new(0, &key)).is_err());
+    store.commit(0).unwrap();
+    store.commit(0).unwrap();
+    assert!(store.void(0).is_err());
+    assert!(store.store(&new(0, &key)).is_err());
+    store.prepare(&new(1, &key)).unwrap();
+    store.void(1).unwrap();
+    store.void(1).unwrap();
+    assert!(store.commit(1).is_err());
+    store.prepare(&new(1, &key)).unwrap();
+    store.commit(1).unwrap();
+    assert!(store.abort(&new(2, &key)).is_err());
+    store.abort(&new(2, &Bits::default())).unwrap();
+    drop(store);
+    let store = BlockStore::open(&path).unwrap();
+    assert_eq!(store.committed_totals(), (2, 20));
+    assert_eq!(store.all().count(), 4);
+    assert_eq!(store.state(2), Some(BlockState::Aborted));
+}
+
+#[test]
+fn a_second_writer_is_refused_and_a_reader_is_not() {
+    let (_directory, path) = temporary();
+    let store = BlockStore::open(&path).unwrap();
+    assert!(matches!(BlockStore::open(&path), Err(StoreError::InUse { .. })));
+    assert!(BlockStore::open_read_only(&path).is_ok());
+    drop(store);
+    assert!(BlockStore::open(&path).is_ok());
+}
+
+#[test]
+fn a_foreign_file_is_refused_and_left_alone() {
+    let (directory, path) = temporary();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for content in [&b"PK\x03\x04"[..], b"not a block file at all", b"QKDBLK\0\x02 of the future", b"x"] {
+        std::fs::write(&path, content).unwrap();
+        assert!(matches!(BlockStore::open(&path), Err(StoreError::Foreign { .. })), "{content:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+    }
+    let absent = BlockStore::open_read_only(directory.path().join("nowhere"));
+    assert!(matches!(absent, Err(StoreError::Io { .. })));
+}
+
+#[test]
+fn damage_before_the_tail_is_refused_at_every_byte() {
+    let (_directory, path) = temporary();
+    let mut random = Random(4);
+    let mut store = BlockStore::open(&path).unwrap();
+    for number in 0..3 {
+        store.prepare(&new(number, &random.bits(40))).unwrap();
+        store.commit(number).unwrap();
+    }
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << random.below(8);
+        std::fs::write(&path, &bad).unwrap();
+        assert!(BlockStore::open(&path).is_err(), "byte {at} of {}", good.len());
+        assert_eq!(std::fs::read(&path).unwrap(), bad, "a refused file must stay as it is");
+    }
+}
+
+#[test]
+fn zeros_that_a_file_system_left_are_a_torn_tail() {
+    let (_directory, path) = temporary();
+    let key = Random(5).bits(1000);
+    let mut store = BlockStore::open(&path).unwrap();
+    store.store(&new(0, &key)).unwrap();
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    for zeros in [1usize, 63, 64, 65, 5000] {
+        let mut torn = good.clone();
+        torn.resize(good.len() + zeros, 0);
+        std::fs::write(&path, &torn).unwrap();
+        let store = BlockStore::open(&path).unwrap();
+        assert_eq!(store.torn_tail(), Some(TornTail { offset: good.len() as u64, bytes: zeros as u64 }));
+        assert_eq!(store.last_committed(), Some(0));
+        drop(store);
+        assert_eq!(std::fs::read(&path).unwrap(), good);
+    }
+}
+
+/// What the file must say: state and key of every block, and after which byte each operation was on the disk.
+type Model = BTreeMap<u64, (BlockState, Bits)>;
+
+fn random_operation(random: &mut Random, store: &mut BlockStore, model: &mut Model) {
+    let number = random.below(6);
+    let len = random.below(200) as usize;
+    let key = random.bits(len);
+    let free = !matches!(model.get(&number), Some((BlockState::Prepared | BlockState::Committed, _)));
+    let prepared = matches!(model.get(&number), Some((BlockState::Prepared, _)));
+    let (done, after) = match random.below(5) {
+        0 => (store.prepare(&new(number, &key)).is_ok(), free.then_some((BlockState::Prepared, key))),
+        1 => (store.store(&new(number, &key)).is_ok(), free.then_some((BlockState::Committed, key))),
+        2 => (
+            store.abort(&new(number, &Bits::default())).is_ok(),
+            free.then_some((BlockState::Aborted, Bits::default())),
+        ),
+        choice => {
+            let state = if choice == 3 { BlockState::Committed } else { BlockState::Voided };
+            let result = if choice == 3 { store.commit(number) } else { store.void(number) };
+            let key = model.get(&number).map(|(_, key)| key.clone()).unwrap_or_default();
+            (result.is_ok() && prepared, prepared.then_some((state, key)))
+        }
+    };
+    assert_eq!(done, after.is_some());
+    if let Some(after) = after {
+        model.insert(number, after);
+    }
+}
+
+fn assert_agrees(store: &BlockStore, model: &Model, context: &str) {
+    for number in 0..6 {
+        assert_eq!(store.state(number), model.get(&number).map(|(state, _)| *state), "{context}: block {number}");
+        if let Some((_, key)) = model.get(&number) {
+            assert!(store.get(number).unwrap().unwrap().key.ct_eq(key), "{context}: key of block {number}");
+        }
+    }
+    let in_doubt: Vec<u64> =
+        model.iter().filter(|(_, (state, _))| *state == BlockState::Prepared).map(|(number, _)| *number).collect();
+    assert_eq!(store.in_doubt(), in_doubt, "{context}");
+}
+
+#[test]
+fn a_crash_at_any_byte_of_any_write_loses_only_what_was_not_acknowledged() {
+    for seed in 0..12u64 {
+        let (_directory, path) = temporary();
+        let mut random = Random(100 + seed);
+        let mut model = Model::new();
+        let mut store = BlockStore::open(&path).unwrap();
+        for step in 0..25 {
+            let before = model.clone();
+            let start = store.end;
+            random_operation(&mut random, &mut store, &mut model);
+            let end = store.end;
+            drop(store);
+            let whole = std::fs::read(&path).unwrap();
+            assert_eq!(whole.len() as u64, end);
+            // Every cut in the bytes of this write, or some of them where they are many.
+            let stride = ((end - start) / 24).max(1);
+            for cut in (start..end).step_by(stride as usize) {
+                std::fs::write(&path, &whole[..cut as usize]).unwrap();
+                let store = BlockStore::open(&path).unwrap();
+                let context = format!("seed {seed}, step {step}, cut at {cut} of {start}..{end}");
+                assert_agrees(&store, &before, &context);
+                assert_eq!(store.torn_tail().is_some(), cut > start, "{context}");
+            }
+            std::fs::write(&path, &whole).unwrap();
+            store = BlockStore::open(&path).unwrap();
+            assert_agrees(&store, &model, &format!("seed {seed}, step {step}"));
+        }
+    }
+}
+
+#[test]
+fn a_cut_in_the_magic_of_a_new_file_starts_over() {
+    let (_directory, path) = temporary();
+    drop(BlockStore::open(&path).unwrap());
+    let whole = std::fs::read(&path).unwrap();
+    for cut in 0..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let mut store = BlockStore::open(&path).unwrap();
+        store.store(&new(0, &Random(6).bits(9))).unwrap();
+        drop(store);
+        assert_eq!(BlockStore::open(&path).unwrap().last_committed(), Some(0));
+    }
+}
+
+#[test]
+fn key_bits_are_not_in_debug_output() {
+    let (_directory, path) = temporary();
+    let mut store = BlockStore::open(&path).unwrap();
+    let key = Bits::from_words(vec![u64::MAX; 4], 256);
+    store.store(&new(0, &key)).unwrap();
+    let text = format!("{store:?} {:?} {:?}", new(0, &key), store.get(0).unwrap());
+    assert!(!text.contains("255"), "{text}");
+    assert!(!text.contains("18446744073709551615"));
+}

@@ -1,0 +1,357 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use topology::document::Speed;
+use topology::quantity;
+
+/// A quantum-key-distribution network that distils real key from simulated light.
+#[derive(Debug, Parser)]
+#[command(name = "qkdnet", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to log, such as `info` or `warn,detector=debug`. Logs go to standard error.
+    #[arg(long, global = true, env = "QKDNET_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a network on this machine and distil key until it is stopped.
+    Up(UpArgs),
+    /// Run a network, then compare what was measured with what was published.
+    Verify(VerifyArgs),
+    /// Distil key from recorded time tags of the two ends of a link.
+    Replay(ReplayArgs),
+    /// Say what the formulae predict for each link, without running anything.
+    Plan(PlanArgs),
+    /// Report every problem of topology files.
+    Validate(ValidateArgs),
+    /// Print the JSON Schema of topology files.
+    Schema,
+    /// Print length and SHA-256 of all distilled key of each link end.
+    Digest(DigestArgs),
+    /// Print where every bit of each block went, with sums checked.
+    Ledger(LedgerArgs),
+    /// Show the way of one block as a tree of spans.
+    Trace(TraceArgs),
+    /// Put fresh secret into an exhausted authentication reserve.
+    Rekey(RekeyArgs),
+    /// Ask a service whether it does its job.
+    Health(HealthArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Run one photon source.
+    Source(ServiceArgs),
+    /// Run one detector node: instrument and module of a link end.
+    Detector(ServiceArgs),
+    /// Run one endpoint of a classical authenticated channel.
+    Channel(ServiceArgs),
+}
+
+/// Text for people or JSON for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    /// All services as tasks of this process; messages stay in memory.
+    #[default]
+    Tasks,
+    /// Each service in a process of its own, over gRPC with mutual TLS.
+    Process,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct OutputArgs {
+    /// `json` prints one object a line.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// How a network is run; shared by `up` and `verify`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Topology file.
+    pub file: PathBuf,
+    /// Where each service runs.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub isolation: Isolation,
+    /// Simulated time after which the run ends, such as `120s` or `10min`.
+    #[arg(long = "for", value_name = "TIME", value_parser = simulated_time)]
+    pub duration: Option<quantity::Duration>,
+    /// Simulated seconds per second of wall time, or `max`.
+    #[arg(long, value_name = "PACE", value_parser = speed)]
+    pub speed: Option<Speed>,
+    /// Makes the run repeatable and its keys worthless.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Directory for keys, reserves and traces [default: a folder of the topology in `qkdnet-data`].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl RunArgs {
+    /// The data directory, by default one per topology.
+    pub fn data_dir(&self, topology: &str) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| PathBuf::from("qkdnet-data").join(topology))
+    }
+
+    /// What the command line overrides in the topology's `run`.
+    pub fn overrides(&self) -> topology::plan::RunOptions {
+        topology::plan::RunOptions {
+            seed: self.seed,
+            speed: self.speed,
+            duration_ps: self.duration.map(|duration| duration.rounded()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub record: RecordArgs,
+}
+
+/// Raw tags to files: 64-bit little-endian words, about 110 MB per simulated second of a 50 km link.
+#[derive(Clone, Debug, Args)]
+pub struct RecordArgs {
+    /// Write each detector's raw time tags into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Simulated time to record.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = simulated_time, requires = "record")]
+    pub record_for: quantity::Duration,
+    /// Size at which the recording of one detector node ends, such as `500MB`.
+    #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = bytes, requires = "record")]
+    pub record_limit: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Only these links; may be repeated.
+    #[arg(long = "link", value_name = "LINK")]
+    pub links: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// Topology file.
+    pub file: PathBuf,
+    /// Link whose tags these are; needed where the topology has several.
+    #[arg(long, value_name = "LINK")]
+    pub link: Option<String>,
+    /// Recorded tags of one end; give it for both.
+    #[arg(long = "tags", value_name = "SITE=FILE", value_parser = site_file, required = true, num_args = 1)]
+    pub tags: Vec<(String, PathBuf)>,
+    /// Seed of the run that was recorded.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Data directory whose initial authentication reserves are taken; without it they are made afresh.
+    #[arg(long, value_name = "DIR")]
+    pub reserve: Option<PathBuf>,
+    /// Directory for keys, reserves and traces.
+    #[arg(long, value_name = "DIR", default_value = "qkdnet-data/replay")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct PlanArgs {
+    /// Topology file.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ValidateArgs {
+    /// Topology files.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DigestArgs {
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LedgerArgs {
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Only this link.
+    #[arg(long, value_name = "LINK")]
+    pub link: Option<String>,
+    /// Every block instead of the totals alone.
+    #[arg(long)]
+    pub blocks: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// Number of a block, or a trace ID of 32 hexadecimal digits.
+    pub block: String,
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Link of the block; needed where several links have a block of this number.
+    #[arg(long, value_name = "LINK")]
+    pub link: Option<String>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RekeyArgs {
+    /// Configuration of the channel endpoint, as it was started with. Both ends need the same secret.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// File with the fresh secret, at least 32 bytes.
+    #[arg(long, value_name = "FILE")]
+    pub secret: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct HealthArgs {
+    /// Configuration of the service, as it was started with.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Health service to ask: empty for the process, `qkdnet.link` for whether key flows.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub service: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CompletionsArgs {
+    /// Shell to complete for.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ServiceArgs {
+    /// Configuration of the service.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+fn simulated_time(text: &str) -> Result<quantity::Duration, String> {
+    let time: quantity::Duration =
+        text.parse().map_err(|error| format!("{error}; write a time such as 120s or 10min"))?;
+    if time.rounded() == 0 { Err("must be more than nothing".to_owned()) } else { Ok(time) }
+}
+
+fn speed(text: &str) -> Result<Speed, String> {
+    Speed::parse(text).ok_or_else(|| "write max, or simulated seconds per second such as 1".to_owned())
+}
+
+fn site_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((site, file)) if !site.is_empty() && !file.is_empty() => Ok((site.to_owned(), PathBuf::from(file))),
+        _ => Err("write the site and the file, such as valrose=valrose.tags".to_owned()),
+    }
+}
+
+/// A size in bytes: a number and B, kB, MB or GB (powers of a thousand).
+fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "TB" => 1e12,
+        _ => return Err("write a size such as 500MB or 2GB".to_owned()),
+    };
+    let value: f64 = number.parse().map_err(|_| "does not start with a number".to_owned())?;
+    let total = value * factor;
+    if (1.0..=1e15).contains(&total) { Ok(total as u64) } else { Err("is not between 1 B and 1000 TB".to_owned()) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_takes_what_the_manual_says() {
+        let line = "qkdnet up nice.yaml --isolation process --for 120s --speed 1 --seed 7 --data d --output json \
+                    --record r --record-for 2s --record-limit 300MB";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Up(up) = cli.command else { panic!("not up") };
+        assert_eq!(up.run.isolation, Isolation::Process);
+        let overrides = up.run.overrides();
+        assert_eq!((overrides.seed, overrides.duration_ps), (Some(7), Some(120_000_000_000_000)));
+        assert_eq!(overrides.speed, Some(Speed::RealTime(1.0)));
+        assert_eq!(up.run.output.output, Output::Json);
+        assert_eq!((up.record.record_for.rounded(), up.record.record_limit), (2_000_000_000_000, 300_000_000));
+    }
+
+    #[test]
+    fn defaults_are_tasks_text_and_a_directory_per_topology() {
+        let cli = Cli::try_parse_from(["qkdnet", "verify", "nice.yaml"]).unwrap();
+        let Command::Verify(verify) = cli.command else { panic!("not verify") };
+        assert_eq!((verify.run.isolation, verify.run.output.output), (Isolation::Tasks, Output::Text));
+        assert_eq!(verify.run.data_dir("nice"), PathBuf::from("qkdnet-data/nice"));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_code_two() {
+        for line in [
+            "qkdnet up",
+            "qkdnet up f --for 120",
+            "qkdnet up f --for 0s",
+            "qkdnet up f --for -3s",
+            "qkdnet up f --speed fast",
+            "qkdnet up f --seed -1",
+            "qkdnet up f --record-for 3s",
+            "qkdnet up f --record r --record-limit 3",
+            "qkdnet replay f --tags valrose",
+            "qkdnet digest",
+            "qkdnet digset --data d",
+        ] {
+            let error = Cli::try_parse_from(line.split_whitespace()).err().unwrap_or_else(|| panic!("{line}"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_unit() {
+        assert_eq!(bytes("1.5 GB"), Ok(1_500_000_000));
+        assert_eq!(bytes("7B"), Ok(7));
+        assert!(bytes("7").is_err() && bytes("0B").is_err() && bytes("GB").is_err() && bytes("1e3MB").is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! `qkdnet digest`: both ends of a link must print the same, and equal seeds the same again.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::data::{damaged, link_ends};
+use super::{print, print_json};
+use crate::cli::{DigestArgs, Output};
+use crate::failure::Failure;
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Row {
+    site: String,
+    link: String,
+    blocks: u64,
+    bits: u64,
+    sha256: String,
+}
+
+pub fn run(args: &DigestArgs) -> Result<(), Failure> {
+    let rows = rows(&args.data)?;
+    match args.output.output {
+        Output::Json => print_json(&rows),
+        Output::Text => print(&text(&rows)),
+    }
+}
+
+fn rows(data: &Path) -> Result<Vec<Row>, Failure> {
+    let ends = link_ends(data)?;
+    ends.into_iter()
+        .map(|end| {
+            let store = end.open()?;
+            let digest = store.digest().map_err(damaged)?;
+            let (blocks, _) = store.committed_totals();
+            let sha256 = digest.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+            Ok(Row { site: end.site, link: end.link, blocks, bits: digest.bits, sha256 })
+        })
+        .collect()
+}
+
+fn text(rows: &[Row]) -> String {
+    let site_width = rows.iter().map(|row| row.site.len()).max().unwrap_or(0);
+    let link_width = rows.iter().map(|row| row.link.len()).max().unwrap_or(0);
+    rows.iter()
+        .map(|row| format!("{:<site_width$}  {:<link_width$}  {:>12}  {}\n", row.site, row.link, row.bits, row.sha256))
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::data::testing::write;
+    use super::*;
+
+    #[test]
+    fn equal_keys_at_two_sites_have_equal_lines() {
+        let data = tempfile::tempdir().unwrap();
+        for site in ["valrose", "sophia"] {
+            write(data.path(), site, "valrose-sophia", &[13, 70]);
+        }
+        write(data.path(), "calern", "valrose-calern", &[]);
+        std::fs::create_dir(data.path().join("_spans")).unwrap();
+        let rows = rows(data.path()).unwrap();
+        assert_eq!(rows.len(), 3);
+        assert_eq!((rows[0].site.as_str(), rows[0].bits), ("calern", 0));
+        assert_eq!((rows[1].bits, rows[1].blocks), (83, 2));
+        assert_eq!(rows[1].sha256, rows[2].sha256);
+        assert_ne!(rows[0].sha256, rows[1].sha256);
+        let text = text(&rows);
+        assert!(text.starts_with("calern   valrose-calern             0  e3b0c44298fc1c14"), "{text}");
+        assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn a_directory_without_key_is_named() {
+        let data = tempfile::tempdir().unwrap();
+        let failure = rows(data.path()).unwrap_err();
+        assert!(failure.to_string().contains("holds no key"));
+        assert!(rows(&data.path().join("absent")).unwrap_err().to_string().contains("cannot read"));
+    }
+}

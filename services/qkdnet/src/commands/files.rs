@@ -1,0 +1,39 @@
+//! Reading topology files.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use topology::{Diagnostics, Document};
+
+use crate::failure::Failure;
+
+/// More than any topology; what is longer is cut here and refused by the reader of topologies.
+const READ_BYTES_MAX: u64 = 17 << 20;
+
+/// The bytes of a file, as far as they are worth reading.
+pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let cannot = |error: std::io::Error| Failure::bad_input(format!("cannot read {}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(READ_BYTES_MAX).read_to_end(&mut bytes)).map_err(cannot)?;
+    Ok(bytes)
+}
+
+/// A good topology, or every problem of it.
+pub fn parse(path: &Path) -> Result<Result<Document, Diagnostics>, Failure> {
+    Ok(topology::parse(&path.display().to_string(), &read(path)?))
+}
+
+/// A good topology; problems and warnings go to standard error.
+pub fn load(path: &Path) -> Result<topology::Topology, Failure> {
+    match parse(path)? {
+        Ok(document) => {
+            eprint!("{}", document.warnings);
+            Ok(document.topology)
+        }
+        Err(diagnostics) => {
+            eprint!("{diagnostics}");
+            Err(Failure::silent_bad_input())
+        }
+    }
+}

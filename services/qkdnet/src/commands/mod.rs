@@ -1,0 +1,53 @@
+//! One module per command.
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+use crate::wire;
+
+mod completions;
+pub mod data;
+mod digest;
+pub mod files;
+mod ledger;
+mod plan;
+mod schema;
+mod trace;
+mod validate;
+
+/// Runs the command that was typed.
+pub fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let log = cli.log.as_deref();
+    match cli.command {
+        Command::Up(args) => wire::up(args, log),
+        Command::Verify(args) => wire::verify(args, log),
+        Command::Replay(args) => wire::replay(args, log),
+        Command::Plan(args) => plan::run(&args),
+        Command::Validate(args) => validate::run(&args),
+        Command::Schema => schema::run(),
+        Command::Digest(args) => digest::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
+        Command::Trace(args) => trace::run(&args),
+        Command::Rekey(args) => wire::rekey(args, log),
+        Command::Health(args) => wire::health(args, log),
+        Command::Completions(args) => completions::run(&args),
+        Command::Source(args) => wire::source(args, log),
+        Command::Detector(args) => wire::detector(args, log),
+        Command::Channel(args) => wire::channel(args, log),
+    }
+}
+
+/// Writes to standard output; a reader that has gone away (`| head`) is no error.
+pub fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Prints a value as one line of JSON.
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::failed(error.to_string()))?;
+    print(&format!("{text}\n"))
+}

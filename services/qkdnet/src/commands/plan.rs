@@ -1,0 +1,264 @@
+//! `qkdnet plan`: what the formulae predict, before anything runs.
+
+use distill::config::{Bound, LinkProtocol};
+use photonics::model::inputs::mean_cos_phase;
+use photonics::model::load::{Buffering, load};
+use photonics::model::math::{loss_db, threshold_qber};
+use photonics::model::optimum::{OperatingPoint, at_pump, at_qber_z, optimum};
+use photonics::model::{Bbm92Inputs, KeyInputs, Matching, from_config};
+use serde::Serialize;
+use topology::plan::{DetectorConfig, Plan, PlannedLink, ServiceConfig, SourceConfig};
+
+use super::{files, print, print_json};
+use crate::cli::{Output, PlanArgs};
+use crate::failure::Failure;
+
+mod text;
+
+/// Efficiency that Cascade reaches on frames of this length; what a run measures stands in its ledger.
+const RECONCILIATION_EFFICIENCY: f64 = 1.05;
+/// Width that clock tracking adds to the peak, in quadrature.
+const TRACKING_FWHM_PS: f64 = 8.0;
+/// Bits of an authentication tag, and of a hash key.
+const TAG_BITS: f64 = 128.0;
+/// Tags of a round: one per direction.
+const TAGS_PER_ROUND: f64 = 2.0;
+/// Hash of each Cascade frame.
+const VERIFICATION_BITS: f64 = 64.0;
+/// Bin of the coarse correlation and the frames that wait in a module, as the modules are built.
+const CORRELATION_BIN_S: f64 = 10e-9;
+const FRAMES_IN_FLIGHT: f64 = 8.0;
+
+/// What is printed.
+#[derive(Debug, PartialEq, Serialize)]
+struct Report {
+    topology: String,
+    services: usize,
+    links: Vec<LinkReport>,
+    total_tags_hz: f64,
+    total_memory_bytes: f64,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct LinkReport {
+    name: String,
+    source_site: String,
+    sites: [String; 2],
+    arm_loss_db: [f64; 2],
+    total_loss_db: f64,
+    peak_fwhm_ps: f64,
+    window_ps: f64,
+    /// Where the pump loop settles, or the pump that is set where there is none.
+    operating: Point,
+    /// The pump with the highest asymptotic rate.
+    optimum: Point,
+    /// Rate without the residual dispersion of the arms, the pump loop on: what loss alone would leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skr_loss_only_bps: Option<f64>,
+    /// Clicks per second of each detector of both ends: short, long, plus, minus.
+    click_rate_hz: [[f64; 4]; 2],
+    tags_hz: [f64; 2],
+    record_bytes_per_s: f64,
+    module_memory_bytes: [f64; 2],
+    block_s: f64,
+    bound: &'static str,
+    tolerated_qber: f64,
+    threshold_qber: f64,
+    reconciliation_efficiency: f64,
+    authentication_bits_per_block: f64,
+    /// Shares of the key by the bound that the topology chooses.
+    authentication_fraction: f64,
+    verification_fraction: f64,
+    /// Warnings about this link.
+    notes: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Point {
+    pump: f64,
+    pair_rate_hz: f64,
+    sifted_z_hz: f64,
+    sifted_x_hz: f64,
+    accidental_z_hz: f64,
+    qber_z: f64,
+    qber_x: f64,
+    skr_asymptotic_bps: f64,
+    skr_finite_bps: f64,
+}
+
+pub fn run(args: &PlanArgs) -> Result<(), Failure> {
+    let topology = files::load(&args.file)?;
+    let plan = topology::plan::plan(&topology, &topology::plan::RunOptions::default());
+    let report = report(&plan);
+    match args.output.output {
+        Output::Json => print_json(&report),
+        Output::Text => print(&text::render(&report)),
+    }
+}
+
+fn report(plan: &Plan) -> Report {
+    let links: Vec<LinkReport> = plan.links.iter().filter_map(|link| link_report(plan, link)).collect();
+    Report {
+        topology: plan.topology.clone(),
+        services: plan.services.len(),
+        total_tags_hz: links.iter().flat_map(|link| link.tags_hz).sum(),
+        total_memory_bytes: links.iter().flat_map(|link| link.module_memory_bytes).sum(),
+        links,
+        warnings: plan.warnings.clone(),
+    }
+}
+
+/// `None` where the plan lacks a service that it names, which `topology` never does.
+fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
+    let source = match &plan.service(&link.source)?.config {
+        ServiceConfig::Source(source) => &**source,
+        _ => return None,
+    };
+    let ends = [end(plan, &link.detectors[0])?, end(plan, &link.detectors[1])?];
+    let protocol = &ends[0].protocol;
+    let inputs = inputs(source, protocol);
+    let best = optimum(&inputs);
+    let operating = operating_point(&inputs, ends[0], source);
+    let p = &operating.prediction;
+    let load = load(p, &buffering(protocol, link.announcer, inputs.key.block_s));
+    let chosen_bps = match protocol.security.bound {
+        Bound::Asymptotic => p.skr_bps,
+        Bound::Finite => p.skr_finite_bps,
+    };
+    let key_bits = chosen_bps * inputs.key.block_s;
+    let share = |bits: f64| if key_bits > 0.0 { bits / key_bits } else { f64::INFINITY };
+    let renewals = 1.0 + 1.0 / protocol.authentication.tags_per_hash_key.max(1) as f64;
+    let authentication_bits = TAGS_PER_ROUND * TAG_BITS * renewals;
+    let frames = (p.z.sifted_hz * inputs.key.block_s / f64::from(protocol.reconciliation.frame_bits)).ceil();
+    let arm_loss_db = [0, 1].map(|end| loss_db(inputs.transmission[end]));
+    Some(LinkReport {
+        name: link.name.clone(),
+        source_site: link.source_site.clone(),
+        sites: link.sites.clone(),
+        arm_loss_db,
+        total_loss_db: arm_loss_db[0] + arm_loss_db[1],
+        peak_fwhm_ps: p.peak_fwhm_ps,
+        window_ps: inputs.window_ps,
+        skr_loss_only_bps: loss_only(source, ends[0]),
+        click_rate_hz: p.click_rate_hz,
+        tags_hz: load.tags_hz,
+        record_bytes_per_s: load.record_bytes_hz,
+        module_memory_bytes: load.module_bytes,
+        block_s: inputs.key.block_s,
+        bound: match protocol.security.bound {
+            Bound::Asymptotic => "asymptotic",
+            Bound::Finite => "finite",
+        },
+        tolerated_qber: protocol.security.tolerated_qber,
+        threshold_qber: threshold_qber(RECONCILIATION_EFFICIENCY),
+        reconciliation_efficiency: RECONCILIATION_EFFICIENCY,
+        authentication_bits_per_block: authentication_bits,
+        authentication_fraction: share(authentication_bits).min(1.0),
+        verification_fraction: share(frames * VERIFICATION_BITS).min(1.0),
+        notes: notes(&operating, ends[0], key_bits, authentication_bits),
+        operating: point(&operating, &inputs),
+        optimum: point(&best, &inputs),
+    })
+}
+
+fn end<'a>(plan: &'a Plan, name: &str) -> Option<&'a DetectorConfig> {
+    match &plan.service(name)?.config {
+        ServiceConfig::Detector(detector) => Some(detector),
+        _ => None,
+    }
+}
+
+/// The formulae's inputs at nominal pump.
+fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Bbm92Inputs {
+    let (arms, analysers, detectors) =
+        (source.arms.each_ref(), source.analysers.each_ref(), source.detectors.each_ref());
+    let window_ps = protocol.coincidence_window_ps as f64;
+    let mut inputs = from_config(&source.emitter, arms, analysers, detectors, window_ps, 1.0);
+    inputs.peak_fwhm_ps = inputs.peak_fwhm_ps.hypot(TRACKING_FWHM_PS);
+    if protocol.loops.phase {
+        inputs.mean_cos_phase = mean_cos_phase(protocol.loops.phase_dither_rad, 0.0);
+    }
+    inputs.matching = Matching { merge_doubles: true, kept_dead_time_ps: protocol.dead_time_ps as f64 };
+    inputs.key = KeyInputs {
+        reconciliation_efficiency: RECONCILIATION_EFFICIENCY,
+        block_s: protocol.round_frames as f64 * protocol.frame_ps as f64 * 1e-12,
+        epsilon_secrecy: protocol.security.epsilon_secrecy,
+        epsilon_correctness: protocol.security.epsilon_correctness,
+        tolerated_qber: protocol.security.tolerated_qber,
+    };
+    inputs
+}
+
+/// Where the pump loop settles, within what the laser can do.
+fn operating_point(inputs: &Bbm92Inputs, end: &DetectorConfig, source: &SourceConfig) -> OperatingPoint {
+    if !end.protocol.loops.pump {
+        return at_pump(inputs, end.initial_pump);
+    }
+    let held = at_qber_z(inputs, end.protocol.loops.target_qber_z);
+    if held.pump > source.emitter.pump_max { at_pump(inputs, source.emitter.pump_max) } else { held }
+}
+
+fn loss_only(source: &SourceConfig, end: &DetectorConfig) -> Option<f64> {
+    if source.arms.iter().map(|arm| arm.dispersion_ps_per_nm).sum::<f64>().abs() < 1.0 {
+        return None;
+    }
+    let mut source = source.clone();
+    source.arms.iter_mut().for_each(|arm| arm.dispersion_ps_per_nm = 0.0);
+    // The laser is not what limits a link that does not exist.
+    source.emitter.pump_max = f64::INFINITY;
+    Some(operating_point(&inputs(&source, &end.protocol), end, &source).prediction.skr_bps)
+}
+
+fn buffering(protocol: &LinkProtocol, announcer: usize, block_s: f64) -> Buffering {
+    Buffering {
+        announcer,
+        frame_s: protocol.frame_ps as f64 * 1e-12,
+        frames_in_flight: FRAMES_IN_FLIGHT,
+        acquisition_s: protocol.acquisition.window_ps as f64 * 1e-12,
+        search_s: protocol.acquisition.search_ps as f64 * 1e-12,
+        block_s,
+        bin_s: CORRELATION_BIN_S,
+    }
+}
+
+fn point(point: &OperatingPoint, inputs: &Bbm92Inputs) -> Point {
+    let p = &point.prediction;
+    Point {
+        pump: point.pump,
+        pair_rate_hz: inputs.pair_rate_hz * point.pump,
+        sifted_z_hz: p.z.sifted_hz,
+        sifted_x_hz: p.x.sifted_hz,
+        accidental_z_hz: p.z.accidental_hz,
+        qber_z: p.z.qber,
+        qber_x: p.x.qber,
+        skr_asymptotic_bps: p.skr_bps,
+        skr_finite_bps: p.skr_finite_bps,
+    }
+}
+
+/// What a person would want to know before starting this.
+fn notes(operating: &OperatingPoint, end: &DetectorConfig, key_bits: f64, authentication_bits: f64) -> Vec<String> {
+    let (p, protocol) = (&operating.prediction, &end.protocol);
+    let mut notes = Vec::new();
+    let tolerated = protocol.security.tolerated_qber;
+    if p.x.qber > tolerated {
+        let (x, limit) = (100.0 * p.x.qber, 100.0 * tolerated);
+        notes.push(format!("QBERx {x:.2} % is above the tolerated {limit:.2} %: every block will abort"));
+    }
+    if key_bits <= 0.0 {
+        notes.push("no key is left by the bound that the topology chooses".to_owned());
+    } else if authentication_bits > 0.01 * key_bits {
+        let seconds =
+            100.0 * authentication_bits / key_bits * protocol.round_frames as f64 * protocol.frame_ps as f64 * 1e-12;
+        notes.push(format!("authentication takes more than 1 % of the key; rounds of {seconds:.0} s would not"));
+    }
+    if protocol.loops.pump && p.z.qber < protocol.loops.target_qber_z - 1e-4 {
+        notes.push("the pump loop ends at the laser's limit".to_owned());
+    }
+    notes
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

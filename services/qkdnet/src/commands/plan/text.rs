@@ -1,0 +1,86 @@
+//! The report for people.
+
+use std::fmt::Write as _;
+
+use super::{LinkReport, Report};
+
+pub(super) fn render(report: &Report) -> String {
+    let links = match report.links.len() {
+        1 => "1 link".to_owned(),
+        count => format!("{count} links"),
+    };
+    let mut text = format!("{}: {links}, {} services\n", report.topology, report.services);
+    for link in &report.links {
+        text.push('\n');
+        link_text(&mut text, link);
+    }
+    let (tags, memory) = (si(report.total_tags_hz), bytes(report.total_memory_bytes));
+    let _ = writeln!(text, "\nall links          {tags}tags/s, {memory} in modules");
+    for warning in &report.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}
+
+fn link_text(text: &mut String, link: &LinkReport) {
+    let [first, second] = &link.sites;
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<17}{value}");
+    };
+    line("link", format!("{}: {first} - {} - {second}", link.name, link.source_site));
+    let [a, b] = link.arm_loss_db;
+    line("loss", format!("{a:.2} dB + {b:.2} dB = {:.2} dB, detectors included", link.total_loss_db));
+    line("peak", format!("{:.1} ps FWHM in a window of {:.0} ps", link.peak_fwhm_ps, link.window_ps));
+    for (site, rates) in link.sites.iter().zip(link.click_rate_hz) {
+        let [short, long, plus, minus] = rates.map(si);
+        line("clicks", format!("{site}: short {short}/s, long {long}/s, plus {plus}/s, minus {minus}/s"));
+    }
+    let record = format!("{} per second if recorded", bytes(link.record_bytes_per_s));
+    line("time tags", format!("{}/s ({record})", si(link.tags_hz[0] + link.tags_hz[1])));
+    let [own, peer] = link.module_memory_bytes.map(bytes);
+    line("memory", format!("{own} + {peer} for the two modules"));
+    for (name, p) in [("operating point", &link.operating), ("optimum", &link.optimum)] {
+        let (z, x, pairs) = (si(p.sifted_z_hz), si(p.sifted_x_hz), si(p.pair_rate_hz));
+        let errors = format!("QBERz {:.2} %, QBERx {:.2} %", 100.0 * p.qber_z, 100.0 * p.qber_x);
+        line(name, format!("pump {:.3} ({pairs}pairs/s), sifted Z {z}bit/s, X {x}bit/s, {errors}", p.pump));
+        let (asymptotic, finite) = (si(p.skr_asymptotic_bps), si(p.skr_finite_bps));
+        line("", format!("key {asymptotic}bit/s asymptotic, {finite}bit/s finite in blocks of {} s", link.block_s));
+    }
+    if let Some(rate) = link.skr_loss_only_bps {
+        line("loss alone", format!("key {}bit/s asymptotic without the residual dispersion of the arms", si(rate)));
+    }
+    let (tolerated, threshold) = (100.0 * link.tolerated_qber, 100.0 * link.threshold_qber);
+    line(
+        "security",
+        format!("{} bound, blocks abort above QBERx {tolerated:.1} % (no key above {threshold:.2} %)", link.bound),
+    );
+    let (tags, share) = (link.authentication_bits_per_block, 100.0 * link.authentication_fraction);
+    let checks = format!("verification {:.2} %", 100.0 * link.verification_fraction);
+    line("authentication", format!("{tags:.0} bit per block, {share:.2} % of the key; {checks}"));
+    for note in &link.notes {
+        line("note", note.clone());
+    }
+}
+
+/// Three or four significant digits and a prefix, with the blank that a unit wants before it.
+fn si(value: f64) -> String {
+    let (scaled, prefix) = match value.abs() {
+        v if v >= 1e9 => (value / 1e9, "G"),
+        v if v >= 1e6 => (value / 1e6, "M"),
+        v if v >= 1e3 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    format!("{} {prefix}", digits(scaled))
+}
+
+fn bytes(value: f64) -> String {
+    format!("{}B", si(value))
+}
+
+fn digits(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

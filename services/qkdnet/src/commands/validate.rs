@@ -1,0 +1,49 @@
+//! `qkdnet validate`: every problem of every file at once.
+
+use topology::Diagnostics;
+
+use super::{files, print, print_json};
+use crate::cli::{Output, ValidateArgs};
+use crate::failure::Failure;
+use crate::style::Style;
+
+pub fn run(args: &ValidateArgs) -> Result<(), Failure> {
+    let mut all: Vec<Diagnostics> = Vec::new();
+    let mut bad = 0;
+    for path in &args.files {
+        let parsed = match files::parse(path) {
+            Ok(parsed) => parsed,
+            // A file that cannot be read does not hide the problems of the others.
+            Err(failure) => {
+                failure.report();
+                bad += 1;
+                continue;
+            }
+        };
+        let good = parsed.as_ref().ok().map(|document| good_line(&path.display().to_string(), &document.topology));
+        let diagnostics = parsed.map_or_else(|diagnostics| diagnostics, |document| document.warnings);
+        match args.output.output {
+            Output::Json => {}
+            Output::Text => {
+                eprint!("{diagnostics}");
+                if let Some(line) = &good {
+                    print(line)?;
+                }
+            }
+        }
+        bad += usize::from(good.is_none());
+        all.push(diagnostics);
+    }
+    if args.output.output == Output::Json {
+        print_json(&all)?;
+    }
+    if bad == 0 { Ok(()) } else { Err(Failure::silent_bad_input()) }
+}
+
+fn good_line(name: &str, topology: &topology::Topology) -> String {
+    let style = Style::of_stdout();
+    let spec = &topology.spec;
+    let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let (sites, links) = (counted(spec.sites.len(), "site"), counted(spec.links.len(), "link"));
+    format!("{name}: {} ({sites}, {links})\n", style.good("ok"))
+}

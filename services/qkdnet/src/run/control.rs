@@ -1,0 +1,59 @@
+//! Asking one service something: whether it does its job, or to take a fresh secret.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use proto::channel::v1::RefillRequest;
+use proto::channel::v1::reserve_client::ReserveClient;
+use shell::launch::ServiceFile;
+use shell::{Connector, Endpoint};
+use telemetry::TelemetryConfig;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use topology::plan::CONTROL_IDENTITY;
+use zeroize::Zeroizing;
+
+use crate::cli::{HealthArgs, RekeyArgs};
+use crate::commands::print;
+use crate::failure::Failure;
+use crate::wire;
+
+/// Longest wait for an answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A connection to the service of a configuration file, as whoever controls the network.
+fn connector(path: &Path) -> anyhow::Result<Connector> {
+    let file = ServiceFile::<serde_yaml::Value>::load(path)?;
+    let Some(name) = file.service.get("name").and_then(|name| name.as_str()) else {
+        bail!("{} names no service", path.display())
+    };
+    let endpoint = Endpoint::in_run_dir(&file.run_dir, name);
+    Ok(Connector::new(&endpoint, name, &file.credentials(CONTROL_IDENTITY)?).deadline(DEADLINE))
+}
+
+pub fn health(args: &HealthArgs) -> Result<(), Failure> {
+    let connector = connector(&args.config).map_err(|error| Failure::bad_input(format!("{error:#}")))?;
+    let serving = wire::block_on(&TelemetryConfig::new("qkdnet"), async {
+        let mut client = HealthClient::new(connector.connect().await?);
+        let answer = client.check(HealthCheckRequest { service: args.service.clone() }).await?.into_inner();
+        Ok(answer.status() == ServingStatus::Serving)
+    })?;
+    print(if serving { "serving\n" } else { "not serving\n" })?;
+    if serving { Ok(()) } else { Err(Failure::failed("")) }
+}
+
+pub fn rekey(args: &RekeyArgs) -> Result<(), Failure> {
+    let connector = connector(&args.config).map_err(|error| Failure::bad_input(format!("{error:#}")))?;
+    let secret = std::fs::read(&args.secret)
+        .map_err(|error| Failure::bad_input(format!("cannot read {}: {error}", args.secret.display())))?;
+    let secret = Zeroizing::new(secret);
+    let tags = wire::block_on(&TelemetryConfig::new("qkdnet"), async {
+        let mut client = ReserveClient::new(connector.connect().await?);
+        let request = RefillRequest { secret: bytes::Bytes::copy_from_slice(&secret) };
+        let answer = client.refill(request).await.context("refill the reserve")?;
+        Ok(answer.into_inner().reserve_tags)
+    })?;
+    print(&format!("the reserve holds {tags} tags\n"))
+}

@@ -1,0 +1,143 @@
+//! Running a network on this machine: the same planned services as tasks of this process or as processes of their
+//! own, watched through the same monitors.
+
+pub mod control;
+mod process;
+pub mod replay;
+mod tasks;
+pub mod up;
+pub mod verify;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use detector::Monitor;
+use shell::files;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use topology::plan::Plan;
+
+pub use self::watch::{Outcome, watch};
+use crate::cli::Isolation;
+use crate::commands::data::SPANS_DIR;
+
+/// Where a run keeps what is not a site's own: certificates, address files, logs, spans.
+pub struct Folders {
+    pub data: PathBuf,
+    pub pki: PathBuf,
+    pub run: PathBuf,
+    pub logs: PathBuf,
+    pub spans: PathBuf,
+}
+
+impl Folders {
+    /// Names of sites never start with a dot, so nothing collides.
+    pub fn of(data: &Path) -> Self {
+        let own = data.join(".qkdnet");
+        Self {
+            data: data.to_owned(),
+            pki: own.join("pki"),
+            run: own.join("run"),
+            logs: own.join("logs"),
+            spans: data.join(SPANS_DIR),
+        }
+    }
+
+    pub fn create(&self) -> Result<()> {
+        for folder in [&self.data, &self.pki, &self.run, &self.logs, &self.spans] {
+            files::create_private_folder(folder).with_context(|| format!("create {}", folder.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Raw time tags to keep while a network runs.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    pub folder: PathBuf,
+    pub frames: u64,
+    pub bytes: u64,
+}
+
+impl Recording {
+    /// The file of one detector node.
+    pub fn path(folder: &Path, link: &str, site: &str) -> PathBuf {
+        folder.join(format!("{link}.{site}.a1"))
+    }
+}
+
+/// One end of a link, as the run sees it.
+pub struct End {
+    pub link: String,
+    pub site: String,
+    pub monitor: Arc<Monitor>,
+}
+
+/// A network that runs.
+pub struct Running {
+    pub ends: Vec<End>,
+    /// Ends the light; what is under way is finished.
+    pub drain: CancellationToken,
+    /// Ends everything at once.
+    pub stop: CancellationToken,
+    /// The detector nodes' tasks; when all have ended, so has the run.
+    pub nodes: JoinSet<Result<()>>,
+    /// Everything else.
+    pub others: JoinSet<Result<()>>,
+}
+
+/// What to start beside the plan.
+pub struct Start<'a> {
+    pub plan: &'a Plan,
+    pub folders: &'a Folders,
+    pub isolation: Isolation,
+    pub recording: Option<Recording>,
+    /// Recordings by site that take the place of light; empty where there is light.
+    pub replay: BTreeMap<String, PathBuf>,
+}
+
+/// Starts every service of the plan.
+pub async fn start(start: &Start<'_>) -> Result<Running> {
+    start.folders.create()?;
+    place_secrets(start.plan, &start.folders.data)?;
+    match start.isolation {
+        Isolation::Tasks => tasks::start(start),
+        Isolation::Process => process::start(start).await,
+    }
+}
+
+/// Gives the two ends of every link their first, equal authentication secret, if they have none. It comes from the
+/// system's randomness, never from the run's seed.
+fn place_secrets(plan: &Plan, data: &Path) -> Result<()> {
+    for link in &plan.links {
+        let ends: Vec<_> = plan.channels().filter(|channel| channel.link == link.name).collect();
+        let paths: Vec<PathBuf> = ends.iter().map(|c| channel::secret_path(data, &c.site, &c.link)).collect();
+        if paths.iter().any(|path| path.exists()) {
+            continue;
+        }
+        let Some(first) = ends.first() else { continue };
+        let secret = channel::new_secret(first.reserve_bits).context("draw the authentication secret")?;
+        for path in &paths {
+            if let Some(folder) = path.parent() {
+                files::create_private_folder(folder).with_context(|| format!("create {}", folder.display()))?;
+            }
+            files::write_durably(path, &secret).with_context(|| format!("write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the end of a limited run behind what its sites have already seen, so that a run on the same data continues.
+pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<()> {
+    let mut seen = BTreeMap::new();
+    for config in plan.detectors() {
+        let next = detector::vault::next_epoch(data, &config.site, &config.link)?;
+        let entry = seen.entry(config.link.clone()).or_insert(0u64);
+        *entry = next.max(*entry);
+    }
+    plan.shift_limits(|link| seen.get(link).copied().unwrap_or(0));
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Every service as a process of its own, started from the same binary, watched over gRPC.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use detector::Monitor;
+use proto::detector::v1::WatchRequest;
+use proto::detector::v1::detector_client::DetectorClient;
+use proto::detector::v1::module_event::Event;
+use proto::detector::v1::{LinkState, ModuleEvent};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use shell::launch::ServiceFile;
+use shell::{Connector, Credentials, Endpoint, files, pki};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
+
+use super::{End, Running, Start};
+
+/// Wait before a service that died is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// Time that a process gets to end after it was asked to.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub async fn start(start: &Start<'_>) -> Result<Running> {
+    let names: Vec<String> =
+        start.plan.services.iter().map(|s| s.name.clone()).chain([CONTROL_IDENTITY.to_owned()]).collect();
+    pki::prepare(&start.folders.pki, &start.plan.topology, &names).context("make certificates")?;
+    let credentials = Credentials::from_folder(&start.folders.pki, CONTROL_IDENTITY)?;
+    let program = std::env::current_exe().context("find this program")?;
+    let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+    let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
+    let mut ends = Vec::new();
+    for service in &start.plan.services {
+        let config = write_config(start, service)?;
+        let log = start.folders.logs.join(format!("{}.log", service.name));
+        // A source that is asked to end ends the light; the others finish what is under way and end later.
+        let end = if matches!(service.config, ServiceConfig::Source(_)) { drain.clone() } else { stop.clone() };
+        let child = Process { program: program.clone(), kind: service.config.kind(), config, log };
+        others.spawn(child.supervise(service.name.clone(), end, stop.clone()));
+        if let ServiceConfig::Detector(config) = &service.config {
+            let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
+            ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: monitor.clone() });
+            let endpoint = Endpoint::in_run_dir(&start.folders.run, &service.name);
+            let connector = Connector::new(&endpoint, &service.name, &credentials).deadline(Duration::from_secs(3600));
+            nodes.spawn(mirror(connector.stop(stop.clone()), monitor, stop.clone()));
+        }
+    }
+    Ok(Running { ends, drain, stop, nodes, others })
+}
+
+/// The configuration file of one service.
+fn write_config(start: &Start<'_>, service: &Service) -> Result<PathBuf> {
+    match &service.config {
+        ServiceConfig::Source(config) => write_file(start, &service.name, config.as_ref()),
+        ServiceConfig::Detector(config) => write_file(start, &service.name, config.as_ref()),
+        ServiceConfig::Channel(config) => write_file(start, &service.name, config.as_ref()),
+    }
+}
+
+fn write_file<C: Serialize>(start: &Start<'_>, name: &str, service: &C) -> Result<PathBuf> {
+    let file = ServiceFile {
+        service,
+        topology: start.plan.topology.clone(),
+        listen: std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0)),
+        health_listen: None,
+        pki: start.folders.pki.clone(),
+        run_dir: start.folders.run.clone(),
+        data: start.folders.data.clone(),
+        span_dir: Some(start.folders.spans.clone()),
+        peers: Default::default(),
+    };
+    let path = start.folders.run.join(format!("{name}.yaml"));
+    let text = serde_yaml::to_string(&file).context("write a configuration")?;
+    files::write_durably(&path, text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+/// How to start one service.
+struct Process {
+    program: PathBuf,
+    kind: &'static str,
+    config: PathBuf,
+    log: PathBuf,
+}
+
+impl Process {
+    fn spawn(&self) -> Result<Child> {
+        let log = open_log(&self.log)?;
+        Command::new(&self.program)
+            .arg(self.kind)
+            .arg("--config")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // An interrupt at the terminal is for whoever started the network; the services are told in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))
+    }
+
+    /// Keeps the service running until `end`, then asks it to end.
+    async fn supervise(self, name: String, end: CancellationToken, stop: CancellationToken) -> Result<()> {
+        loop {
+            let mut child = self.spawn()?;
+            let status = tokio::select! {
+                status = child.wait() => status.context("wait for a service")?,
+                () = end.cancelled() => return terminate(child, &stop).await,
+            };
+            if end.is_cancelled() {
+                return Ok(());
+            }
+            tracing::warn!(service = name, %status, log = %self.log.display(), "service ended, starting it again");
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+}
+
+fn open_log(path: &Path) -> Result<std::fs::File> {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.with_context(|| format!("open {}", path.display()))
+}
+
+/// Asks a process to end and waits; one that does not end in time after `stop` is killed.
+async fn terminate(mut child: Child, stop: &CancellationToken) -> Result<()> {
+    if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+        // A process that has just ended is no error.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(PATIENCE).await;
+    };
+    tokio::select! {
+        status = child.wait() => {
+            status.context("wait for a service")?;
+        }
+        () = late => child.kill().await.context("kill a service")?,
+    }
+    Ok(())
+}
+
+/// Keeps a local monitor equal to a remote one until the remote's run has ended.
+async fn mirror(connector: Connector, monitor: Arc<Monitor>, stop: CancellationToken) -> Result<()> {
+    loop {
+        let channel = tokio::select! {
+            channel = connector.clone().connect() => channel?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let mut client = shell::limited!(DetectorClient::new(channel));
+        if follow(&mut client, &monitor, &stop).await {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Follows one connection; true when the run has ended.
+async fn follow(
+    client: &mut DetectorClient<tonic::transport::Channel>,
+    monitor: &Monitor,
+    stop: &CancellationToken,
+) -> bool {
+    let Ok(events) = client.watch(WatchRequest {}).await else { return false };
+    let mut events = events.into_inner();
+    // What was said before this watch began is in the status.
+    if let Ok(status) = client.get_status(proto::detector::v1::GetStatusRequest {}).await {
+        let status = status.into_inner();
+        let ended = status.state() == LinkState::Ended;
+        monitor.update(|s| *s = status);
+        monitor.publish();
+        if ended {
+            return true;
+        }
+    }
+    loop {
+        let event = tokio::select! {
+            event = events.message() => event,
+            () = stop.cancelled() => return true,
+        };
+        let Ok(Some(ModuleEvent { event: Some(event), .. })) = event else { return false };
+        match event {
+            Event::Status(status) => {
+                let ended = status.state() == LinkState::Ended;
+                monitor.update(|s| *s = status);
+                monitor.publish();
+                if ended {
+                    return true;
+                }
+            }
+            Event::Note(note) => monitor.note(&note.name, &note.message),
+            Event::Block(block) => monitor.block(block),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `qkdnet up`: run a network until it is stopped or its time is over.
+
+use topology::plan::{Plan, plan};
+
+use super::watch::Asked;
+use super::{Folders, Outcome, Recording, Start, continue_after, start, watch};
+use crate::cli::{RunArgs, UpArgs};
+use crate::commands::files;
+use crate::failure::Failure;
+use crate::view::View;
+use crate::wire;
+
+/// The plan of a topology file as the command line wants it run, and where its data go.
+pub struct Prepared {
+    pub plan: Plan,
+    pub folders: Folders,
+    pub asked: Asked,
+}
+
+/// Reads the topology and plans it; a run on data that is there already continues.
+pub fn prepare(args: &RunArgs, data: Option<std::path::PathBuf>) -> Result<Prepared, Failure> {
+    let topology = files::load(&args.file)?;
+    let mut plan = plan(&topology, &args.overrides());
+    let data = data.unwrap_or_else(|| args.data_dir(&plan.topology));
+    for warning in &plan.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let epochs = plan.epochs_limit;
+    continue_after(&mut plan, &data)?;
+    let asked = Asked {
+        seed: args.seed.or(topology.spec.run.seed),
+        target_s: epochs.map(|epochs| epochs as f64 * plan.epoch_ps as f64 * 1e-12),
+    };
+    Ok(Prepared { plan, folders: Folders::of(&data), asked })
+}
+
+pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
+    let Prepared { plan, folders, asked } = prepare(&args.run, None)?;
+    let recording = match &args.record.record {
+        Some(folder) => {
+            shell::files::create_private_folder(folder)?;
+            let frames = args.record.record_for.rounded().div_ceil(plan.epoch_ps);
+            Some(Recording { folder: folder.clone(), frames, bytes: args.record.record_limit })
+        }
+        None => None,
+    };
+    let view = View::new(args.run.output.output);
+    // A screen and log lines would spoil each other.
+    let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
+    let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
+    let report = wire::block_on(&telemetry, async {
+        let running = start(&Start {
+            plan: &plan,
+            folders: &folders,
+            isolation: args.run.isolation,
+            recording,
+            replay: Default::default(),
+        })
+        .await?;
+        watch(running, &plan, &folders, &asked, view).await
+    })?;
+    match report.outcome {
+        Outcome::Complete => Ok(()),
+        Outcome::Cut => Err(Failure::failed("the run was cut short")),
+    }
+}

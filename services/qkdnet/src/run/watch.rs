@@ -1,0 +1,338 @@
+//! Follows a network to its end: shows it, drains it when asked, and sums it up.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use detector::store::BlockStore;
+use proto::detector::v1::module_event::Event as Happening;
+use proto::detector::v1::{LinkState as WireState, ModuleEvent, ModuleStatus};
+use tokio::sync::{broadcast, mpsc};
+use topology::plan::{DetectorConfig, Plan};
+
+use super::{End, Folders, Running};
+use crate::snapshot::{Event, LinkRow, LinkState, LinkSummary, LoopState, Loops, Snapshot, Summary};
+use crate::view::View;
+
+/// Events kept for the screen.
+const EVENTS_SHOWN: usize = 100;
+const REDRAW: Duration = Duration::from_millis(200);
+/// Time that services get to end after the run has.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a run was asked for, as far as it is shown.
+pub struct Asked {
+    pub seed: Option<u64>,
+    pub target_s: Option<f64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// By itself, or drained on request.
+    Complete,
+    /// Cut short: a second interrupt, or a service that failed.
+    Cut,
+}
+
+/// What a run measured, for the summary and for comparison with publications.
+pub struct Report {
+    pub outcome: Outcome,
+    pub summary: Summary,
+    pub links: Vec<LinkReport>,
+}
+
+/// One link's measurements with their statistics.
+#[derive(Clone, Debug, Default)]
+pub struct LinkReport {
+    pub name: String,
+    /// Sums of the matcher's end.
+    pub status: ModuleStatus,
+    /// Key bits of each stored block.
+    pub block_bits: Vec<f64>,
+    pub peak_fwhm_ps: Vec<f64>,
+    pub residual_ps: Vec<f64>,
+}
+
+/// Follows `running` until every node has ended or the user insists.
+pub async fn watch(
+    mut running: Running,
+    plan: &Plan,
+    folders: &Folders,
+    asked: &Asked,
+    mut view: View,
+) -> Result<Report> {
+    let started = Instant::now();
+    let mut events = gather(&running.ends);
+    let mut follower = Follower::new(plan, asked, started);
+    let mut redraw = tokio::time::interval(REDRAW);
+    let mut outcome = Outcome::Complete;
+    while !running.nodes.is_empty() {
+        tokio::select! {
+            Some((end, event)) = events.recv() => follower.take(&running.ends[end], event, &mut view)?,
+            _ = redraw.tick() => view.update(follower.refresh(&running.ends))?,
+            Some(ended) = running.nodes.join_next() => {
+                if let Err(error) = ended.context("a service ended abnormally").and_then(|result| result) {
+                    tracing::error!("{error:#}");
+                    outcome = Outcome::Cut;
+                    running.stop.cancel();
+                }
+            }
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("wait for interrupts")?;
+                if running.drain.is_cancelled() {
+                    outcome = Outcome::Cut;
+                    running.stop.cancel();
+                }
+                running.drain.cancel();
+                follower.say("draining", "finishing the blocks under way; interrupt again to cut short", &mut view)?;
+            }
+        }
+    }
+    while let Ok((end, event)) = events.try_recv() {
+        follower.take(&running.ends[end], event, &mut view)?;
+    }
+    follower.refresh(&running.ends);
+    running.drain.cancel();
+    running.stop.cancel();
+    let all_ended = async { while running.others.join_next().await.is_some() {} };
+    if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
+        tracing::warn!("some services did not end in time");
+    }
+    let report = follower.report(&running.ends, folders, outcome, started.elapsed());
+    view.finish(&report.summary)?;
+    Ok(report)
+}
+
+/// The events of all ends in one queue, with the index of the end.
+fn gather(ends: &[End]) -> mpsc::Receiver<(usize, ModuleEvent)> {
+    let (tx, rx) = mpsc::channel(1024);
+    for (index, end) in ends.iter().enumerate() {
+        let mut events = end.monitor.watch();
+        let tx = tx.clone();
+        tokio::spawn(async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => {
+                        if tx.send((index, event)).await.is_err() {
+                            break;
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break,
+                }
+            }
+        });
+    }
+    rx
+}
+
+/// Keeps what is shown and what will be summed up.
+struct Follower<'p> {
+    plan: &'p Plan,
+    snapshot: Snapshot,
+    started: Instant,
+    links: Vec<LinkReport>,
+}
+
+impl<'p> Follower<'p> {
+    fn new(plan: &'p Plan, asked: &Asked, started: Instant) -> Self {
+        let rows = plan.links.iter().map(|link| LinkRow {
+            name: link.name.clone(),
+            loss_db: link.total_loss_db,
+            ..LinkRow::default()
+        });
+        let reports = plan.links.iter().map(|link| LinkReport { name: link.name.clone(), ..LinkReport::default() });
+        Self {
+            plan,
+            snapshot: Snapshot {
+                topology: plan.topology.clone(),
+                seed: asked.seed,
+                target_s: asked.target_s,
+                links: rows.collect(),
+                ..Snapshot::default()
+            },
+            started,
+            links: reports.collect(),
+        }
+    }
+
+    fn say(&mut self, name: &str, message: &str, view: &mut View) -> Result<()> {
+        self.show(
+            Event {
+                simulated_s: self.snapshot.simulated_s,
+                name: name.into(),
+                message: message.into(),
+                ..Event::default()
+            },
+            view,
+        )
+    }
+
+    fn show(&mut self, event: Event, view: &mut View) -> Result<()> {
+        view.event(&event)?;
+        if self.snapshot.events.len() >= EVENTS_SHOWN {
+            self.snapshot.events.remove(0);
+        }
+        self.snapshot.events.push(event);
+        Ok(())
+    }
+
+    fn take(&mut self, end: &End, event: ModuleEvent, view: &mut View) -> Result<()> {
+        let is_matcher = end.monitor.status().role == "matcher";
+        let report = self.links.iter_mut().find(|report| report.name == end.link);
+        match (event.event, report) {
+            (Some(Happening::Note(note)), _) => {
+                let (link, site) = (end.link.clone(), end.site.clone());
+                let simulated_s = event.simulated_s;
+                self.show(Event { simulated_s, link, site, name: note.name, message: note.message }, view)?;
+            }
+            (Some(Happening::Block(block)), Some(report)) if is_matcher => {
+                report.block_bits.push(block.key_bits as f64);
+                let message = format!(
+                    "block {}: {} bits, QBERz {:.2} %, QBERx {:.2} %",
+                    block.block,
+                    block.key_bits,
+                    100.0 * block.qber_z,
+                    100.0 * block.qber_x
+                );
+                let (link, site) = (end.link.clone(), end.site.clone());
+                let name = "block-stored".to_owned();
+                self.show(Event { simulated_s: event.simulated_s, link, site, name, message }, view)?;
+            }
+            (Some(Happening::Status(status)), Some(report)) if is_matcher && status.state() == WireState::Locked => {
+                report.peak_fwhm_ps.push(status.peak_fwhm_ps);
+                report.residual_ps.push(status.clock_residual_ps.abs());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Brings the snapshot up to date with the monitors.
+    fn refresh(&mut self, ends: &[End]) -> &Snapshot {
+        self.snapshot.wall_s = self.started.elapsed().as_secs_f64();
+        self.snapshot.simulated_s = ends.iter().map(|end| end.monitor.status().simulated_s).fold(0.0, f64::max);
+        for row in &mut self.snapshot.links {
+            let both: Vec<ModuleStatus> =
+                ends.iter().filter(|end| end.link == row.name).map(|end| end.monitor.status()).collect();
+            let config = self.plan.detectors().find(|d| d.link == row.name);
+            fill(row, &both, config);
+        }
+        &self.snapshot
+    }
+
+    fn report(self, ends: &[End], folders: &Folders, outcome: Outcome, wall: Duration) -> Report {
+        let mut links = self.links;
+        let mut summaries = Vec::new();
+        for (report, row) in links.iter_mut().zip(&self.snapshot.links) {
+            report.status = ends
+                .iter()
+                .filter(|end| end.link == report.name)
+                .map(|end| end.monitor.status())
+                .find(|status| status.role == "matcher")
+                .unwrap_or_default();
+            summaries.push(summarise(report, row, self.plan, folders));
+        }
+        let summary = Summary {
+            simulated_s: self.snapshot.simulated_s,
+            wall_s: wall.as_secs_f64(),
+            seed: self.snapshot.seed,
+            links: summaries,
+        };
+        Report { outcome, summary, links }
+    }
+}
+
+fn summarise(report: &LinkReport, row: &LinkRow, plan: &Plan, folders: &Folders) -> LinkSummary {
+    let status = &report.status;
+    let mut residual = report.residual_ps.clone();
+    residual.sort_by(f64::total_cmp);
+    let p99 = residual.len().checked_sub(1).map(|last| residual[last * 99 / 100]);
+    LinkSummary {
+        name: report.name.clone(),
+        ready: row.ready,
+        skr_bps: status.skr_bps,
+        skr_finite_bps: status.skr_finite_bps,
+        qber_z: ratio(status.errors_z, status.sifted_z_bits),
+        qber_x: ratio(status.errors_x, status.sifted_x_bits),
+        blocks: status.blocks,
+        blocks_voided: status.blocks_voided,
+        blocks_aborted: status.blocks_aborted,
+        key_bits: status.key_bits,
+        authentication_fraction: status.authentication_fraction,
+        clock_residual_p99_ps: p99,
+        peak_fwhm_ps: mean(&report.peak_fwhm_ps),
+        keys_equal: keys_equal(&report.name, plan, folders),
+    }
+}
+
+/// Whether both ends hold the same committed bits.
+fn keys_equal(link: &str, plan: &Plan, folders: &Folders) -> bool {
+    let digests: Vec<_> = plan
+        .detectors()
+        .filter(|config| config.link == link)
+        .map(|config| {
+            let path = detector::store::path(&folders.data, &config.site, &config.link);
+            BlockStore::open_read_only(path).and_then(|store| store.digest()).ok()
+        })
+        .collect();
+    matches!(&digests[..], [Some(a), Some(b)] if a == b)
+}
+
+pub fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn fill(row: &mut LinkRow, both: &[ModuleStatus], config: Option<&DetectorConfig>) {
+    let Some(matcher) = both.iter().find(|status| status.role == "matcher") else { return };
+    row.state = both.iter().map(|status| state(status.state())).min_by_key(|s| *s as u8).unwrap_or_default();
+    // The announcer notices a lock only by the bits that come back.
+    if matcher.state() == WireState::Locked {
+        row.state = LinkState::Locked;
+    }
+    row.ready |= row.state == LinkState::Locked && matcher.blocks > 0;
+    let locked = row.state == LinkState::Locked || row.state == LinkState::Ended;
+    let measured = |value: f64| (locked && value > 0.0).then_some(value);
+    row.sifted_z_hz = measured(matcher.sifted_z_rate_hz);
+    row.sifted_x_hz = measured(matcher.sifted_x_rate_hz);
+    row.qber_z = measured(matcher.qber_z);
+    row.qber_x = measured(matcher.qber_x);
+    row.visibility = row.qber_x.map(|_| matcher.visibility);
+    row.clock_offset_ps = locked.then_some(matcher.clock_offset_ps);
+    row.clock_residual_ps = locked.then_some(matcher.clock_residual_ps);
+    row.peak_fwhm_ps = measured(matcher.peak_fwhm_ps);
+    row.pump = matcher.pump;
+    row.skr_bps = measured(matcher.skr_bps);
+    row.skr_finite_bps = row.skr_bps.map(|_| matcher.skr_finite_bps);
+    row.blocks = matcher.blocks;
+    row.blocks_voided = matcher.blocks_voided;
+    row.blocks_aborted = matcher.blocks_aborted;
+    row.key_bits = matcher.key_bits;
+    row.pool_bits = both.iter().map(|status| status.key_bits).min().unwrap_or(0);
+    row.reserve_tags = both.iter().map(|status| status.reserve_tags).min().unwrap_or(0);
+    if let Some(config) = config {
+        row.loops = loops(config, row);
+    }
+}
+
+fn loops(config: &DetectorConfig, row: &LinkRow) -> Loops {
+    let loops = &config.protocol.loops;
+    let acting = if row.ready { LoopState::Holding } else { LoopState::Seeking };
+    let state = |on: bool| if on { acting } else { LoopState::Off };
+    let pump = if loops.pump && row.pump >= loops.pump_max { LoopState::Limited } else { state(loops.pump) };
+    Loops { polarisation: state(loops.polarisation), phase: state(loops.phase), pump }
+}
+
+fn state(wire: WireState) -> LinkState {
+    match wire {
+        WireState::Unspecified | WireState::Connecting => LinkState::Connecting,
+        WireState::Acquiring => LinkState::Acquiring,
+        WireState::Locked => LinkState::Locked,
+        WireState::AuthenticationExhausted => LinkState::AuthenticationExhausted,
+        WireState::Ended => LinkState::Ended,
+    }
+}

@@ -1,0 +1,160 @@
+//! What a run shows while it runs and when it ends: plain data, filled by the runner.
+
+use serde::Serialize;
+
+/// How a network stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Snapshot {
+    pub topology: String,
+    pub simulated_s: f64,
+    /// Where the run ends by itself.
+    pub target_s: Option<f64>,
+    pub wall_s: f64,
+    /// How far a paced run is behind wall time.
+    pub lag_s: f64,
+    pub seed: Option<u64>,
+    pub links: Vec<LinkRow>,
+    /// Latest events, oldest first; kept short by whoever fills it.
+    #[serde(skip)]
+    pub events: Vec<Event>,
+}
+
+impl Snapshot {
+    /// Key flows on every link.
+    pub fn ready(&self) -> bool {
+        !self.links.is_empty() && self.links.iter().all(|link| link.ready)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    #[default]
+    Connecting,
+    Acquiring,
+    Locked,
+    AuthenticationExhausted,
+    Ended,
+}
+
+impl LinkState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Acquiring => "acquiring",
+            Self::Locked => "locked",
+            Self::AuthenticationExhausted => "no-auth-key",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoopState {
+    #[default]
+    Off,
+    /// Moving towards its target.
+    Seeking,
+    Holding,
+    /// At the end of its range.
+    Limited,
+}
+
+impl LoopState {
+    fn letter(self) -> char {
+        match self {
+            Self::Off => '-',
+            Self::Seeking => '~',
+            Self::Holding => '=',
+            Self::Limited => '!',
+        }
+    }
+}
+
+/// The three control loops of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Loops {
+    pub polarisation: LoopState,
+    pub phase: LoopState,
+    pub pump: LoopState,
+}
+
+impl std::fmt::Display for Loops {
+    /// One letter and one sign each: polarisation, phase (`f`), pump (`u`).
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "p{} f{} u{}", self.polarisation.letter(), self.phase.letter(), self.pump.letter())
+    }
+}
+
+/// One link. What has not been measured yet is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct LinkRow {
+    pub name: String,
+    pub state: LinkState,
+    /// Locked and the first block is stored.
+    pub ready: bool,
+    /// Share of the acquisition window that has been gathered, while acquiring.
+    pub acquired: Option<f64>,
+    pub loss_db: f64,
+    pub sifted_z_hz: Option<f64>,
+    pub sifted_x_hz: Option<f64>,
+    pub qber_z: Option<f64>,
+    pub qber_x: Option<f64>,
+    pub clock_offset_ps: Option<f64>,
+    pub clock_residual_ps: Option<f64>,
+    pub visibility: Option<f64>,
+    pub peak_fwhm_ps: Option<f64>,
+    pub loops: Loops,
+    pub pump: f64,
+    pub skr_bps: Option<f64>,
+    pub skr_finite_bps: Option<f64>,
+    pub blocks: u64,
+    pub blocks_voided: u64,
+    pub blocks_aborted: u64,
+    /// Key bits stored so far.
+    pub key_bits: u64,
+    /// Key bits that could be taken now.
+    pub pool_bits: u64,
+    pub reserve_tags: u64,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Event {
+    pub simulated_s: f64,
+    pub link: String,
+    pub site: String,
+    /// Short machine-readable name, such as `locked` or `round-voided`.
+    pub name: String,
+    pub message: String,
+}
+
+/// The last object of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    pub simulated_s: f64,
+    pub wall_s: f64,
+    pub seed: Option<u64>,
+    pub links: Vec<LinkSummary>,
+}
+
+/// A link over the whole run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct LinkSummary {
+    pub name: String,
+    pub ready: bool,
+    pub skr_bps: f64,
+    pub skr_finite_bps: f64,
+    pub qber_z: f64,
+    pub qber_x: f64,
+    pub blocks: u64,
+    pub blocks_voided: u64,
+    pub blocks_aborted: u64,
+    pub key_bits: u64,
+    pub authentication_fraction: f64,
+    pub clock_residual_p99_ps: Option<f64>,
+    pub peak_fwhm_ps: Option<f64>,
+    /// Both ends hold the same key.
+    pub keys_equal: bool,
+}

@@ -1,0 +1,256 @@
+//! A run as text: a table for a terminal, plain lines for a pipe, JSON lines for a program.
+//!
+//! Pure: data in, text out. `view` decides which of them is shown and where.
+
+use std::fmt::Write as _;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Cell, Paragraph, Row, Table};
+use serde::Serialize;
+
+use crate::snapshot::{Event, LinkRow, LinkState, Snapshot, Summary};
+
+const HEADINGS: [&str; 12] = [
+    "LINK",
+    "STATE",
+    "LOSS dB",
+    "Z /s",
+    "X /s",
+    "QBERz %",
+    "QBERx %",
+    "OFFSET us",
+    "VIS %",
+    "LOOPS",
+    "SKR bit/s",
+    "POOL bit",
+];
+const WIDTHS: [u16; 12] = [20, 14, 7, 8, 8, 7, 7, 12, 6, 8, 9, 10];
+/// Events shown under the table.
+const EVENTS_SHOWN: usize = 8;
+
+/// Colours of the table, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Theme {
+    pub colour: bool,
+}
+
+impl Theme {
+    fn heading(self) -> Style {
+        Style::default().add_modifier(Modifier::BOLD)
+    }
+
+    fn state(self, state: LinkState, ready: bool) -> Style {
+        let colour = match state {
+            LinkState::Locked if ready => Color::Green,
+            LinkState::Locked | LinkState::Acquiring => Color::Yellow,
+            LinkState::AuthenticationExhausted => Color::Red,
+            LinkState::Connecting | LinkState::Ended => Color::DarkGray,
+        };
+        if self.colour { Style::default().fg(colour) } else { Style::default() }
+    }
+}
+
+/// Draws the whole screen.
+pub fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, theme: Theme) {
+    let rows = snapshot.links.len() as u16 + 1;
+    let [head, table, legend, events] =
+        Layout::vertical([Constraint::Length(2), Constraint::Max(rows), Constraint::Length(2), Constraint::Min(0)])
+            .areas(frame.area());
+    frame.render_widget(Paragraph::new(heading(snapshot)), head);
+    let header = Row::new(HEADINGS.iter().enumerate().map(|(column, text)| cell(column, (*text).to_owned())));
+    let body = snapshot.links.iter().map(|link| {
+        let cells = columns(link);
+        Row::new(cells.into_iter().enumerate().map(|(column, text)| {
+            let cell = cell(column, text);
+            if column == 1 { cell.style(theme.state(link.state, link.ready)) } else { cell }
+        }))
+    });
+    let widget = Table::new(body, WIDTHS).header(header.style(theme.heading())).column_spacing(1);
+    frame.render_widget(widget, table);
+    let text = "loops: p polarisation, f phase, u pump; = holding, ~ seeking, ! at its limit, - off.  Ctrl-C drains.";
+    frame.render_widget(Paragraph::new(vec![Line::default(), Line::from(text)]), legend);
+    let shown = snapshot.events.len().saturating_sub(EVENTS_SHOWN.min(usize::from(events.height)));
+    let lines: Vec<Line<'_>> = snapshot.events[shown..].iter().map(|event| Line::from(event_line(event))).collect();
+    frame.render_widget(Paragraph::new(Text::from(lines)), events);
+}
+
+fn heading(snapshot: &Snapshot) -> Line<'static> {
+    let mut text = format!("{}  {}", snapshot.topology, clock(snapshot.simulated_s));
+    if let Some(target_s) = snapshot.target_s {
+        let _ = write!(text, " of {}", clock(target_s));
+    }
+    let _ = write!(text, " simulated, {} wall ({:.1} x)", clock(snapshot.wall_s), pace(snapshot));
+    if snapshot.lag_s > 1.0 {
+        let _ = write!(text, ", {:.1} s behind", snapshot.lag_s);
+    }
+    let _ = write!(text, "  {}", if snapshot.ready() { "key is flowing" } else { "not all links have key yet" });
+    let mut spans = vec![Span::raw(text)];
+    if let Some(seed) = snapshot.seed {
+        spans.push(Span::raw(format!("  seed {seed}: keys are worthless")));
+    }
+    Line::from(spans)
+}
+
+fn cell(column: usize, text: String) -> Cell<'static> {
+    // Names to the left, numbers to the right.
+    let line = Line::from(text);
+    Cell::from(if matches!(column, 0 | 1 | 9) { line } else { line.right_aligned() })
+}
+
+/// The columns of one link, in the order of the headings.
+fn columns(link: &LinkRow) -> [String; 12] {
+    [
+        link.name.clone(),
+        state(link),
+        format!("{:.1}", link.loss_db),
+        number(link.sifted_z_hz, 0),
+        number(link.sifted_x_hz, 0),
+        percent(link.qber_z),
+        percent(link.qber_x),
+        number(link.clock_offset_ps.map(|offset_ps| offset_ps * 1e-6), 4),
+        percent(link.visibility),
+        link.loops.to_string(),
+        number(link.skr_bps, 0),
+        link.pool_bits.to_string(),
+    ]
+}
+
+fn state(link: &LinkRow) -> String {
+    match (link.state, link.acquired) {
+        (LinkState::Acquiring, Some(share)) => format!("acquiring {:>3.0}%", 100.0 * share.clamp(0.0, 1.0)),
+        (state, _) => state.name().to_owned(),
+    }
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.filter(|value| value.is_finite()).map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+fn percent(share: Option<f64>) -> String {
+    number(share.map(|share| 100.0 * share), 2)
+}
+
+/// Seconds up to two minutes, then minutes and hours.
+fn clock(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    let (hours, minutes, rest) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match whole {
+        0..120 => format!("{seconds:.1} s"),
+        120..3600 => format!("{minutes} min {rest:02} s"),
+        _ => format!("{hours} h {minutes:02} min"),
+    }
+}
+
+fn pace(snapshot: &Snapshot) -> f64 {
+    if snapshot.wall_s > 0.0 { snapshot.simulated_s / snapshot.wall_s } else { 0.0 }
+}
+
+// === plain lines ===
+
+/// One line per link.
+pub fn plain_lines(snapshot: &Snapshot) -> Vec<String> {
+    snapshot
+        .links
+        .iter()
+        .map(|link| {
+            let c = columns(link);
+            format!(
+                "{:>9.1} s  {}  {}  Z {} /s  X {} /s  QBERz {} %  QBERx {} %  vis {} %  {}  SKR {} bit/s  {} bit",
+                snapshot.simulated_s, c[0], c[1], c[3], c[4], c[5], c[6], c[8], c[9], c[10], c[11]
+            )
+        })
+        .collect()
+}
+
+/// An event as one line.
+pub fn event_line(event: &Event) -> String {
+    let place = [event.link.as_str(), event.site.as_str()];
+    let place: Vec<&str> = place.into_iter().filter(|text| !text.is_empty()).collect();
+    format!("{:>9.1} s  {}  {}: {}", event.simulated_s, place.join(" "), event.name, clean(&event.message))
+}
+
+/// Text from elsewhere must not steer the terminal.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The end of a run for people.
+pub fn summary_text(summary: &Summary) -> String {
+    let mut text = format!(
+        "\n{} simulated in {} wall time ({:.1} x)\n\n{:<20} {:>10} {:>10} {:>8} {:>8} {:>7} {:>12} {:>7}  keys\n",
+        clock(summary.simulated_s),
+        clock(summary.wall_s),
+        if summary.wall_s > 0.0 { summary.simulated_s / summary.wall_s } else { 0.0 },
+        "LINK",
+        "SKR bit/s",
+        "finite",
+        "QBERz %",
+        "QBERx %",
+        "blocks",
+        "key bits",
+        "auth %",
+    );
+    for link in &summary.links {
+        let verdict = match (link.blocks, link.keys_equal) {
+            (0, _) => "none",
+            (_, true) => "equal",
+            (_, false) => "DIFFER",
+        };
+        let _ = writeln!(
+            text,
+            "{:<20} {:>10.1} {:>10.1} {:>8.2} {:>8.2} {:>7} {:>12} {:>7.2}  {verdict}",
+            link.name,
+            link.skr_bps,
+            link.skr_finite_bps,
+            100.0 * link.qber_z,
+            100.0 * link.qber_x,
+            link.blocks,
+            link.key_bits,
+            100.0 * link.authentication_fraction,
+        );
+        if link.blocks_voided + link.blocks_aborted > 0 {
+            let _ = writeln!(text, "  {} blocks voided, {} aborted", link.blocks_voided, link.blocks_aborted);
+        }
+    }
+    if let Some(seed) = summary.seed {
+        let _ = writeln!(text, "\nseed {seed}: this run can be repeated and its keys are worthless");
+    }
+    text
+}
+
+// === JSON lines ===
+
+#[derive(Serialize)]
+struct Tagged<'a, T> {
+    event: &'a str,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+fn json<T: Serialize>(event: &str, body: &T) -> String {
+    // These types have string keys and no failing serialisers.
+    serde_json::to_string(&Tagged { event, body }).unwrap_or_default()
+}
+
+/// `{"event":"status", ...}`.
+pub fn snapshot_json(snapshot: &Snapshot) -> String {
+    json("status", snapshot)
+}
+
+/// `{"event":"note", ...}`.
+pub fn event_json(event: &Event) -> String {
+    json("note", event)
+}
+
+/// `{"event":"summary", ...}`, the last line of a run.
+pub fn summary_json(summary: &Summary) -> String {
+    json("summary", summary)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "table_tests.rs"]
+mod tests;

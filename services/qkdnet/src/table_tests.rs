@@ -1,0 +1,159 @@
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::*;
+use crate::snapshot::{LinkSummary, LoopState, Loops};
+
+fn snapshot() -> Snapshot {
+    let holding = Loops { polarisation: LoopState::Holding, phase: LoopState::Seeking, pump: LoopState::Limited };
+    let locked = LinkRow {
+        name: "valrose-sophia".into(),
+        state: LinkState::Locked,
+        ready: true,
+        loss_db: 33.5,
+        sifted_z_hz: Some(15_551.6),
+        sifted_x_hz: Some(15_549.2),
+        qber_z: Some(0.04302),
+        qber_x: Some(0.0470),
+        clock_offset_ps: Some(-3_141_592_653.0),
+        clock_residual_ps: Some(2.5),
+        visibility: Some(0.9865),
+        peak_fwhm_ps: Some(91.7),
+        loops: holding,
+        pump: 1.02,
+        skr_bps: Some(7069.4),
+        skr_finite_bps: Some(5230.0),
+        blocks: 12,
+        key_bits: 848_280,
+        pool_bits: 848_280,
+        reserve_tags: 480,
+        ..LinkRow::default()
+    };
+    let acquiring = LinkRow {
+        name: "valrose-calern".into(),
+        state: LinkState::Acquiring,
+        acquired: Some(0.42),
+        loss_db: 45.0,
+        sifted_z_hz: Some(f64::NAN),
+        pump: 1.0,
+        ..LinkRow::default()
+    };
+    Snapshot {
+        topology: "nice".into(),
+        simulated_s: 123.4,
+        target_s: Some(600.0),
+        wall_s: 10.0,
+        lag_s: 0.0,
+        seed: Some(7),
+        links: vec![locked, acquiring],
+        events: vec![event()],
+    }
+}
+
+fn event() -> Event {
+    Event {
+        simulated_s: 1.5,
+        link: "valrose-sophia".into(),
+        site: "sophia".into(),
+        name: "locked".into(),
+        message: "clock found at -3.14 ms\u{1b}[2J".into(),
+    }
+}
+
+fn summary() -> Summary {
+    let link = LinkSummary {
+        name: "valrose-sophia".into(),
+        ready: true,
+        skr_bps: 7071.25,
+        skr_finite_bps: 5230.5,
+        qber_z: 0.0430,
+        qber_x: 0.0471,
+        blocks: 60,
+        blocks_aborted: 1,
+        key_bits: 4_242_750,
+        authentication_fraction: 0.0038,
+        keys_equal: true,
+        ..LinkSummary::default()
+    };
+    Summary { simulated_s: 600.0, wall_s: 60.0, seed: None, links: vec![link] }
+}
+
+fn screen(width: u16, height: u16, snapshot: &Snapshot) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, snapshot, Theme { colour: false })).unwrap();
+    let buffer = terminal.backend().buffer();
+    let rows = (0..height).map(|y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>());
+    rows.map(|row| row.trim_end().to_owned() + "\n").collect()
+}
+
+#[test]
+fn the_table_shows_every_figure_of_a_link() {
+    let expected = "\
+nice  2 min 03 s of 10 min 00 s simulated, 10.0 s wall (12.3 x)  not all links have key yet  seed 7: keys are worthless
+
+LINK                 STATE          LOSS dB     Z /s     X /s QBERz % QBERx %    OFFSET us  VIS % LOOPS    SKR bit/s   POOL bit
+valrose-sophia       locked            33.5    15552    15549    4.30    4.70   -3141.5927  98.65 p= f~ u!      7069     848280
+valrose-calern       acquiring  42%    45.0        -        -       -       -            -      - p- f- u-         -          0
+
+loops: p polarisation, f phase, u pump; = holding, ~ seeking, ! at its limit, - off.  Ctrl-C drains.
+      1.5 s  valrose-sophia sophia  locked: clock found at -3.14 ms [2J
+";
+    assert_eq!(screen(132, 8, &snapshot()), expected);
+}
+
+#[test]
+fn a_small_terminal_shows_what_fits_and_never_panics() {
+    for (width, height) in [(1, 1), (10, 2), (40, 3), (80, 5), (200, 60)] {
+        screen(width, height, &snapshot());
+        screen(width, height, &Snapshot::default());
+    }
+}
+
+#[test]
+fn plain_lines_hold_one_link_each() {
+    let lines = plain_lines(&snapshot());
+    assert_eq!(
+        lines[0],
+        "    123.4 s  valrose-sophia  locked  Z 15552 /s  X 15549 /s  QBERz 4.30 %  QBERx 4.70 %  vis 98.65 %  \
+         p= f~ u!  SKR 7069 bit/s  848280 bit"
+    );
+    assert!(lines[1].contains("acquiring  42%  Z - /s"));
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn a_message_cannot_steer_the_terminal() {
+    assert!(event_line(&event()).chars().all(|c| !c.is_control()));
+    let json = event_json(&event());
+    assert!(json.chars().all(|c| !c.is_control()), "{json}");
+}
+
+#[test]
+fn json_lines_have_the_fields_programs_rely_on() {
+    let status: serde_json::Value = serde_json::from_str(&snapshot_json(&snapshot())).unwrap();
+    assert_eq!(status["event"], "status");
+    assert_eq!(status["links"][0]["state"], "locked");
+    assert_eq!(status["links"][0]["loops"]["pump"], "limited");
+    assert_eq!(status["links"][1]["sifted_z_hz"], serde_json::Value::Null);
+    let line = summary_json(&summary());
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(
+        line.starts_with("{\"event\":\"summary\",\"simulated_s\":600.0,\"wall_s\":60.0,\"seed\":null,\"links\":[{")
+    );
+    for key in ["name", "skr_bps", "qber_z", "qber_x", "blocks", "key_bits"] {
+        assert!(!value["links"][0][key].is_null(), "{key}");
+    }
+    assert!(!line.contains('\n'));
+}
+
+#[test]
+fn the_summary_says_what_came_out() {
+    let expected = "
+10 min 00 s simulated in 60.0 s wall time (10.0 x)
+
+LINK                  SKR bit/s     finite  QBERz %  QBERx %  blocks     key bits  auth %  keys
+valrose-sophia           7071.2     5230.5     4.30     4.71      60      4242750    0.38  equal
+  0 blocks voided, 1 aborted
+";
+    assert_eq!(summary_text(&summary()), expected);
+}

@@ -1,0 +1,97 @@
+//! Where the command line meets the services: a runtime, telemetry, and the right entry point.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use shell::Shutdown;
+use shell::launch::ServiceFile;
+use telemetry::TelemetryConfig;
+
+use crate::cli::{HealthArgs, RekeyArgs, ReplayArgs, ServiceArgs, UpArgs, VerifyArgs};
+use crate::failure::Failure;
+use crate::run;
+
+/// Time that a service gets to end in order.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub fn up(args: UpArgs, log: Option<&str>) -> Result<(), Failure> {
+    run::up::run(&args, log)
+}
+
+pub fn verify(args: VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
+    run::verify::run(&args, log)
+}
+
+pub fn replay(args: ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
+    run::replay::run(&args, log)
+}
+
+pub fn rekey(args: RekeyArgs, _log: Option<&str>) -> Result<(), Failure> {
+    run::control::rekey(&args)
+}
+
+pub fn health(args: HealthArgs, _log: Option<&str>) -> Result<(), Failure> {
+    run::control::health(&args)
+}
+
+pub fn source(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
+    let file = ServiceFile::<topology::plan::SourceConfig>::load(&args.config).map_err(bad_config)?;
+    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    serve(telemetry, file.service.faults_allowed, async |shutdown| source::serve(file, shutdown).await)
+}
+
+pub fn detector(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
+    let file = ServiceFile::<topology::plan::DetectorConfig>::load(&args.config).map_err(bad_config)?;
+    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    serve(telemetry, file.service.faults_allowed, async |shutdown| detector::serve(file, shutdown).await)
+}
+
+pub fn channel(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
+    let file = ServiceFile::<topology::plan::ChannelConfig>::load(&args.config).map_err(bad_config)?;
+    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    serve(telemetry, file.service.faults_allowed, async |shutdown| channel::serve(file, shutdown).await)
+}
+
+fn bad_config(error: anyhow::Error) -> Failure {
+    Failure::bad_input(format!("{error:#}"))
+        .hint("the file is what `qkdnet up --isolation process` writes for each service")
+}
+
+/// Telemetry of one process.
+pub fn telemetry(service: &str, topology: &str, span_dir: Option<PathBuf>, log: Option<&str>) -> TelemetryConfig {
+    let mut config = TelemetryConfig::new(service);
+    config.topology = Some(topology.to_owned());
+    config.span_dir = span_dir;
+    if let Some(log) = log {
+        config.log_filter = log.to_owned();
+    }
+    config
+}
+
+/// Runs a future on a runtime of its own, with telemetry that is written out at the end.
+pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
+    let guard = {
+        let _entered = runtime.enter();
+        telemetry::init(config).context("start telemetry")?
+    };
+    let result = runtime.block_on(work);
+    runtime.block_on(guard.shutdown());
+    // Whatever still waits for a peer has nothing left to say.
+    runtime.shutdown_background();
+    result
+}
+
+fn serve(
+    config: TelemetryConfig,
+    faults_allowed: bool,
+    work: impl AsyncFnOnce(&Shutdown) -> anyhow::Result<()>,
+) -> Result<(), Failure> {
+    shell::failpoint::arm_from_environment(faults_allowed).map_err(|error| Failure::bad_input(error.to_string()))?;
+    block_on(&config, async {
+        let shutdown = Shutdown::on_signals(DRAIN).context("listen for signals")?;
+        work(&shutdown).await
+    })?;
+    Ok(())
+}

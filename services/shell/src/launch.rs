@@ -1,0 +1,82 @@
+//! What a service in a process or container of its own is told beside its configuration: where it listens, who it
+//! is, and where its peers are.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{AllowList, Connector, Credentials, Endpoint, Server};
+
+/// Largest configuration file that is read.
+const FILE_LIMIT_BYTES: u64 = 1 << 20;
+
+/// The file that `qkdnet <service> --config` reads.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceFile<C> {
+    /// The service's own configuration, as the planner made it.
+    pub service: C,
+    pub topology: String,
+    #[serde(default = "loopback")]
+    pub listen: SocketAddr,
+    /// Serves health without TLS here, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_listen: Option<SocketAddr>,
+    /// Folder with `ca.pem`, `<name>.pem` and `<name>.key`.
+    pub pki: PathBuf,
+    /// Folder for address files.
+    pub run_dir: PathBuf,
+    /// Folder for what must outlive the process.
+    pub data: PathBuf,
+    /// Where spans go if no OpenTelemetry collector is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_dir: Option<PathBuf>,
+    /// Where peers are; one that is not named here is looked for in `run_dir`.
+    #[serde(default)]
+    pub peers: BTreeMap<String, String>,
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+impl<C: DeserializeOwned> ServiceFile<C> {
+    pub fn load(path: &Path) -> Result<Self> {
+        let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
+        anyhow::ensure!(size <= FILE_LIMIT_BYTES, "{} is larger than a configuration can be", path.display());
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        serde_yaml::from_str(&text).with_context(|| format!("understand {}", path.display()))
+    }
+}
+
+impl<C> ServiceFile<C> {
+    pub fn credentials(&self, name: &str) -> Result<Credentials> {
+        Credentials::from_folder(&self.pki, name).with_context(|| format!("load the certificate of {name}"))
+    }
+
+    /// A server for this service and the peers of its plan.
+    pub fn server(&self, name: &str, accepts: &[String]) -> Result<Server> {
+        let allow = AllowList::new(accepts.iter().cloned())?;
+        let server = Server::builder(name, &self.credentials(name)?, &allow).listen(self.listen).run_dir(&self.run_dir);
+        Ok(match self.health_listen {
+            Some(address) => server.health_listen(address),
+            None => server,
+        })
+    }
+
+    /// The way to a peer, tried for as long as a restart may take.
+    pub fn connector(&self, name: &str, peer: &str, stop: &CancellationToken) -> Result<Connector> {
+        let endpoint = match self.peers.get(peer) {
+            Some(text) => text.parse()?,
+            None => Endpoint::in_run_dir(&self.run_dir, peer),
+        };
+        let connector = Connector::new(&endpoint, peer, &self.credentials(name)?);
+        Ok(connector.deadline(Duration::from_secs(3600)).stop(stop.clone()))
+    }
+}

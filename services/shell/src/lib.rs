@@ -1,0 +1,49 @@
+//! What every service of qkdnet shares, so that a service itself holds nothing but its own logic.
+//!
+//! * [`pki`], [`tls`]: a certificate authority per topology; mutual TLS 1.3 with an allow-list of peer names.
+//! * [`server`], [`client`], [`health`]: gRPC over it, with health, reflection and addresses in files.
+//! * [`duplex`], [`dial`]: a bounded two-way stream that is either gRPC or memory; logic written on it does not know which.
+//! * [`launch`]: the file that a service in a process or container of its own is started with.
+//! * [`shutdown`], [`failpoint`], [`files`]: ending in order, crashing on purpose, and writing so that a crash is harmless.
+//! * [`trace`]: trace context in gRPC metadata.
+
+pub mod client;
+pub mod dial;
+pub mod duplex;
+pub mod failpoint;
+pub mod files;
+pub mod health;
+pub mod launch;
+pub mod name;
+pub mod pki;
+pub mod server;
+pub mod shutdown;
+pub mod tls;
+pub mod trace;
+
+pub use client::{ConnectError, Connector, Endpoint, connect};
+pub use duplex::Duplex;
+pub use health::Health;
+pub use server::{Running, Server};
+pub use shutdown::Shutdown;
+pub use tls::{AllowList, Credentials, PeerIdentity};
+
+/// Largest gRPC message that is sent or taken.
+pub const MESSAGE_LIMIT_BYTES: usize = 64 << 20;
+
+/// 32 bytes of the system's randomness.
+pub fn entropy() -> std::io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// Applies [`MESSAGE_LIMIT_BYTES`] to a generated client or server, in both directions.
+#[macro_export]
+macro_rules! limited {
+    ($stub:expr) => {
+        $stub
+            .max_decoding_message_size($crate::MESSAGE_LIMIT_BYTES)
+            .max_encoding_message_size($crate::MESSAGE_LIMIT_BYTES)
+    };
+}

@@ -1,0 +1,68 @@
+//! The source over gRPC.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use proto::source::v1::source_server::{Source, SourceServer};
+use proto::source::v1::{AnalyserUpdate, GetStatusRequest, GetStatusResponse, PhotonEpoch};
+use shell::launch::ServiceFile;
+use shell::{Shutdown, duplex};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+use topology::plan::SourceConfig;
+
+use crate::{EPOCHS_IN_FLIGHT, Output};
+
+/// Hands each stream to the emission loop.
+pub struct SourceService {
+    link: String,
+    outputs: mpsc::Sender<Output>,
+    status: Arc<crate::Status>,
+}
+
+impl SourceService {
+    pub fn new(link: String, outputs: mpsc::Sender<Output>, status: Arc<crate::Status>) -> Self {
+        Self { link, outputs, status }
+    }
+}
+
+#[tonic::async_trait]
+impl Source for SourceService {
+    type AttachStream = duplex::Answer<PhotonEpoch>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<AnalyserUpdate>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let (duplex, answer) = duplex::accept(request.into_inner(), EPOCHS_IN_FLIGHT);
+        self.outputs.send(duplex).await.map_err(|_| Status::unavailable("the source is stopping"))?;
+        Ok(answer)
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        let figures = self.status.figures();
+        Ok(Response::new(GetStatusResponse {
+            link: self.link.clone(),
+            epoch: figures.epoch,
+            pump: figures.pump,
+            photons_sent: figures.photons_sent,
+            outputs_attached: figures.outputs_attached,
+            lag_s: figures.lag_s,
+        }))
+    }
+}
+
+/// Serves until the process is asked to stop; a run that is under way is ended in order.
+pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Result<()> {
+    let config = file.service.clone();
+    let status = Arc::new(crate::Status::default());
+    let (outputs_tx, outputs) = mpsc::channel(4);
+    let service = SourceService::new(config.link.clone(), outputs_tx, status.clone());
+    let service = shell::limited!(SourceServer::new(service));
+    let server = file.server(&config.name, &config.accepts)?.add_service(service);
+    // The emission ends by the same token, and tells the outputs so, before the server cuts its connections.
+    let running = server.start(shutdown.token()).await?;
+    crate::run(config, outputs, status, shutdown.token()).await?;
+    running.stopped().await?;
+    Ok(())
+}

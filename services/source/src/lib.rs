@@ -1,0 +1,23 @@
+//! The source service: nature's joint outcomes are drawn here, and what survives both arms leaves here.
+//!
+//! Epoch `k` is emitted only when the analyser states of both outputs and the pump set-point for `k` are in
+//! hand, so what a run produces depends on the seed and on simulated time alone.
+
+mod grpc;
+mod run;
+mod status;
+
+pub use grpc::serve;
+pub use run::run;
+use shell::duplex::Duplex;
+pub use status::Status;
+
+use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
+
+/// The source's side of one output's stream.
+pub type Output = Duplex<PhotonEpoch, AnalyserUpdate>;
+/// The detector's side of it.
+pub type Attachment = Duplex<AnalyserUpdate, PhotonEpoch>;
+
+/// Epochs that may wait in a stream; together with the transport's own buffers this bounds memory.
+pub const EPOCHS_IN_FLIGHT: usize = 3;

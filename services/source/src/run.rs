@@ -1,0 +1,265 @@
+//! The emission loop: meet both outputs, then emit epoch after epoch until one leaves or the run ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use photonics::emitter::{AnalyserState, Emitter};
+use photonics::random::Subseed;
+use proto::source::v1::{
+    AnalyserState as StateMessage, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update::Update,
+};
+use telemetry::names::{attribute, span};
+use telemetry::trace::{Span, Tracer};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use topology::plan::{SourceConfig, Speed};
+use tracing::{info, warn};
+
+use crate::{EPOCHS_IN_FLIGHT, Output, Status};
+
+/// An output that has said which session it wants.
+struct Attached {
+    output: Output,
+    hello: AttachOutput,
+}
+
+/// An output in full flow. Its updates are taken off the stream at all times, so that an output that says where its
+/// analyser will be never waits for one that takes photons.
+struct Flow {
+    photons: mpsc::Sender<PhotonEpoch>,
+    updates: mpsc::Receiver<AnalyserUpdate>,
+}
+
+impl Flow {
+    /// Updates run ahead of the light by the latency at most, and by what is under way.
+    fn new(output: Output, latency_epochs: u64) -> Self {
+        let (photons, mut incoming) = output.split();
+        let (tx, updates) = mpsc::channel(latency_epochs as usize + 2 * EPOCHS_IN_FLIGHT);
+        tokio::spawn(async move {
+            while let Some(update) = incoming.recv().await {
+                // After the run's end nobody asks any more; the stream stays open until the output closes it.
+                let _ = tx.send(update).await;
+            }
+        });
+        Self { photons, updates }
+    }
+}
+
+/// Serves outputs until `stop`; each pair of attachments of one session is one emission.
+pub async fn run(
+    config: SourceConfig,
+    mut outputs: mpsc::Receiver<Output>,
+    status: Arc<Status>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let subseed = match &config.subseed {
+        Some(seed) => Subseed::new(*seed.bytes()),
+        None => Subseed::new(shell::entropy().context("draw a seed")?),
+    };
+    let mut waiting: [Option<Attached>; 2] = [None, None];
+    loop {
+        let output = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            output = outputs.recv() => match output {
+                Some(output) => output,
+                None => return Ok(()),
+            },
+        };
+        match greet(output).await {
+            Ok(attached) => {
+                let side = attached.hello.output as usize;
+                info!(output = side, session = attached.hello.session, "output attached");
+                waiting[side] = Some(attached);
+            }
+            Err(error) => warn!("output refused: {error:#}"),
+        }
+        if let Some(pair) = take_pair(&mut waiting) {
+            status.update(|s| s.outputs_attached = 2);
+            if let Err(error) = emit(&config, &subseed, pair, &status, &stop).await {
+                info!("emission ended: {error:#}");
+            }
+            status.update(|s| s.outputs_attached = 0);
+        }
+    }
+}
+
+async fn greet(mut output: Output) -> Result<Attached> {
+    let first = tokio::time::timeout(Duration::from_secs(10), output.rx.recv()).await.context("wait for attach")?;
+    match first.and_then(|update| update.update) {
+        Some(Update::Attach(hello)) if hello.output < 2 => Ok(Attached { output, hello }),
+        Some(Update::Attach(hello)) => bail!("output {} does not exist, there are 0 and 1", hello.output),
+        _ => bail!("the first message must be `attach`"),
+    }
+}
+
+/// Both outputs, once they ask for the same session and epoch; of two that differ the older one must come again.
+fn take_pair(waiting: &mut [Option<Attached>; 2]) -> Option<[Attached; 2]> {
+    let (Some(a), Some(b)) = (&waiting[0], &waiting[1]) else { return None };
+    if a.hello.session == b.hello.session && a.hello.first_epoch == b.hello.first_epoch {
+        return Some([waiting[0].take()?, waiting[1].take()?]);
+    }
+    let older = usize::from(a.hello.session > b.hello.session);
+    warn!(output = older, "outputs ask for different sessions, the older one is dropped");
+    waiting[older] = None;
+    None
+}
+
+/// Emits from the agreed first epoch until the run's last one, or until an output goes.
+async fn emit(
+    config: &SourceConfig,
+    subseed: &Subseed,
+    pair: [Attached; 2],
+    status: &Status,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let mut emitter = Emitter::new(
+        &config.emitter,
+        [&config.arms[0], &config.arms[1]],
+        [&config.analysers[0], &config.analysers[1]],
+        [&config.detectors[0], &config.detectors[1]],
+        config.epoch_ps,
+        subseed,
+    );
+    let first = pair[0].hello.first_epoch;
+    let mut outputs = pair.map(|attached| Flow::new(attached.output, config.latency_epochs));
+    let mut states = [AnalyserState::default(), AnalyserState::default()];
+    let mut pump = 1.0;
+    let mut batch = Batch::new(config);
+    let mut pace = Pace::new(config, first);
+    let mut end = first;
+    for epoch in first.. {
+        if stop.is_cancelled() || config.epochs_limit.is_some_and(|limit| epoch >= limit) {
+            end = epoch;
+            break;
+        }
+        for (output, state) in outputs.iter_mut().zip(&mut states) {
+            next_state(output, epoch, state, &mut pump).await?;
+        }
+        let photons = emitter.emit(epoch, pump, [&states[0], &states[1]]);
+        let traceparent = batch.traceparent(epoch, photons.iter().map(|p| u64::from(p.count)).sum());
+        status.update(|s| {
+            s.epoch = epoch;
+            s.pump = pump;
+            s.photons_sent += photons.iter().map(|p| u64::from(p.count)).sum::<u64>();
+        });
+        for (output, photons) in outputs.iter().zip(photons) {
+            let message = PhotonEpoch {
+                epoch,
+                count: photons.count,
+                photons: photons.words.into(),
+                end: false,
+                traceparent: traceparent.clone(),
+            };
+            output.photons.send(message).await.ok().context("send photons: the output has gone")?;
+        }
+        pace.wait(epoch, status).await;
+    }
+    batch.finish();
+    for output in &outputs {
+        let end = PhotonEpoch { end: true, epoch: end, ..Default::default() };
+        output.photons.send(end).await.ok().context("send the end: the output has gone")?;
+    }
+    for output in &outputs {
+        output.photons.closed().await;
+    }
+    Ok(())
+}
+
+/// Waits for one output's analyser state of `epoch`; "unchanged" leaves what stands.
+async fn next_state(output: &mut Flow, epoch: u64, state: &mut AnalyserState, pump: &mut f64) -> Result<()> {
+    let update = output.updates.recv().await.context("wait for an analyser state: the output has gone")?;
+    let Some(Update::State(message)) = update.update else { bail!("expected an analyser state for epoch {epoch}") };
+    if message.epoch != epoch {
+        bail!("expected the analyser state of epoch {epoch}, got that of {}", message.epoch);
+    }
+    if !message.unchanged {
+        let StateMessage { phase_rad, polarisation_first_rad, polarisation_second_rad, .. } = message;
+        if ![phase_rad, polarisation_first_rad, polarisation_second_rad, message.pump].iter().all(|v| v.is_finite()) {
+            bail!("the analyser state of epoch {epoch} is not a number");
+        }
+        state.phase_rad = phase_rad;
+        state.polarisation_rad = [polarisation_first_rad, polarisation_second_rad];
+        if message.pump > 0.0 {
+            *pump = message.pump;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a paced run in step with wall time. A run that cannot keep up says by how much; it never skips.
+struct Pace {
+    factor: Option<f64>,
+    started: Instant,
+    first: u64,
+    epoch_s: f64,
+    warned_at: Option<Instant>,
+}
+
+impl Pace {
+    fn new(config: &SourceConfig, first: u64) -> Self {
+        let factor = match config.speed {
+            Speed::Max => None,
+            Speed::RealTime(factor) => Some(factor),
+        };
+        Self { factor, started: Instant::now(), first, epoch_s: config.epoch_ps as f64 * 1e-12, warned_at: None }
+    }
+
+    async fn wait(&mut self, epoch: u64, status: &Status) {
+        let Some(factor) = self.factor else { return };
+        let due = Duration::from_secs_f64((epoch + 1 - self.first) as f64 * self.epoch_s / factor);
+        let elapsed = self.started.elapsed();
+        status.update(|s| s.lag_s = elapsed.saturating_sub(due).as_secs_f64());
+        if elapsed < due {
+            tokio::time::sleep(due - elapsed).await;
+        } else if elapsed - due > Duration::from_secs(1)
+            && self.warned_at.is_none_or(|at| at.elapsed() > Duration::from_secs(10))
+        {
+            warn!(lag_s = (elapsed - due).as_secs_f64(), "the run cannot keep up with the speed asked for");
+            self.warned_at = Some(Instant::now());
+        }
+    }
+}
+
+/// The span of the emission of one round's worth of epochs; blocks hang below it.
+struct Batch {
+    tracer: Tracer,
+    link: String,
+    epochs: u64,
+    photons: u64,
+    open: Option<Span>,
+    traceparent: String,
+}
+
+impl Batch {
+    fn new(config: &SourceConfig) -> Self {
+        Self {
+            tracer: Tracer::new(config.name.clone()),
+            link: config.link.clone(),
+            epochs: config.round_epochs.max(1),
+            photons: 0,
+            open: None,
+            traceparent: String::new(),
+        }
+    }
+
+    fn traceparent(&mut self, epoch: u64, photons: u64) -> String {
+        if self.open.is_none() || epoch.is_multiple_of(self.epochs) {
+            self.finish();
+            let span = self.tracer.span(span::EMIT).attribute(attribute::LINK_ID, self.link.as_str());
+            let span = span.attribute(attribute::EPOCH_FIRST, epoch).start();
+            self.traceparent = span.traceparent();
+            self.open = Some(span);
+        }
+        self.photons += photons;
+        self.traceparent.clone()
+    }
+
+    fn finish(&mut self) {
+        if let Some(mut span) = self.open.take() {
+            span.set(attribute::PHOTONS, self.photons);
+            span.end();
+        }
+        self.photons = 0;
+    }
+}

@@ -1,0 +1,26 @@
+//! What a source tells about itself.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Figures that the emission loop updates and `GetStatus` reads.
+#[derive(Default)]
+pub struct Status(Mutex<Figures>);
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    pub epoch: u64,
+    pub pump: f64,
+    pub photons_sent: u64,
+    pub outputs_attached: u32,
+    pub lag_s: f64,
+}
+
+impl Status {
+    pub fn update(&self, change: impl FnOnce(&mut Figures)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub fn figures(&self) -> Figures {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,94 @@
+//! Services that are killed, at any moment and between the steps that make a block durable.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Place, assert_equal_keys, bright, digest, qkdnet};
+
+/// The link of these tests: faults are allowed, so that failpoints can be armed.
+fn place() -> Place {
+    Place::new(&bright(&[(
+        "run: {speed: max, epoch: 20 ms, latency: 8}",
+        "run: {speed: max, epoch: 20 ms, latency: 8}\n  faults: {allowed: true}",
+    )]))
+}
+
+fn start(place: &Place, simulated: &str, failpoints: &str) -> Child {
+    let mut command = qkdnet();
+    command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
+    command.args(["--isolation", "process", "--output", "json", "--for", simulated]);
+    if !failpoints.is_empty() {
+        command.env("QKDNET_FAILPOINTS", failpoints);
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("start qkdnet")
+}
+
+/// Kills with SIGKILL every process that was started with this service's configuration.
+fn kill(place: &Place, service: &str) {
+    let config = place.path("data").join(".qkdnet/run").join(format!("{service}.yaml"));
+    let status = Command::new("pkill").args(["-KILL", "-f"]).arg(format!("config {}", config.display())).status();
+    assert!(status.expect("run pkill").success(), "{service} was not running");
+}
+
+/// What Ctrl-C does: the light ends and what is under way is finished.
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").arg("-INT").arg(child.id().to_string()).status();
+    assert!(status.expect("run kill").success());
+}
+
+/// Waits until the site has at least this much committed key.
+fn await_key(place: &Place, bits: u64) {
+    let patience = Instant::now() + Duration::from_secs(120);
+    while Instant::now() < patience {
+        let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
+        let stored = detector::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().1);
+        if stored >= bits {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{bits} bits of key did not come");
+}
+
+#[test]
+fn after_any_service_was_killed_both_sites_hold_the_same_blocks_and_key_goes_on() {
+    let place = place();
+    let child = start(&place, "3600s", "");
+    let mut wanted = 1;
+    for service in [
+        "detector-valrose-sophia-sophia",
+        "channel-valrose-sophia-valrose",
+        "source-valrose-sophia",
+        "detector-valrose-sophia-valrose",
+        "channel-valrose-sophia-sophia",
+    ] {
+        await_key(&place, wanted);
+        kill(&place, service);
+        let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
+        let store = detector::store::BlockStore::open_read_only(path).expect("open the blocks");
+        wanted = store.committed_totals().1 + 1;
+    }
+    await_key(&place, wanted);
+    interrupt(&child);
+    let output = child.wait_with_output().expect("wait for qkdnet");
+    assert!(output.status.success());
+    assert_equal_keys(&digest(&place.path("data")));
+}
+
+#[test]
+fn a_crash_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
+    for point in ["block.slice", "block.prepared", "block.refilled", "block.committed"] {
+        let place = place();
+        // Every process counts its own hits: each detector crashes the second time that it comes to the point.
+        let child = start(&place, "12s", &format!("{point}=2"));
+        let output = child.wait_with_output().expect("wait for qkdnet");
+        assert!(output.status.success(), "failpoint {point}");
+        let key = assert_equal_keys(&digest(&place.path("data")));
+        for site in ["valrose", "sophia"] {
+            let path = detector::store::path(&place.path("data"), site, "valrose-sophia");
+            let store = detector::store::BlockStore::open_read_only(path).expect("open the blocks");
+            assert!(store.in_doubt().is_empty(), "failpoint {point}: a block is left undecided at {site}");
+            assert_eq!(store.committed_totals().1, key.bits);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Across services: the real binary, real processes, real ports.
+
+mod attacks;
+mod bad_input;
+mod crashes;
+mod dependencies;
+mod determinism;
+mod replay;
+mod runs;
+mod support;
+mod traces;

@@ -1,0 +1,125 @@
+//! Running the binary on a short, bright link: the same instruments and protocol as Nice, in seconds.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The folder of the repository.
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The 50 km link of Nice with little loss, few pairs and short rounds. What it tests is not its rate.
+pub fn bright(extra: &[(&str, &str)]) -> String {
+    let text =
+        std::fs::read_to_string(repository().join("topologies/nice-50km.yaml")).expect("read the 50 km topology");
+    let mut text = text;
+    let changes = [
+        ("deviceLoss: 9.84214 dB", "deviceLoss: 1 dB"),
+        ("pairRate: 3.21e8 /s", "pairRate: 1e7 /s"),
+        ("round: 10 s", "round: 1 s"),
+    ];
+    for (from, to) in changes.iter().chain(extra) {
+        assert!(text.contains(from), "the topology has no `{from}`");
+        text = text.replace(from, to);
+    }
+    // What was published does not hold for this link.
+    let reference = text.find("      reference:").expect("a reference block");
+    text.truncate(reference);
+    text
+}
+
+/// A folder with a topology file, and room for data.
+pub struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    pub fn new(topology: &str) -> Self {
+        let folder = tempfile::tempdir().expect("make a folder");
+        std::fs::write(folder.path().join("link.yaml"), topology).expect("write the topology");
+        Self { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn topology(&self) -> PathBuf {
+        self.path("link.yaml")
+    }
+
+    /// `qkdnet up`, to its end; the objects it printed.
+    pub fn up(&self, data: &str, args: &[&str]) -> Vec<Value> {
+        let mut command = qkdnet();
+        command.arg("up").arg(self.topology()).arg("--data").arg(self.path(data)).args(["--output", "json"]).args(args);
+        lines(&success(command))
+    }
+
+    pub fn digest(&self, data: &str) -> Vec<Digest> {
+        digest(&self.path(data))
+    }
+}
+
+/// What `qkdnet digest` says of one end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Digest {
+    pub site: String,
+    pub bits: u64,
+    pub sha256: String,
+}
+
+pub fn digest(data: &Path) -> Vec<Digest> {
+    let mut command = qkdnet();
+    command.arg("digest").arg("--data").arg(data);
+    let output = success(command);
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [site, _, bits, sha256] = words[..] else { panic!("not a digest: {line}") };
+            Digest { site: site.to_owned(), bits: bits.parse().expect("a number"), sha256: sha256.to_owned() }
+        })
+        .collect()
+}
+
+/// Two ends that hold the same bits, and some.
+pub fn assert_equal_keys(digests: &[Digest]) -> Digest {
+    let [a, b] = digests else { panic!("expected two ends, got {digests:?}") };
+    assert_eq!((a.bits, &a.sha256), (b.bits, &b.sha256), "the two ends differ");
+    assert!(a.bits > 0, "no key was distilled");
+    a.clone()
+}
+
+pub fn qkdnet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qkdnet"));
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    command
+}
+
+pub fn success(mut command: Command) -> Output {
+    let output = command.output().expect("start qkdnet");
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// The JSON objects of a run, one a line.
+pub fn lines(output: &Output) -> Vec<Value> {
+    let text = std::str::from_utf8(&output.stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+}
+
+/// The last object, which must be the summary.
+pub fn summary(lines: &[Value]) -> &Value {
+    let last = lines.last().expect("some output");
+    assert_eq!(last["event"], "summary");
+    last
+}
