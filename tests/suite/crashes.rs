@@ -5,12 +5,19 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Place, assert_equal_keys, bright, digest, qkdnet};
 
-/// The link of these tests: faults are allowed, so that failpoints can be armed.
+/// Tags that each direction can make before key has to refill the reserve.
+const TAGS: u64 = 16;
+
+/// The link of these tests: faults are allowed, so that failpoints can be armed, and the authentication reserve is so
+/// small that the key of the first blocks is soon needed to authenticate the later ones.
 fn place() -> Place {
-    Place::new(&bright(&[(
-        "run: {speed: max, epoch: 20 ms, latency: 8}",
-        "run: {speed: max, epoch: 20 ms, latency: 8}\n  faults: {allowed: true}",
-    )]))
+    Place::new(&bright(&[
+        (
+            "run: {speed: max, epoch: 20 ms, latency: 8}",
+            "run: {speed: max, epoch: 20 ms, latency: 8}\n  faults: {allowed: true}",
+        ),
+        ("reserve: 65536 bit", "reserve: 4352 bit"),
+    ]))
 }
 
 fn start(place: &Place, simulated: &str, failpoints: &str) -> Child {
@@ -36,25 +43,24 @@ fn interrupt(child: &Child) {
     assert!(status.expect("run kill").success());
 }
 
-/// Waits until the site has at least this much committed key.
-fn await_key(place: &Place, bits: u64) {
+fn committed_blocks(place: &Place) -> u64 {
+    let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
+    detector::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().0)
+}
+
+/// Waits until the site has at least so many committed blocks.
+fn await_blocks(place: &Place, blocks: u64) {
     let patience = Instant::now() + Duration::from_secs(120);
-    while Instant::now() < patience {
-        let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
-        let stored = detector::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().1);
-        if stored >= bits {
-            return;
-        }
-        std::thread::yield_now();
+    while committed_blocks(place) < blocks {
+        assert!(Instant::now() < patience, "block {blocks} did not come");
+        std::thread::sleep(Duration::from_millis(5));
     }
-    panic!("{bits} bits of key did not come");
 }
 
 #[test]
 fn after_any_service_was_killed_both_sites_hold_the_same_blocks_and_key_goes_on() {
     let place = place();
     let child = start(&place, "3600s", "");
-    let mut wanted = 1;
     for service in [
         "detector-valrose-sophia-sophia",
         "channel-valrose-sophia-valrose",
@@ -62,13 +68,11 @@ fn after_any_service_was_killed_both_sites_hold_the_same_blocks_and_key_goes_on(
         "detector-valrose-sophia-valrose",
         "channel-valrose-sophia-sophia",
     ] {
-        await_key(&place, wanted);
+        await_blocks(&place, committed_blocks(&place) + 1);
         kill(&place, service);
-        let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
-        let store = detector::store::BlockStore::open_read_only(path).expect("open the blocks");
-        wanted = store.committed_totals().1 + 1;
     }
-    await_key(&place, wanted);
+    // Tags are made of refills by now: the two reserves have stayed equal.
+    await_blocks(&place, committed_blocks(&place) + 2 * TAGS);
     interrupt(&child);
     let output = child.wait_with_output().expect("wait for qkdnet");
     assert!(output.status.success());
@@ -79,11 +83,12 @@ fn after_any_service_was_killed_both_sites_hold_the_same_blocks_and_key_goes_on(
 fn a_crash_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
     for point in ["block.slice", "block.prepared", "block.refilled", "block.committed"] {
         let place = place();
-        // Every process counts its own hits: each detector crashes the second time that it comes to the point.
-        let child = start(&place, "12s", &format!("{point}=2"));
+        // Every process counts its own hits: each detector crashes once, the second time that it comes to the point.
+        let child = start(&place, "40s", &format!("{point}=2"));
         let output = child.wait_with_output().expect("wait for qkdnet");
         assert!(output.status.success(), "failpoint {point}");
         let key = assert_equal_keys(&digest(&place.path("data")));
+        assert!(committed_blocks(&place) > TAGS, "failpoint {point}: the link has not recovered");
         for site in ["valrose", "sophia"] {
             let path = detector::store::path(&place.path("data"), site, "valrose-sophia");
             let store = detector::store::BlockStore::open_read_only(path).expect("open the blocks");
@@ -91,4 +96,22 @@ fn a_crash_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
             assert_eq!(store.committed_totals().1, key.bits);
         }
     }
+}
+
+#[test]
+fn an_interrupt_while_the_services_still_look_for_each_other_ends_the_run() {
+    let place = place();
+    let mut child = start(&place, "3600s", "");
+    let address = place.path("data").join(".qkdnet/run/source-valrose-sophia.addr");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !address.exists() {
+        assert!(Instant::now() < patience, "the source did not start");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    interrupt(&child);
+    while child.try_wait().expect("wait for qkdnet").is_none() {
+        assert!(Instant::now() < patience, "the run did not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(child.wait_with_output().expect("wait for qkdnet").status.success());
 }

@@ -160,6 +160,7 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
         states,
         module,
         step: 0,
+        first_block: start.first_block,
         setpoints,
     };
     run.reporter.session_begins(&run.node.monitor, opened.session, opened.reserve_tags);
@@ -367,6 +368,8 @@ struct Run<'n> {
     reporter: Reporter,
     analyser: Instrument,
     step: u64,
+    /// Blocks before this one are of earlier sessions.
+    first_block: u64,
     setpoints: &'n mut Setpoints,
 }
 
@@ -456,8 +459,12 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The reserve slice of a block of an earlier session is given up: when this session was opened, the channels
+    /// dropped every refill that not both ends had.
     async fn commit(&mut self, block: u64) -> Result<()> {
-        if let Some(key) = self.node.vault.reserve_slice(block)? {
+        if block >= self.first_block
+            && let Some(key) = self.node.vault.reserve_slice(block)?
+        {
             self.channel.refill(block, key).await?;
             shell::failpoint::hit("block.refilled");
         }

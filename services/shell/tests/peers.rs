@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{credentials, dial, dial_refused, serve};
+use common::{credentials, dial, dial_refused, eventually, serve};
 use proto::channel::v1::GetStatusRequest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -38,7 +38,7 @@ async fn a_peer_that_the_plan_does_not_name_is_refused_with_a_reason() {
     let server = serve(&credentials(&authority, "channel-a"), &allow(&["channel-b"]), |s| s).await;
     let why = dial_refused(&server.endpoint(), "channel-a", &credentials(&authority, "channel-c")).await;
     assert!(why.contains("AccessDenied"), "{why}");
-    assert!(server.running.refusals().handshake() > 0);
+    eventually("a refusal", async || server.running.refusals().handshake() > 0).await;
     assert!(server.callers.lock().unwrap().is_empty());
 }
 
@@ -77,7 +77,7 @@ async fn a_certificate_of_another_topology_is_refused_by_both_sides() {
     let stolen = Credentials::from_pem(ours.certificate_pem(), &issued.certificate_pem, &issued.key_pem).unwrap();
     let before = server.running.refusals().handshake();
     dial_refused(&server.endpoint(), "channel-a", &stolen).await;
-    assert!(server.running.refusals().handshake() > before);
+    eventually("a refusal", async || server.running.refusals().handshake() > before).await;
     assert!(server.callers.lock().unwrap().is_empty());
 }
 
@@ -123,7 +123,7 @@ async fn no_certificate_and_old_protocols_are_refused() {
     assert!(error.to_string().contains("CertificateRequired"), "{error}");
     let error = bare_handshake(&server, &authority, &rustls::version::TLS12, good).await.unwrap_err();
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
-    assert_eq!(server.running.refusals().handshake(), 2);
+    eventually("2 refusals", async || server.running.refusals().handshake() == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,15 +187,14 @@ async fn connections_that_say_nothing_hold_nobody_up_and_are_dropped() {
         let closed = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0; 1])).await.unwrap();
         assert!(matches!(closed, Ok(0) | Err(_)));
     }
-    assert_eq!(server.running.refusals().timed_out(), 7);
+    eventually("7 time-outs", async || server.running.refusals().timed_out() == 7).await;
 
     // More than the limit at once: the surplus is refused, and room comes back.
     let mut crowd = vec![];
     for _ in 0..20 {
         crowd.push(TcpStream::connect(server.running.address()).await.unwrap());
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(server.running.refusals().overload() >= 12, "{:?}", server.running.refusals());
+    eventually("12 refusals", async || server.running.refusals().overload() >= 12).await;
     drop(crowd);
     dial(&server.endpoint(), "channel-a", &credentials(&authority, "channel-b")).await.unwrap();
 }
@@ -212,7 +211,7 @@ async fn bytes_that_are_no_tls_are_refused() {
         let read = tokio::time::timeout(Duration::from_secs(4), stream.read_to_end(&mut answer)).await;
         assert!(read.is_ok(), "closed at once, not after the time limit");
     }
-    assert_eq!(server.running.refusals().handshake(), 4);
+    eventually("4 refusals", async || server.running.refusals().handshake() == 4).await;
     dial(&server.endpoint(), "channel-a", &credentials(&authority, "channel-b")).await.unwrap();
 }
 
@@ -237,7 +236,6 @@ async fn a_client_waits_for_a_peer_that_comes_later_and_follows_one_that_moves()
         let (endpoint, theirs) = (endpoint.clone(), theirs.clone());
         async move { dial(&endpoint, "channel-a", &theirs).await }
     });
-    tokio::time::sleep(Duration::from_millis(150)).await;
     assert!(!waiting.is_finished());
     let first = serve(&ours, &allow(&["channel-b"]), |s| s.run_dir(run_dir.path())).await;
     let mut client = waiting.await.unwrap().unwrap();
@@ -247,14 +245,7 @@ async fn a_client_waits_for_a_peer_that_comes_later_and_follows_one_that_moves()
     first.running.stopped().await.unwrap();
     assert!(!run_dir.path().join("channel-a.addr").exists(), "the address is withdrawn");
     let second = serve(&ours, &allow(&["channel-b"]), |s| s.run_dir(run_dir.path())).await;
-    let mut answered = false;
-    for _ in 0..50 {
-        answered = client.get_status(GetStatusRequest {}).await.is_ok();
-        if answered {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(answered, "the same client finds the peer at its new address");
+    let again = async || client.clone().get_status(GetStatusRequest {}).await.is_ok();
+    eventually("the same client finds the peer at its new address", again).await;
     assert_eq!(*second.callers.lock().unwrap(), ["channel-b"]);
 }

@@ -46,7 +46,11 @@ impl Flow {
     }
 }
 
-/// Serves outputs until `stop`; each pair of attachments of one session is one emission.
+/// Outputs that are between two sessions when the light ends get this long to come and be told.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Serves outputs until `stop`; each pair of attachments of one session is one emission. Whether it was under way or
+/// not, the outputs are told of the end.
 pub async fn run(
     config: SourceConfig,
     mut outputs: mpsc::Receiver<Output>,
@@ -58,9 +62,14 @@ pub async fn run(
         None => Subseed::new(shell::entropy().context("draw a seed")?),
     };
     let mut waiting: [Option<Attached>; 2] = [None, None];
+    let farewell = async {
+        stop.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::pin!(farewell);
     loop {
         let output = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = &mut farewell => return Ok(()),
             output = outputs.recv() => match output {
                 Some(output) => output,
                 None => return Ok(()),
@@ -76,10 +85,13 @@ pub async fn run(
         }
         if let Some(pair) = take_pair(&mut waiting) {
             status.update(|s| s.outputs_attached = 2);
-            if let Err(error) = emit(&config, &subseed, pair, &status, &stop).await {
-                info!("emission ended: {error:#}");
-            }
+            let emitted = emit(&config, &subseed, pair, &status, &stop).await;
             status.update(|s| s.outputs_attached = 0);
+            match emitted {
+                Ok(()) if stop.is_cancelled() => return Ok(()),
+                Ok(()) => {}
+                Err(error) => info!("emission ended: {error:#}"),
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use proto::detector::v1::{LinkState, ModuleEvent};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use shell::launch::ServiceFile;
-use shell::{Connector, Credentials, Endpoint, files, pki};
+use shell::{Connector, Credentials, Endpoint, failpoint, files, pki};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -90,9 +90,14 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(&self) -> Result<Child> {
+    /// Failpoints are armed at the first start alone, so that a service that crashed at one can go on.
+    fn spawn(&self, first: bool) -> Result<Child> {
         let log = open_log(&self.log)?;
-        Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        if !first {
+            command.env_remove(failpoint::VARIABLE);
+        }
+        command
             .arg(self.kind)
             .arg("--config")
             .arg(&self.config)
@@ -108,8 +113,10 @@ impl Process {
 
     /// Keeps the service running until `end`, then asks it to end.
     async fn supervise(self, name: String, end: CancellationToken, stop: CancellationToken) -> Result<()> {
+        let mut first = true;
         loop {
-            let mut child = self.spawn()?;
+            let mut child = self.spawn(first)?;
+            first = false;
             let status = tokio::select! {
                 status = child.wait() => status.context("wait for a service")?,
                 () = end.cancelled() => return terminate(child, &stop).await,

@@ -89,3 +89,13 @@ pub async fn dial_refused(endpoint: &Endpoint, peer: &str, credentials: &Credent
     let refused = Connector::new(endpoint, peer, credentials).deadline(Duration::from_millis(400)).connect().await;
     refused.expect_err("must be refused").to_string()
 }
+
+/// Waits for what another task brings about, however slow the machine is.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waited = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waited).await.unwrap_or_else(|_| panic!("never came: {what}"));
+}
