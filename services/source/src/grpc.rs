@@ -8,6 +8,7 @@ use proto::source::v1::{AnalyserUpdate, GetStatusRequest, GetStatusResponse, Pho
 use shell::launch::ServiceFile;
 use shell::{Shutdown, duplex};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use topology::plan::SourceConfig;
 
@@ -60,9 +61,11 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     let service = SourceService::new(config.link.clone(), outputs_tx, status.clone());
     let service = shell::limited!(SourceServer::new(service));
     let server = file.server(&config.name, &config.accepts)?.add_service(service);
-    // The emission ends by the same token, and tells the outputs so, before the server cuts its connections.
-    let running = server.start(shutdown.token()).await?;
+    // Outputs can still come and be told of the end after this was asked to stop.
+    let closing = CancellationToken::new();
+    let running = server.start(closing.clone()).await?;
     crate::run(config, outputs, status, shutdown.token()).await?;
+    closing.cancel();
     running.stopped().await?;
     Ok(())
 }
