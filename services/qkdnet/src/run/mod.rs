@@ -16,6 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use detector::Monitor;
 use shell::files;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::Plan;
@@ -87,6 +88,8 @@ pub struct Running {
     pub nodes: JoinSet<Result<()>>,
     /// Everything else.
     pub others: JoinSet<Result<()>>,
+    /// Listened to from before the first service starts: an interrupt never leaves services behind.
+    pub interrupts: Signal,
 }
 
 /// What to start beside the plan.
@@ -103,9 +106,10 @@ pub struct Start<'a> {
 pub async fn start(start: &Start<'_>) -> Result<Running> {
     start.folders.create()?;
     place_secrets(start.plan, &start.folders.data)?;
+    let interrupts = signal(SignalKind::interrupt()).context("listen for interrupts")?;
     match start.isolation {
-        Isolation::Tasks => tasks::start(start),
-        Isolation::Process => process::start(start).await,
+        Isolation::Tasks => tasks::start(start, interrupts),
+        Isolation::Process => process::start(start, interrupts).await,
     }
 }
 

@@ -10,6 +10,7 @@ use proto::channel::v1::{ChannelMessage, ModuleMessage};
 use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
 use shell::dial::{Dial, MemoryDial};
 use shell::duplex::Duplex;
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ struct Doors {
     peers: BTreeMap<String, mpsc::Sender<channel::PeerStream>>,
 }
 
-pub fn start(start: &Start<'_>) -> Result<Running> {
+pub fn start(start: &Start<'_>, interrupts: Signal) -> Result<Running> {
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut doors = Doors::default();
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
@@ -42,7 +43,7 @@ pub fn start(start: &Start<'_>) -> Result<Running> {
         ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: node.monitor.clone() });
         nodes.spawn(detector::run(node, stop.clone()));
     }
-    Ok(Running { ends, drain, stop, nodes, others })
+    Ok(Running { ends, drain, stop, nodes, others, interrupts })
 }
 
 fn start_sources(start: &Start<'_>, doors: &mut Doors, tasks: &mut JoinSet<Result<()>>, drain: &CancellationToken) {

@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use detector::store::BlockStore;
 use proto::detector::v1::module_event::Event as Happening;
 use proto::detector::v1::{LinkState as WireState, ModuleEvent, ModuleStatus};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 use topology::plan::{DetectorConfig, Plan};
 
@@ -66,8 +65,6 @@ pub async fn watch(
     let mut events = gather(&running.ends);
     let mut follower = Follower::new(plan, asked, started);
     let mut redraw = tokio::time::interval(REDRAW);
-    // One listener for the whole run: a signal that comes while nobody listens is lost.
-    let mut interrupts = signal(SignalKind::interrupt()).context("listen for interrupts")?;
     let mut outcome = Outcome::Complete;
     while !running.nodes.is_empty() {
         tokio::select! {
@@ -80,7 +77,7 @@ pub async fn watch(
                     running.stop.cancel();
                 }
             }
-            Some(()) = interrupts.recv() => {
+            Some(()) = running.interrupts.recv() => {
                 if running.drain.is_cancelled() {
                     outcome = Outcome::Cut;
                     running.stop.cancel();
