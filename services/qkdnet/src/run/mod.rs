@@ -16,7 +16,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use detector::Monitor;
 use shell::files;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{Signal as Interrupts, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::Plan;
@@ -89,7 +89,7 @@ pub struct Running {
     /// Everything else.
     pub others: JoinSet<Result<()>>,
     /// Listened to from before the first service starts: an interrupt never leaves services behind.
-    pub interrupts: Signal,
+    pub interrupts: Interrupts,
 }
 
 /// What to start beside the plan.

@@ -16,19 +16,18 @@ use serde::Serialize;
 use shell::launch::ServiceFile;
 use shell::{Connector, Credentials, Endpoint, failpoint, files, pki};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::Signal;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
 
-use super::{End, Running, Start};
+use super::{End, Interrupts, Running, Start};
 
 /// Wait before a service that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// Time that a process gets to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-pub async fn start(start: &Start<'_>, interrupts: Signal) -> Result<Running> {
+pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
     let names: Vec<String> =
         start.plan.services.iter().map(|s| s.name.clone()).chain([CONTROL_IDENTITY.to_owned()]).collect();
     pki::prepare(&start.folders.pki, &start.plan.topology, &names).context("make certificates")?;

@@ -10,13 +10,12 @@ use proto::channel::v1::{ChannelMessage, ModuleMessage};
 use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
 use shell::dial::{Dial, MemoryDial};
 use shell::duplex::Duplex;
-use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::DetectorConfig;
 
-use super::{End, Recording, Running, Start};
+use super::{End, Interrupts, Recording, Running, Start};
 
 /// Streams that may wait to be taken up by a service.
 const STREAMS_WAITING: usize = 4;
@@ -29,7 +28,7 @@ struct Doors {
     peers: BTreeMap<String, mpsc::Sender<channel::PeerStream>>,
 }
 
-pub fn start(start: &Start<'_>, interrupts: Signal) -> Result<Running> {
+pub fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut doors = Doors::default();
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
