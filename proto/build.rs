@@ -4,8 +4,13 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 3] =
-    ["qkdnet/source/v1/source.proto", "qkdnet/detector/v1/detector.proto", "qkdnet/channel/v1/channel.proto"];
+const FILES: [&str; 5] = [
+    "qkdnet/source/v1/source.proto",
+    "qkdnet/detector/v1/detector.proto",
+    "qkdnet/channel/v1/channel.proto",
+    "qkdnet/kms/v1/kms.proto",
+    "qkdnet/relay/v1/relay.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {

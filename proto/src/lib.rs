@@ -22,3 +22,15 @@ pub mod channel {
         tonic::include_proto!("qkdnet.channel.v1");
     }
 }
+
+pub mod kms {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.kms.v1");
+    }
+}
+
+pub mod relay {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.relay.v1");
+    }
+}

@@ -3,6 +3,7 @@
 //! The same types give the JSON Schema. A new protocol, source, analyser, detector or clock is a new variant here.
 
 mod instruments;
+mod keys;
 mod protocol;
 mod reference;
 
@@ -13,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 pub use instruments::*;
+pub use keys::*;
 pub use protocol::*;
 pub use reference::*;
 
@@ -81,6 +83,9 @@ pub struct Spec {
     /// What faults may be brought into a running network.
     #[serde(default)]
     pub faults: Faults,
+    /// Key stores at the sites, and what applications get from them.
+    #[serde(default)]
+    pub key_management: KeyManagement,
     /// Trusted nodes and places that hold a source.
     #[schemars(length(min = 1, max = SITES_MAX))]
     pub sites: Vec<Site>,

@@ -1,5 +1,7 @@
 //! What one service gets to know: everything it needs, and nothing of the others' secrets.
 
+use std::collections::BTreeMap;
+
 use distill::config::LinkProtocol;
 use photonics::config::{Arm, Clock, Detector, EnergyTimeAnalyser, SpdcCw};
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,9 @@ pub struct DetectorConfig {
     pub source: String,
     /// Service that reaches the other module.
     pub channel: String,
+    /// Key store that takes the blocks; without one they stay where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms: Option<String>,
     pub faults_allowed: bool,
     /// Peers that may connect.
     pub accepts: Vec<String>,
@@ -99,6 +104,94 @@ pub struct ChannelConfig {
     pub accepts: Vec<String>,
 }
 
+/// The key store of a site and its interface to applications.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KmsConfig {
+    /// Name of this service and of its certificate; also the KME ID that applications see.
+    pub name: String,
+    pub site: String,
+    /// Key stores that this one can share key with.
+    pub peers: Vec<KmsPeer>,
+    /// Modules that deliver key here, with the site at the other end of their link.
+    pub modules: Vec<KmsModule>,
+    /// The site's relay, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+    /// Applications that take key here.
+    pub saes: Vec<String>,
+    /// Every application of the network and its site.
+    pub directory: BTreeMap<String, String>,
+    pub supply: KeySupply,
+    pub faults_allowed: bool,
+    /// Peers that may connect.
+    pub accepts: Vec<String>,
+}
+
+/// Another site's key store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KmsPeer {
+    pub site: String,
+    pub service: String,
+    /// A quantum link joins the two sites.
+    pub adjacent: bool,
+}
+
+/// A module that delivers key to a key store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KmsModule {
+    pub service: String,
+    pub link: String,
+    pub peer_site: String,
+}
+
+/// What applications may ask for, and how much a pool holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySupply {
+    pub key_size_bits: u32,
+    pub key_size_min_bits: u32,
+    pub key_size_max_bits: u32,
+    pub keys_per_request: u32,
+    pub key_count_max: u32,
+    pub additional_saes: u32,
+    pub keys_per_second: u32,
+    pub pool_bits: u64,
+    pub retention_ms: u64,
+    pub redelivery_window_ms: u64,
+}
+
+/// The trusted-node relay of a site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Name of this service and of its certificate.
+    pub name: String,
+    pub site: String,
+    /// The site's key store, which does everything secret.
+    pub kms: String,
+    pub neighbours: Vec<RelayNeighbour>,
+    /// Sites without a link to this one for which this end fills a pool.
+    pub targets: Vec<String>,
+    pub transfer_bytes: u32,
+    pub low_water_bytes: u64,
+    pub high_water_bytes: u64,
+    pub shares: u8,
+    pub faults_allowed: bool,
+    /// Peers that may connect.
+    pub accepts: Vec<String>,
+}
+
+/// The relay of a site at the other end of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayNeighbour {
+    pub site: String,
+    pub service: String,
+}
+
 /// The configuration of a service, by kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "service", rename_all = "kebab-case")]
@@ -106,6 +199,8 @@ pub enum ServiceConfig {
     Source(Box<SourceConfig>),
     Detector(Box<DetectorConfig>),
     Channel(Box<ChannelConfig>),
+    Kms(Box<KmsConfig>),
+    Relay(Box<RelayConfig>),
 }
 
 impl ServiceConfig {
@@ -115,6 +210,8 @@ impl ServiceConfig {
             ServiceConfig::Source(_) => "source",
             ServiceConfig::Detector(_) => "detector",
             ServiceConfig::Channel(_) => "channel",
+            ServiceConfig::Kms(_) => "kms",
+            ServiceConfig::Relay(_) => "relay",
         }
     }
 }

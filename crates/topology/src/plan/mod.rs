@@ -3,13 +3,19 @@
 mod config;
 mod resolve;
 mod seed;
+mod sites;
 
 use serde::Serialize;
 
 use crate::document::{Link, Measure, Source, Spec, Topology};
-pub use config::{ChannelConfig, DetectorConfig, ServiceConfig, SourceConfig, Speed};
+pub use config::{
+    ChannelConfig, DetectorConfig, KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour,
+    ServiceConfig, SourceConfig, Speed,
+};
 use resolve::LinkPlanner;
 pub use seed::{Role, SecretSeed, derive_subseed};
+use sites::SitePlanner;
+pub use sites::{kms_name, relay_name};
 
 /// Identity under which whoever runs the network asks services for their status and brings faults.
 pub const CONTROL_IDENTITY: &str = "control";
@@ -46,7 +52,9 @@ pub struct Service {
     /// Unique in the topology; a DNS label, and the identity in the certificate.
     pub name: String,
     pub site: String,
-    pub link: String,
+    /// Link that this service is part of; a site's own services are part of none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// Services that this one connects to, by name.
     pub connects_to: Vec<String>,
     /// Identities that may connect to this one.
@@ -88,9 +96,22 @@ impl Plan {
             let limit = match &mut service.config {
                 ServiceConfig::Source(config) => &mut config.epochs_limit,
                 ServiceConfig::Detector(config) => &mut config.epochs_limit,
-                ServiceConfig::Channel(_) => continue,
+                ServiceConfig::Channel(_) | ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => continue,
             };
-            *limit = limit.map(|epochs| epochs.saturating_add(first_epoch(&service.link)));
+            let seen = service.link.as_deref().map_or(0, &first_epoch);
+            *limit = limit.map(|epochs| epochs.saturating_add(seen));
+        }
+    }
+
+    /// Leaves links alone: without key stores their blocks stay with the modules.
+    pub fn without_key_management(&mut self) {
+        self.services.retain(|service| service.link.is_some());
+        for service in &mut self.services {
+            if let ServiceConfig::Detector(config) = &mut service.config {
+                if let Some(kms) = config.kms.take() {
+                    service.connects_to.retain(|peer| *peer != kms);
+                }
+            }
         }
     }
 
@@ -119,6 +140,20 @@ impl Plan {
     pub fn channels(&self) -> impl Iterator<Item = &ChannelConfig> {
         self.services.iter().filter_map(|service| match &service.config {
             ServiceConfig::Channel(config) => Some(&**config),
+            _ => None,
+        })
+    }
+
+    pub fn key_stores(&self) -> impl Iterator<Item = &KmsConfig> {
+        self.services.iter().filter_map(|service| match &service.config {
+            ServiceConfig::Kms(config) => Some(&**config),
+            _ => None,
+        })
+    }
+
+    pub fn relays(&self) -> impl Iterator<Item = &RelayConfig> {
+        self.services.iter().filter_map(|service| match &service.config {
+            ServiceConfig::Relay(config) => Some(&**config),
             _ => None,
         })
     }
@@ -169,6 +204,7 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
         links.push(planner.link());
         services.extend(planner.services());
     }
+    services.extend(SitePlanner::new(spec, run).services());
     Plan {
         topology: topology.metadata.name.to_string(),
         epoch_ps: run.epoch_ps,

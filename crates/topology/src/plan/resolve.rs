@@ -5,7 +5,7 @@ use photonics::config as instrument;
 
 use super::config::{ChannelConfig, DetectorConfig, ServiceConfig, SourceConfig};
 use super::seed::{Role, SecretSeed, derive_subseed};
-use super::{CONTROL_IDENTITY, PlannedLink, PlannedReference, RunPlan, Service, ServiceNames, round_epochs};
+use super::{CONTROL_IDENTITY, PlannedLink, PlannedReference, RunPlan, Service, ServiceNames, kms_name, round_epochs};
 use crate::document::{
     Analyser, Arm, Bound, Clock, Detector, Disturbance, EnergyTimeAnalyser, Link, Snspd, Source, SpdcCw,
 };
@@ -70,7 +70,7 @@ impl<'a> LinkPlanner<'a> {
         let service = |name: &str, site: &str, connects_to: Vec<String>, accepts: &[String], config| Service {
             name: name.to_owned(),
             site: site.to_owned(),
-            link: self.link.name.to_string(),
+            link: Some(self.link.name.to_string()),
             connects_to,
             accepts: accepts.to_vec(),
             config,
@@ -85,7 +85,8 @@ impl<'a> LinkPlanner<'a> {
         )];
         for end in 0..2 {
             let config = self.detector_config(end);
-            let connects_to = vec![config.source.clone(), config.channel.clone()];
+            let connects_to =
+                [config.source.clone(), config.channel.clone()].into_iter().chain(config.kms.clone()).collect();
             let boxed = ServiceConfig::Detector(Box::new(config.clone()));
             services.push(service(&config.name, &config.site, connects_to, &config.accepts, boxed));
         }
@@ -150,6 +151,7 @@ impl<'a> LinkPlanner<'a> {
             module_subseed: self.subseed(Role::Module, site),
             source: self.names.source.clone(),
             channel: self.names.channels[end].clone(),
+            kms: Some(kms_name(site)),
             faults_allowed: self.run.faults_allowed,
             accepts: vec![CONTROL_IDENTITY.to_owned()],
         }

@@ -16,8 +16,9 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let topology = files::load(&args.file)?;
     let mut plan = plan(&topology, &RunOptions { seed: args.seed, ..RunOptions::default() });
     let link = link(args, &plan)?;
+    plan.without_key_management();
     plan.links.retain(|planned| planned.name == link);
-    plan.services.retain(|service| service.link == link);
+    plan.services.retain(|service| service.link.as_deref() == Some(&link));
     let mut tags: BTreeMap<String, std::path::PathBuf> = BTreeMap::new();
     for (site, file) in &args.tags {
         if !plan.detectors().any(|detector| detector.site == *site) {

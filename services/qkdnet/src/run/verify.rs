@@ -60,6 +60,8 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
 
 fn compare(args: &VerifyArgs, data: Option<std::path::PathBuf>, log: Option<&str>) -> Result<Vec<Comparison>, Failure> {
     let Prepared { mut plan, folders, asked } = prepare(&args.run, data)?;
+    // What was published is about links.
+    plan.without_key_management();
     for name in &args.links {
         if plan.link(name).is_none() {
             let known: Vec<&str> = plan.links.iter().map(|link| link.name.as_str()).collect();
@@ -70,7 +72,7 @@ fn compare(args: &VerifyArgs, data: Option<std::path::PathBuf>, log: Option<&str
     }
     if !args.links.is_empty() {
         plan.links.retain(|link| args.links.contains(&link.name));
-        plan.services.retain(|service| args.links.contains(&service.link));
+        plan.services.retain(|service| service.link.as_ref().is_some_and(|link| args.links.contains(link)));
     }
     if plan.epochs_limit.is_none() {
         return Err(
