@@ -1,0 +1,52 @@
+//! How much a server puts up with.
+
+use std::time::Duration;
+
+/// Bounds on what clients may hold, send and wait for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time, those in their handshake included; more are closed at once.
+    pub connections: usize,
+    /// Handshakes at a time; more are closed at once.
+    pub handshakes: usize,
+    /// Time for a handshake.
+    pub handshake: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle: Duration,
+    /// Time from the first byte of a request's head to the last.
+    pub head: Duration,
+    /// Time from the end of a request's head to the end of its body.
+    pub body: Duration,
+    /// Time that the key supply gets for an answer.
+    pub answer: Duration,
+    /// Time for a client to take a whole answer.
+    pub write: Duration,
+    /// Time for requests in work to end once the server stops.
+    pub drain: Duration,
+    pub head_bytes: usize,
+    pub body_bytes: usize,
+    /// Keys that one request may name.
+    pub key_ids: usize,
+    /// Key in one answer. A request within the supply's own limits but above this one is refused.
+    pub answer_key_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            handshakes: 256,
+            handshake: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            answer: Duration::from_secs(15),
+            write: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+            head_bytes: 16 << 10,
+            body_bytes: 64 << 10,
+            key_ids: 1024,
+            answer_key_bytes: 4 << 20,
+        }
+    }
+}
