@@ -16,8 +16,9 @@ pub(super) struct Target {
     shares: u8,
     /// Between the low and the high water mark: whether it is on its way up.
     filling: bool,
-    /// Released since the level was last told.
+    /// Released since the level was last told, and until when that counts: the level may have been told with them.
     credited_bytes: u64,
+    credited_until_ms: u64,
     /// The paths of the last key.
     pub(super) paths: Vec<Path>,
     /// Nothing is begun before this.
@@ -28,7 +29,10 @@ pub(super) struct Target {
 
 impl Target {
     /// Whether one more key is wanted, with so many bytes on their way.
-    fn hungry(&mut self, on_way_bytes: u64) -> bool {
+    fn hungry(&mut self, now_ms: u64, on_way_bytes: u64) -> bool {
+        if now_ms >= self.credited_until_ms {
+            self.credited_bytes = 0;
+        }
         let expected_bytes = self.level_bytes.saturating_add(self.credited_bytes).saturating_add(on_way_bytes);
         if expected_bytes < self.low_water_bytes {
             self.filling = true;
@@ -95,7 +99,7 @@ impl Relay {
         let mut first = None;
         for (name, target) in &mut self.targets {
             let flying = on_way.get(name).copied().unwrap_or_default();
-            let wanted = target.hungry(flying.bytes)
+            let wanted = target.hungry(now_ms, flying.bytes)
                 && flying.keys < window
                 && target.hold_until_ms <= now_ms
                 && !self.neighbours.contains_key(name);
@@ -133,8 +137,9 @@ impl Relay {
         }
     }
 
-    pub(super) fn target_succeeded(&mut self, target: &SiteName, bytes: u32) {
+    pub(super) fn target_succeeded(&mut self, now_ms: u64, target: &SiteName, bytes: u32) {
         if let Some(target) = self.targets.get_mut(target) {
+            target.credited_until_ms = now_ms.saturating_add(self.settings.retry_ms);
             target.credited_bytes = target.credited_bytes.saturating_add(u64::from(bytes));
             target.failures = 0;
         }
@@ -150,7 +155,9 @@ impl Relay {
     }
 
     pub(super) fn filling_deadline_ms(&self, now_ms: u64) -> Option<u64> {
-        let held = self.targets.values().filter(|target| target.filling && target.hold_until_ms > now_ms);
-        held.map(|target| target.hold_until_ms).min()
+        let held = self.targets.values().filter(|target| target.filling).map(|target| target.hold_until_ms);
+        let credited = self.targets.values().filter(|target| target.credited_bytes > 0);
+        let until_ms = held.chain(credited.map(|target| target.credited_until_ms));
+        until_ms.filter(|until_ms| *until_ms > now_ms).min()
     }
 }

@@ -233,7 +233,7 @@ impl Relay {
         out.push(outgoing.persist());
         let (target, bytes) = (outgoing.record.target.clone(), outgoing.record.bytes);
         self.counters.transfers_completed += 1;
-        self.target_succeeded(&target, bytes);
+        self.target_succeeded(now_ms, &target, bytes);
         for at in 0..shares {
             self.say_decision(group, at, out);
         }
