@@ -1,0 +1,178 @@
+//! Which way a key goes.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Relay};
+use crate::event::RelayEvent;
+use crate::graph::{CostedPath, Graph};
+use crate::message::{Refusal, RefusalReason};
+use crate::name::{HOPS_MAX, Path, SiteName};
+use crate::record::OutgoingStage;
+
+/// What every hop costs.
+const HOP: u64 = 1000;
+/// A hop whose pool holds just one more transfer costs so much more; one that holds n of them an n-th of it.
+const SCARCITY: u64 = 4000;
+/// A hop whose link needs a minute to make up for the transfer costs one hop more; four at most.
+const SLOWNESS: u64 = 1000;
+const SLOWNESS_MAX: u64 = 4 * SLOWNESS;
+const SLOW_S: u64 = 60;
+/// A hop that failed lately is used if there is no other way.
+const SUSPECT: u64 = 20_000;
+
+/// The cost of one hop for a transfer of so many bytes, in thousandths of a hop over a rich and fast link:
+/// `1000 + 4000 bytes / available + 1000 min(4, t / 60 s)`, where `available_bytes` is stored key less the reserve and
+/// what this site has on its way over the link, and `t` the time in which the link makes `bytes` of key anew. `None`
+/// if less is available than needed: such a link is not used at all.
+pub fn hop_cost(available_bytes: u64, rate_bps: u64, bytes: u32) -> Option<u64> {
+    let bytes = u64::from(bytes);
+    if bytes == 0 || available_bytes < bytes {
+        return None;
+    }
+    let scarcity = SCARCITY.saturating_mul(bytes) / available_bytes;
+    let per_slow = rate_bps.saturating_mul(SLOW_S);
+    let slowness = (SLOWNESS * 8 * bytes).checked_div(per_slow).unwrap_or(SLOWNESS_MAX).min(SLOWNESS_MAX);
+    Some(HOP + scarcity + slowness)
+}
+
+/// A link that both ends say is up.
+struct Usable {
+    from: SiteName,
+    to: SiteName,
+    available_bytes: u64,
+    rate_bps: u64,
+    suspect: bool,
+}
+
+impl Relay {
+    /// Up to `count` cheapest node-disjoint paths to a site for a transfer of so many bytes, as things are now.
+    pub fn paths(&mut self, now_ms: u64, target: &SiteName, count: usize, bytes: u32) -> Vec<CostedPath> {
+        let usable = self.usable(now_ms, bytes);
+        graph(&usable, bytes, 0).disjoint(&self.site, target, count, HOPS_MAX)
+    }
+
+    /// The paths of the next key: those of the last one, unless one of them cannot be used any more or others are
+    /// cheaper by more than the hysteresis. A link that ran dry counts again only when it has some margin. Fewer than
+    /// wanted: how many there are.
+    pub(super) fn choose(
+        &mut self,
+        now_ms: u64,
+        target: &SiteName,
+        count: usize,
+        bytes: u32,
+        out: &mut Vec<Action>,
+    ) -> Result<Vec<Path>, usize> {
+        let usable = self.usable(now_ms, bytes);
+        let every = graph(&usable, bytes, 0);
+        let mut best = graph(&usable, bytes, self.settings.reserve_bytes).disjoint(&self.site, target, count, HOPS_MAX);
+        if best.len() < count {
+            best = every.disjoint(&self.site, target, count, HOPS_MAX);
+        }
+        if best.len() < count {
+            return Err(best.len());
+        }
+        let best_cost: u64 = best.iter().map(|path| path.cost).sum();
+        let best: Vec<Path> = best.into_iter().map(|costed| costed.path).collect();
+        let Some(entry) = self.targets.get_mut(target) else { return Ok(best) };
+        let current_cost = entry.paths.iter().try_fold(0, |sum, path| Some(sum + every.cost(path)?));
+        let keep = 100 - self.settings.hysteresis_percent;
+        if let Some(cost) = current_cost
+            && entry.paths.len() == count
+            && best_cost.saturating_mul(100) >= cost * keep
+        {
+            return Ok(entry.paths.clone());
+        }
+        if !entry.paths.is_empty() && entry.paths != best {
+            out.push(Action::Event(RelayEvent::Rerouted { target: target.clone(), paths: best.clone() }));
+        }
+        entry.paths.clone_from(&best);
+        Ok(best)
+    }
+
+    fn usable(&mut self, now_ms: u64, bytes: u32) -> Vec<Usable> {
+        let on_way = self.on_way();
+        let own_shares = self.own_shares();
+        let settings = &self.settings;
+        let mut usable = Vec::new();
+        for (site, neighbour) in &mut self.neighbours {
+            let heard = self.database.get(site).is_some_and(|state| {
+                state.links.iter().any(|link| link.neighbour == self.site && link.up)
+            });
+            let free = own_shares.get(site).is_none_or(|shares| *shares < settings.outgoing_per_neighbour_max);
+            if heard && free && neighbour.state.connected && neighbour.allows(now_ms, bytes, settings) {
+                usable.push(Usable {
+                    from: self.site.clone(),
+                    to: site.clone(),
+                    available_bytes: neighbour.state.stored_bytes_out.saturating_sub(settings.reserve_bytes),
+                    rate_bps: neighbour.state.rate_bps,
+                    suspect: false,
+                });
+            }
+        }
+        for state in self.database.states().filter(|state| state.site != self.site) {
+            let up = state.links.iter().filter(|link| self.database.link(&state.site, &link.neighbour).is_some());
+            usable.extend(up.map(|link| {
+                let key = (state.site.clone(), link.neighbour.clone());
+                let spent = on_way.get(&key).copied().unwrap_or_default();
+                let available_bytes = link.stored_bytes.saturating_sub(settings.reserve_bytes).saturating_sub(spent);
+                Usable { from: key.0, to: key.1, available_bytes, rate_bps: link.rate_bps, suspect: false }
+            }));
+        }
+        for link in &mut usable {
+            let until_ms = self.suspects.get(&(link.from.clone(), link.to.clone()));
+            link.suspect = until_ms.is_some_and(|until_ms| now_ms < *until_ms);
+        }
+        usable
+    }
+
+    /// Bytes of this site's keys on their way over each link: the link states do not show them yet.
+    fn on_way(&self) -> BTreeMap<(SiteName, SiteName), u64> {
+        let mut on_way = BTreeMap::new();
+        for outgoing in self.outgoing.values().filter(|outgoing| outgoing.record.stage == OutgoingStage::Carrying) {
+            for share in outgoing.record.shares.iter().filter(|share| !share.relayed) {
+                for (from, to) in share.path.links() {
+                    *on_way.entry((from.clone(), to.clone())).or_default() += u64::from(outgoing.record.bytes);
+                }
+            }
+        }
+        on_way
+    }
+
+    /// Shares of this site on their way by first hop.
+    fn own_shares(&self) -> BTreeMap<SiteName, usize> {
+        let mut shares = BTreeMap::new();
+        for outgoing in self.outgoing.values().filter(|outgoing| outgoing.in_flight()) {
+            for next in outgoing.record.shares.iter().filter_map(|share| share.path.get(1)) {
+                *shares.entry(next.clone()).or_default() += 1;
+            }
+        }
+        shares
+    }
+
+    /// Notes which link failed a transfer; without a refusal it may have been any of the path. One that the KMS
+    /// refused as false or unknown was spoilt before the site that refused it.
+    pub(super) fn suspect(&mut self, now_ms: u64, path: &Path, refusal: Option<Refusal>) {
+        let until_ms = now_ms.saturating_add(self.settings.suspect_ms);
+        let guilty = refusal.map(|refusal| {
+            let hop = usize::from(refusal.hop);
+            match refusal.reason {
+                RefusalReason::Insufficient | RefusalReason::Unreachable => hop,
+                RefusalReason::BadTag | RefusalReason::Unknown | RefusalReason::Busy => hop.saturating_sub(1),
+            }
+        });
+        for (at, (from, to)) in path.links().enumerate() {
+            if guilty.is_none_or(|guilty| guilty == at) {
+                self.suspects.insert((from.clone(), to.clone()), until_ms);
+            }
+        }
+    }
+}
+
+fn graph(usable: &[Usable], bytes: u32, margin_bytes: u64) -> Graph {
+    Graph::new(usable.iter().filter_map(|link| {
+        let enough = link.available_bytes >= margin_bytes.saturating_add(u64::from(bytes));
+        let cost = hop_cost(link.available_bytes, link.rate_bps, bytes).filter(|_| enough)?;
+        let cost = if link.suspect { cost + SUSPECT } else { cost };
+        Some((link.from.clone(), link.to.clone(), cost))
+    }))
+}
