@@ -5,5 +5,6 @@
 //! * [`secret`]: key bytes that cannot be printed and do not outlive their use.
 
 pub mod etsi014;
+pub mod key_id;
 pub mod secret;
 pub mod supply;

@@ -1,0 +1,268 @@
+//! The end that decides: where in the stream a block counts, and what a range is for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use anyhow::{Context, Result, bail};
+use keystore::{Grant, Secret, StoreError, Use};
+use proto::kms::v1::{self as wire, Confirm, ConfirmResult, Confirmed, Granted, PairHello, pair_message::Message};
+use tokio::sync::mpsc;
+
+use super::tag::{self, BlockTags, CONFIRMATION_BYTES};
+use super::*;
+use crate::share;
+
+/// Proposals under way.
+const PROPOSALS_MAX: usize = 16;
+const GRANTS_MAX: usize = 8;
+
+/// A block on its way to being confirmed.
+struct Proposal {
+    block: [u8; 16],
+    start: u64,
+    tags: BlockTags,
+}
+
+/// Coordinates until the stream ends.
+pub async fn coordinate(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::Receiver<ShareOut>) -> Result<()> {
+    let mut hello = pool.hello().await?;
+    hello.id_secret = id_secret(pool).await?.expose().to_vec().into();
+    say(&stream, Message::Hello(hello)).await?;
+    let theirs = hear_hello(&mut stream).await?;
+    catch_up(pool, &theirs).await?;
+    let _connected = Connected::new(pool);
+    let mut dialogue = Coordinator {
+        pool,
+        here: BTreeSet::new(),
+        proposals: VecDeque::new(),
+        next_start: pool.levels().end_bytes,
+        settling: false,
+        grants: VecDeque::new(),
+        theirs: wire::Levels::default(),
+    };
+    let mut waiting = BTreeMap::new();
+    let mut pulse = tokio::time::interval(PULSE);
+    loop {
+        let pulsed = tokio::select! {
+            message = hear(&mut stream) => {
+                match message? {
+                    Message::BlockHere(here) => {
+                        dialogue.here.insert(id(&here.block)?);
+                    }
+                    Message::Confirmed(confirmed) => dialogue.confirmed(&confirmed).await?,
+                    Message::Granted(Granted { seq }) => dialogue.granted(&stream, seq).await?,
+                    Message::Levels(levels) => dialogue.theirs = levels,
+                    Message::Share(theirs) => {
+                        say(&stream, Message::ShareTaken(share::take(pool, theirs).await)).await?;
+                    }
+                    Message::ShareTaken(answer) => share_taken(&mut waiting, &answer),
+                    _ => bail!("the follower said something out of turn"),
+                }
+                false
+            }
+            Some(out) = shares.recv() => {
+                send_share(&stream, &mut waiting, out).await?;
+                false
+            }
+            () = pool.wake.notified() => false,
+            _ = pulse.tick() => true,
+        };
+        if pulsed {
+            // So that the follower hears something, too.
+            say(&stream, Message::Levels(pool.own_levels(true))).await?;
+        }
+        dialogue.propose(&stream).await?;
+        dialogue.assign(&stream).await?;
+    }
+}
+
+/// The pair's secret for key IDs, made at the first meeting.
+async fn id_secret(pool: &Pool) -> Result<Secret> {
+    if let Some(secret) = pool.store.meta_get(&pool.peer, META_SECRET).await.context("read the ID secret")? {
+        return Ok(secret);
+    }
+    let secret = Secret::new(crate::random_bytes(ID_SECRET_BYTES)?);
+    pool.store.meta_put(&pool.peer, META_SECRET, secret.clone()).await.context("keep the ID secret")?;
+    pool.set_ids(&secret)?;
+    Ok(secret)
+}
+
+/// Brings this end to where the follower is.
+async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<()> {
+    pool.void_to(theirs.generation, "a site has lost its store, or the two are out of step").await?;
+    pool.remember_instance(&theirs.instance).await?;
+    let generation = pool.levels().generation;
+    let followed = async {
+        for placed in &theirs.ahead_blocks {
+            let (block, deducted) = (id(&placed.block)?, CONFIRMATION_BYTES as u64);
+            pool.store.confirm(&pool.peer, block, generation, placed.start, deducted).await?;
+        }
+        for grant in &theirs.ahead_grants {
+            let use_ = use_of(grant.use_()).context("a grant for no use")?;
+            store_grant(pool, grant.seq, use_, grant.start, grant.bytes).await?;
+        }
+        let levels = pool.levels();
+        let same = (levels.generation, levels.end_bytes, levels.next_grant)
+            == (theirs.generation, theirs.stream_end, theirs.grants);
+        if same { Ok(()) } else { bail!("the follower is somewhere else") }
+    };
+    if let Err(error) = followed.await {
+        // The next greeting finds the generations apart, and both ends start anew.
+        pool.void_to(generation + 1, "the follower cannot be followed").await?;
+        return Err(error).context("catch up with the follower");
+    }
+    Ok(())
+}
+
+async fn store_grant(pool: &Pool, seq: u64, use_: Use, start: u64, bytes: u64) -> Result<(), StoreError> {
+    let generation = pool.levels().generation;
+    let grant = Grant { generation, seq, use_, start, bytes, granted_ms: crate::now_ms(), active: true };
+    pool.store.grant(&pool.peer, grant).await?;
+    Ok(())
+}
+
+struct Coordinator<'p> {
+    pool: &'p Pool,
+    /// Blocks that the follower holds.
+    here: BTreeSet<[u8; 16]>,
+    proposals: VecDeque<Proposal>,
+    next_start: u64,
+    /// A proposal was not taken, so those after it will not be either: wait until all are answered.
+    settling: bool,
+    grants: VecDeque<wire::Grant>,
+    theirs: wire::Levels,
+}
+
+impl Coordinator<'_> {
+    /// Proposes blocks that both ends hold.
+    async fn propose(&mut self, stream: &PairStream) -> Result<()> {
+        if self.settling || self.here.is_empty() || self.proposals.len() >= PROPOSALS_MAX {
+            return Ok(());
+        }
+        let offered = self.pool.store.offered(&self.pool.peer).await.context("list offered blocks")?;
+        for block in offered.into_iter().map(|block| block.id) {
+            if self.proposals.len() >= PROPOSALS_MAX {
+                break;
+            }
+            if self.here.contains(&block) && !self.proposals.iter().any(|proposal| proposal.block == block) {
+                self.propose_block(stream, block).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn propose_block(&mut self, stream: &PairStream, block: [u8; 16]) -> Result<()> {
+        let key = match self.pool.store.offered_key(&self.pool.peer, block).await {
+            Ok(key) => key,
+            // Voided in the meantime.
+            Err(StoreError::UnknownBlock | StoreError::BlockConflict { .. }) => return Ok(()),
+            Err(error) => return Err(error).context("read an offered block"),
+        };
+        let Some(tags) = BlockTags::of(&block, &key) else {
+            self.here.remove(&block);
+            let quarantined = self.pool.store.quarantine(&self.pool.peer, block, "too short to be confirmed").await;
+            return quarantined.map(|_| ()).context("quarantine a block");
+        };
+        let bytes = (key.len() - CONFIRMATION_BYTES) as u64;
+        let confirm = Confirm {
+            block: block.to_vec().into(),
+            generation: self.pool.levels().generation,
+            start: self.next_start,
+            bytes,
+            tag: tags.coordinators().to_vec().into(),
+        };
+        self.proposals.push_back(Proposal { block, start: self.next_start, tags });
+        self.next_start += bytes;
+        say(stream, Message::Confirm(confirm)).await
+    }
+
+    async fn confirmed(&mut self, answer: &Confirmed) -> Result<()> {
+        let block = id(&answer.block)?;
+        let proposal = self.proposals.pop_front().filter(|proposal| proposal.block == block);
+        let proposal = proposal.context("the follower answered what was not proposed")?;
+        let (store, peer) = (&self.pool.store, &self.pool.peer);
+        match answer.result() {
+            ConfirmResult::Confirmed => {
+                if !tag::equal(proposal.tags.followers(), &answer.tag) {
+                    bail!("the follower's tag does not verify");
+                }
+                let (generation, deducted) = (self.pool.levels().generation, CONFIRMATION_BYTES as u64);
+                let confirmed = store.confirm(peer, block, generation, proposal.start, deducted).await;
+                confirmed.context("confirm a block")?;
+                self.here.remove(&block);
+                self.pool.advanced();
+            }
+            ConfirmResult::NotYet => {
+                if !self.settling {
+                    self.here.remove(&block);
+                }
+                self.settling = true;
+            }
+            ConfirmResult::Mismatch => {
+                tracing::error!(peer, "the two ends of a block differ: it is quarantined");
+                store.quarantine(peer, block, "the two ends differ").await.context("quarantine a block")?;
+                self.here.remove(&block);
+                self.settling = true;
+            }
+            ConfirmResult::Unspecified => bail!("the follower's answer says nothing"),
+        }
+        if self.proposals.is_empty() {
+            self.settling = false;
+            self.next_start = self.pool.levels().end_bytes;
+        }
+        Ok(())
+    }
+
+    /// Gives each use what it should have, the neediest first.
+    async fn assign(&mut self, stream: &PairStream) -> Result<()> {
+        while self.grants.len() < GRANTS_MAX {
+            let levels = self.pool.levels();
+            let pending: u64 = self.grants.iter().map(|grant| grant.bytes).sum();
+            let start = levels.granted_end_bytes + pending;
+            let unassigned = levels.end_bytes - start;
+            let Some((use_, bytes)) = self.neediest(unassigned) else { return Ok(()) };
+            let seq = levels.next_grant + self.grants.len() as u64;
+            let use_ = wire_use(use_).into();
+            let grant = wire::Grant { seq, generation: levels.generation, start, bytes, use_ };
+            self.grants.push_back(grant);
+            say(stream, Message::Grant(grant)).await?;
+        }
+        Ok(())
+    }
+
+    fn neediest(&self, unassigned: u64) -> Option<(Use, u64)> {
+        let ours = self.pool.own_levels(false);
+        let theirs = &self.theirs;
+        let uses = [
+            (Use::SupplyOut, ours.supply_out_bytes, ours.supply_wanted_bytes),
+            (Use::SupplyIn, theirs.supply_out_bytes, theirs.supply_wanted_bytes),
+            (Use::RelayOut, ours.relay_out_bytes, ours.relay_wanted_bytes),
+            (Use::RelayIn, theirs.relay_out_bytes, theirs.relay_wanted_bytes),
+        ];
+        let has = |use_: Use, left: u64| {
+            let coming = self.grants.iter().filter(|grant| grant.use_ == i32::from(wire_use(use_)));
+            left + coming.map(|grant| grant.bytes).sum::<u64>()
+        };
+        uses.into_iter()
+            .map(|(use_, left, target)| (use_, has(use_, left), target))
+            .filter(|(_, has, target)| has * 2 < *target)
+            .min_by(|a, b| (a.1 * b.2.max(1)).cmp(&(b.1 * a.2.max(1))))
+            .map(|(use_, has, target)| (use_, (target - has).min(unassigned) / GRANT_UNIT_BYTES * GRANT_UNIT_BYTES))
+            .filter(|(_, bytes)| *bytes > 0)
+    }
+
+    /// The follower has the grant on its disk: now this end, and then both may use it.
+    async fn granted(&mut self, stream: &PairStream, seq: u64) -> Result<()> {
+        let grant = self.grants.pop_front().filter(|grant| grant.seq == seq);
+        let grant = grant.context("the follower answered what was not granted")?;
+        let use_ = use_of(grant.use_()).context("a grant for no use")?;
+        store_grant(self.pool, seq, use_, grant.start, grant.bytes).await.context("store a grant")?;
+        // Counted here until the follower says its levels anew.
+        match use_ {
+            Use::SupplyIn => self.theirs.supply_out_bytes += grant.bytes,
+            Use::RelayIn => self.theirs.relay_out_bytes += grant.bytes,
+            Use::SupplyOut | Use::RelayOut => {}
+        }
+        self.pool.advanced();
+        say(stream, Message::Granted(Granted { seq })).await
+    }
+}

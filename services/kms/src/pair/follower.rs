@@ -1,0 +1,188 @@
+//! The end that puts decisions on its disk first.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use keystore::{BlockStatus, Grant, StoreError, Use};
+use proto::kms::v1::{
+    self as wire, BlockHere, Confirm, ConfirmResult, Confirmed, Granted, PairHello, Placed, pair_message::Message,
+};
+use tokio::sync::mpsc;
+
+use super::tag::{self, BlockTags, CONFIRMATION_BYTES};
+use super::*;
+use crate::share;
+
+/// Grants before the coordinator's last one that may still wait to be activated.
+const INACTIVE_MAX: u64 = 256;
+
+/// Follows until the stream ends.
+pub async fn follow(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::Receiver<ShareOut>) -> Result<()> {
+    let theirs = hear_hello(&mut stream).await?;
+    meet(pool, &theirs).await?;
+    let mut ours = pool.hello().await?;
+    ours.ahead_blocks = ahead_blocks(pool, theirs.stream_end).await?;
+    ours.ahead_grants = ahead_grants(pool, theirs.grants).await?;
+    say(&stream, Message::Hello(ours)).await?;
+    activate_up_to(pool, theirs.grants).await?;
+    let _connected = Connected::new(pool);
+    let mut told = std::collections::BTreeSet::new();
+    let mut waiting = BTreeMap::new();
+    let mut pulse = tokio::time::interval(PULSE);
+    let mut said = wire::Levels::default();
+    tell_blocks(pool, &stream, &mut told).await?;
+    loop {
+        tokio::select! {
+            message = hear(&mut stream) => match message? {
+                Message::Confirm(confirm) => {
+                    let answer = confirm_block(pool, &confirm).await?;
+                    told.remove(confirm.block.as_ref());
+                    say(&stream, Message::Confirmed(answer)).await?;
+                    tell_blocks(pool, &stream, &mut told).await?;
+                }
+                Message::Grant(grant) => {
+                    let seq = grant.seq;
+                    store_grant(pool, &grant).await?;
+                    say(&stream, Message::Granted(Granted { seq })).await?;
+                }
+                Message::Granted(Granted { seq }) => activate(pool, seq).await?,
+                Message::Share(theirs) => say(&stream, Message::ShareTaken(share::take(pool, theirs).await)).await?,
+                Message::ShareTaken(answer) => share_taken(&mut waiting, &answer),
+                Message::Levels(_) => {}
+                _ => bail!("the coordinator said something out of turn"),
+            },
+            Some(out) = shares.recv() => send_share(&stream, &mut waiting, out).await?,
+            () = pool.wake.notified() => {
+                tell_blocks(pool, &stream, &mut told).await?;
+                tell_levels(pool, &stream, &mut said, false).await?;
+            }
+            _ = pulse.tick() => tell_levels(pool, &stream, &mut said, true).await?,
+        }
+    }
+}
+
+/// Sees whether the two pools are still the same one, and starts a new generation where they are not.
+async fn meet(pool: &Pool, theirs: &PairHello) -> Result<()> {
+    let ours = pool.hello().await?;
+    let strangers = |known: &[u8], met: &[u8]| !known.is_empty() && known != met;
+    let lost = strangers(&ours.peer_instance, &theirs.instance) || strangers(&theirs.peer_instance, &ours.instance);
+    let behind = ours.stream_end < theirs.stream_end || ours.grants < theirs.grants;
+    if lost || behind || ours.generation != theirs.generation {
+        let next = ours.generation.max(theirs.generation) + 1;
+        let why = if lost { "a site has lost its store" } else { "the two sites are out of step" };
+        pool.void_to(next, why).await?;
+    }
+    let secret = Secret::new(theirs.id_secret.to_vec());
+    pool.set_ids(&secret)?;
+    pool.store.meta_put(&pool.peer, META_SECRET, secret).await.context("keep the ID secret")?;
+    pool.remember_instance(&theirs.instance).await
+}
+
+async fn ahead_blocks(pool: &Pool, from: u64) -> Result<Vec<Placed>> {
+    let levels = pool.levels();
+    if levels.end_bytes <= from {
+        return Ok(Vec::new());
+    }
+    let pieces = pool.store.origins(&pool.peer, levels.generation, from, levels.end_bytes - from).await;
+    let placed = |piece: keystore::OriginPiece| Placed { block: piece.block_id.to_vec().into(), start: piece.start };
+    Ok(pieces.context("find blocks that the coordinator lacks")?.into_iter().map(placed).collect())
+}
+
+async fn ahead_grants(pool: &Pool, from: u64) -> Result<Vec<wire::Grant>> {
+    let grants = pool.store.grants(&pool.peer, from).await.context("find grants that the coordinator lacks")?;
+    Ok(grants.into_iter().map(|grant| mirrored(&grant)).collect())
+}
+
+/// A grant of ours in the coordinator's words.
+fn mirrored(grant: &Grant) -> wire::Grant {
+    let use_ = wire_use(grant.use_.mirrored()).into();
+    wire::Grant { seq: grant.seq, generation: grant.generation, start: grant.start, bytes: grant.bytes, use_ }
+}
+
+/// What the coordinator has on its disk too may be drawn from.
+async fn activate_up_to(pool: &Pool, end: u64) -> Result<()> {
+    let grants = pool.store.grants(&pool.peer, end.saturating_sub(INACTIVE_MAX)).await.context("read grants")?;
+    for grant in grants.iter().filter(|grant| grant.seq < end && grant.use_.is_out() && !grant.active) {
+        activate(pool, grant.seq).await?;
+    }
+    Ok(())
+}
+
+async fn activate(pool: &Pool, seq: u64) -> Result<()> {
+    let generation = pool.levels().generation;
+    match pool.store.activate_grant(&pool.peer, generation, seq).await {
+        // Of In grants there is nothing to activate.
+        Ok(()) | Err(StoreError::WrongUse { .. }) => {}
+        Err(error) => return Err(error).context("activate a grant"),
+    }
+    pool.advanced();
+    Ok(())
+}
+
+/// Says which blocks are here, each once.
+async fn tell_blocks(
+    pool: &Pool,
+    stream: &PairStream,
+    told: &mut std::collections::BTreeSet<[u8; 16]>,
+) -> Result<()> {
+    for block in pool.store.offered(&pool.peer).await.context("list offered blocks")? {
+        if told.insert(block.id) {
+            say(stream, Message::BlockHere(BlockHere { block: block.id.to_vec().into() })).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn tell_levels(pool: &Pool, stream: &PairStream, said: &mut wire::Levels, pulse: bool) -> Result<()> {
+    let levels = pool.own_levels(pulse);
+    // Said at every pulse, so that silence means that the peer has gone.
+    if levels != *said || pulse {
+        *said = levels;
+        say(stream, Message::Levels(levels)).await?;
+    }
+    Ok(())
+}
+
+async fn confirm_block(pool: &Pool, confirm: &Confirm) -> Result<Confirmed> {
+    let block = id(&confirm.block)?;
+    let answer = |result: ConfirmResult, tag: &[u8]| Confirmed {
+        block: confirm.block.clone(),
+        result: result.into(),
+        tag: tag.to_vec().into(),
+    };
+    let key = match pool.store.offered_key(&pool.peer, block).await {
+        Ok(key) => key,
+        Err(StoreError::UnknownBlock | StoreError::BlockConflict { .. }) => {
+            return Ok(answer(ConfirmResult::NotYet, &[]));
+        }
+        Err(error) => return Err(error).context("read an offered block"),
+    };
+    let tags = BlockTags::of(&block, &key).filter(|tags| tag::equal(tags.coordinators(), &confirm.tag));
+    let Some(tags) = tags else {
+        tracing::error!(peer = pool.peer, "the two ends of a block differ: it is quarantined");
+        pool.store.quarantine(&pool.peer, block, "the two ends differ").await.context("quarantine a block")?;
+        return Ok(answer(ConfirmResult::Mismatch, &[]));
+    };
+    let deducted = CONFIRMATION_BYTES as u64;
+    match pool.store.confirm(&pool.peer, block, confirm.generation, confirm.start, deducted).await {
+        Ok(BlockStatus::Confirmed { .. }) => Ok(answer(ConfirmResult::Confirmed, tags.followers())),
+        // An earlier one of a row was not confirmed; the coordinator proposes another place.
+        Ok(_) | Err(StoreError::NotContiguous { .. }) => Ok(answer(ConfirmResult::NotYet, &[])),
+        Err(error) => Err(error).context("confirm a block"),
+    }
+}
+
+async fn store_grant(pool: &Pool, grant: &wire::Grant) -> Result<()> {
+    let use_: Use = use_of(grant.use_()).context("a grant for no use")?.mirrored();
+    let grant = Grant {
+        generation: grant.generation,
+        seq: grant.seq,
+        use_,
+        start: grant.start,
+        bytes: grant.bytes,
+        granted_ms: crate::now_ms(),
+        active: false,
+    };
+    pool.store.grant(&pool.peer, grant).await.context("store a grant")?;
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! The dialogue between the key stores of two sites, by which both hold the same stream of key bit for bit.
+//!
+//! The store whose site has the smaller name *coordinates*: it says where in the stream a block counts and what a range
+//! is for. The other one, the *follower*, puts each decision on its disk first; so the follower is ahead after a crash,
+//! never the coordinator, and says at the next greeting by how much. A store that lost its volume, or fell behind,
+//! is noticed at the greeting, and the pool starts a new generation with nothing in it.
+//!
+//! A block counts once both ends have shown by a one-time tag under its first bytes that they hold the same bits. A
+//! range may be drawn from once both ends have it on their disks.
+
+mod coordinator;
+mod follower;
+mod tag;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use keystore::{KeyStore, Levels, Secret, Use};
+use proto::kms::v1::{self as wire, PairHello, PairMessage, Share, ShareTaken, pair_message};
+use shell::duplex::Duplex;
+use tokio::sync::{Notify, oneshot, watch};
+
+pub use coordinator::coordinate;
+pub use follower::follow;
+pub use tag::CONFIRMATION_BYTES;
+
+use crate::key_id::{ID_SECRET_BYTES, IdCodec};
+
+/// Messages that may wait in each direction.
+pub const MESSAGES_IN_FLIGHT: usize = 32;
+/// Granted ahead to a use that nobody has asked anything of yet.
+const GRANT_BYTES_MIN: u64 = 2 << 10;
+const GRANT_BYTES_MAX: u64 = 1 << 20;
+/// Grants are multiples of this, so that keys of the usual sizes leave no tails.
+const GRANT_UNIT_BYTES: u64 = 64;
+/// Time between looks at what is drawn and what is left.
+const PULSE: Duration = Duration::from_millis(100);
+/// A peer that says nothing for so long has gone.
+const SILENCE: Duration = Duration::from_secs(20);
+
+const META_SECRET: &str = "id-secret";
+const META_INSTANCE: &str = "peer-instance";
+
+pub type PairStream = Duplex<PairMessage, PairMessage>;
+
+/// A share of a multicast key that waits to be taken to the peer.
+pub struct ShareOut {
+    pub share: Share,
+    pub taken: oneshot::Sender<bool>,
+}
+
+/// What a site knows about the pool that it shares with one other site, beside what its store does.
+pub struct Pool {
+    pub store: Arc<KeyStore>,
+    pub site: String,
+    pub peer: String,
+    pub adjacent: bool,
+    /// Whether some relay draws from this pool.
+    pub relayed: bool,
+    ids: RwLock<Option<Arc<IdCodec>>>,
+    connected: AtomicBool,
+    /// Something has changed that the dialogue should look at: a block was offered, or key is wanted.
+    pub wake: Notify,
+    /// Counts what the dialogue has brought about: those who wait for key look again.
+    progress: watch::Sender<u64>,
+    demand: [Demand; 2],
+    pub shares: tokio::sync::mpsc::Sender<ShareOut>,
+}
+
+/// How much of a use is drawn, and how much somebody waits for.
+#[derive(Default)]
+struct Demand {
+    wanted_bytes: AtomicU64,
+    handed_out_before: AtomicU64,
+    target_bytes: AtomicU64,
+}
+
+impl Pool {
+    pub fn new(
+        store: Arc<KeyStore>,
+        site: &str,
+        peer: &str,
+        adjacent: bool,
+        relayed: bool,
+    ) -> (Arc<Self>, tokio::sync::mpsc::Receiver<ShareOut>) {
+        let (shares, outgoing) = tokio::sync::mpsc::channel(MESSAGES_IN_FLIGHT);
+        let pool = Arc::new(Self {
+            store,
+            site: site.to_owned(),
+            peer: peer.to_owned(),
+            adjacent,
+            relayed,
+            ids: RwLock::default(),
+            connected: AtomicBool::new(false),
+            wake: Notify::new(),
+            progress: watch::Sender::new(0),
+            demand: Default::default(),
+            shares,
+        });
+        (pool, outgoing)
+    }
+
+    /// Whether this site coordinates the pair.
+    pub fn coordinates(&self) -> bool {
+        self.site < self.peer
+    }
+
+    pub fn connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    pub fn levels(&self) -> Levels {
+        self.store.levels(&self.peer).unwrap_or_default()
+    }
+
+    /// How key IDs of this pair are made; nothing before the two sites have met.
+    pub fn ids(&self) -> Option<Arc<IdCodec>> {
+        self.ids.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Takes up what the two sites agreed on before this start.
+    pub async fn load(&self) -> Result<()> {
+        if let Some(secret) = self.store.meta_get(&self.peer, META_SECRET).await.context("read the ID secret")? {
+            self.set_ids(&secret)?;
+        }
+        Ok(())
+    }
+
+    fn set_ids(&self, secret: &Secret) -> Result<()> {
+        let bytes: &[u8; ID_SECRET_BYTES] = secret.expose().try_into().ok().context("an ID secret has 32 bytes")?;
+        *self.ids.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(IdCodec::new(bytes)));
+        Ok(())
+    }
+
+    /// Somebody waits for this much of a use that is drawn from.
+    pub fn want(&self, use_: Use, bytes: u64) {
+        self.demand[lane(use_)].wanted_bytes.fetch_max(bytes, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Sees changes from now on.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    fn advanced(&self) {
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    /// How much of a use should lie ready: twice what was drawn since the last pulse and fell away slowly, and what
+    /// somebody waits for.
+    fn target(&self, use_: Use, pulse: bool) -> u64 {
+        let demand = &self.demand[lane(use_)];
+        if use_ == Use::RelayOut && !self.relayed {
+            return 0;
+        }
+        let mut target = demand.target_bytes.load(Ordering::Relaxed);
+        if pulse {
+            let ledger = self.store.ledger(&self.peer).unwrap_or_default();
+            let handed_out = ledger.of(use_).handed_out_bits / 8;
+            let drawn = handed_out.saturating_sub(demand.handed_out_before.swap(handed_out, Ordering::Relaxed));
+            // What one second would draw, at twice the rate.
+            let ahead = drawn * 2 * (1000 / PULSE.as_millis() as u64);
+            target = ahead.max(target - target / 16);
+        }
+        let wanted = demand.wanted_bytes.load(Ordering::Relaxed);
+        if self.levels().available(use_) >= wanted {
+            demand.wanted_bytes.fetch_min(0, Ordering::Relaxed);
+        } else {
+            target = target.max(2 * wanted);
+        }
+        target = target.clamp(GRANT_BYTES_MIN, GRANT_BYTES_MAX);
+        demand.target_bytes.store(target, Ordering::Relaxed);
+        target
+    }
+
+    /// What this site has to draw from, and what it should have.
+    fn own_levels(&self, pulse: bool) -> wire::Levels {
+        let levels = self.levels();
+        wire::Levels {
+            supply_out_bytes: levels.available(Use::SupplyOut),
+            relay_out_bytes: levels.available(Use::RelayOut),
+            supply_wanted_bytes: self.target(Use::SupplyOut, pulse),
+            relay_wanted_bytes: self.target(Use::RelayOut, pulse),
+        }
+    }
+
+    async fn remembered_instance(&self) -> Result<Vec<u8>> {
+        let known = self.store.meta_get(&self.peer, META_INSTANCE).await.context("read the peer's instance")?;
+        Ok(known.map(|instance| instance.expose().to_vec()).unwrap_or_default())
+    }
+
+    async fn remember_instance(&self, instance: &[u8]) -> Result<()> {
+        let instance = Secret::new(instance.to_vec());
+        self.store.meta_put(&self.peer, META_INSTANCE, instance).await.context("remember the peer's instance")
+    }
+
+    /// Where this end stands.
+    async fn hello(&self) -> Result<PairHello> {
+        let levels = self.levels();
+        Ok(PairHello {
+            instance: self.store.instance_id().to_vec().into(),
+            peer_instance: self.remembered_instance().await?.into(),
+            generation: levels.generation,
+            stream_end: levels.end_bytes,
+            grants: levels.next_grant,
+            ..PairHello::default()
+        })
+    }
+
+    /// Ends generations until `generation` is the current one.
+    async fn void_to(&self, generation: u32, why: &str) -> Result<()> {
+        let mut current = self.levels().generation;
+        while current < generation {
+            current = self.store.void_pool(&self.peer, current, why).await.context("void the pool")?;
+        }
+        Ok(())
+    }
+}
+
+/// Marks a pool as connected for as long as the dialogue lasts.
+struct Connected<'p>(&'p Pool);
+
+impl<'p> Connected<'p> {
+    fn new(pool: &'p Pool) -> Self {
+        pool.connected.store(true, Ordering::Relaxed);
+        pool.advanced();
+        Self(pool)
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.connected.store(false, Ordering::Relaxed);
+        self.0.advanced();
+    }
+}
+
+fn lane(use_: Use) -> usize {
+    usize::from(matches!(use_, Use::RelayOut | Use::RelayIn))
+}
+
+/// Uses as the coordinator sees them.
+fn use_of(wire: wire::Use) -> Option<Use> {
+    Some(match wire {
+        wire::Use::SupplyOut => Use::SupplyOut,
+        wire::Use::SupplyIn => Use::SupplyIn,
+        wire::Use::RelayOut => Use::RelayOut,
+        wire::Use::RelayIn => Use::RelayIn,
+        wire::Use::Unspecified => return None,
+    })
+}
+
+pub(crate) fn wire_use(use_: Use) -> wire::Use {
+    match use_ {
+        Use::SupplyOut => wire::Use::SupplyOut,
+        Use::SupplyIn => wire::Use::SupplyIn,
+        Use::RelayOut => wire::Use::RelayOut,
+        Use::RelayIn => wire::Use::RelayIn,
+    }
+}
+
+fn id(bytes: &[u8]) -> Result<[u8; 16]> {
+    bytes.try_into().ok().context("an identifier has 16 bytes")
+}
+
+async fn say(stream: &PairStream, message: pair_message::Message) -> Result<()> {
+    stream.send(PairMessage { message: Some(message) }).await.ok().context("the peer has gone")
+}
+
+async fn hear(stream: &mut PairStream) -> Result<pair_message::Message> {
+    let message = tokio::time::timeout(SILENCE, stream.receive()).await.context("the peer says nothing")?;
+    message.context("the peer has gone")?.message.context("the peer said something unknown")
+}
+
+/// The first message, which must be a greeting.
+async fn hear_hello(stream: &mut PairStream) -> Result<PairHello> {
+    match hear(stream).await? {
+        pair_message::Message::Hello(hello) => Ok(hello),
+        _ => bail!("the peer did not greet"),
+    }
+}
+
+/// What both ends do with shares of multicast keys: send ours, store theirs.
+async fn send_share(
+    stream: &PairStream,
+    waiting: &mut std::collections::BTreeMap<Vec<u8>, oneshot::Sender<bool>>,
+    out: ShareOut,
+) -> Result<()> {
+    waiting.insert(out.share.key_id.to_vec(), out.taken);
+    say(stream, pair_message::Message::Share(out.share)).await
+}
+
+fn share_taken(waiting: &mut std::collections::BTreeMap<Vec<u8>, oneshot::Sender<bool>>, answer: &ShareTaken) {
+    if let Some(taken) = waiting.remove(&answer.key_id.to_vec()) {
+        // Whoever asked may have given up.
+        let _ = taken.send(answer.taken);
+    }
+}
