@@ -22,6 +22,14 @@ pub mod span {
     pub const AUTHENTICATE: &str = "qkd.authenticate";
     /// The key becoming durable.
     pub const STORE: &str = "qkd.store";
+    /// A key store takes a block from a module.
+    pub const INGEST: &str = "qkd.kms.ingest";
+    /// Keys are handed to a master SAE.
+    pub const SUPPLY: &str = "qkd.kms.supply";
+    /// Keys are handed to a slave SAE.
+    pub const FETCH: &str = "qkd.kms.fetch";
+    /// A key on its way is sealed anew for the next hop (Q.4163: key relay).
+    pub const RELAY: &str = "qkd.kms.relay";
 }
 
 /// Names of attributes of spans and metrics.
@@ -77,6 +85,19 @@ pub mod attribute {
     /// Length of the key in bits.
     pub const KEY_BITS: &str = "qkd.key.size_bits";
     /// Tags left in the authentication reserve.
+    /// Keys of one request.
+    pub const KEY_COUNT: &str = "qkd.key.count";
+    /// Application that asked for keys.
+    pub const SAE_MASTER: &str = "qkd.sae.master";
+    /// Application that the keys are shared with.
+    pub const SAE_SLAVE: &str = "qkd.sae.slave";
+    /// Site at the other end of a pool.
+    pub const PEER_SITE: &str = "qkd.peer.site";
+    /// Site that a relayed key goes to next.
+    pub const NEXT_SITE: &str = "qkd.next.site";
+    /// Transfer of a relayed key.
+    pub const TRANSFER_ID: &str = "qkd.transfer.id";
+    /// Tags left in the reserve.
     pub const RESERVE_TAGS: &str = "qkd.reserve.tags";
     /// Offset of the peer's clock.
     pub const CLOCK_OFFSET_PS: &str = "qkd.clock.offset_ps";

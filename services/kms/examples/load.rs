@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use kms::etsi014::client::{Client, NewKeys};
 use kms::etsi014::{Access, AccessList, Credentials, Running, Server};
-use kms::secret::Secret;
+use keystore::Secret;
 use kms::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use tokio_util::sync::CancellationToken;
 

@@ -1,10 +1,31 @@
 //! The key management system of a site: stores what the site's links make and supplies applications with it.
 //!
 //! * [`etsi014`]: the front end for applications (SAEs), ETSI GS QKD 014, and a client of it.
-//! * [`supply`]: what a front end asks of the key store, whichever standard it speaks.
-//! * [`secret`]: key bytes that cannot be printed and do not outlive their use.
+//! * [`supply`]: what a front end asks of the key store, whichever standard it speaks; [`supplier`] answers.
+//! * [`pair`]: the dialogue with another site's key store, by which both hold the same stream of key.
+//! * [`ingest`]: blocks from the site's modules. [`pads`]: what the site's relay needs key for.
+//! * [`key_id`]: key IDs that say where their key is, to the pair alone.
 
 pub mod etsi014;
+pub mod front;
+mod grpc;
+pub mod ingest;
 pub mod key_id;
-pub mod secret;
+pub mod node;
+mod pads;
+pub mod pair;
+pub mod seal;
+pub mod share;
+pub mod supplier;
 pub mod supply;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use grpc::{View, describe, serve, status};
+pub use node::{Incoming, Node, open, run};
+
+/// Wall time, by which stored key expires.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

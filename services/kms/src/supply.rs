@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::secret::Secret;
+use keystore::Secret;
 
 /// Longest name of an SAE, in characters.
 pub const SAE_ID_LIMIT_CHARS: usize = 64;

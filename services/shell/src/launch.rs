@@ -28,6 +28,9 @@ pub struct ServiceFile<C> {
     /// Serves health without TLS here, and nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_listen: Option<SocketAddr>,
+    /// Addresses of what the service offers beside gRPC, by name; one that is not named takes a free port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, SocketAddr>,
     /// Folder with `ca.pem`, `<name>.pem` and `<name>.key`.
     pub pki: PathBuf,
     /// Folder for address files.

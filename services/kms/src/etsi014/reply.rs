@@ -251,7 +251,7 @@ const KEY: [&[u8]; 3] = [b"{\"key_ID\":\"", b"\",\"key\":\"", b"\"}"];
 /// Length of the encoded container, to the byte.
 fn key_container_bytes(keys: &[SuppliedKey]) -> usize {
     let frame: usize = KEY.iter().map(|part| part.len()).sum();
-    let encoded = |key: &SuppliedKey| frame + KEY_ID_CHARS + key.key.len_bytes().div_ceil(3) * 4;
+    let encoded = |key: &SuppliedKey| frame + KEY_ID_CHARS + key.key.len().div_ceil(3) * 4;
     let commas = keys.len().saturating_sub(1);
     CONTAINER[0].len() + CONTAINER[1].len() + commas + keys.iter().map(encoded).sum::<usize>()
 }
@@ -266,7 +266,7 @@ fn encode_key_container(keys: &[SuppliedKey], output: &mut Vec<u8>) {
         output.extend_from_slice(&key.id.text());
         output.extend_from_slice(KEY[1]);
         let start = output.len();
-        output.resize(start + key.key.len_bytes().div_ceil(3) * 4, b'=');
+        output.resize(start + key.key.len().div_ceil(3) * 4, b'=');
         // The room is exactly what the encoding takes.
         let _ = BASE64.encode_slice(key.key.expose(), &mut output[start..]);
         output.extend_from_slice(KEY[2]);
@@ -296,7 +296,7 @@ fn status_line(status: u16) -> &'static str {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use keystore::Secret;
     use crate::supply::KeyId;
 
     #[test]

@@ -80,7 +80,7 @@ async fn id_secret(pool: &Pool) -> Result<Secret> {
     if let Some(secret) = pool.store.meta_get(&pool.peer, META_SECRET).await.context("read the ID secret")? {
         return Ok(secret);
     }
-    let secret = Secret::new(crate::random_bytes(ID_SECRET_BYTES)?);
+    let secret = crate::seal::random(ID_SECRET_BYTES)?;
     pool.store.meta_put(&pool.peer, META_SECRET, secret.clone()).await.context("keep the ID secret")?;
     pool.set_ids(&secret)?;
     Ok(secret)
@@ -97,7 +97,7 @@ async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<()> {
             pool.store.confirm(&pool.peer, block, generation, placed.start, deducted).await?;
         }
         for grant in &theirs.ahead_grants {
-            let use_ = use_of(grant.use_()).context("a grant for no use")?;
+            let use_ = use_of(grant.purpose()).context("a grant for no use")?;
             store_grant(pool, grant.seq, use_, grant.start, grant.bytes).await?;
         }
         let levels = pool.levels();
@@ -221,8 +221,8 @@ impl Coordinator<'_> {
             let unassigned = levels.end_bytes - start;
             let Some((use_, bytes)) = self.neediest(unassigned) else { return Ok(()) };
             let seq = levels.next_grant + self.grants.len() as u64;
-            let use_ = wire_use(use_).into();
-            let grant = wire::Grant { seq, generation: levels.generation, start, bytes, use_ };
+            let purpose = wire_use(use_).into();
+            let grant = wire::Grant { seq, generation: levels.generation, start, bytes, purpose };
             self.grants.push_back(grant);
             say(stream, Message::Grant(grant)).await?;
         }
@@ -239,7 +239,7 @@ impl Coordinator<'_> {
             (Use::RelayIn, theirs.relay_out_bytes, theirs.relay_wanted_bytes),
         ];
         let has = |use_: Use, left: u64| {
-            let coming = self.grants.iter().filter(|grant| grant.use_ == i32::from(wire_use(use_)));
+            let coming = self.grants.iter().filter(|grant| grant.purpose == i32::from(wire_use(use_)));
             left + coming.map(|grant| grant.bytes).sum::<u64>()
         };
         uses.into_iter()
@@ -254,7 +254,7 @@ impl Coordinator<'_> {
     async fn granted(&mut self, stream: &PairStream, seq: u64) -> Result<()> {
         let grant = self.grants.pop_front().filter(|grant| grant.seq == seq);
         let grant = grant.context("the follower answered what was not granted")?;
-        let use_ = use_of(grant.use_()).context("a grant for no use")?;
+        let use_ = use_of(grant.purpose()).context("a grant for no use")?;
         store_grant(self.pool, seq, use_, grant.start, grant.bytes).await.context("store a grant")?;
         // Counted here until the follower says its levels anew.
         match use_ {

@@ -95,8 +95,8 @@ async fn ahead_grants(pool: &Pool, from: u64) -> Result<Vec<wire::Grant>> {
 
 /// A grant of ours in the coordinator's words.
 fn mirrored(grant: &Grant) -> wire::Grant {
-    let use_ = wire_use(grant.use_.mirrored()).into();
-    wire::Grant { seq: grant.seq, generation: grant.generation, start: grant.start, bytes: grant.bytes, use_ }
+    let purpose = wire_use(grant.use_.mirrored()).into();
+    wire::Grant { seq: grant.seq, generation: grant.generation, start: grant.start, bytes: grant.bytes, purpose }
 }
 
 /// What the coordinator has on its disk too may be drawn from.
@@ -173,7 +173,7 @@ async fn confirm_block(pool: &Pool, confirm: &Confirm) -> Result<Confirmed> {
 }
 
 async fn store_grant(pool: &Pool, grant: &wire::Grant) -> Result<()> {
-    let use_: Use = use_of(grant.use_()).context("a grant for no use")?.mirrored();
+    let use_: Use = use_of(grant.purpose()).context("a grant for no use")?.mirrored();
     let grant = Grant {
         generation: grant.generation,
         seq: grant.seq,

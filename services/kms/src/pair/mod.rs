@@ -62,6 +62,8 @@ pub struct Pool {
     pub adjacent: bool,
     /// Whether some relay draws from this pool.
     pub relayed: bool,
+    /// Wall time for which a key waits to be taken.
+    pub retention_ms: u64,
     ids: RwLock<Option<Arc<IdCodec>>>,
     connected: AtomicBool,
     /// Something has changed that the dialogue should look at: a block was offered, or key is wanted.
@@ -87,6 +89,7 @@ impl Pool {
         peer: &str,
         adjacent: bool,
         relayed: bool,
+        retention_ms: u64,
     ) -> (Arc<Self>, tokio::sync::mpsc::Receiver<ShareOut>) {
         let (shares, outgoing) = tokio::sync::mpsc::channel(MESSAGES_IN_FLIGHT);
         let pool = Arc::new(Self {
@@ -95,6 +98,7 @@ impl Pool {
             peer: peer.to_owned(),
             adjacent,
             relayed,
+            retention_ms,
             ids: RwLock::default(),
             connected: AtomicBool::new(false),
             wake: Notify::new(),

@@ -60,6 +60,8 @@ fn write_config(start: &Start<'_>, service: &Service) -> Result<PathBuf> {
         ServiceConfig::Source(config) => write_file(start, &service.name, config.as_ref()),
         ServiceConfig::Detector(config) => write_file(start, &service.name, config.as_ref()),
         ServiceConfig::Channel(config) => write_file(start, &service.name, config.as_ref()),
+        ServiceConfig::Kms(config) => write_file(start, &service.name, config.as_ref()),
+        ServiceConfig::Relay(config) => write_file(start, &service.name, config.as_ref()),
     }
 }
 
@@ -69,6 +71,7 @@ fn write_file<C: Serialize>(start: &Start<'_>, name: &str, service: &C) -> Resul
         topology: start.plan.topology.clone(),
         listen: std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0)),
         health_listen: None,
+        ports: Default::default(),
         pki: start.folders.pki.clone(),
         run_dir: start.folders.run.clone(),
         data: start.folders.data.clone(),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::ClientError;
-use crate::secret::Secret;
+use keystore::Secret;
 use crate::supply::KeyId;
 
 /// What to ask for; what is not said is left to the KME.
@@ -79,7 +79,7 @@ pub(super) fn delivered(answer: &[u8]) -> Result<Vec<Delivered>, ClientError> {
         let id = item.id.parse().map_err(|_| ClientError::Answer("a key ID is no UUID"))?;
         let mut key = Zeroizing::new(Vec::with_capacity(item.key.len() / 4 * 3 + 3));
         BASE64.decode_vec(item.key, &mut key).map_err(|_| ClientError::Answer("a key is not in base64"))?;
-        Ok(Delivered { id, key: Secret::from(key) })
+        Ok(Delivered { id, key: Secret::new(std::mem::take(&mut *key)) })
     };
     container.keys.iter().map(read).collect()
 }

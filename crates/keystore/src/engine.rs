@@ -1,0 +1,330 @@
+//! The writer's side: all durable state, changed by one thread in groups of one transaction.
+//!
+//! A request changes memory and the open transaction; nothing of it is told to anyone before the commit. So there is
+//! no rolling back: a request that must be refused is refused before it changes anything, and if the disk fails the
+//! whole store stops.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use redb::{Database, ReadOnlyTable, ReadableTable, WriteTransaction};
+
+use crate::crypt::{Sealer, stream_aad};
+use crate::face::{Face, State};
+use crate::journal::{Entry, Journal};
+use crate::lane::{Run, Segment};
+use crate::queue::Shared;
+use crate::tables::{GRANTS, GrantRow, POOLS, Place, PoolRow, STORE, STREAM};
+use crate::taken::TakenMap;
+use crate::types::{NAME_BYTES_MAX, POOLS_MAX, Settings};
+use crate::{Secret, StoreError, Use};
+
+mod blocks;
+mod checkpoint;
+mod deposits;
+mod expire;
+mod grants;
+mod lease;
+mod meta;
+mod open;
+mod redeem;
+
+pub(crate) use open::opened;
+
+/// Changes of a lane that callers see once they are on the disk.
+#[derive(Default)]
+struct LaneNews {
+    runs: Vec<Run>,
+    segments: Option<Vec<Segment>>,
+    wasted: u64,
+    /// What was removed before the commit and is counted elsewhere from now on.
+    left: u64,
+}
+
+/// A pool as the writer knows it.
+struct Pool {
+    peer: String,
+    row: PoolRow,
+    face: Arc<Face>,
+    /// Grants of which something is left, by number, and their numbers by start.
+    grants: BTreeMap<u64, GrantRow>,
+    starts: BTreeMap<u64, u64>,
+    taken: TakenMap,
+    /// In grants that were redeemed from since the last checkpoint, and how much, by use.
+    touched_grants: BTreeSet<u64>,
+    redeemed_since: [u64; 4],
+    left_in: [u64; 4],
+    /// Granted and not active, by lane.
+    inactive: [u64; 2],
+    news: [LaneNews; 2],
+}
+
+pub(crate) struct Engine {
+    db: Database,
+    txn: Option<WriteTransaction>,
+    /// The open transaction changes something.
+    wrote: bool,
+    reader: Option<ReadOnlyTable<Place, &'static [u8]>>,
+    journal: Journal,
+    /// Redemptions of this group.
+    entries: Vec<Entry>,
+    checkpoint_due: bool,
+    sealer: Sealer,
+    settings: Settings,
+    shared: Arc<Shared>,
+    pools: Vec<Pool>,
+    by_peer: HashMap<String, usize>,
+    /// Pools whose row is to be written, and pools whose callers have news.
+    dirty: BTreeSet<usize>,
+    news: BTreeSet<usize>,
+    deposits: u64,
+}
+
+impl Engine {
+    /// Runs `f` in the group's transaction, and keeps what it changes.
+    fn write<T>(
+        &mut self,
+        f: impl FnOnce(&mut Self, &WriteTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.wrote = true;
+        self.look(f)
+    }
+
+    /// Runs `f`, which changes nothing, on what the group's transaction holds.
+    fn look<T>(
+        &mut self,
+        f: impl FnOnce(&mut Self, &WriteTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let txn = match self.txn.take() {
+            Some(txn) => txn,
+            None => {
+                // A reader would keep pages that this transaction frees.
+                self.reader = None;
+                self.db.begin_write()?
+            }
+        };
+        let result = f(self, &txn);
+        self.txn = Some(txn);
+        result
+    }
+
+    /// Makes the group durable, then visible. After an error nothing of it may be told.
+    pub fn commit(&mut self, leases: &BTreeSet<(usize, usize)>) -> Result<(), StoreError> {
+        for (pool, lane) in leases {
+            self.lease(*pool, *lane)?;
+        }
+        if !self.entries.is_empty() && !self.journal.has_room(self.entries.len()) {
+            self.checkpoint_due = true;
+        }
+        if self.checkpoint_due {
+            self.checkpoint()?;
+        }
+        self.commit_database()?;
+        if !self.entries.is_empty() {
+            self.journal.append(&self.entries, &self.sealer)?;
+            self.entries.clear();
+            self.shared.counts.journal_commits.fetch_add(1, Relaxed);
+        }
+        for pool in std::mem::take(&mut self.news) {
+            self.pools[pool].publish();
+        }
+        Ok(())
+    }
+
+    fn commit_database(&mut self) -> Result<(), StoreError> {
+        let Some(txn) = self.txn.take() else { return Ok(()) };
+        if !std::mem::take(&mut self.wrote) {
+            return Ok(txn.abort()?);
+        }
+        {
+            let mut table = txn.open_table(POOLS)?;
+            for pool in std::mem::take(&mut self.dirty) {
+                let pool = &self.pools[pool];
+                table.insert(pool.peer.as_str(), pool.durable_row().encode().as_slice())?;
+            }
+        }
+        txn.commit()?;
+        self.shared.counts.database_commits.fetch_add(1, Relaxed);
+        if std::mem::take(&mut self.checkpoint_due) {
+            self.journal.restart(self.journal.epoch() + 1);
+        }
+        Ok(())
+    }
+
+    /// Marks a pool as changed: its row is written, its callers get the news.
+    fn change(&mut self, pool: usize) -> &mut Pool {
+        self.dirty.insert(pool);
+        self.news.insert(pool);
+        &mut self.pools[pool]
+    }
+
+    fn pool_of(&self, peer: &str) -> Result<usize, StoreError> {
+        self.by_peer.get(peer).copied().ok_or_else(|| StoreError::UnknownPeer { peer: peer.chars().take(64).collect() })
+    }
+
+    fn pool_or_new(&mut self, peer: &str) -> Result<usize, StoreError> {
+        if let Some(pool) = self.by_peer.get(peer) {
+            return Ok(*pool);
+        }
+        if peer.is_empty() || peer.len() > NAME_BYTES_MAX {
+            return Err(limit("the length of a peer's name", NAME_BYTES_MAX, peer.len()));
+        }
+        if self.pools.len() >= POOLS_MAX {
+            return Err(limit("the number of pools", POOLS_MAX, self.pools.len() + 1));
+        }
+        let row = PoolRow { id: self.pools.len() as u32, ..PoolRow::default() };
+        self.add_pool(Pool::new(peer, row, self.settings.lease_bytes));
+        let pool = self.pools.len() - 1;
+        self.write(|_, _| Ok(()))?;
+        self.change(pool);
+        Ok(pool)
+    }
+
+    fn add_pool(&mut self, pool: Pool) {
+        let number = self.pools.len();
+        self.by_peer.insert(pool.peer.clone(), number);
+        self.shared.add_face(&pool.peer, number, Arc::clone(&pool.face));
+        self.pools.push(pool);
+    }
+
+    /// Gives leases back and writes everything: the store can be opened again without loss.
+    pub fn close(mut self, why: &StoreError) -> Result<(), StoreError> {
+        for number in 0..self.pools.len() {
+            self.give_back_leases(number, why)?;
+        }
+        self.checkpoint_due = true;
+        let committed = self.commit(&BTreeSet::new());
+        let Self { db, journal, reader, .. } = self;
+        drop(reader);
+        db.close().map_err(|error| StoreError::io("close the database", &error))?;
+        journal.close()?;
+        committed
+    }
+}
+
+impl Pool {
+    fn new(peer: &str, row: PoolRow, lease_bytes: u64) -> Self {
+        let mut state = State::default();
+        state.lanes.iter_mut().for_each(|lane| lane.lease_bytes = lease_bytes);
+        Self {
+            peer: peer.to_owned(),
+            row,
+            face: Arc::new(Face::new(state)),
+            grants: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            taken: TakenMap::new(),
+            touched_grants: BTreeSet::new(),
+            redeemed_since: [0; 4],
+            left_in: [0; 4],
+            inactive: [0; 2],
+            news: [LaneNews::default(), LaneNews::default()],
+        }
+    }
+
+    /// The row as the disk must hold it: redemptions as of the last checkpoint (the journal has the others), draws as
+    /// of now.
+    fn durable_row(&self) -> PoolRow {
+        let state = self.face.lock();
+        let mut row = self.row;
+        for use_ in Use::ALL {
+            let index = use_.index();
+            let counted = &mut row.counters.uses[index];
+            match use_.lane() {
+                None => counted.handed_out -= self.redeemed_since[index],
+                Some(lane) => {
+                    counted.handed_out = state.lanes[lane].handed_out;
+                    counted.wasted = state.lanes[lane].wasted + self.news[lane].wasted;
+                    row.on_lease[index] = state.lanes[lane].on_lease();
+                }
+            }
+        }
+        row
+    }
+
+    /// Shows callers what is on the disk now.
+    fn publish(&mut self) {
+        let mut state = self.face.lock();
+        state.generation = self.row.generation;
+        (state.stream_end, state.granted_end) = (self.row.stream_end, self.row.granted_end);
+        state.next_seq = self.row.next_seq;
+        state.counters = self.row.counters;
+        state.left_in = self.left_in;
+        for (index, news) in self.news.iter_mut().enumerate() {
+            let news = std::mem::take(news);
+            let lane = &mut state.lanes[index];
+            lane.wasted += news.wasted;
+            lane.leaving_bytes -= news.left;
+            lane.inactive_bytes = self.inactive[index];
+            news.runs.into_iter().for_each(|run| lane.add_run(run));
+            if let Some(segments) = news.segments {
+                lane.finish_lease(segments);
+            }
+        }
+        self.face.announce(&mut state);
+    }
+
+    /// Ends a grant of which nothing is left.
+    fn finish_grant(&mut self, seq: u64) -> Option<GrantRow> {
+        let mut grant = self.grants.remove(&seq)?;
+        self.starts.remove(&grant.start);
+        grant.done = true;
+        Some(grant)
+    }
+}
+
+fn limit(what: &'static str, max: usize, given: usize) -> StoreError {
+    StoreError::Limit { what, max: max as u64, given: given as u64 }
+}
+
+/// A chunk's start and its sealed bytes, if one covers `position`.
+fn chunk_at(
+    table: &impl ReadableTable<Place, &'static [u8]>,
+    (id, generation, position): Place,
+) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    let Some(found) = table.range((id, generation, 0)..=(id, generation, position))?.next_back() else {
+        return Ok(None);
+    };
+    let (key, sealed) = found?;
+    let (start, sealed) = (key.value().2, sealed.value());
+    let covered = start + sealed.len().saturating_sub(crate::crypt::SEAL_BYTES) as u64;
+    Ok((position < covered).then(|| (start, sealed.to_vec())))
+}
+
+/// Opens a chunk. One that does not open is damage: the store stops.
+fn open_chunk(
+    sealer: &Sealer,
+    peer: &str,
+    generation: u32,
+    (start, sealed): &(u64, Vec<u8>),
+) -> Result<Secret, StoreError> {
+    let bytes = sealed.len().saturating_sub(crate::crypt::SEAL_BYTES);
+    let aad = stream_aad(peer, generation, *start, bytes);
+    sealer.open(&aad, sealed).ok_or_else(|| StoreError::corrupt("key bytes do not decrypt"))
+}
+
+/// Deletes the records of the stream that lie within `from..to`. Whole: chunks do not cross the borders of a grant.
+fn erase_stream(txn: &WriteTransaction, (id, generation, from): Place, to: u64) -> Result<(), StoreError> {
+    let mut table = txn.open_table(STREAM)?;
+    table.retain_in((id, generation, from)..(id, generation, to), |(_, _, start), sealed| {
+        start + sealed.len().saturating_sub(crate::crypt::SEAL_BYTES) as u64 > to
+    })?;
+    Ok(())
+}
+
+/// Writes a grant, or forgets it if it is done and long past.
+fn put_grant(txn: &WriteTransaction, row: &PoolRow, seq: u64, grant: &GrantRow) -> Result<(), StoreError> {
+    let mut table = txn.open_table(GRANTS)?;
+    let place = (row.id, row.generation, seq);
+    if grant.done && seq + crate::types::GRANTS_REMEMBERED < row.next_seq {
+        table.remove(place)?;
+    } else {
+        table.insert(place, grant.encode().as_slice())?;
+    }
+    Ok(())
+}
+
+fn store_fact(txn: &WriteTransaction, name: &str, value: &[u8]) -> Result<(), StoreError> {
+    txn.open_table(STORE)?.insert(name, value)?;
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Small values of a pool, and the wrapping of the data key.
+
+use redb::ReadableTable;
+
+use super::{Engine, limit, store_fact};
+use crate::crypt::meta_aad;
+use crate::master::MasterKey;
+use crate::tables::{META, STORE};
+use crate::types::{META_BYTES_MAX, NAME_BYTES_MAX};
+use crate::{Secret, StoreError};
+
+/// Most values of one pool.
+const VALUES_MAX: usize = 64;
+
+impl Engine {
+    pub fn meta_put(&mut self, peer: &str, name: &str, value: &Secret) -> Result<(), StoreError> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(limit("the length of a value's name", NAME_BYTES_MAX, name.len()));
+        }
+        if value.len() > META_BYTES_MAX {
+            return Err(limit("the length of a value in bytes", META_BYTES_MAX, value.len()));
+        }
+        let pool = self.pool_or_new(peer)?;
+        let id = self.pools[pool].row.id;
+        self.write(|engine, txn| {
+            let mut table = txn.open_table(META)?;
+            if table.get((id, name))?.is_none() {
+                let next = id.checked_add(1).ok_or(StoreError::BadRequest { what: "too many pools" })?;
+                let held = table.range((id, "")..(next, ""))?.count();
+                if held >= VALUES_MAX {
+                    return Err(limit("the number of values of a pool", VALUES_MAX, held + 1));
+                }
+            }
+            let sealed = engine.sealer.seal(&meta_aad(peer, name), value.expose())?;
+            table.insert((id, name), sealed.as_slice())?;
+            Ok(())
+        })
+    }
+
+    pub fn meta_get(&mut self, peer: &str, name: &str) -> Result<Option<Secret>, StoreError> {
+        let Ok(pool) = self.pool_of(peer) else { return Ok(None) };
+        let id = self.pools[pool].row.id;
+        self.look(|engine, txn| {
+            let table = txn.open_table(META)?;
+            let Some(sealed) = table.get((id, name))? else { return Ok(None) };
+            let value = engine.sealer.open(&meta_aad(peer, name), sealed.value());
+            value.map(Some).ok_or_else(|| StoreError::corrupt("a value of a pool does not decrypt"))
+        })
+    }
+
+    /// Wraps the data key with another master key. Only who holds the present one can.
+    pub fn rotate(&mut self, present: &MasterKey, new: &MasterKey) -> Result<(), StoreError> {
+        self.write(|_, txn| {
+            let data_key = {
+                let table = txn.open_table(STORE)?;
+                let wrapped = table.get("data_key")?.ok_or_else(|| StoreError::corrupt("the data key is missing"))?;
+                present.unwrap_key(wrapped.value())?
+            };
+            store_fact(txn, "data_key", &new.wrap(&data_key)?)
+        })
+    }
+}

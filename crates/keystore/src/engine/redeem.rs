@@ -1,0 +1,201 @@
+//! Redeeming: any range of an In grant, each byte once.
+
+use redb::{ReadableDatabase, ReadableTable};
+
+use super::{Engine, chunk_at, limit, open_chunk};
+use crate::journal::Entry;
+use crate::tables::STREAM;
+use crate::taken::Chunk;
+use crate::types::{DRAW_BYTES_MAX, ITEMS_MAX};
+use crate::{Secret, StoreError, Use};
+
+/// A range that this request has marked: chunk, from, to, grant.
+type Mark = (u64, usize, usize, u64);
+
+impl Engine {
+    pub fn redeem(
+        &mut self,
+        peer: &str,
+        use_: Use,
+        generation: u32,
+        ranges: &[(u64, u64)],
+    ) -> Result<Vec<Secret>, StoreError> {
+        if use_.is_out() {
+            return Err(StoreError::WrongUse { use_ });
+        }
+        check_ranges(ranges)?;
+        let pool = self.pool_of(peer)?;
+        self.check_generation(pool, generation)?;
+        let (mut keys, mut marks) = (Vec::with_capacity(ranges.len()), Vec::with_capacity(ranges.len()));
+        for range in ranges {
+            match self.redeem_range(pool, use_, *range, &mut marks) {
+                Ok(key) => keys.push(key),
+                Err(refusal) => {
+                    self.unmark(pool, &marks);
+                    return Err(refusal);
+                }
+            }
+        }
+        self.settle(pool, use_, &marks);
+        let id = self.pools[pool].row.id;
+        let entry = |(start, bytes): &(u64, u64)| Entry { pool: id, generation, start: *start, bytes: *bytes as u32 };
+        self.entries.extend(ranges.iter().map(entry));
+        Ok(keys)
+    }
+
+    fn redeem_range(
+        &mut self,
+        pool: usize,
+        use_: Use,
+        (start, bytes): (u64, u64),
+        marks: &mut Vec<Mark>,
+    ) -> Result<Secret, StoreError> {
+        let end = start + bytes;
+        let mut key = Secret::with_capacity(bytes as usize);
+        let mut position = start;
+        while position < end {
+            let known = &self.pools[pool];
+            let at = known.starts.range(..=position).next_back();
+            let grant = at.and_then(|(_, seq)| Some((*seq, known.grants.get(seq)?)));
+            let Some((seq, grant)) = grant.filter(|(_, grant)| position < grant.end()) else {
+                return Err(self.why_not(pool, use_, position, (start, bytes))?);
+            };
+            if grant.use_ != use_ {
+                return Err(StoreError::NotGranted { start, bytes });
+            }
+            let Some(chunk) = self.chunk(pool, position)? else {
+                return Err(StoreError::AlreadyTaken { start, bytes });
+            };
+            let known = &mut self.pools[pool];
+            let length = chunk.1.len().saturating_sub(crate::crypt::SEAL_BYTES);
+            let (from, to) = ((position - chunk.0) as usize, ((end - chunk.0) as usize).min(length));
+            let map = known.taken.entry(chunk.0).or_insert_with(|| Chunk::new(length));
+            if map.taken_in(from, to) > 0 {
+                return Err(StoreError::AlreadyTaken { start, bytes });
+            }
+            let plain = open_chunk(&self.sealer, &known.peer, known.row.generation, &chunk)?;
+            key.extend(&plain.expose()[from..to]);
+            map.take(from, to);
+            marks.push((chunk.0, from, to, seq));
+            position += (to - from) as u64;
+        }
+        Ok(key)
+    }
+
+    /// Reads from what is committed where nothing else is open: a transaction costs more than a redemption.
+    fn chunk(&mut self, pool: usize, position: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        let place = (self.pools[pool].row.id, self.pools[pool].row.generation, position);
+        if self.txn.is_some() {
+            return self.look(|_, txn| chunk_at(&txn.open_table(STREAM)?, place));
+        }
+        if self.reader.is_none() {
+            self.reader = Some(self.db.begin_read()?.open_table(STREAM)?);
+        }
+        match &self.reader {
+            Some(table) => chunk_at(table, place),
+            None => Ok(None),
+        }
+    }
+
+    fn why_not(
+        &mut self,
+        pool: usize,
+        use_: Use,
+        position: u64,
+        (start, bytes): (u64, u64),
+    ) -> Result<StoreError, StoreError> {
+        let granted = position < self.pools[pool].row.granted_end;
+        let of_other_use = granted && self.finished_use_at(pool, position)?.is_some_and(|known| known != use_);
+        Ok(if granted && !of_other_use {
+            StoreError::AlreadyTaken { start, bytes }
+        } else {
+            StoreError::NotGranted { start, bytes }
+        })
+    }
+
+    fn unmark(&mut self, pool: usize, marks: &[Mark]) {
+        let taken = &mut self.pools[pool].taken;
+        for (chunk, from, to, _) in marks {
+            let Some(map) = taken.get_mut(chunk) else { continue };
+            map.give_back(*from, *to);
+            // A refused request must not leave maps behind, or refusals would cost memory.
+            if map.taken == 0 {
+                taken.remove(chunk);
+            }
+        }
+    }
+
+    /// Counts what was marked.
+    pub(super) fn settle(&mut self, pool: usize, use_: Use, marks: &[Mark]) {
+        self.news.insert(pool);
+        let (pool, index) = (&mut self.pools[pool], use_.index());
+        for (_, from, to, seq) in marks {
+            let bytes = (to - from) as u64;
+            pool.row.counters.uses[index].handed_out += bytes;
+            pool.redeemed_since[index] += bytes;
+            pool.left_in[index] -= bytes;
+            pool.touched_grants.insert(*seq);
+            if let Some(grant) = pool.grants.get_mut(seq) {
+                grant.taken += bytes;
+            }
+        }
+    }
+
+    /// The start of the first chunk behind a gap, or `end`.
+    fn next_chunk(&mut self, pool: usize, position: u64, end: u64) -> Result<u64, StoreError> {
+        let (id, generation) = (self.pools[pool].row.id, self.pools[pool].row.generation);
+        self.look(|_, txn| {
+            let table = txn.open_table(STREAM)?;
+            let next = table.range((id, generation, position)..(id, generation, end))?.next().transpose()?;
+            Ok(next.map_or(end, |(place, _)| place.value().2))
+        })
+    }
+
+    /// Marks again what the journal says was redeemed. What is gone since then is left out.
+    pub(super) fn replay(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        for entry in entries {
+            let Some(pool) = self.pools.iter().position(|pool| pool.row.id == entry.pool) else {
+                return Err(StoreError::corrupt("the journal names a pool that does not exist"));
+            };
+            if entry.generation != self.pools[pool].row.generation {
+                continue;
+            }
+            let end = entry.start + u64::from(entry.bytes);
+            let mut position = entry.start;
+            while position < end {
+                position = self.replay_from(pool, position, end)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replay_from(&mut self, pool: usize, position: u64, end: u64) -> Result<u64, StoreError> {
+        let Some((start, sealed)) = self.chunk(pool, position)? else { return self.next_chunk(pool, position, end) };
+        let known = &mut self.pools[pool];
+        let found = known.starts.range(..=position).next_back().map(|(_, seq)| *seq);
+        let found = found.and_then(|seq| Some((seq, known.grants.get(&seq)?.use_)));
+        let Some((seq, use_)) = found.filter(|(_, use_)| !use_.is_out()) else { return Ok(end) };
+        let length = sealed.len().saturating_sub(crate::crypt::SEAL_BYTES);
+        let (from, to) = ((position - start) as usize, ((end - start) as usize).min(length));
+        let new = known.taken.entry(start).or_insert_with(|| Chunk::new(length)).take(from, to);
+        self.settle(pool, use_, &[(start, 0, new, seq)]);
+        Ok(start + to as u64)
+    }
+}
+
+fn check_ranges(ranges: &[(u64, u64)]) -> Result<(), StoreError> {
+    if ranges.len() > ITEMS_MAX {
+        return Err(limit("the number of ranges", ITEMS_MAX, ranges.len()));
+    }
+    let mut total = 0u64;
+    for (start, bytes) in ranges {
+        total = total.saturating_add(*bytes);
+        if *bytes == 0 || start.checked_add(*bytes).is_none() {
+            return Err(StoreError::BadRequest { what: "a range is empty or beyond any stream" });
+        }
+    }
+    if total > DRAW_BYTES_MAX as u64 {
+        return Err(StoreError::Limit { what: "the bytes of a request", max: DRAW_BYTES_MAX as u64, given: total });
+    }
+    Ok(())
+}

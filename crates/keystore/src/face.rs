@@ -1,0 +1,142 @@
+//! A pool as callers see it: drawn from, and looked at, without waiting for the disk.
+
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use tokio::sync::oneshot;
+
+use crate::lane::Lane;
+use crate::ledger::{PoolLedger, UseLedger};
+use crate::tables::Counters;
+use crate::types::Levels;
+use crate::{StoreError, Use};
+
+/// The part of a pool's state that is shared between callers and writer. The lock is held for memory work only.
+pub(crate) struct Face {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// Why nothing is drawn any more.
+    pub stopped: Option<StoreError>,
+    pub generation: u32,
+    pub stream_end: u64,
+    pub granted_end: u64,
+    pub next_seq: u64,
+    /// As far as the writer counts them; Out bytes drawn or wasted are in the lanes.
+    pub counters: Counters,
+    /// By use, of In grants: granted and not redeemed.
+    pub left_in: [u64; 4],
+    /// Out uses by [`Use::lane`].
+    pub lanes: [Lane; 2],
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Face {
+    pub fn new(state: State) -> Self {
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// No panic happens under this lock; should one, the numbers are still whole.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Waits for the next lease, or any other change.
+    pub fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Wakes those who wait. Called with the lock held, so that no change is missed.
+    pub fn announce(&self, state: &mut State) {
+        self.changed.notify_all();
+        for waiting in state.waiting.drain(..) {
+            // Whoever gave up waiting need not know.
+            let _ = waiting.send(());
+        }
+    }
+
+    /// Nothing is drawn from here on.
+    pub fn stop(&self, why: &StoreError) {
+        let mut state = self.lock();
+        state.stopped.get_or_insert_with(|| why.clone());
+        state.lanes.iter_mut().for_each(Lane::clear);
+        self.announce(&mut state);
+    }
+}
+
+impl State {
+    pub fn next_change(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.retain(|waiting| !waiting.is_closed());
+        self.waiting.push(sender);
+        receiver
+    }
+
+    fn left(&self, use_: Use) -> u64 {
+        match use_.lane() {
+            Some(lane) => {
+                let lane = &self.lanes[lane];
+                lane.available() + lane.inactive_bytes + lane.leaving_bytes
+            }
+            None => self.left_in[use_.index()],
+        }
+    }
+
+    fn unassigned(&self) -> u64 {
+        self.stream_end - self.granted_end
+    }
+
+    /// Everything confirmed and not gone, and what is offered.
+    pub fn held_bytes(&self) -> u64 {
+        self.unassigned() + Use::ALL.iter().map(|use_| self.left(*use_)).sum::<u64>() + self.counters.pending
+    }
+
+    pub fn levels(&self) -> Levels {
+        let available = |use_: Use| match use_.lane() {
+            Some(lane) => self.lanes[lane].available(),
+            None => self.left_in[use_.index()],
+        };
+        Levels {
+            generation: self.generation,
+            end_bytes: self.stream_end,
+            granted_end_bytes: self.granted_end,
+            next_grant: self.next_seq,
+            stored_bytes: self.held_bytes() - self.counters.pending,
+            unassigned_bytes: self.unassigned(),
+            available_bytes: Use::ALL.map(available),
+            offered_blocks: self.counters.pending_blocks,
+            offered_bytes: self.counters.pending,
+        }
+    }
+
+    pub fn ledger(&self) -> PoolLedger {
+        let c = &self.counters;
+        let of = |use_: Use| {
+            let counted = &c.uses[use_.index()];
+            let (handed_out, wasted) = match use_.lane() {
+                Some(lane) => (self.lanes[lane].handed_out, self.lanes[lane].wasted),
+                None => (counted.handed_out, counted.wasted),
+            };
+            UseLedger {
+                granted_bits: 8 * counted.granted,
+                handed_out_bits: 8 * handed_out,
+                wasted_bits: 8 * wasted,
+                expired_bits: 8 * counted.expired,
+                left_bits: 8 * self.left(use_),
+            }
+        };
+        PoolLedger {
+            generation: self.generation,
+            offered_bits: 8 * c.offered,
+            pending_bits: 8 * c.pending,
+            confirmed_bits: 8 * c.confirmed,
+            deducted_bits: 8 * c.deducted,
+            quarantined_bits: 8 * c.quarantined,
+            unassigned_bits: 8 * self.unassigned(),
+            voided_bits: 8 * c.voided,
+            uses: Use::ALL.map(of),
+        }
+    }
+}

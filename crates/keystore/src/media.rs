@@ -1,0 +1,65 @@
+//! What a store stands on: one database file and one journal file, or whatever a test puts in their place.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use crate::StoreError;
+
+const DATABASE_FILE: &str = "keys.redb";
+const JOURNAL_FILE: &str = "redeemed.log";
+
+/// The folder of a site's store.
+pub fn folder(data: &Path, site: &str) -> PathBuf {
+    data.join(site).join("kms")
+}
+
+/// The two files of a store.
+#[derive(Debug)]
+pub struct Media<D, J> {
+    pub database: D,
+    pub journal: J,
+}
+
+impl Media<FileBackend, FileBackend> {
+    /// The files in `folder`, made if they are not there, readable by the owner alone.
+    pub fn files(folder: &Path) -> Result<Self, StoreError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| open_error(&error))?;
+        let database = open(&folder.join(DATABASE_FILE))?;
+        let journal = open(&folder.join(JOURNAL_FILE))?;
+        sync_folder_of(&folder.join(DATABASE_FILE)).map_err(|error| open_error(&error))?;
+        Ok(Self { database, journal })
+    }
+}
+
+/// Where a refusal of redb to share the file points to.
+pub(crate) fn database_path(folder: &Path) -> PathBuf {
+    folder.join(DATABASE_FILE)
+}
+
+fn open(path: &Path) -> Result<FileBackend, StoreError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(|error| open_error(&error))?;
+    FileBackend::new(file).map_err(|error| open_error(&error))
+}
+
+fn open_error(error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::io("open the store's files", error)
+}
+
+/// Makes the entry of a file in its folder survive a loss of power.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(fs::canonicalize(folder)?)?.sync_all()
+}
+
+/// A boxed backend, so that the writer has one type for every kind of journal.
+pub(crate) type Backend = Box<dyn StorageBackend>;

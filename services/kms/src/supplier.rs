@@ -1,0 +1,399 @@
+//! The key store as its front ends see it: which pool a pair of applications draws on, and what its keys are called.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use keystore::{Drawn, KeyStore, OriginRef, Secret, StoreError, Use};
+use telemetry::names::{attribute, span};
+use telemetry::trace::Tracer;
+use topology::plan::{KeySupply as Limits, KmsConfig};
+
+use crate::key_id::{Described, KeyPlace};
+use crate::pair::Pool;
+use crate::share::Multicast;
+use crate::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SupplyError, SuppliedKey};
+
+/// How long a request waits for key that is stored but not assigned to it yet.
+const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(1);
+/// Links of one span, as OpenTelemetry limits them.
+const LINKS_MAX: usize = 32;
+const RETRY_AFTER_S: u32 = 5;
+
+/// Supplies the applications of one site.
+pub struct Supplier {
+    site: String,
+    kme_id: String,
+    store: Arc<KeyStore>,
+    pools: BTreeMap<String, Arc<Pool>>,
+    directory: BTreeMap<String, String>,
+    limits: Limits,
+    buckets: Mutex<HashMap<SaeId, Bucket>>,
+    /// Keys that an application may ask for once more.
+    repeatable: Mutex<HashMap<KeyId, Repeatable>>,
+    tracer: Tracer,
+    pub counts: Counts,
+}
+
+/// Keys handed out since the start.
+#[derive(Default)]
+pub struct Counts {
+    pub supplied: std::sync::atomic::AtomicU64,
+    pub fetched: std::sync::atomic::AtomicU64,
+}
+
+struct Repeatable {
+    slave: SaeId,
+    key: Secret,
+    until: Instant,
+}
+
+/// A token bucket: what an application may still take.
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Supplier {
+    pub fn new(config: &KmsConfig, store: Arc<KeyStore>, pools: BTreeMap<String, Arc<Pool>>) -> Self {
+        Self {
+            site: config.site.clone(),
+            kme_id: config.name.clone(),
+            store,
+            pools,
+            directory: config.directory.clone(),
+            limits: config.supply.clone(),
+            buckets: Mutex::default(),
+            repeatable: Mutex::default(),
+            tracer: Tracer::new(config.name.clone()),
+            counts: Counts::default(),
+        }
+    }
+
+    pub fn store(&self) -> &KeyStore {
+        &self.store
+    }
+
+    fn site_of(&self, sae: &SaeId) -> Result<&str, SupplyError> {
+        self.directory.get(sae.as_str()).map(String::as_str).ok_or(SupplyError::UnknownSae)
+    }
+
+    fn pool(&self, site: &str) -> Result<&Arc<Pool>, SupplyError> {
+        self.pools.get(site).ok_or(SupplyError::Exhausted {
+            asked_bits: 0,
+            available_bits: 0,
+            retry_after_s: RETRY_AFTER_S,
+        })
+    }
+
+    /// Takes `keys` from what the application may take in this second.
+    fn admit(&self, sae: &SaeId, keys: u32) -> Result<(), SupplyError> {
+        let rate = f64::from(self.limits.keys_per_second);
+        if rate == 0.0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut buckets = self.buckets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let bucket = buckets.entry(sae.clone()).or_insert(Bucket { tokens: rate, at: now });
+        bucket.tokens = (bucket.tokens + rate * now.duration_since(bucket.at).as_secs_f64()).min(rate);
+        bucket.at = now;
+        // A request larger than a second's worth is let through when the bucket is full, and empties it below zero.
+        if bucket.tokens < f64::from(keys).min(rate) {
+            return Err(SupplyError::RateLimited { retry_after_s: 1 });
+        }
+        bucket.tokens -= f64::from(keys);
+        Ok(())
+    }
+
+    /// Draws keys from the pool; where there is enough but not assigned yet, waits for that a little.
+    async fn draw(&self, pool: &Pool, bytes: usize, number: usize) -> Result<Vec<Drawn>, SupplyError> {
+        let asked = (bytes * number) as u64;
+        let patience = tokio::time::Instant::now() + ASSIGNMENT_PATIENCE;
+        let mut progress = pool.progress();
+        loop {
+            match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
+                Ok(keys) => return Ok(keys),
+                Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
+                Err(error) => {
+                    tracing::error!(%error, peer = pool.peer, "cannot draw key");
+                    return Err(SupplyError::Failed("the key store cannot be used"));
+                }
+            }
+            let levels = pool.levels();
+            let could_be = levels.available(Use::SupplyOut) + levels.unassigned_bytes;
+            let exhausted = SupplyError::Exhausted {
+                asked_bits: 8 * asked,
+                available_bits: 8 * could_be,
+                retry_after_s: RETRY_AFTER_S,
+            };
+            if could_be < asked || !pool.connected() {
+                return Err(exhausted);
+            }
+            // Some is lost at the ends of grants.
+            pool.want(Use::SupplyOut, asked + bytes as u64);
+            if tokio::time::timeout_at(patience, progress.changed()).await.is_err() {
+                return Err(exhausted);
+            }
+        }
+    }
+
+    async fn unicast(&self, request: &GetKey<'_>, pool: &Pool) -> Result<Vec<SuppliedKey>, SupplyError> {
+        let (bytes, number) = (request.size_bits as usize / 8, request.number as usize);
+        let ids = pool.ids().ok_or(SupplyError::Exhausted {
+            asked_bits: 8 * (bytes * number) as u64,
+            available_bits: 0,
+            retry_after_s: RETRY_AFTER_S,
+        })?;
+        let (master, slave) = (ids.tag(request.master.as_str()), ids.tag(request.slave.as_str()));
+        let drawn = self.draw(pool, bytes, number).await?;
+        let mut keys = Vec::with_capacity(number);
+        let mut origins = Vec::new();
+        for drawn in drawn {
+            let place = KeyPlace {
+                generation: drawn.generation,
+                start: drawn.start,
+                bytes: bytes as u32,
+                from_coordinator: pool.coordinates(),
+            };
+            let id = ids.encode(Described { place, master, slave });
+            let id = id.ok_or(SupplyError::Failed("the pool is too long for key IDs"))?;
+            origins.extend(drawn.origins);
+            keys.push(SuppliedKey { id, key: drawn.key });
+        }
+        self.trace(span::SUPPLY, request.master, request.slave, &keys, &origins);
+        Ok(keys)
+    }
+
+    /// Keys that more than one site, or only this one, has to hold: kept under random IDs until they are taken.
+    async fn multicast(&self, request: &GetKey<'_>) -> Result<Vec<SuppliedKey>, SupplyError> {
+        let mut sites: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for slave in std::iter::once(request.slave).chain(request.additional) {
+            sites.entry(self.site_of(slave)?).or_default().push(slave.as_str().to_owned());
+        }
+        let failed = |_: anyhow::Error| SupplyError::Failed("no random bytes");
+        let mut keys = Vec::with_capacity(request.number as usize);
+        for _ in 0..request.number {
+            let mut id = [0; 16];
+            getrandom::fill(&mut id).map_err(|_| SupplyError::Failed("no random bytes"))?;
+            let id = KeyId::v4(id);
+            let key = crate::seal::random(request.size_bits as usize / 8).map_err(failed)?;
+            for (site, slaves) in &sites {
+                let multicast = Multicast {
+                    key_id: id.0,
+                    key: &key,
+                    master: request.master.as_str(),
+                    slaves: slaves.clone(),
+                    expires_ms: crate::now_ms() + self.limits.retention_ms,
+                };
+                self.place(site, &multicast).await?;
+            }
+            keys.push(SuppliedKey { id, key });
+        }
+        self.trace(span::SUPPLY, request.master, request.slave, &keys, &[]);
+        Ok(keys)
+    }
+
+    async fn place(&self, site: &str, multicast: &Multicast<'_>) -> Result<(), SupplyError> {
+        if site == self.site {
+            return self.store.deposit(multicast.deposit()).await.map_err(|error| {
+                tracing::error!(%error, "cannot keep a key");
+                SupplyError::Failed("the key store cannot be used")
+            });
+        }
+        let pool = self.pool(site)?;
+        multicast.send(pool).await.map_err(|error| {
+            tracing::warn!(peer = site, "a key did not reach a further slave: {error:#}");
+            SupplyError::Exhausted {
+                asked_bits: multicast.key.len() as u64 * 8,
+                available_bits: 0,
+                retry_after_s: RETRY_AFTER_S,
+            }
+        })
+    }
+
+    async fn fetch_places(
+        &self,
+        master_site: &str,
+        slave: &SaeId,
+        master: &SaeId,
+        ids: &[KeyId],
+    ) -> Result<Option<Vec<Secret>>, SupplyError> {
+        let Some(pool) = self.pools.get(master_site) else { return Ok(None) };
+        let Some(codec) = pool.ids() else { return Ok(None) };
+        let described: Option<Vec<Described>> = ids.iter().map(|id| codec.decode(id)).collect();
+        let Some(described) = described else { return Ok(None) };
+        let (master, slave) = (codec.tag(master.as_str()), codec.tag(slave.as_str()));
+        let generation = pool.levels().generation;
+        let mut ranges = Vec::with_capacity(ids.len());
+        for Described { place, master: made_for, slave: made_to } in described {
+            if made_to != slave {
+                return Err(SupplyError::Unauthorized);
+            }
+            if made_for != master || place.from_coordinator == pool.coordinates() {
+                return Err(SupplyError::NotFound);
+            }
+            if place.generation != generation % 1024 {
+                return Err(SupplyError::NotFound);
+            }
+            ranges.push((place.start, u64::from(place.bytes)));
+        }
+        match pool.store.redeem(&pool.peer, Use::SupplyIn, generation, &ranges).await {
+            Ok(keys) => Ok(Some(keys)),
+            Err(
+                StoreError::NotGranted { .. }
+                | StoreError::AlreadyTaken { .. }
+                | StoreError::OtherGeneration { .. }
+                | StoreError::UnknownPeer { .. },
+            ) => Err(SupplyError::NotFound),
+            Err(error) => {
+                tracing::error!(%error, peer = pool.peer, "cannot redeem key");
+                Err(SupplyError::Failed("the key store cannot be used"))
+            }
+        }
+    }
+
+    async fn fetch_deposits(&self, slave: &SaeId, master: &SaeId, ids: &[KeyId]) -> Result<Vec<Secret>, SupplyError> {
+        let ids: Vec<[u8; 16]> = ids.iter().map(|id| id.0).collect();
+        match self.store.take_deposit(&ids, slave.as_str(), master.as_str(), crate::now_ms()).await {
+            Ok(taken) => Ok(taken.into_iter().map(|taken| taken.key).collect()),
+            Err(StoreError::DepositNotFound) => Err(SupplyError::NotFound),
+            Err(StoreError::DepositNotForCaller) => Err(SupplyError::Unauthorized),
+            Err(error) => {
+                tracing::error!(%error, "cannot take a deposit");
+                Err(SupplyError::Failed("the key store cannot be used"))
+            }
+        }
+    }
+
+    /// Keys of an earlier answer, where the topology lets it be repeated.
+    fn repeated(&self, slave: &SaeId, ids: &[KeyId]) -> Option<Vec<SuppliedKey>> {
+        if self.limits.redelivery_window_ms == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        let mut kept = self.repeatable.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        kept.retain(|_, known| known.until > now);
+        let again = |id: &KeyId| {
+            let known = kept.get(id).filter(|known| known.slave == *slave)?;
+            Some(SuppliedKey { id: *id, key: known.key.clone() })
+        };
+        ids.iter().map(again).collect()
+    }
+
+    fn keep(&self, slave: &SaeId, keys: &[SuppliedKey]) {
+        if self.limits.redelivery_window_ms == 0 {
+            return;
+        }
+        let until = Instant::now() + Duration::from_millis(self.limits.redelivery_window_ms);
+        let mut kept = self.repeatable.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for supplied in keys {
+            kept.insert(supplied.id, Repeatable { slave: slave.clone(), key: supplied.key.clone(), until });
+        }
+    }
+
+    /// A span per request, linked to the blocks that its keys come from.
+    fn trace(&self, name: &'static str, master: &SaeId, slave: &SaeId, keys: &[SuppliedKey], origins: &[OriginRef]) {
+        let mut builder = self
+            .tracer
+            .span(name)
+            .attribute(attribute::SAE_MASTER, master.as_str())
+            .attribute(attribute::SAE_SLAVE, slave.as_str())
+            .attribute(attribute::KEY_COUNT, keys.len());
+        let mut linked: Vec<[u8; keystore::SPAN_BYTES]> = Vec::new();
+        for origin in origins {
+            if linked.len() < LINKS_MAX && !linked.contains(&origin.span) {
+                linked.push(origin.span);
+                if let Some(context) = crate::ingest::span_context(&origin.span) {
+                    builder = builder.link(&context);
+                }
+            }
+        }
+        let mut span = builder.start();
+        if span.is_recording()
+            && let Some(first) = keys.first()
+        {
+            span.set(attribute::KEY_BITS, first.key.len() * 8);
+        }
+        span.end();
+    }
+}
+
+impl KeySupply for Supplier {
+    fn status(&self, caller: &SaeId, slave: &SaeId) -> Result<Status, SupplyError> {
+        let site = self.site_of(slave)?;
+        let limits = KeySupply::limits(self, caller, slave)?;
+        let key_bytes = u64::from(limits.key_size_bits / 8).max(1);
+        let stored = match self.pools.get(site) {
+            Some(pool) if pool.ids().is_some() => {
+                let levels = pool.levels();
+                (levels.available(Use::SupplyOut) + levels.unassigned_bytes) / key_bytes
+            }
+            // Keys for this site itself are made when they are asked for.
+            _ if site == self.site => u64::from(self.limits.key_count_max),
+            _ => 0,
+        };
+        Ok(Status {
+            source_KME_ID: self.kme_id.clone(),
+            target_KME_ID: topology::plan::kms_name(site),
+            master_SAE_ID: caller.as_str().to_owned(),
+            slave_SAE_ID: slave.as_str().to_owned(),
+            key_size: limits.key_size_bits,
+            stored_key_count: u32::try_from(stored).unwrap_or(u32::MAX).min(self.limits.key_count_max),
+            max_key_count: self.limits.key_count_max,
+            max_key_per_request: limits.max_key_per_request,
+            max_key_size: limits.max_key_size_bits,
+            min_key_size: limits.min_key_size_bits,
+            max_SAE_ID_count: limits.max_sae_id_count,
+            status_extension: None,
+        })
+    }
+
+    fn limits(&self, _: &SaeId, slave: &SaeId) -> Result<KeyLimits, SupplyError> {
+        self.site_of(slave)?;
+        Ok(KeyLimits {
+            key_size_bits: self.limits.key_size_bits,
+            min_key_size_bits: self.limits.key_size_min_bits,
+            max_key_size_bits: self.limits.key_size_max_bits,
+            max_key_per_request: self.limits.keys_per_request,
+            max_sae_id_count: self.limits.additional_saes,
+        })
+    }
+
+    async fn get_key(&self, request: GetKey<'_>) -> Result<Vec<SuppliedKey>, SupplyError> {
+        let site = self.site_of(request.slave)?;
+        for further in request.additional {
+            self.site_of(further)?;
+        }
+        self.admit(request.master, request.number)?;
+        let keys = if request.additional.is_empty() && site != self.site {
+            let pool = self.pool(site)?;
+            self.unicast(&request, pool).await?
+        } else {
+            self.multicast(&request).await?
+        };
+        self.counts.supplied.fetch_add(keys.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        Ok(keys)
+    }
+
+    async fn get_key_with_ids(
+        &self,
+        caller: &SaeId,
+        master: &SaeId,
+        ids: &[KeyId],
+    ) -> Result<Vec<SuppliedKey>, SupplyError> {
+        let site = self.site_of(master)?;
+        if let Some(again) = self.repeated(caller, ids) {
+            return Ok(again);
+        }
+        let keys = match self.fetch_places(site, caller, master, ids).await? {
+            Some(keys) => keys,
+            None => self.fetch_deposits(caller, master, ids).await?,
+        };
+        let keys: Vec<SuppliedKey> =
+            ids.iter().zip(keys).map(|(id, key)| SuppliedKey { id: *id, key }).collect();
+        self.keep(caller, &keys);
+        self.counts.fetched.fetch_add(keys.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.trace(span::FETCH, master, caller, &keys, &[]);
+        Ok(keys)
+    }
+}
