@@ -4,7 +4,7 @@
 //! share one process and two worker threads.
 
 #[path = "../tests/etsi014/pki.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::unwrap_used)]
 mod pki;
 
 use std::sync::Arc;
