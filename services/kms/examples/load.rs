@@ -1,10 +1,10 @@
 //! How many requests the front end answers: HTTP and TLS alone, before a key supply that costs next to nothing.
 //!
-//! `cargo run --release -p kms --example load [-- <seconds per figure>]`. Server and clients share one process and two
-//! worker threads.
+//! `cargo run --release -p kms --example load [-- <seconds per figure> [<part of its name>]]`. Server and clients
+//! share one process and two worker threads.
 
 #[path = "../tests/etsi014/pki.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::unwrap_used)]
 mod pki;
 
 use std::sync::Arc;
@@ -77,18 +77,21 @@ async fn measure(time: Duration) -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::new(Arc::<Numbers>::default(), credentials, access).start(listener, stop.clone())?;
     let url = format!("https://{}", server.address());
     let client = || Client::builder(&url, pki.authority(), &sae.certificate, &sae.key);
-    println!("{:<44} {:>12} {:>10} {:>10}", "", "requests/s", "p50 us", "p99 us");
+    println!("{:<44} {:>12} {:>10} {:>10} {:>10}", "", "requests/s", "p50 us", "p99 us", "cpu us");
     let rows = [
         ("kept alive, 1 connection", 1, client()),
         ("kept alive, 8 connections", CONNECTIONS, client()),
         ("a new connection each, session resumed", CONNECTIONS, client().keep_alive(false)),
         ("a new connection each, full handshake", CONNECTIONS, client().keep_alive(false).resume(false)),
     ];
-    for (name, connections, builder) in rows {
+    let wanted = std::env::args().nth(2).unwrap_or_default();
+    for (name, connections, builder) in rows.into_iter().filter(|(name, ..)| name.contains(&wanted)) {
         let clients: Vec<_> = (0..connections).map(|_| builder.clone().build()).collect::<Result<_, _>>()?;
-        let before = server.snapshot();
-        let (rate, p50, p99) = drive(clients, time).await?;
-        println!("{name:<44} {rate:>12.0} {p50:>10.1} {p99:>10.1}");
+        let (before, cpu) = (server.snapshot(), cpu_s()?);
+        let (count, rate, p50, p99) = drive(clients, time).await?;
+        // What a request costs of both ends, whatever else the machine does meanwhile.
+        let cpu_us = (cpu_s()? - cpu) * 1e6 / count as f64;
+        println!("{name:<44} {rate:>12.0} {p50:>10.1} {p99:>10.1} {cpu_us:>10.1}");
         report_handshakes(&server, before.handshakes_full, before.handshakes_resumed);
     }
     stop.cancel();
@@ -101,8 +104,18 @@ fn report_handshakes(server: &Running, full: u64, resumed: u64) {
     println!("    handshakes: {} full, {} resumed", now.handshakes_full - full, now.handshakes_resumed - resumed);
 }
 
-/// Every client asks for one key after the other. Returns requests per second and two quantiles in us.
-async fn drive(clients: Vec<Client>, time: Duration) -> Result<(f64, f64, f64), Box<dyn std::error::Error>> {
+/// Processor time of this process so far, of all threads.
+fn cpu_s() -> Result<f64, Box<dyn std::error::Error>> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th field after it, in 1/100 s.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    Ok((ticks(11) + ticks(12)) / 100.0)
+}
+
+/// Every client asks for one key after the other. Returns how often, requests per second, and two
+/// quantiles in us.
+async fn drive(clients: Vec<Client>, time: Duration) -> Result<(usize, f64, f64, f64), Box<dyn std::error::Error>> {
     let (started, slave) = (Instant::now(), SaeId::new("sae-b")?);
     let tasks: Vec<_> = clients
         .into_iter()
@@ -127,5 +140,5 @@ async fn drive(clients: Vec<Client>, time: Duration) -> Result<(f64, f64, f64), 
     let rate = latencies.len() as f64 / started.elapsed().as_secs_f64();
     latencies.sort_unstable();
     let quantile = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
-    Ok((rate, quantile(0.5), quantile(0.99)))
+    Ok((latencies.len(), rate, quantile(0.5), quantile(0.99)))
 }

@@ -14,7 +14,9 @@ pub const SAE_ID_LIMIT_CHARS: usize = 64;
 
 /// Not the name of an SAE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an SAE ID has 1 to {SAE_ID_LIMIT_CHARS} characters, none of them a control character, and is neither . nor ..")]
+#[error(
+    "an SAE ID has 1 to {SAE_ID_LIMIT_CHARS} characters, none of them a control character, and is neither . nor .."
+)]
 pub struct SaeIdError;
 
 /// Name of a secure application entity, unique in the QKD network.

@@ -125,8 +125,7 @@ impl Client {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Builder {
-        let files =
-            CredentialFiles { authority: authority.into(), certificate: certificate.into(), key: key.into() };
+        let files = CredentialFiles { authority: authority.into(), certificate: certificate.into(), key: key.into() };
         Builder { url: url.into(), files, time_limit: Duration::from_secs(10), keep_alive: true, resume: true }
     }
 

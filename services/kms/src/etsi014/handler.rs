@@ -118,7 +118,9 @@ impl<S: KeySupply> Service<S> {
         span: &Span,
     ) -> Result<Reply, Problem> {
         match (request.method, target.route) {
-            (Method::Options, Route::Other) if request.target == "*" => return Ok(Reply::options(Route::Other.allow())),
+            (Method::Options, Route::Other) if request.target == "*" => {
+                return Ok(Reply::options(Route::Other.allow()));
+            }
             (_, Route::Other) => return Err(Problem::not_found()),
             (Method::Options, route) => return Ok(Reply::options(route.allow())),
             (method, route) if !route.allows(method) => return Err(Problem::method(route.allow())),

@@ -82,8 +82,8 @@ async fn run<P: Probe>(listener: TcpListener, probe: Arc<P>, stop: CancellationT
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
             Some(_) = tasks.join_next() => continue,
+            accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await;

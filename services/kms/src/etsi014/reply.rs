@@ -323,8 +323,7 @@ mod tests {
     fn an_answer_with_key_never_outgrows_its_first_allocation() {
         let keys = (0..9).map(|index| SuppliedKey { id: KeyId([index; 16]), key: Secret::new(vec![7; 500]) }).collect();
         let reply = Reply { allow: Some("GET, POST, OPTIONS"), retry_after_s: Some(u32::MAX), ..Reply::keys(keys) };
-        let mut output = vec![];
-        output.reserve(HEAD_BYTES + reply.body_bytes());
+        let mut output = Vec::with_capacity(HEAD_BYTES + reply.body_bytes());
         let capacity = output.capacity();
         reply.encode(&mut output, false, true, &[b'x'; 29]);
         assert_eq!(output.capacity(), capacity);

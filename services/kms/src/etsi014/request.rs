@@ -57,7 +57,7 @@ impl KeyRequest {
             return Err(out_of_range("number", number, 1, limits.max_key_per_request));
         }
         let size = body.size.unwrap_or(u64::from(limits.key_size_bits));
-        if size % 8 != 0 {
+        if !size.is_multiple_of(8) {
             return Err(Problem::request(message::SIZE));
         }
         if !(u64::from(limits.min_key_size_bits)..=u64::from(limits.max_key_size_bits)).contains(&size) || size == 0 {

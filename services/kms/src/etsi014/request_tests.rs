@@ -29,9 +29,13 @@ fn plain(number: u32, size_bits: u32) -> KeyRequest {
 
 #[test]
 fn what_is_left_out_or_null_takes_its_default() {
-    for body in
-        ["", " ", "{}", r#"{"number":null,"size":null}"#, r#"{"additional_slave_SAE_IDs":null,"extension_mandatory":null}"#]
-    {
+    for body in [
+        "",
+        " ",
+        "{}",
+        r#"{"number":null,"size":null}"#,
+        r#"{"additional_slave_SAE_IDs":null,"extension_mandatory":null}"#,
+    ] {
         assert_eq!(from_body(body).unwrap(), plain(1, 256), "{body}");
     }
     assert_eq!(from_query("").unwrap(), plain(1, 256));
@@ -46,10 +50,26 @@ fn number_and_size_are_taken_from_body_and_query() {
 #[test]
 fn what_is_no_object_of_the_right_members_is_refused() {
     for body in [
-        "null", "[]", "[1,256]", "1", "\"\"", "{", "{}x", "{\"number\":1.0}", "{\"number\":\"1\"}", "{\"number\":-1}",
-        "{\"number\":1e0}", "{\"number\":18446744073709551616}", "{\"size\":[]}", "{\"number\":1,\"number\":1}",
-        "{\"additional_slave_SAE_IDs\":\"a\"}", "{\"additional_slave_SAE_IDs\":[1]}", "{\"extension_mandatory\":{}}",
-        "{\"extension_mandatory\":[1]}", "{\"extension_mandatory\":[[]]}", "{\"additional_slave_SAE_IDs\":[\"\"]}",
+        "null",
+        "[]",
+        "[1,256]",
+        "1",
+        "\"\"",
+        "{",
+        "{}x",
+        "{\"number\":1.0}",
+        "{\"number\":\"1\"}",
+        "{\"number\":-1}",
+        "{\"number\":1e0}",
+        "{\"number\":18446744073709551616}",
+        "{\"size\":[]}",
+        "{\"number\":1,\"number\":1}",
+        "{\"additional_slave_SAE_IDs\":\"a\"}",
+        "{\"additional_slave_SAE_IDs\":[1]}",
+        "{\"extension_mandatory\":{}}",
+        "{\"extension_mandatory\":[1]}",
+        "{\"extension_mandatory\":[[]]}",
+        "{\"additional_slave_SAE_IDs\":[\"\"]}",
     ] {
         assert_eq!(from_body(body).unwrap_err().status(), 400, "{body}");
     }
@@ -93,7 +113,8 @@ fn further_slaves_count_once_and_up_to_the_limit() {
 
 #[test]
 fn query_numbers_are_decimal_digits() {
-    for query in ["number=", "number", "number=+1", "number=-1", "number=1.0", "number=0x1", "number=99999999999999999999"]
+    for query in
+        ["number=", "number", "number=+1", "number=-1", "number=1.0", "number=0x1", "number=99999999999999999999"]
     {
         assert_eq!(from_query(query).unwrap_err().status(), 400, "{query}");
     }

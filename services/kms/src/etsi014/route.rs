@@ -146,7 +146,8 @@ mod tests {
         assert_eq!(route("/api/v1/keys/b/status"), Route::Status);
         assert_eq!(route("/api/v1/keys/b/enc_keys?number=3"), Route::EncKeys);
         assert_eq!(route("https://kme.example:8443/api/v1/keys/b/dec_keys"), Route::DecKeys);
-        for path in ["/", "/api/v1/keys/b", "/api/v1/keys/b/status/", "/api/v1/keys/b/c/status", "/API/v1/keys/b/status"]
+        for path in
+            ["/", "/api/v1/keys/b", "/api/v1/keys/b/status/", "/api/v1/keys/b/c/status", "/API/v1/keys/b/status"]
         {
             assert_eq!(route(path), Route::Other, "{path}");
         }
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn names_are_decoded_exactly_once() {
-        let peer = |path| Target::parse(path).unwrap().peer().map(|peer| peer.as_str().to_owned()).ok();
+        let peer = |path: &str| Target::parse(path).unwrap().peer().map(|peer| peer.as_str().to_owned()).ok();
         assert_eq!(peer("/api/v1/keys/SAE%20A%2f1/status").as_deref(), Some("SAE A/1"));
         assert_eq!(peer("/api/v1/keys/a%2541/status").as_deref(), Some("a%41"));
         assert_eq!(peer("/api/v1/keys/%C3%A9/status").as_deref(), Some("é"));

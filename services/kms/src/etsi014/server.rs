@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +88,15 @@ impl<S: KeySupply> Server<S> {
     }
 }
 
+/// A connection must not panic; if one does, the others go on and the log says so.
+fn tell(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a connection ended by a panic");
+    }
+}
+
 struct Acceptor<S> {
     service: Arc<Service<S>>,
     credentials: Credentials,
@@ -104,8 +113,11 @@ impl<S: KeySupply> Acceptor<S> {
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
+                Some(ended) = tasks.join_next() => {
+                    tell(ended);
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
-                Some(_) = tasks.join_next() => continue,
             };
             match accepted {
                 Ok((stream, address)) => self.take(stream, address, &mut tasks),
@@ -117,7 +129,11 @@ impl<S: KeySupply> Acceptor<S> {
             }
         }
         drop(listener);
-        let drained = async { while tasks.join_next().await.is_some() {} };
+        let drained = async {
+            while let Some(ended) = tasks.join_next().await {
+                tell(ended);
+            }
+        };
         if tokio::time::timeout(self.service.limits.drain, drained).await.is_err() {
             tracing::warn!(connections = tasks.len(), "cut while requests were in work");
         }

@@ -142,16 +142,11 @@ impl Credentials {
 
     /// Takes PEM text.
     pub fn from_pem(authority: &str, certificate: &str, key: &str) -> Result<Self, TlsError> {
-        let material =
-            Material::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes(), "credentials")?;
+        let material = Material::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes(), "credentials")?;
         Ok(Self::new(None, None, material.into_server()?))
     }
 
-    fn new(
-        files: Option<CredentialFiles>,
-        seen: Option<[(SystemTime, u64); 3]>,
-        config: Arc<ServerConfig>,
-    ) -> Self {
+    fn new(files: Option<CredentialFiles>, seen: Option<[(SystemTime, u64); 3]>, config: Arc<ServerConfig>) -> Self {
         Self(Arc::new(Mutex::new(Current { files, seen, looked: Instant::now(), config })))
     }
 

@@ -1,6 +1,6 @@
 //! An authority, and certificates of every shape, in a folder of their own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -38,10 +38,6 @@ impl Pki {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), &authority_pem).unwrap();
         Self { folder, issuer: Issuer::new(params, key), authority_pem }
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub fn authority(&self) -> PathBuf {
