@@ -65,7 +65,7 @@ impl Outgoing {
     /// The wait before the next repetition, up to a quarter longer by identity, so that they do not come all at once.
     fn wait_ms(&self, settings: &crate::settings::Settings) -> u64 {
         let wait_ms = settings.retry_after_ms(self.attempts);
-        wait_ms + wait_ms / 4 * u64::from(self.record.group.0[0]) / 255
+        wait_ms.saturating_add((wait_ms / 1024).saturating_mul(u64::from(self.record.group.0[0])))
     }
 }
 

@@ -44,11 +44,22 @@ struct Usable {
     suspect: bool,
 }
 
+/// The links that have enough pad for one transfer, and those that have some margin beyond it.
+pub(super) struct Survey {
+    every: Graph,
+    roomy: Graph,
+}
+
 impl Relay {
     /// Up to `count` cheapest node-disjoint paths to a site for a transfer of so many bytes, as things are now.
     pub fn paths(&mut self, now_ms: u64, target: &SiteName, count: usize, bytes: u32) -> Vec<CostedPath> {
+        self.survey(now_ms, bytes).every.disjoint(&self.site, target, count, HOPS_MAX)
+    }
+
+    /// The network as it is now, for transfers of so many bytes.
+    pub(super) fn survey(&mut self, now_ms: u64, bytes: u32) -> Survey {
         let usable = self.usable(now_ms, bytes);
-        graph(&usable, bytes, 0).disjoint(&self.site, target, count, HOPS_MAX)
+        Survey { every: graph(&usable, bytes, 0), roomy: graph(&usable, bytes, self.settings.reserve_bytes) }
     }
 
     /// The paths of the next key: those of the last one, unless one of them cannot be used any more or others are
@@ -56,15 +67,13 @@ impl Relay {
     /// wanted: how many there are.
     pub(super) fn choose(
         &mut self,
-        now_ms: u64,
+        survey: &Survey,
         target: &SiteName,
         count: usize,
-        bytes: u32,
         out: &mut Vec<Action>,
     ) -> Result<Vec<Path>, usize> {
-        let usable = self.usable(now_ms, bytes);
-        let every = graph(&usable, bytes, 0);
-        let mut best = graph(&usable, bytes, self.settings.reserve_bytes).disjoint(&self.site, target, count, HOPS_MAX);
+        let Survey { every, roomy } = survey;
+        let mut best = roomy.disjoint(&self.site, target, count, HOPS_MAX);
         if best.len() < count {
             best = every.disjoint(&self.site, target, count, HOPS_MAX);
         }

@@ -250,6 +250,10 @@ impl World {
                     self.confirm(&site, group, &transfers);
                 }
                 for answer in answers {
+                    // A KMS that stops before it answers.
+                    if self.chance(self.faults.drop / 8) {
+                        continue;
+                    }
                     let wait_ms = self.rng.random_range(0..5);
                     self.later(wait_ms, Happening::Answer { site: site.clone(), answer });
                 }
