@@ -1,4 +1,5 @@
 //! A neighbour that says anything.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use transfer::{
@@ -18,7 +19,8 @@ fn id() -> impl Strategy<Value = TransferId> {
 
 fn path() -> impl Strategy<Value = Path> {
     let sites = Just((0..SITES.len()).collect::<Vec<_>>()).prop_shuffle();
-    (sites, 2..=SITES.len()).prop_map(|(sites, length)| Path::new(sites[..length].iter().map(|at| name(*at)).collect()).unwrap())
+    (sites, 2..=SITES.len())
+        .prop_map(|(sites, length)| Path::new(sites[..length].iter().map(|at| name(*at)).collect()).unwrap())
 }
 
 fn header() -> impl Strategy<Value = Header> {

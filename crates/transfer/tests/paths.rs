@@ -1,4 +1,5 @@
 //! Paths against exhaustive search on small graphs.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 

@@ -24,7 +24,8 @@ pub(super) struct Said {
 
 impl Relay {
     pub(super) fn on_neighbour(&mut self, now_ms: u64, site: SiteName, state: NeighbourState, out: &mut Vec<Action>) {
-        if site == self.site || (!self.neighbours.contains_key(&site) && self.neighbours.len() >= self.settings.neighbours_max)
+        if site == self.site
+            || (!self.neighbours.contains_key(&site) && self.neighbours.len() >= self.settings.neighbours_max)
         {
             return self.reject(None, Rejection::TooMany, out);
         }
@@ -115,8 +116,7 @@ impl Relay {
         }
         self.said = Said { at_ms: Some(now_ms), seq: self.said.seq.saturating_add(1), outranked_by: None };
         let links = self.neighbours.iter().map(|(site, neighbour)| neighbour.report(site)).collect();
-        let state =
-            LinkState { site: self.site.clone(), incarnation: self.incarnation, seq: self.said.seq, links };
+        let state = LinkState { site: self.site.clone(), incarnation: self.incarnation, seq: self.said.seq, links };
         self.database.offer(&state, now_ms, usize::MAX);
         self.flood(None, &state, out);
     }
