@@ -1,5 +1,7 @@
 //! One relay at a time, message by message.
 
+mod routes;
+
 use super::*;
 use crate::message::{LinkReport, LinkState, Payload, Refusal, RefusalReason};
 use crate::name::Path;
@@ -300,96 +302,35 @@ fn messages_that_do_not_fit_their_path_are_dropped_and_counted() {
 }
 
 #[test]
-fn one_neighbour_may_send_so_many_link_states_and_no_more() {
-    let mut bench = Bench::new("a", Settings { link_states_burst: 5, link_states_per_s: 2, ..Settings::default() });
-    bench.neighbour("b", 1 << 20, 8000);
-    let mut heard = |wait_ms| {
-        bench.now_ms += wait_ms;
-        (0..10).filter(|_| rejections(&bench.hear("b", "c", &["b"])).is_empty()).count()
-    };
-    assert_eq!((heard(0), heard(1000), heard(60_000)), (5, 2, 5));
-}
-
-#[test]
-fn a_site_outlives_what_it_said_before_it_lost_its_disk() {
-    let mut bench = Bench::new("a", Settings::default());
-    bench.neighbour("b", 1 << 20, 8000);
-    let old = LinkState { site: site("a"), incarnation: 41, seq: 7, links: Vec::new() };
-    bench.peer("b", Message::LinkState(old));
-    bench.now_ms += bench.settings.link_state_min_ms;
-    let actions = bench.give(Input::Tick);
-    assert_eq!(bench.disk[&RecordKey::Incarnation], Record::Incarnation(42));
-    assert!(actions.iter().any(|action| matches!(
-        action,
-        Action::Send { message: Message::LinkState(LinkState { incarnation: 42, .. }), .. }
-    )));
-}
-
-#[test]
-fn a_site_that_falls_silent_is_forgotten() {
-    let (mut bench, _) = Bench::origin();
-    assert_eq!(bench.relay.paths(bench.now_ms, &site("c"), 1, 4096).len(), 1);
-    bench.now_ms += 3 * bench.settings.refresh_ms;
-    bench.give(Input::Tick);
-    assert!(bench.relay.paths(bench.now_ms, &site("c"), 1, 4096).is_empty());
-}
-
-#[test]
-fn a_link_that_one_end_alone_claims_is_not_used() {
-    let mut bench = Bench::new("a", Settings::default());
-    bench.neighbour("b", 1 << 20, 8000);
-    bench.hear("b", "b", &["a", "c"]);
-    bench.hear("b", "c", &[]);
-    assert!(bench.relay.paths(bench.now_ms, &site("c"), 1, 4096).is_empty());
-}
-
-#[test]
-fn of_a_pair_the_smaller_name_originates_and_neighbours_need_no_relay() {
-    let mut bench = Bench::new("b", Settings::default());
-    assert_eq!(rejections(&bench.want("a")), [&Rejection::NotOurs { target: site("a") }]);
-    assert_eq!(rejections(&bench.want("b")), [&Rejection::NotOurs { target: site("b") }]);
-    bench.neighbour("c", 1 << 20, 8000);
-    bench.hear("c", "c", &["b"]);
-    assert_eq!(kms(&bench.want("c")).count(), 0);
-}
-
-#[test]
-fn targets_take_turns() {
-    let mut bench = Bench::new("a", Settings { outgoing_max: 6, ..Settings::default() });
-    bench.neighbour("b", 1 << 20, 1_000_000);
-    for target in ["x", "y", "z"] {
-        bench.want(target);
-        bench.hear("b", target, &["b"]);
-    }
-    let actions = bench.hear("b", "b", &["a", "x", "y", "z"]);
-    bench.now_ms += 1000;
-    let later = bench.give(Input::Tick);
-    let mut begun = BTreeMap::new();
-    for request in kms(&actions).chain(kms(&later)) {
-        if let KmsRequest::Originate { header, .. } = request {
-            *begun.entry(header.path.target().as_str().to_owned()).or_insert(0) += 1;
-        }
-    }
-    assert_eq!(begun, [("x", 2), ("y", 2), ("z", 2)].map(|(name, count)| (name.to_owned(), count)).into());
-}
-
-#[test]
-fn a_relay_with_nothing_to_do_wakes_for_its_link_state_alone() {
+fn a_repeated_carry_is_resealed_and_passed_on_again() {
     let mut bench = between(1 << 20, Settings::default());
-    let mut ticks = 0;
-    while bench.now_ms < 1_000_000 {
-        bench.now_ms = bench.relay.next_deadline_ms(bench.now_ms);
-        bench.give(Input::Tick);
-        ticks += 1;
+    let transfer = TransferId([1; 16]);
+    for again in [false, true, true] {
+        bench.now_ms += 2000;
+        let asked = bench.peer("a", carry(1, &["a", "b", "c"], 1));
+        assert!(matches!(kms(&asked).collect::<Vec<_>>()[..], [KmsRequest::Reseal { .. }]));
+        let doubled = bench.peer("a", carry(1, &["a", "b", "c"], 1));
+        assert_eq!(doubled, [], "the KMS is at it");
+        if again {
+            bench.restart();
+            bench.neighbour("a", 1 << 20, 8000);
+            bench.neighbour("c", 1 << 20, 8000);
+        }
+        let passed = bench.answer(sealed(transfer));
+        assert!(matches!(sent(&passed)[..], [("c", Message::Carry { header, .. })] if header.hop == 2), "{passed:?}");
     }
-    assert!((95..=110).contains(&ticks), "{ticks} ticks");
 }
 
 #[test]
-fn a_hop_costs_more_the_less_it_has_and_the_slower_it_is() {
-    assert_eq!(hop_cost(4095, 1000, 4096), None);
-    assert_eq!(hop_cost(4096, u64::MAX, 4096), Some(5000));
-    assert_eq!(hop_cost(8192, u64::MAX, 4096), Some(3000));
-    assert_eq!(hop_cost(u64::MAX, 4096 * 8 / 60 + 1, 4096), Some(1998));
-    assert_eq!(hop_cost(u64::MAX, 0, 4096), Some(5000));
+fn what_waited_for_a_neighbour_is_repeated_when_it_comes_back() {
+    let (mut bench, group) = Bench::origin();
+    bench.answer(sealed(group));
+    bench.now_ms += 10;
+    bench.give(Input::Neighbour { site: site("b"), state: NeighbourState::default() });
+    bench.now_ms += 10;
+    bench.neighbour("b", 1 << 20, 1_000_000);
+    bench.now_ms = bench.relay.next_deadline_ms(bench.now_ms);
+    assert!(bench.now_ms < 1000 + 100, "{}", bench.now_ms);
+    let again = bench.give(Input::Tick);
+    assert!(kms(&again).any(|request| matches!(request, KmsRequest::Originate { .. })));
 }
