@@ -112,6 +112,7 @@ fn way_after(levels: &[(u64, u64)]) -> Vec<String> {
         bench.neighbour("c", *over_c, 1_000_000);
         let (level_bytes, shares) = (0, 1);
         let (low_water_bytes, high_water_bytes) = (4096, 4096);
+        bench.relay.targets.values_mut().for_each(|target| target.hold_until_ms = 0);
         let target = site("d");
         let actions = bench.give(Input::Want { target, level_bytes, low_water_bytes, high_water_bytes, shares });
         let first = kms(&actions).find_map(|request| match request {
@@ -122,7 +123,7 @@ fn way_after(levels: &[(u64, u64)]) -> Vec<String> {
         ways.push(next);
         bench.answer(KmsAnswer::Refused { transfer, reason: RefusalReason::Busy });
         bench.relay.suspects.clear();
-        bench.relay.targets.values_mut().for_each(|target| target.hold_until_ms = 0);
+        bench.relay.targets.values_mut().for_each(|target| target.hold_until_ms = u64::MAX);
     }
     ways
 }
