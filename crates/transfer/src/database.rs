@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::message::{LinkReport, LinkState};
+use crate::message::LinkState;
 use crate::name::SiteName;
 
 /// Whether a link state tells something new.
@@ -42,6 +42,7 @@ impl Database {
         self.entries.get(site).map(|entry| &entry.state)
     }
 
+    /// Everything that is known, by name of the site.
     pub(crate) fn states(&self) -> impl Iterator<Item = &LinkState> {
         self.entries.values().map(|entry| &entry.state)
     }
@@ -57,14 +58,5 @@ impl Database {
     pub(crate) fn next_expiry_ms(&self, own: &SiteName, age_max_ms: u64) -> Option<u64> {
         let others = self.entries.iter().filter(|(site, _)| *site != own);
         others.map(|(_, entry)| entry.received_ms.saturating_add(age_max_ms)).min()
-    }
-
-    /// What `from` says about its link to `to`, if both say that it is up. A link of which one end says nothing may
-    /// be a claim of the other; it is not used.
-    pub(crate) fn link(&self, from: &SiteName, to: &SiteName) -> Option<&LinkReport> {
-        let report = |site: &SiteName, neighbour: &SiteName| {
-            self.get(site)?.links.iter().find(|link| link.neighbour == *neighbour && link.up)
-        };
-        report(to, from).and_then(|_| report(from, to))
     }
 }

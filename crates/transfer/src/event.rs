@@ -25,22 +25,49 @@ pub struct CompletedTransfer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayEvent {
     /// Origin: a key was begun over these paths, one per share.
-    Started { group: TransferId, target: SiteName, bytes: u32, paths: Vec<Path> },
+    Started {
+        group: TransferId,
+        target: SiteName,
+        bytes: u32,
+        paths: Vec<Path>,
+    },
     Completed(CompletedTransfer),
     /// Origin: a key was given up.
-    Voided { group: TransferId, target: SiteName, reason: VoidReason },
+    Voided {
+        group: TransferId,
+        target: SiteName,
+        reason: VoidReason,
+    },
     /// Origin: keys with the target go another way than before.
-    Rerouted { target: SiteName, paths: Vec<Path> },
+    Rerouted {
+        target: SiteName,
+        paths: Vec<Path>,
+    },
     /// Origin: fewer node-disjoint paths than shares are wanted; nothing is made meanwhile.
-    TooFewPaths { target: SiteName, wanted: u8, found: u8 },
+    TooFewPaths {
+        target: SiteName,
+        wanted: u8,
+        found: u8,
+    },
     /// Origin: there is a way again.
-    PathsFound { target: SiteName },
+    PathsFound {
+        target: SiteName,
+    },
     /// A void was not confirmed and is no longer repeated, or an origin never said what became of its key.
-    Abandoned { transfer: TransferId, path: Path },
+    Abandoned {
+        transfer: TransferId,
+        path: Path,
+    },
     /// The target had been told that the key is good. It is not: the origin has dropped it.
-    FailedToVoid { transfer: TransferId, path: Path },
+    FailedToVoid {
+        transfer: TransferId,
+        path: Path,
+    },
     /// An input was dropped.
-    Rejected { from: Option<SiteName>, why: Rejection },
+    Rejected {
+        from: Option<SiteName>,
+        why: Rejection,
+    },
 }
 
 /// The keys, by group, that a site between carried in full: every share of them, so that whoever controls the site

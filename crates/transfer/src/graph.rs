@@ -4,7 +4,7 @@
 //! same way whatever order the links came in.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use crate::name::{Path, SiteName};
 
@@ -25,17 +25,24 @@ pub struct CostedPath {
 impl Graph {
     /// Links as (from, to, cost). Of several links between two sites the cheapest counts; a cost of 0 counts as 1.
     pub fn new(links: impl IntoIterator<Item = (SiteName, SiteName, u64)>) -> Self {
-        let mut cheapest: BTreeMap<(SiteName, SiteName), u64> = BTreeMap::new();
-        for (from, to, cost) in links.into_iter().filter(|(from, to, _)| from != to) {
-            let known = cheapest.entry((from, to)).or_insert(u64::MAX);
-            *known = (*known).min(cost.clamp(1, u64::from(u32::MAX)));
-        }
-        let sites: BTreeSet<&SiteName> = cheapest.keys().flat_map(|(from, to)| [from, to]).collect();
-        let names: Vec<SiteName> = sites.into_iter().cloned().collect();
-        let number = |name: &SiteName| names.binary_search(name).unwrap_or_default();
+        let links: Vec<(SiteName, SiteName, u64)> = links.into_iter().collect();
+        let names: BTreeSet<&SiteName> = links.iter().flat_map(|(from, to, _)| [from, to]).collect();
+        let names: Vec<SiteName> = names.into_iter().cloned().collect();
+        let number = |name: &SiteName| names.binary_search(name).ok();
+        let numbered = links.iter().filter_map(|(from, to, cost)| Some((number(from)?, number(to)?, *cost)));
+        let numbered: Vec<(usize, usize, u64)> = numbered.collect();
+        Self::numbered(names, numbered)
+    }
+
+    /// The same, of sites that are numbered already: names in ascending order, links between existing numbers.
+    pub(crate) fn numbered(names: Vec<SiteName>, links: impl IntoIterator<Item = (usize, usize, u64)>) -> Self {
         let mut out = vec![Vec::new(); names.len()];
-        for ((from, to), cost) in &cheapest {
-            out[number(from)].push((number(to), *cost));
+        for (from, to, cost) in links.into_iter().filter(|(from, to, _)| from != to) {
+            out[from].push((to, cost.clamp(1, u64::from(u32::MAX))));
+        }
+        for links in &mut out {
+            links.sort_unstable();
+            links.dedup_by_key(|(to, _)| *to);
         }
         Self { names, links: out }
     }
@@ -147,8 +154,12 @@ struct Split {
 
 impl Split {
     fn new(graph: &Graph, from: usize, to: usize, count_hops: bool) -> Self {
-        let mut split =
-            Self { arcs: Vec::new(), leaving: vec![Vec::new(); 2 * graph.names.len()], source: 2 * from + 1, sink: 2 * to };
+        let mut split = Self {
+            arcs: Vec::new(),
+            leaving: vec![Vec::new(); 2 * graph.names.len()],
+            source: 2 * from + 1,
+            sink: 2 * to,
+        };
         for (site, links) in graph.links.iter().enumerate() {
             if site != from && site != to {
                 split.join(2 * site, 2 * site + 1, 0);
@@ -209,11 +220,11 @@ impl Split {
         let mut sites = vec![self.source / 2];
         let mut node = self.source;
         while node != self.sink {
-            let used = self.leaving[node].iter().copied().find(|arc| arc % 2 == 0 && !self.arcs[*arc].free);
+            let used = self.leaving[node].iter().copied().find(|arc| arc.is_multiple_of(2) && !self.arcs[*arc].free);
             let Some(arc) = used else { break };
             self.arcs[arc].free = true;
             node = self.arcs[arc].to;
-            if node % 2 == 0 {
+            if node.is_multiple_of(2) {
                 sites.push(node / 2);
             }
         }

@@ -1,4 +1,5 @@
 //! Whole networks of relays on a bus that misbehaves.
+#![allow(clippy::unwrap_used)]
 
 mod world;
 
@@ -45,7 +46,10 @@ fn mesh(seed: u64, sites: usize, links: usize) -> Links {
             pairs.insert((a.min(b), a.max(b)));
         }
     }
-    pairs.into_iter().map(|(a, b)| link(&format!("s{a:02}"), &format!("s{b:02}"), rng.random_range(4000..40_000))).collect()
+    pairs
+        .into_iter()
+        .map(|(a, b)| link(&format!("s{a:02}"), &format!("s{b:02}"), rng.random_range(4000..40_000)))
+        .collect()
 }
 
 const NOISY: Faults = Faults { drop: 80, double: 80, crash: 2, late: 10 };

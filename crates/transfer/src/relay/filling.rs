@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::routes::Survey;
 use super::{Action, Relay};
 use crate::error::{Malformed, Rejection};
 use crate::event::RelayEvent;
@@ -79,17 +80,22 @@ impl Relay {
             entry.bytes += u64::from(outgoing.record.bytes);
         }
         let chunk_bytes = self.settings.chunk_bytes;
+        let mut survey = None;
         while let Some(target) = self.next_hungry(now_ms, &on_way) {
             if !self.may_start() {
                 return;
             }
             self.served = Some(target.clone());
-            if let Some(paths) = self.ways(now_ms, &target, chunk_bytes, out) {
-                let entry = on_way.entry(target.clone()).or_default();
-                entry.keys += 1;
-                entry.bytes += u64::from(chunk_bytes);
-                self.start(now_ms, &target, chunk_bytes, paths, ids, out);
-            }
+            // What one key takes the next one does not find; who finds no way changes nothing.
+            let surveyed = survey.take().unwrap_or_else(|| self.survey(now_ms, chunk_bytes));
+            let Some(paths) = self.ways(now_ms, &target, &surveyed, out) else {
+                survey = Some(surveyed);
+                continue;
+            };
+            let entry = on_way.entry(target.clone()).or_default();
+            entry.keys += 1;
+            entry.bytes += u64::from(chunk_bytes);
+            self.start(now_ms, &target, chunk_bytes, paths, ids, out);
         }
     }
 
@@ -113,9 +119,9 @@ impl Relay {
         first
     }
 
-    fn ways(&mut self, now_ms: u64, target: &SiteName, bytes: u32, out: &mut Vec<Action>) -> Option<Vec<Path>> {
+    fn ways(&mut self, now_ms: u64, target: &SiteName, survey: &Survey, out: &mut Vec<Action>) -> Option<Vec<Path>> {
         let wanted = self.targets.get(target)?.shares;
-        let chosen = self.choose(now_ms, target, usize::from(wanted), bytes, out);
+        let chosen = self.choose(survey, target, usize::from(wanted), out);
         let hold_ms = self.settings.no_path_ms;
         let entry = self.targets.get_mut(target)?;
         let had_none = std::mem::replace(&mut entry.waits_for_path, chosen.is_err());

@@ -18,11 +18,14 @@ const PERIODS_TO_LIVE: u64 = 3;
 pub(super) struct Said {
     at_ms: Option<u64>,
     seq: u64,
+    /// Incarnation of something newer that is about in this site's name.
+    outranked_by: Option<u64>,
 }
 
 impl Relay {
     pub(super) fn on_neighbour(&mut self, now_ms: u64, site: SiteName, state: NeighbourState, out: &mut Vec<Action>) {
-        if site == self.site || (!self.neighbours.contains_key(&site) && self.neighbours.len() >= self.settings.neighbours_max)
+        if site == self.site
+            || (!self.neighbours.contains_key(&site) && self.neighbours.len() >= self.settings.neighbours_max)
         {
             return self.reject(None, Rejection::TooMany, out);
         }
@@ -81,14 +84,12 @@ impl Relay {
     }
 
     /// Something that this site said in an earlier life, or that somebody else says in its name, is about: what it
-    /// says now must be newer.
+    /// says next must be newer. It does not say it more often than anything else, whoever claims what.
     fn outlive(&mut self, now_ms: u64, said: &LinkState, out: &mut Vec<Action>) {
-        if (said.incarnation, said.seq) <= (self.incarnation, self.said.seq) {
-            return;
+        if (said.incarnation, said.seq) > (self.incarnation, self.said.seq) && said.incarnation < u64::MAX {
+            self.said.outranked_by = self.said.outranked_by.max(Some(said.incarnation));
+            self.advertise(now_ms, out);
         }
-        self.incarnation = said.incarnation.saturating_add(1).max(self.incarnation);
-        out.push(Action::Persist(Record::Incarnation(self.incarnation)));
-        self.say(now_ms, out);
     }
 
     fn flood(&mut self, except: Option<&SiteName>, state: &LinkState, out: &mut Vec<Action>) {
@@ -103,24 +104,28 @@ impl Relay {
 
     /// Says own link state if it is due: something changed by more than a fifth, or a period has passed.
     pub(super) fn advertise(&mut self, now_ms: u64, out: &mut Vec<Action>) {
-        if self.advertise_due_ms(now_ms).is_some_and(|due_ms| due_ms <= now_ms) {
+        if self.advertise_due_ms(now_ms) <= now_ms {
             self.say(now_ms, out);
         }
     }
 
     fn say(&mut self, now_ms: u64, out: &mut Vec<Action>) {
-        self.said = Said { at_ms: Some(now_ms), seq: self.said.seq.saturating_add(1) };
+        if let Some(incarnation) = self.said.outranked_by.filter(|incarnation| *incarnation >= self.incarnation) {
+            self.incarnation = incarnation.saturating_add(1);
+            out.push(Action::Persist(Record::Incarnation(self.incarnation)));
+        }
+        self.said = Said { at_ms: Some(now_ms), seq: self.said.seq.saturating_add(1), outranked_by: None };
         let links = self.neighbours.iter().map(|(site, neighbour)| neighbour.report(site)).collect();
-        let state =
-            LinkState { site: self.site.clone(), incarnation: self.incarnation, seq: self.said.seq, links };
+        let state = LinkState { site: self.site.clone(), incarnation: self.incarnation, seq: self.said.seq, links };
         self.database.offer(&state, now_ms, usize::MAX);
         self.flood(None, &state, out);
     }
 
-    fn advertise_due_ms(&self, now_ms: u64) -> Option<u64> {
-        let Some(at_ms) = self.said.at_ms else { return Some(now_ms) };
-        let wait_ms = if self.differs() { self.settings.link_state_min_ms } else { self.settings.refresh_ms };
-        Some(at_ms.saturating_add(wait_ms))
+    fn advertise_due_ms(&self, now_ms: u64) -> u64 {
+        let Some(at_ms) = self.said.at_ms else { return now_ms };
+        let hasty = self.said.outranked_by.is_some() || self.differs();
+        let wait_ms = if hasty { self.settings.link_state_min_ms } else { self.settings.refresh_ms };
+        at_ms.saturating_add(wait_ms)
     }
 
     /// Whether own links differ by more than a fifth from what was last said of them.
@@ -151,12 +156,13 @@ impl Relay {
 
     pub(super) fn flooding_deadline_ms(&self, now_ms: u64) -> Option<u64> {
         let age_max_ms = self.settings.refresh_ms.saturating_mul(PERIODS_TO_LIVE);
-        self.advertise_due_ms(now_ms).into_iter().chain(self.database.next_expiry_ms(&self.site, age_max_ms)).min()
+        let expiry_ms = self.database.next_expiry_ms(&self.site, age_max_ms);
+        expiry_ms.into_iter().chain([self.advertise_due_ms(now_ms)]).min()
     }
 
     /// Targets that wait for a way look again, though not for every small change at once.
     fn network_changed(&mut self, now_ms: u64) {
-        let soon_ms = now_ms.saturating_add(self.settings.no_path_ms / 8);
+        let soon_ms = now_ms.saturating_add(self.settings.no_path_ms / 4);
         for target in self.targets.values_mut().filter(|target| target.waits_for_path) {
             target.hold_until_ms = target.hold_until_ms.min(soon_ms);
         }

@@ -29,17 +29,33 @@ use origin::Outgoing;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A message from the relay of a neighbouring site, authenticated as coming from there.
-    Peer { from: SiteName, message: Message },
+    Peer {
+        from: SiteName,
+        message: Message,
+    },
     Kms(KmsAnswer),
     /// The state of a neighbour, at first and whenever it changed.
-    Neighbour { site: SiteName, state: NeighbourState },
+    Neighbour {
+        site: SiteName,
+        state: NeighbourState,
+    },
     /// The site is no neighbour any more.
-    NeighbourGone { site: SiteName },
+    NeighbourGone {
+        site: SiteName,
+    },
     /// Key with this target is wanted: made from the low water mark up to the high one, each key in so many shares.
     /// Told again whenever the level changes.
-    Want { target: SiteName, level_bytes: u64, low_water_bytes: u64, high_water_bytes: u64, shares: u8 },
+    Want {
+        target: SiteName,
+        level_bytes: u64,
+        low_water_bytes: u64,
+        high_water_bytes: u64,
+        shares: u8,
+    },
     /// No more key with this target; what is on its way arrives.
-    Unwant { target: SiteName },
+    Unwant {
+        target: SiteName,
+    },
     /// Time has passed.
     Tick,
 }
@@ -99,12 +115,7 @@ impl Relay {
     }
 
     /// A relay that goes on from what it last wrote. Neighbours and wanted targets have to be told again.
-    pub fn restore(
-        site: SiteName,
-        settings: Settings,
-        records: impl IntoIterator<Item = Record>,
-        now_ms: u64,
-    ) -> Self {
+    pub fn restore(site: SiteName, settings: Settings, records: impl IntoIterator<Item = Record>, now_ms: u64) -> Self {
         let mut relay = Self::new(site, settings);
         for record in records {
             match record {

@@ -49,11 +49,7 @@ pub(super) struct Neighbour {
 impl Neighbour {
     pub(super) fn new(now_ms: u64, settings: &Settings) -> Self {
         let full = Allowance { thousandths: settings.link_states_burst.saturating_mul(1000), at_ms: now_ms };
-        Self {
-            state: NeighbourState::default(),
-            pad: Allowance { thousandths: 0, at_ms: now_ms },
-            link_states: full,
-        }
+        Self { state: NeighbourState::default(), pad: Allowance { thousandths: 0, at_ms: now_ms }, link_states: full }
     }
 
     pub(super) fn report(&self, site: &SiteName) -> LinkReport {

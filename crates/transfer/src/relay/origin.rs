@@ -65,7 +65,7 @@ impl Outgoing {
     /// The wait before the next repetition, up to a quarter longer by identity, so that they do not come all at once.
     fn wait_ms(&self, settings: &crate::settings::Settings) -> u64 {
         let wait_ms = settings.retry_after_ms(self.attempts);
-        wait_ms + wait_ms / 4 * u64::from(self.record.group.0[0]) / 255
+        wait_ms.saturating_add((wait_ms / 1024).saturating_mul(u64::from(self.record.group.0[0])))
     }
 }
 
@@ -197,7 +197,9 @@ impl Relay {
             }
             (OutgoingStage::Carrying, AckStatus::FailedToVoid) => return Err(Rejection::OutOfOrder),
             (OutgoingStage::Releasing, _) | (OutgoingStage::Voiding(_), AckStatus::Failed) => {}
-            (OutgoingStage::Settling | OutgoingStage::Voiding(_), AckStatus::Relayed) => self.say_decision(group, at, out),
+            (OutgoingStage::Settling | OutgoingStage::Voiding(_), AckStatus::Relayed) => {
+                self.say_decision(group, at, out)
+            }
             (OutgoingStage::Settling, _) => return Err(Rejection::OutOfOrder),
             (OutgoingStage::Voiding(_), AckStatus::Voided | AckStatus::KeyNotPresent | AckStatus::FailedToVoid) => {
                 outgoing.closed[at] = true;
@@ -315,7 +317,8 @@ impl Relay {
         if self.outgoing.values().filter(voiding).count() > self.settings.voiding_max {
             let dropped = |outgoing: &&Outgoing| outgoing.dropped.iter().all(|dropped| *dropped);
             let all = self.outgoing.values().filter(voiding).filter(dropped);
-            if let Some(group) = all.min_by_key(|outgoing| outgoing.record.started_ms).map(|oldest| oldest.record.group) {
+            if let Some(group) = all.min_by_key(|outgoing| outgoing.record.started_ms).map(|oldest| oldest.record.group)
+            {
                 self.abandon_outgoing(group, out);
             }
         }
@@ -343,7 +346,8 @@ impl Relay {
     pub(super) fn tick_outgoing(&mut self, now_ms: u64, out: &mut Vec<Action>) {
         let doubt_ms = self.settings.doubt_ms;
         let due = |outgoing: &&Outgoing| outgoing.deadline_ms(doubt_ms) <= now_ms;
-        let groups: Vec<TransferId> = self.outgoing.values().filter(due).map(|outgoing| outgoing.record.group).collect();
+        let groups: Vec<TransferId> =
+            self.outgoing.values().filter(due).map(|outgoing| outgoing.record.group).collect();
         for group in groups {
             self.repeat(now_ms, group, out);
         }

@@ -1,11 +1,11 @@
 //! Which way a key goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Relay};
 use crate::event::RelayEvent;
 use crate::graph::{CostedPath, Graph};
-use crate::message::{Refusal, RefusalReason};
+use crate::message::{LinkReport, Refusal, RefusalReason};
 use crate::name::{HOPS_MAX, Path, SiteName};
 use crate::record::OutgoingStage;
 
@@ -35,20 +35,34 @@ pub fn hop_cost(available_bytes: u64, rate_bps: u64, bytes: u32) -> Option<u64> 
     Some(HOP + scarcity + slowness)
 }
 
-/// A link that both ends say is up.
+/// A link that both ends say is up: a claim of one end alone is not used. Sites by number.
 struct Usable {
-    from: SiteName,
-    to: SiteName,
+    from: usize,
+    to: usize,
     available_bytes: u64,
     rate_bps: u64,
-    suspect: bool,
+}
+
+/// The links that have enough pad for one transfer, and those that have some margin beyond it.
+pub(super) struct Survey {
+    every: Graph,
+    roomy: Graph,
 }
 
 impl Relay {
     /// Up to `count` cheapest node-disjoint paths to a site for a transfer of so many bytes, as things are now.
     pub fn paths(&mut self, now_ms: u64, target: &SiteName, count: usize, bytes: u32) -> Vec<CostedPath> {
-        let usable = self.usable(now_ms, bytes);
-        graph(&usable, bytes, 0).disjoint(&self.site, target, count, HOPS_MAX)
+        self.survey(now_ms, bytes).every.disjoint(&self.site, target, count, HOPS_MAX)
+    }
+
+    /// The network as it is now, for transfers of so many bytes.
+    pub(super) fn survey(&mut self, now_ms: u64, bytes: u32) -> Survey {
+        let names: Vec<SiteName> = self.database.states().map(|state| state.site.clone()).collect();
+        let usable = self.usable(now_ms, bytes, &names);
+        let suspects = self.suspects.iter().filter(|(_, until_ms)| now_ms < **until_ms);
+        let suspects = suspects.filter_map(|((from, to), _)| numbers(&names, from, to)).collect();
+        let graph = |margin_bytes| graph(&names, &usable, &suspects, bytes, margin_bytes);
+        Survey { every: graph(0), roomy: graph(self.settings.reserve_bytes) }
     }
 
     /// The paths of the next key: those of the last one, unless one of them cannot be used any more or others are
@@ -56,15 +70,13 @@ impl Relay {
     /// wanted: how many there are.
     pub(super) fn choose(
         &mut self,
-        now_ms: u64,
+        survey: &Survey,
         target: &SiteName,
         count: usize,
-        bytes: u32,
         out: &mut Vec<Action>,
     ) -> Result<Vec<Path>, usize> {
-        let usable = self.usable(now_ms, bytes);
-        let every = graph(&usable, bytes, 0);
-        let mut best = graph(&usable, bytes, self.settings.reserve_bytes).disjoint(&self.site, target, count, HOPS_MAX);
+        let Survey { every, roomy } = survey;
+        let mut best = roomy.disjoint(&self.site, target, count, HOPS_MAX);
         if best.len() < count {
             best = every.disjoint(&self.site, target, count, HOPS_MAX);
         }
@@ -89,49 +101,46 @@ impl Relay {
         Ok(best)
     }
 
-    fn usable(&mut self, now_ms: u64, bytes: u32) -> Vec<Usable> {
-        let on_way = self.on_way();
+    fn usable(&mut self, now_ms: u64, bytes: u32, names: &[SiteName]) -> Vec<Usable> {
+        let Ok(here) = names.binary_search(&self.site) else { return Vec::new() };
+        let number = |link: &'_ LinkReport| names.binary_search(&link.neighbour).ok().filter(|_| link.up);
+        let reports: Vec<Vec<(usize, &LinkReport)>> = self
+            .database
+            .states()
+            .map(|state| state.links.iter().filter_map(|link| Some((number(link)?, link))).collect())
+            .collect();
+        let says_up = |at: usize, neighbour: usize| reports[at].iter().any(|(other, _)| *other == neighbour);
+        let on_way = self.on_way(names);
         let own_shares = self.own_shares();
         let settings = &self.settings;
         let mut usable = Vec::new();
-        for (site, neighbour) in &mut self.neighbours {
-            let heard = self.database.get(site).is_some_and(|state| {
-                state.links.iter().any(|link| link.neighbour == self.site && link.up)
-            });
-            let free = own_shares.get(site).is_none_or(|shares| *shares < settings.outgoing_per_neighbour_max);
-            if heard && free && neighbour.state.connected && neighbour.allows(now_ms, bytes, settings) {
-                usable.push(Usable {
-                    from: self.site.clone(),
-                    to: site.clone(),
-                    available_bytes: neighbour.state.stored_bytes_out.saturating_sub(settings.reserve_bytes),
-                    rate_bps: neighbour.state.rate_bps,
-                    suspect: false,
-                });
+        for (from, links) in reports.iter().enumerate().filter(|(from, _)| *from != here) {
+            for (to, link) in links.iter().filter(|(to, _)| says_up(*to, from)) {
+                let spent = on_way.get(&(from, *to)).copied().unwrap_or_default();
+                let available_bytes = link.stored_bytes.saturating_sub(settings.reserve_bytes).saturating_sub(spent);
+                usable.push(Usable { from, to: *to, available_bytes, rate_bps: link.rate_bps });
             }
         }
-        for state in self.database.states().filter(|state| state.site != self.site) {
-            let up = state.links.iter().filter(|link| self.database.link(&state.site, &link.neighbour).is_some());
-            usable.extend(up.map(|link| {
-                let key = (state.site.clone(), link.neighbour.clone());
-                let spent = on_way.get(&key).copied().unwrap_or_default();
-                let available_bytes = link.stored_bytes.saturating_sub(settings.reserve_bytes).saturating_sub(spent);
-                Usable { from: key.0, to: key.1, available_bytes, rate_bps: link.rate_bps, suspect: false }
-            }));
-        }
-        for link in &mut usable {
-            let until_ms = self.suspects.get(&(link.from.clone(), link.to.clone()));
-            link.suspect = until_ms.is_some_and(|until_ms| now_ms < *until_ms);
+        // Of its own links this site knows more than it last said.
+        for (site, neighbour) in &mut self.neighbours {
+            let Ok(to) = names.binary_search(site) else { continue };
+            let free = own_shares.get(site).is_none_or(|shares| *shares < settings.outgoing_per_neighbour_max);
+            let connected = neighbour.state.connected && says_up(to, here);
+            if free && connected && neighbour.allows(now_ms, bytes, settings) {
+                let available_bytes = neighbour.state.stored_bytes_out.saturating_sub(settings.reserve_bytes);
+                usable.push(Usable { from: here, to, available_bytes, rate_bps: neighbour.state.rate_bps });
+            }
         }
         usable
     }
 
     /// Bytes of this site's keys on their way over each link: the link states do not show them yet.
-    fn on_way(&self) -> BTreeMap<(SiteName, SiteName), u64> {
+    fn on_way(&self, names: &[SiteName]) -> BTreeMap<(usize, usize), u64> {
         let mut on_way = BTreeMap::new();
         for outgoing in self.outgoing.values().filter(|outgoing| outgoing.record.stage == OutgoingStage::Carrying) {
             for share in outgoing.record.shares.iter().filter(|share| !share.relayed) {
-                for (from, to) in share.path.links() {
-                    *on_way.entry((from.clone(), to.clone())).or_default() += u64::from(outgoing.record.bytes);
+                for link in share.path.links().filter_map(|(from, to)| numbers(names, from, to)) {
+                    *on_way.entry(link).or_default() += u64::from(outgoing.record.bytes);
                 }
             }
         }
@@ -168,11 +177,22 @@ impl Relay {
     }
 }
 
-fn graph(usable: &[Usable], bytes: u32, margin_bytes: u64) -> Graph {
-    Graph::new(usable.iter().filter_map(|link| {
+fn numbers(names: &[SiteName], from: &SiteName, to: &SiteName) -> Option<(usize, usize)> {
+    Some((names.binary_search(from).ok()?, names.binary_search(to).ok()?))
+}
+
+fn graph(
+    names: &[SiteName],
+    usable: &[Usable],
+    suspects: &BTreeSet<(usize, usize)>,
+    bytes: u32,
+    margin_bytes: u64,
+) -> Graph {
+    let links = usable.iter().filter_map(|link| {
         let enough = link.available_bytes >= margin_bytes.saturating_add(u64::from(bytes));
         let cost = hop_cost(link.available_bytes, link.rate_bps, bytes).filter(|_| enough)?;
-        let cost = if link.suspect { cost + SUSPECT } else { cost };
-        Some((link.from.clone(), link.to.clone(), cost))
-    }))
+        let suspect = suspects.contains(&(link.from, link.to));
+        Some((link.from, link.to, if suspect { cost + SUSPECT } else { cost }))
+    });
+    Graph::numbered(names.to_vec(), links)
 }

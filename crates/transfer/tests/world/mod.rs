@@ -250,6 +250,10 @@ impl World {
                     self.confirm(&site, group, &transfers);
                 }
                 for answer in answers {
+                    // A KMS that stops before it answers.
+                    if self.chance(self.faults.drop / 8) {
+                        continue;
+                    }
                     let wait_ms = self.rng.random_range(0..5);
                     self.later(wait_ms, Happening::Answer { site: site.clone(), answer });
                 }
@@ -275,7 +279,8 @@ impl World {
 
     /// What the pair protocol does when the origin releases: both ends must hold the same key, shares and all.
     fn confirm(&mut self, origin: &SiteName, group: TransferId, transfers: &[TransferId]) {
-        let made: Vec<_> = transfers.iter().map(|transfer| self.nodes[origin].kms.originated[transfer].clone()).collect();
+        let made: Vec<_> =
+            transfers.iter().map(|transfer| self.nodes[origin].kms.originated[transfer].clone()).collect();
         let header = &made[0].header;
         assert_eq!(usize::from(header.of), made.len(), "released with shares missing");
         let target = header.path.target().clone();
@@ -424,8 +429,12 @@ impl World {
                     Fate::Void => assert!(there.is_none_or(|there| there.fate == Fate::Void)),
                 }
             }
-            assert!(node.kms.delivered.values().all(|share| share.fate != Fate::Pending), "{name} keeps a pending share");
-            let owners = |transfer| self.nodes.values().filter(|node| node.kms.delivered.contains_key(transfer)).count();
+            assert!(
+                node.kms.delivered.values().all(|share| share.fate != Fate::Pending),
+                "{name} keeps a pending share"
+            );
+            let owners =
+                |transfer| self.nodes.values().filter(|node| node.kms.delivered.contains_key(transfer)).count();
             assert!(node.kms.originated.keys().all(|transfer| owners(transfer) <= 1), "a key has two targets");
         }
         assert_eq!(draws, self.pools.draws(), "pad was drawn for what nobody made");
