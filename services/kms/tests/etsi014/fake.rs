@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use kms::secret::Secret;
+use keystore::Secret;
 use kms::supply::{GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use tokio::sync::Semaphore;
 
