@@ -37,7 +37,7 @@ pub async fn coordinate(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::
         next_start: pool.levels().end_bytes,
         settling: false,
         grants: VecDeque::new(),
-        theirs: wire::Levels::default(),
+        theirs: None,
     };
     let mut waiting = BTreeMap::new();
     let mut pulse = tokio::time::interval(PULSE);
@@ -50,7 +50,7 @@ pub async fn coordinate(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::
                     }
                     Message::Confirmed(confirmed) => dialogue.confirmed(&confirmed).await?,
                     Message::Granted(Granted { seq }) => dialogue.granted(&stream, seq).await?,
-                    Message::Levels(levels) => dialogue.theirs = levels,
+                    Message::Levels(levels) => dialogue.theirs = Some(levels),
                     Message::Share(theirs) => {
                         say(&stream, Message::ShareTaken(share::take(pool, theirs).await)).await?;
                     }
@@ -129,7 +129,8 @@ struct Coordinator<'p> {
     /// A proposal was not taken, so those after it will not be either: wait until all are answered.
     settling: bool,
     grants: VecDeque<wire::Grant>,
-    theirs: wire::Levels,
+    /// Nothing is assigned before the follower has said what it needs.
+    theirs: Option<wire::Levels>,
 }
 
 impl Coordinator<'_> {
@@ -231,7 +232,7 @@ impl Coordinator<'_> {
 
     fn neediest(&self, unassigned: u64) -> Option<(Use, u64)> {
         let ours = self.pool.own_levels(false);
-        let theirs = &self.theirs;
+        let theirs = self.theirs.as_ref()?;
         let uses = [
             (Use::SupplyOut, ours.supply_out_bytes, ours.supply_wanted_bytes),
             (Use::SupplyIn, theirs.supply_out_bytes, theirs.supply_wanted_bytes),
@@ -257,10 +258,12 @@ impl Coordinator<'_> {
         let use_ = use_of(grant.purpose()).context("a grant for no use")?;
         store_grant(self.pool, seq, use_, grant.start, grant.bytes).await.context("store a grant")?;
         // Counted here until the follower says its levels anew.
-        match use_ {
-            Use::SupplyIn => self.theirs.supply_out_bytes += grant.bytes,
-            Use::RelayIn => self.theirs.relay_out_bytes += grant.bytes,
-            Use::SupplyOut | Use::RelayOut => {}
+        if let Some(theirs) = &mut self.theirs {
+            match use_ {
+                Use::SupplyIn => theirs.supply_out_bytes += grant.bytes,
+                Use::RelayIn => theirs.relay_out_bytes += grant.bytes,
+                Use::SupplyOut | Use::RelayOut => {}
+            }
         }
         self.pool.advanced();
         say(stream, Message::Granted(Granted { seq })).await

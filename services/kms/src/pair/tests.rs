@@ -1,0 +1,245 @@
+use std::path::Path;
+use std::time::Duration;
+
+use keystore::{MasterKey, Offer, SPAN_BYTES, Settings};
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+/// One site's end, with its disk.
+struct End {
+    folder: TempDir,
+    site: &'static str,
+    peer: &'static str,
+}
+
+impl End {
+    fn new(site: &'static str, peer: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        MasterKey::create(&folder.path().join("master")).unwrap();
+        Self { folder, site, peer }
+    }
+
+    async fn open(&self) -> (Arc<Pool>, mpsc::Receiver<ShareOut>) {
+        let path: &Path = self.folder.path();
+        let master = MasterKey::read(&path.join("master")).unwrap();
+        let store = KeyStore::open(&path.join("store"), &master, &Settings::default()).unwrap();
+        let (pool, shares) = Pool::new(Arc::new(store), self.site, self.peer, true, true, 60_000);
+        pool.load().await.unwrap();
+        (pool, shares)
+    }
+
+    fn lose_the_volume(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("store")).unwrap();
+    }
+}
+
+struct World {
+    ends: [End; 2],
+    rng: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { ends: [End::new("a", "b"), End::new("b", "a")], rng: 1 }
+    }
+
+    fn block(&mut self, bytes: usize) -> Offer {
+        let mut key = Vec::with_capacity(bytes + 8);
+        while key.len() < bytes {
+            self.rng = self.rng.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            key.extend_from_slice(&(self.rng >> 16).to_le_bytes()[..6]);
+        }
+        key.truncate(bytes);
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.rng.to_be_bytes());
+        Offer { id, key: Secret::new(key), origin: String::new(), span: [0; SPAN_BYTES] }
+    }
+
+    /// Lets both ends talk until `until` holds; the line is cut, and with it both processes, after so many messages
+    /// of each direction.
+    async fn talk(&self, cut_after: [usize; 2], until: impl Fn(&Pool, &Pool) -> bool) -> [Arc<Pool>; 2] {
+        let ((a, mut a_shares), (b, mut b_shares)) = (self.ends[0].open().await, self.ends[1].open().await);
+        let (a_end, a_wire) = Duplex::pair(MESSAGES_IN_FLIGHT);
+        let (b_end, b_wire) = Duplex::pair(MESSAGES_IN_FLIGHT);
+        let cut = CancellationToken::new();
+        let (a_tx, a_rx) = a_wire.split();
+        let (b_tx, b_rx) = b_wire.split();
+        let carry = async |mut rx: mpsc::Receiver<PairMessage>, tx: mpsc::Sender<PairMessage>, messages: usize| {
+            for _ in 0..messages {
+                let Some(message) = rx.recv().await else { break };
+                let _ = tx.send(message).await;
+            }
+            cut.cancel();
+        };
+        let mut progress = (a.progress(), b.progress());
+        let done = async {
+            while !until(&a, &b) {
+                tokio::select! {
+                    _ = progress.0.changed() => {}
+                    _ = progress.1.changed() => {}
+                    () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                }
+            }
+        };
+        let talk = async {
+            tokio::join!(
+                async { coordinate(&a, a_end, &mut a_shares).await },
+                async { follow(&b, b_end, &mut b_shares).await },
+                carry(a_rx, b_tx, cut_after[0]),
+                carry(b_rx, a_tx, cut_after[1]),
+            )
+        };
+        let bounded = tokio::time::timeout(Duration::from_secs(60), async {
+            tokio::select! {
+                ended = talk => {
+                    assert!(cut.is_cancelled(), "the dialogue ended: {:?} {:?}", ended.0, ended.1);
+                }
+                () = cut.cancelled() => {}
+                () = done => {}
+            }
+        });
+        bounded.await.expect("the two ends came to no agreement");
+        [a, b]
+    }
+
+    async fn settle(&self, bytes: u64) -> [Arc<Pool>; 2] {
+        let ready = move |pool: &Pool| {
+            let levels = pool.levels();
+            levels.end_bytes == bytes && levels.available(Use::SupplyOut) > 0 && levels.available(Use::SupplyIn) > 0
+        };
+        self.talk([usize::MAX; 2], move |a, b| ready(a) && ready(b) && a.levels().next_grant == b.levels().next_grant)
+            .await
+    }
+}
+
+async fn offer(pools: &[Arc<Pool>; 2], block: &Offer) {
+    for pool in pools {
+        pool.store.offer(&pool.peer, block.clone()).await.unwrap();
+        pool.wake.notify_one();
+    }
+}
+
+/// Draws all that one end can draw and redeems it at the other one: the same bits.
+async fn all_drawn_is_redeemed(out: &Pool, into: &Pool) -> usize {
+    let mut bytes = 0;
+    for (use_, mirrored) in [(Use::SupplyOut, Use::SupplyIn), (Use::RelayOut, Use::RelayIn)] {
+        while let Ok(drawn) = out.store.draw(&out.peer, use_, 32) {
+            let range = [(drawn.start, 32)];
+            let redeemed = into.store.redeem(&into.peer, mirrored, drawn.generation, &range).await.unwrap();
+            assert!(redeemed[0] == drawn.key, "the two ends differ");
+            bytes += 32;
+        }
+    }
+    bytes
+}
+
+fn check_ledgers(pools: &[Arc<Pool>; 2]) {
+    for pool in pools {
+        pool.store.ledger(&pool.peer).unwrap().check().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ends_come_to_hold_the_same_key_for_the_same_uses() {
+    let mut world = World::new();
+    let blocks: Vec<Offer> = (0..40).map(|i| world.block(500 + 64 * i)).collect();
+    let pools = world.talk([0; 2], |_, _| true).await;
+    for block in &blocks {
+        offer(&pools, block).await;
+    }
+    drop(pools);
+    let bytes: u64 = blocks.iter().map(|block| (block.key.len() - CONFIRMATION_BYTES) as u64).sum();
+    let pools = world.settle(bytes).await;
+    assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
+    assert!(all_drawn_is_redeemed(&pools[1], &pools[0]).await > 0);
+    check_ledgers(&pools);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_differs_is_quarantined_at_both_ends_and_the_next_one_counts() {
+    let mut world = World::new();
+    let pools = world.talk([0; 2], |_, _| true).await;
+    let (mut bad, good) = (world.block(4000), world.block(4000));
+    pools[0].store.offer("b", bad.clone()).await.unwrap();
+    let mut other = bad.key.expose().to_vec();
+    other[3999] ^= 0x80;
+    bad.key = Secret::new(other);
+    pools[1].store.offer("a", bad).await.unwrap();
+    offer(&pools, &good).await;
+    drop(pools);
+    let pools = world.settle((4000 - CONFIRMATION_BYTES) as u64).await;
+    for pool in &pools {
+        let ledger = pool.store.ledger(&pool.peer).unwrap();
+        assert_eq!((ledger.quarantined_bits, ledger.pending_bits), (4000 * 8, 0));
+    }
+    check_ledgers(&pools);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_only_one_end_has_waits_and_holds_nothing_up() {
+    let mut world = World::new();
+    let pools = world.talk([0; 2], |_, _| true).await;
+    let (alone, both) = (world.block(4000), world.block(4000));
+    pools[0].store.offer("b", alone.clone()).await.unwrap();
+    offer(&pools, &both).await;
+    drop(pools);
+    let one = (4000 - CONFIRMATION_BYTES) as u64;
+    let pools = world.settle(one).await;
+    pools[1].store.offer("a", alone).await.unwrap();
+    drop(pools);
+    world.settle(2 * one).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_lost_its_store_rejoins_empty_and_its_peer_gives_the_pool_up() {
+    for lost in 0..2 {
+        let mut world = World::new();
+        let pools = world.talk([0; 2], |_, _| true).await;
+        offer(&pools, &world.block(9000)).await;
+        drop(pools);
+        drop(world.settle((9000 - CONFIRMATION_BYTES) as u64).await);
+        world.ends[lost].lose_the_volume();
+        let pools = world.talk([0; 2], |_, _| true).await;
+        offer(&pools, &world.block(7000)).await;
+        drop(pools);
+        let pools = world.settle((7000 - CONFIRMATION_BYTES) as u64).await;
+        assert_eq!(pools[0].levels().generation, pools[1].levels().generation);
+        assert!(pools[0].levels().generation > 0);
+        assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
+        check_ledgers(&pools);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn wherever_the_line_and_both_processes_break_both_ends_agree_afterwards(
+        cuts in proptest::collection::vec((0usize..60, 0usize..60, 200usize..6000), 1..6)
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new();
+            let mut bytes = 0;
+            for (from_a, from_b, size) in cuts {
+                let (pools, block) = (world.talk([0; 2], |_, _| true).await, world.block(size));
+                offer(&pools, &block).await;
+                bytes += (size - CONFIRMATION_BYTES) as u64;
+                drop(pools);
+                drop(world.talk([from_a, from_b], |_, _| false).await);
+            }
+            // Until enough is there for every use.
+            let pools = world.talk([0; 2], |_, _| true).await;
+            offer(&pools, &world.block(20_000)).await;
+            drop(pools);
+            let pools = world.settle(bytes + (20_000 - CONFIRMATION_BYTES) as u64).await;
+            assert_eq!(pools[0].levels().generation, 0, "nothing was given up");
+            assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
+            assert!(all_drawn_is_redeemed(&pools[1], &pools[0]).await > 0);
+            check_ledgers(&pools);
+        });
+    }
+}
