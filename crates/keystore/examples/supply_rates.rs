@@ -52,7 +52,8 @@ fn fill(store: &KeyStore, bytes: usize, use_: Use) -> usize {
         let mut answers: Vec<_> = window.iter().map(|n| store.confirm(PEER, id(*n), 0, start(n), 0)).collect();
         answers.drain(..).for_each(|answer| assert!(answer.wait().is_ok()));
         let bytes = BLOCK_BYTES as u64;
-        let grant = |n: &u64| Grant { generation: 0, seq: *n, use_, start: start(n), bytes, granted_ms: 0, active: true };
+        let grant =
+            |n: &u64| Grant { generation: 0, seq: *n, use_, start: start(n), bytes, granted_ms: 0, active: true };
         let mut answers: Vec<_> = window.iter().map(|n| store.grant(PEER, grant(n))).collect();
         answers.drain(..).for_each(|answer| assert!(answer.wait().is_ok()));
     }
@@ -108,7 +109,9 @@ fn redeem_rate(folder: &Path, keys: usize) {
     let rate = redeemed as f64 / begun.elapsed().as_secs_f64();
     let activity = since(store.activity(), before);
     line(&format!("redeem 32 bytes, 8 callers, {keys} keys"), format!("{rate:.0} /s"), activity);
-    println!("{:<46} {} checkpoints, slowest {slowest:?}", "", activity.checkpoints);
+    let group = redeemed as f64 / activity.journal_commits as f64;
+    let fsync = activity.journal_sync / u32::try_from(activity.journal_commits).unwrap();
+    println!("{:<46} {group:.1} in a group, fsync {fsync:?}, slowest answer {slowest:?}", "");
 }
 
 /// A store of 1,000,000 keys that does nothing, in a process of its own.
@@ -143,6 +146,7 @@ fn since(after: Activity, before: Activity) -> Activity {
         requests: after.requests - before.requests,
         database_commits: after.database_commits - before.database_commits,
         journal_commits: after.journal_commits - before.journal_commits,
+        journal_sync: after.journal_sync - before.journal_sync,
         checkpoints: after.checkpoints - before.checkpoints,
         leases: after.leases - before.leases,
         stalls: after.stalls - before.stalls,

@@ -5,7 +5,6 @@
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
-use zeroize::Zeroizing;
 
 use crate::{Secret, StoreError};
 
@@ -42,15 +41,15 @@ impl Sealer {
         Ok(record)
     }
 
-    /// `None` if the record is not what was sealed with this key for this place.
-    pub fn open(&self, aad: &[u8], record: &[u8]) -> Option<Secret> {
-        let (nonce, sealed) = record.split_first_chunk::<NONCE_LEN>()?;
-        let mut buffer = Zeroizing::new(sealed.to_vec());
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain_bytes = self.aead.open_in_place(nonce, Aad::from(aad), &mut buffer).ok()?.len();
-        let mut plain = std::mem::take(&mut *buffer);
-        plain.truncate(plain_bytes);
-        Some(Secret::new(plain))
+    /// Decrypts in the record's own buffer. `None` if it is not what was sealed with this key for this place.
+    pub fn open(&self, aad: &[u8], mut record: Vec<u8>) -> Option<Secret> {
+        let nonce = Nonce::assume_unique_for_key(*record.first_chunk::<NONCE_LEN>()?);
+        let opened = self.aead.open_within(nonce, Aad::from(aad), &mut record, NONCE_LEN..);
+        let plain_bytes = opened.ok().map(|plain| plain.len());
+        // From here on the buffer may hold key bytes, behind the plain text too.
+        let mut secret = Secret::new(record);
+        secret.truncate(plain_bytes?);
+        Some(secret)
     }
 
     /// A keyed digest, worthless to who has the disk but not the key.
@@ -117,15 +116,15 @@ mod tests {
         let sealer = Sealer::new(&[7; 32]).unwrap();
         let aad = stream_aad("sophia", 1, 4096, 3);
         let mut record = sealer.seal(&aad, b"key").unwrap();
-        assert_eq!(sealer.open(&aad, &record), Some(Secret::copy_of(b"key")));
+        assert_eq!(sealer.open(&aad, record.clone()), Some(Secret::copy_of(b"key")));
         for other in
             [stream_aad("sophia", 2, 4096, 3), stream_aad("sophia", 1, 0, 3), stream_aad("valrose", 1, 4096, 3)]
         {
-            assert_eq!(sealer.open(&other, &record), None);
+            assert_eq!(sealer.open(&other, record.clone()), None);
         }
-        assert_eq!(Sealer::new(&[8; 32]).unwrap().open(&aad, &record), None);
+        assert_eq!(Sealer::new(&[8; 32]).unwrap().open(&aad, record.clone()), None);
         record[NONCE_LEN] ^= 1;
-        assert_eq!(sealer.open(&aad, &record), None);
-        assert_eq!(sealer.open(&aad, b"short"), None);
+        assert_eq!(sealer.open(&aad, record.clone()), None);
+        assert_eq!(sealer.open(&aad, b"short".to_vec()), None);
     }
 }

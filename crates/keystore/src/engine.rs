@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
-use redb::{Database, ReadOnlyTable, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableDatabase, WriteTransaction};
 
-use crate::crypt::{Sealer, stream_aad};
+use crate::ahead::{Committed, chunk_at, open_chunk};
+use crate::crypt::Sealer;
 use crate::face::{Face, State};
 use crate::journal::{Entry, Journal};
 use crate::lane::{Run, Segment};
@@ -18,7 +20,7 @@ use crate::queue::Shared;
 use crate::tables::{GRANTS, GrantRow, POOLS, Place, PoolRow, STORE, STREAM};
 use crate::taken::TakenMap;
 use crate::types::{NAME_BYTES_MAX, POOLS_MAX, Settings};
-use crate::{Secret, StoreError, Use};
+use crate::{StoreError, Use};
 
 mod blocks;
 mod checkpoint;
@@ -65,12 +67,15 @@ pub(crate) struct Engine {
     txn: Option<WriteTransaction>,
     /// The open transaction changes something.
     wrote: bool,
-    reader: Option<ReadOnlyTable<Place, &'static [u8]>>,
+    /// What is committed, for redemptions; dropped before a transaction begins.
+    reader: Option<Arc<Committed>>,
+    /// Number of commits of the database.
+    commits: u64,
     journal: Journal,
     /// Redemptions of this group.
     entries: Vec<Entry>,
     checkpoint_due: bool,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     settings: Settings,
     shared: Arc<Shared>,
     pools: Vec<Pool>,
@@ -101,6 +106,7 @@ impl Engine {
             None => {
                 // A reader would keep pages that this transaction frees.
                 self.reader = None;
+                self.shared.ahead.set(None);
                 self.db.begin_write()?
             }
         };
@@ -122,7 +128,10 @@ impl Engine {
         }
         self.commit_database()?;
         if !self.entries.is_empty() {
+            let begun = Instant::now();
             self.journal.append(&self.entries, &self.sealer)?;
+            let spent_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.shared.counts.journal_sync_ns.fetch_add(spent_ns, Relaxed);
             self.entries.clear();
             self.shared.counts.journal_commits.fetch_add(1, Relaxed);
         }
@@ -130,6 +139,18 @@ impl Engine {
             self.pools[pool].publish();
         }
         Ok(())
+    }
+
+    /// The stream as it is committed.
+    fn committed(&mut self) -> Result<Arc<Committed>, StoreError> {
+        if let Some(reader) = &self.reader {
+            return Ok(Arc::clone(reader));
+        }
+        let stream = self.db.begin_read()?.open_table(STREAM)?;
+        let reader = Arc::new(Committed { stream, sealer: Arc::clone(&self.sealer), commits: self.commits });
+        self.shared.ahead.set(Some(Arc::clone(&reader)));
+        self.reader = Some(Arc::clone(&reader));
+        Ok(reader)
     }
 
     fn commit_database(&mut self) -> Result<(), StoreError> {
@@ -145,6 +166,7 @@ impl Engine {
             }
         }
         txn.commit()?;
+        self.commits += 1;
         self.shared.counts.database_commits.fetch_add(1, Relaxed);
         if std::mem::take(&mut self.checkpoint_due) {
             self.journal.restart(self.journal.epoch() + 1);
@@ -195,8 +217,9 @@ impl Engine {
         }
         self.checkpoint_due = true;
         let committed = self.commit(&BTreeSet::new());
-        let Self { db, journal, reader, .. } = self;
+        let Self { db, journal, reader, shared, .. } = self;
         drop(reader);
+        shared.ahead.set(None);
         db.close().map_err(|error| StoreError::io("close the database", &error))?;
         journal.close()?;
         committed
@@ -275,32 +298,6 @@ impl Pool {
 
 fn limit(what: &'static str, max: usize, given: usize) -> StoreError {
     StoreError::Limit { what, max: max as u64, given: given as u64 }
-}
-
-/// A chunk's start and its sealed bytes, if one covers `position`.
-fn chunk_at(
-    table: &impl ReadableTable<Place, &'static [u8]>,
-    (id, generation, position): Place,
-) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-    let Some(found) = table.range((id, generation, 0)..=(id, generation, position))?.next_back() else {
-        return Ok(None);
-    };
-    let (key, sealed) = found?;
-    let (start, sealed) = (key.value().2, sealed.value());
-    let covered = start + sealed.len().saturating_sub(crate::crypt::SEAL_BYTES) as u64;
-    Ok((position < covered).then(|| (start, sealed.to_vec())))
-}
-
-/// Opens a chunk. One that does not open is damage: the store stops.
-fn open_chunk(
-    sealer: &Sealer,
-    peer: &str,
-    generation: u32,
-    (start, sealed): &(u64, Vec<u8>),
-) -> Result<Secret, StoreError> {
-    let bytes = sealed.len().saturating_sub(crate::crypt::SEAL_BYTES);
-    let aad = stream_aad(peer, generation, *start, bytes);
-    sealer.open(&aad, sealed).ok_or_else(|| StoreError::corrupt("key bytes do not decrypt"))
 }
 
 /// Deletes the records of the stream that lie within `from..to`. Whole: chunks do not cross the borders of a grant.

@@ -1,4 +1,5 @@
 //! Durable pools of the key that one site shares with its peers.
+mod ahead;
 mod codec;
 mod crypt;
 mod engine;

@@ -64,7 +64,7 @@ impl MasterKey {
     }
 
     pub(crate) fn unwrap_key(&self, wrapped: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, StoreError> {
-        let secret = Sealer::new(&self.0)?.open(WRAP_AAD, wrapped).ok_or(StoreError::WrongMasterKey)?;
+        let secret = Sealer::new(&self.0)?.open(WRAP_AAD, wrapped.to_vec()).ok_or(StoreError::WrongMasterKey)?;
         let bytes = secret.expose().try_into().map_err(|_| StoreError::WrongMasterKey)?;
         Ok(Zeroizing::new(bytes))
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::StoreError;
+use crate::ahead::ReadAhead;
 use crate::engine::Engine;
 use crate::face::Face;
 
@@ -19,7 +20,7 @@ const QUEUE_REQUESTS_MAX: usize = 16_384;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// How long the writer waits for callers that it has just answered to come back, so that they share one commit again:
 /// a fraction of the fsync that this saves.
-const GATHER: Duration = Duration::from_micros(30);
+const GATHER: Duration = Duration::from_micros(50);
 
 /// Told whether the group of a request is on the disk.
 pub(crate) type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
@@ -45,6 +46,7 @@ pub(crate) struct Counts {
     pub requests: AtomicU64,
     pub database_commits: AtomicU64,
     pub journal_commits: AtomicU64,
+    pub journal_sync_ns: AtomicU64,
     pub checkpoints: AtomicU64,
     pub leases: AtomicU64,
     pub stalls: AtomicU64,
@@ -57,6 +59,7 @@ pub(crate) struct Shared {
     waiting: AtomicUsize,
     faces: RwLock<HashMap<String, (usize, Arc<Face>)>>,
     stopped: OnceLock<StoreError>,
+    pub ahead: ReadAhead,
     pub counts: Counts,
 }
 
@@ -87,12 +90,14 @@ impl Shared {
 
     /// Nothing is served from here on.
     pub fn stop(&self, why: &StoreError) {
-        let why = self.stopped.get_or_init(|| why.clone());
+        let why = self.stopped.get().unwrap_or(why);
         let faces: Vec<_> = {
             let faces = self.faces.read().unwrap_or_else(|poisoned| poisoned.into_inner());
             faces.values().map(|(_, face)| Arc::clone(face)).collect()
         };
         faces.iter().for_each(|face| face.stop(why));
+        // Whoever reads this finds that nothing can be drawn any more.
+        let _ = self.stopped.set(why.clone());
         let abandoned = std::mem::take(&mut self.queue().requests);
         drop(abandoned);
     }

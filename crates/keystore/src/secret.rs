@@ -53,6 +53,11 @@ impl Secret {
         Self(Vec::with_capacity(bytes))
     }
 
+    /// Shortens; what is cut off stays in the buffer and is zeroized with it.
+    pub(crate) fn truncate(&mut self, bytes: usize) {
+        self.0.truncate(bytes);
+    }
+
     pub(crate) fn expose_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use redb::StorageBackend;
 
@@ -249,8 +250,12 @@ impl KeyStore {
 
     /// Takes ranges of In grants, all or none, each byte once ever. The answer comes when that is on the disk.
     pub fn redeem(&self, peer: &str, use_: Use, generation: u32, ranges: &[(u64, u64)]) -> Pending<Vec<Secret>> {
+        let number = self.shared.face(peer).map(|(number, _)| number as u32);
+        let readable = number.filter(|_| ranges.len() <= ITEMS_MAX && total_bytes(ranges) <= DRAW_BYTES_MAX as u64);
+        let ahead = readable.map(|id| self.shared.ahead.read(peer, id, generation, ranges)).unwrap_or_default();
         let (peer, ranges) = (peer.to_owned(), ranges.to_vec());
-        self.shared.submit(ranges.len() * 16, move |engine| engine.redeem(&peer, use_, generation, &ranges))
+        let bytes = ranges.len() * 16 + ahead.pieces.iter().map(|piece| piece.key.len()).sum::<usize>();
+        self.shared.submit(bytes, move |engine| engine.redeem(&peer, use_, generation, &ranges, ahead))
     }
 
     // --- deposits
@@ -323,6 +328,7 @@ impl KeyStore {
             requests: counts.requests.load(Relaxed),
             database_commits: counts.database_commits.load(Relaxed),
             journal_commits: counts.journal_commits.load(Relaxed),
+            journal_sync: Duration::from_nanos(counts.journal_sync_ns.load(Relaxed)),
             checkpoints: counts.checkpoints.load(Relaxed),
             leases: counts.leases.load(Relaxed),
             stalls: counts.stalls.load(Relaxed),
@@ -342,6 +348,10 @@ impl std::fmt::Debug for KeyStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "KeyStore({} pools)", self.shared.peers().len())
     }
+}
+
+fn total_bytes(ranges: &[(u64, u64)]) -> u64 {
+    ranges.iter().fold(0, |total, (_, bytes)| total.saturating_add(*bytes))
 }
 
 /// The writer: one group after the other, until the store is closed or the disk fails.

@@ -252,6 +252,8 @@ pub struct Activity {
     pub database_commits: u64,
     /// Each is one fsync.
     pub journal_commits: u64,
+    /// Spent in those, waiting for the disk.
+    pub journal_sync: std::time::Duration,
     pub checkpoints: u64,
     pub leases: u64,
     /// Draws that had to wait for a lease.

@@ -98,7 +98,7 @@ impl Engine {
         let pool = &self.pools[pool];
         let table = txn.open_table(OFFERED)?;
         let sealed = table.get((pool.row.id, id))?.ok_or(StoreError::UnknownBlock)?;
-        let key = self.sealer.open(&offered_aad(&pool.peer, id), sealed.value());
+        let key = self.sealer.open(&offered_aad(&pool.peer, id), sealed.value().to_vec());
         key.ok_or_else(|| StoreError::corrupt("an offered block does not decrypt"))
     }
 

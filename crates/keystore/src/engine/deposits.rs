@@ -78,7 +78,7 @@ impl Engine {
             let mut taken = Vec::with_capacity(rows.len());
             for (id, row) in given.into_iter().zip(rows) {
                 let damaged = || StoreError::corrupt("a deposit does not decrypt");
-                let key = engine.sealer.open(&deposit_aad(id), &row.sealed).ok_or_else(damaged)?;
+                let key = engine.sealer.open(&deposit_aad(id), row.sealed.clone()).ok_or_else(damaged)?;
                 if row.slaves.iter().all(|(_, has_it)| *has_it) {
                     table.remove(id)?;
                     expiry.remove((row.expires_ms, id))?;

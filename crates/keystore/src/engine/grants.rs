@@ -75,9 +75,10 @@ impl Engine {
         let place = (pool.row.id, pool.row.generation, at);
         let mut table = txn.open_table(STREAM)?;
         let Some(chunk) = chunk_at(&table, place)?.filter(|(start, _)| *start < at) else { return Ok(()) };
-        let key = open_chunk(&self.sealer, &pool.peer, place.1, &chunk)?;
-        let (head, tail) = key.expose().split_at((at - chunk.0) as usize);
-        for (start, piece) in [(chunk.0, head), (at, tail)] {
+        let first = chunk.0;
+        let key = open_chunk(&self.sealer, &pool.peer, place.1, chunk)?;
+        let (head, tail) = key.expose().split_at((at - first) as usize);
+        for (start, piece) in [(first, head), (at, tail)] {
             let sealed = self.sealer.seal(&stream_aad(&pool.peer, place.1, start, piece.len()), piece)?;
             table.insert((place.0, place.1, start), sealed.as_slice())?;
         }

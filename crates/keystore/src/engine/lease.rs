@@ -54,9 +54,10 @@ impl Engine {
         while position < run.end {
             let missing = || StoreError::corrupt("key bytes of a grant are missing");
             let chunk = chunk_at(&table, (id, generation, position))?.ok_or_else(missing)?;
-            let plain = open_chunk(&self.sealer, &pool.peer, generation, &chunk)?;
-            let to = ((run.end - chunk.0) as usize).min(plain.len());
-            let piece = &plain.expose()[(position - chunk.0) as usize..to];
+            let start = chunk.0;
+            let plain = open_chunk(&self.sealer, &pool.peer, generation, chunk)?;
+            let to = ((run.end - start) as usize).min(plain.len());
+            let piece = &plain.expose()[(position - start) as usize..to];
             key.extend(piece);
             position += piece.len() as u64;
         }

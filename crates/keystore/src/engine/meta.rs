@@ -43,7 +43,7 @@ impl Engine {
         self.look(|engine, txn| {
             let table = txn.open_table(META)?;
             let Some(sealed) = table.get((id, name))? else { return Ok(None) };
-            let value = engine.sealer.open(&meta_aad(peer, name), sealed.value());
+            let value = engine.sealer.open(&meta_aad(peer, name), sealed.value().to_vec());
             value.map(Some).ok_or_else(|| StoreError::corrupt("a value of a pool does not decrypt"))
         })
     }

@@ -1,8 +1,10 @@
 //! Redeeming: any range of an In grant, each byte once.
 
-use redb::{ReadableDatabase, ReadableTable};
+use std::iter::Peekable;
+use std::vec;
 
-use super::{Engine, chunk_at, limit, open_chunk};
+use super::{Engine, chunk_at, limit};
+use crate::ahead::{Piece, Pieces, piece_at};
 use crate::journal::Entry;
 use crate::tables::STREAM;
 use crate::taken::Chunk;
@@ -11,6 +13,7 @@ use crate::{Secret, StoreError, Use};
 
 /// A range that this request has marked: chunk, from, to, grant.
 type Mark = (u64, usize, usize, u64);
+type Ahead = Peekable<vec::IntoIter<Piece>>;
 
 impl Engine {
     pub fn redeem(
@@ -19,6 +22,7 @@ impl Engine {
         use_: Use,
         generation: u32,
         ranges: &[(u64, u64)],
+        ahead: Pieces,
     ) -> Result<Vec<Secret>, StoreError> {
         if use_.is_out() {
             return Err(StoreError::WrongUse { use_ });
@@ -26,15 +30,21 @@ impl Engine {
         check_ranges(ranges)?;
         let pool = self.pool_of(peer)?;
         self.check_generation(pool, generation)?;
+        let fresh = ahead.commits == self.commits;
+        let mut ahead = if fresh { ahead.pieces } else { Vec::new() }.into_iter().peekable();
         let (mut keys, mut marks) = (Vec::with_capacity(ranges.len()), Vec::with_capacity(ranges.len()));
         for range in ranges {
-            match self.redeem_range(pool, use_, *range, &mut marks) {
+            match self.redeem_range(pool, use_, *range, &mut ahead, &mut marks) {
                 Ok(key) => keys.push(key),
                 Err(refusal) => {
                     self.unmark(pool, &marks);
                     return Err(refusal);
                 }
             }
+        }
+        if self.txn.is_none() {
+            // For the next ones to read ahead from.
+            self.committed()?;
         }
         self.settle(pool, use_, &marks);
         let id = self.pools[pool].row.id;
@@ -48,6 +58,7 @@ impl Engine {
         pool: usize,
         use_: Use,
         (start, bytes): (u64, u64),
+        ahead: &mut Ahead,
         marks: &mut Vec<Mark>,
     ) -> Result<Secret, StoreError> {
         let end = start + bytes;
@@ -63,38 +74,38 @@ impl Engine {
             if grant.use_ != use_ {
                 return Err(StoreError::NotGranted { start, bytes });
             }
-            let Some(chunk) = self.chunk(pool, position)? else {
+            let Some(piece) = self.piece(pool, position, end, ahead)? else {
                 return Err(StoreError::AlreadyTaken { start, bytes });
             };
             let known = &mut self.pools[pool];
-            let length = chunk.1.len().saturating_sub(crate::crypt::SEAL_BYTES);
-            let (from, to) = ((position - chunk.0) as usize, ((end - chunk.0) as usize).min(length));
-            let map = known.taken.entry(chunk.0).or_insert_with(|| Chunk::new(length));
+            let from = (position - piece.chunk_start) as usize;
+            let to = from + piece.key.len();
+            let map = known.taken.entry(piece.chunk_start).or_insert_with(|| Chunk::new(piece.chunk_bytes));
             if map.taken_in(from, to) > 0 {
                 return Err(StoreError::AlreadyTaken { start, bytes });
             }
-            let plain = open_chunk(&self.sealer, &known.peer, known.row.generation, &chunk)?;
-            key.extend(&plain.expose()[from..to]);
+            key.extend(piece.key.expose());
             map.take(from, to);
-            marks.push((chunk.0, from, to, seq));
+            marks.push((piece.chunk_start, from, to, seq));
             position += (to - from) as u64;
         }
         Ok(key)
     }
 
-    /// Reads from what is committed where nothing else is open: a transaction costs more than a redemption.
-    fn chunk(&mut self, pool: usize, position: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    /// The bytes at `position`, as far as they lie in one chunk: read ahead, or from what is committed, or from the
+    /// group's transaction.
+    fn piece(&mut self, pool: usize, position: u64, end: u64, ahead: &mut Ahead) -> Result<Option<Piece>, StoreError> {
         let place = (self.pools[pool].row.id, self.pools[pool].row.generation, position);
         if self.txn.is_some() {
-            return self.look(|_, txn| chunk_at(&txn.open_table(STREAM)?, place));
+            return self.look(|engine, txn| {
+                let table = txn.open_table(STREAM)?;
+                piece_at(&table, &engine.sealer, &engine.pools[pool].peer, place, end)
+            });
         }
-        if self.reader.is_none() {
-            self.reader = Some(self.db.begin_read()?.open_table(STREAM)?);
+        if let Some(piece) = ahead.next_if(|piece| piece.position == position) {
+            return Ok(Some(piece));
         }
-        match &self.reader {
-            Some(table) => chunk_at(table, place),
-            None => Ok(None),
-        }
+        self.committed()?.piece(&self.pools[pool].peer, place, end)
     }
 
     fn why_not(
@@ -144,11 +155,9 @@ impl Engine {
     /// The start of the first chunk behind a gap, or `end`.
     fn next_chunk(&mut self, pool: usize, position: u64, end: u64) -> Result<u64, StoreError> {
         let (id, generation) = (self.pools[pool].row.id, self.pools[pool].row.generation);
-        self.look(|_, txn| {
-            let table = txn.open_table(STREAM)?;
-            let next = table.range((id, generation, position)..(id, generation, end))?.next().transpose()?;
-            Ok(next.map_or(end, |(place, _)| place.value().2))
-        })
+        let committed = self.committed()?;
+        let next = committed.stream.range((id, generation, position)..(id, generation, end))?.next().transpose()?;
+        Ok(next.map_or(end, |(place, _)| place.value().2))
     }
 
     /// Marks again what the journal says was redeemed. What is gone since then is left out.
@@ -170,7 +179,10 @@ impl Engine {
     }
 
     fn replay_from(&mut self, pool: usize, position: u64, end: u64) -> Result<u64, StoreError> {
-        let Some((start, sealed)) = self.chunk(pool, position)? else { return self.next_chunk(pool, position, end) };
+        let place = (self.pools[pool].row.id, self.pools[pool].row.generation, position);
+        let Some((start, sealed)) = chunk_at(&self.committed()?.stream, place)? else {
+            return self.next_chunk(pool, position, end);
+        };
         let known = &mut self.pools[pool];
         let found = known.starts.range(..=position).next_back().map(|(_, seq)| *seq);
         let found = found.and_then(|seq| Some((seq, known.grants.get(&seq)?.use_)));
