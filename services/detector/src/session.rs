@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use distill::config::LinkProtocol;
+use distill::config::{LinkProtocol, Role};
 use distill::module::{self, Action, FrameInput, Hello, Module, PeerInput, SessionStart, Setpoints, StepOutput};
 use photonics::instrument::{Controls, Instrument};
 use photonics::random::Subseed;
@@ -95,7 +95,8 @@ impl Node {
 
 /// Runs sessions until one finishes the run, or `stop`.
 pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
-    let mut setpoints = Setpoints { pump: node.config.initial_pump, ..Setpoints::default() };
+    let pump = if node.config.protocol.role == Role::Matcher { node.config.initial_pump } else { 0.0 };
+    let mut setpoints = Setpoints { pump, ..Setpoints::default() };
     let mut retry = RETRY_MIN;
     loop {
         node.monitor.update(|s| s.state = LinkState::Connecting.into());
