@@ -11,8 +11,9 @@ use super::Tracker;
 use crate::config::Loops;
 
 const PUMP_MIN: f64 = 0.02;
-/// Largest change of the logarithm for one block.
-const MOVE_MAX: f64 = 0.35;
+/// Largest change of the logarithm for one block. As long as `a` counts for something, what a block shows asks for
+/// less than the whole way, so that a large change does not overshoot.
+const MOVE_MAX: f64 = 1.2;
 const DRIFT: f64 = 0.003;
 const OPEN: f64 = 0.5;
 /// Changes of the set-point that blocks under way may still have been measured with.

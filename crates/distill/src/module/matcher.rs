@@ -234,12 +234,7 @@ impl Matcher {
         if self.open.frames == 0 {
             self.open.first_step = step;
         }
-        self.waiting_x.push_back(WaitingX {
-            frame: result.frame,
-            block: self.open.block,
-            step,
-            own: sifted.own_x,
-        });
+        self.waiting_x.push_back(WaitingX { frame: result.frame, block: self.open.block, step, own: sifted.own_x });
         draft.bundle.replies.push(sifted.reply);
         self.open.frames += 1;
         if self.open.frames == self.protocol.round_frames {
