@@ -12,7 +12,7 @@ use crate::support::{Place, assert_equal_keys, bright, digest, lines, qkdnet, su
 const CHANNEL: &str = "channel-valrose-sophia-valrose";
 
 /// Orders a fault at the endpoint of Valrose, once it is there.
-fn order(place: &Place, kind: FaultKind) {
+pub fn order(place: &Place, kind: FaultKind) {
     let folder = place.path("data").join(".qkdnet");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {

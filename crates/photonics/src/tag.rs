@@ -1,13 +1,18 @@
 //! Time tags: what a detector's time-to-digital converter writes down.
 //!
 //! One 64-bit word: bits 63..10 local time in units of 4 ps, bit 4 the rollover flag, bits 3..0 which
-//! detectors fired. The time wraps after 2^54 units, twenty hours.
+//! detectors fired. A tag's time ends after 2^54 units, twenty hours. A file may wrap there and go on from zero, as
+//! converters do; an instrument does not: it refuses the light of later epochs, because what recovers clocks and cuts
+//! frames takes local time for a number that only grows. A planned run ends a minute earlier.
 
 /// Time resolution of a tag, ps.
 pub const UNIT_PS: u64 = 4;
 
 /// Mask of the time of a tag, once shifted down.
 pub const UNITS_MASK: u64 = (1 << 54) - 1;
+
+/// Local time at which tags end.
+pub const END_PS: u64 = (1 << 54) * UNIT_PS;
 
 /// Marks a word that only tells that time has gone on.
 pub const ROLLOVER: u64 = 1 << 4;

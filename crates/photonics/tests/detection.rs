@@ -388,3 +388,27 @@ fn nonsense_is_refused_and_changes_nothing() {
     let far = bothered.detect(u64::MAX, &epochs[0], &mut frames);
     assert_eq!(far, Err(InstrumentError::EpochOutOfRange { epoch: u64::MAX }));
 }
+
+#[test]
+fn light_beyond_the_end_of_a_tag_is_refused_and_no_tag_wraps() {
+    let mut instrument = instrument(&detector(), &clock(), EPOCH_PS, "a");
+    let last = photonics::tag::END_PS / EPOCH_PS;
+    let mut emitter = light(1e5, EPOCH_PS);
+    // The clock starts a second ahead of simulated time and the light may come a second late.
+    let first = last - 3_000_000_000_000 / EPOCH_PS;
+    instrument.start(first);
+    let (mut frames, mut refused) = (vec![], None);
+    for epoch in first..last {
+        let light = emitter.emit(epoch, 1.0, [&STILL; 2]);
+        if let Err(error) = instrument.detect(epoch, &light[0].words, &mut frames) {
+            refused = Some((epoch, error));
+            break;
+        }
+    }
+    let Some((epoch, error)) = refused else { panic!("light up to the end of the tag word was taken") };
+    assert_eq!(error, InstrumentError::TagsEnd { epoch });
+    assert!(error.to_string().contains("20 hours"), "{error}");
+    assert!(epoch > first + 10, "refused in epoch {epoch}, {first} was the first");
+    let times: Vec<u64> = frames.iter().flat_map(|frame| &frame.tags).copied().collect();
+    assert!(times.len() > 1000 && times.is_sorted());
+}

@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+use crate::collector::{self, Signal};
 use crate::export::FileExporter;
 use crate::metrics::SnapshotExporter;
 use crate::names::resource;
@@ -172,29 +173,13 @@ fn disabled(exporter_variable: &str) -> bool {
         || variable(exporter_variable).is_some_and(|value| value == "none")
 }
 
-fn collector(signal_variable: &str) -> bool {
-    variable("OTEL_EXPORTER_OTLP_ENDPOINT").is_some() || variable(signal_variable).is_some()
-}
-
-/// The exporter's connection lives on the runtime that it is made in.
-fn needs_runtime() -> Result<(), TelemetryError> {
-    tokio::runtime::Handle::try_current()
-        .map(|_| ())
-        .map_err(|_| TelemetryError::Collector("telemetry was started outside of the runtime".to_owned()))
-}
-
 fn tracer_provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>, TelemetryError> {
     if disabled("OTEL_TRACES_EXPORTER") {
         return Ok(None);
     }
     let builder = SdkTracerProvider::builder().with_resource(described(config));
-    if collector("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
-        needs_runtime()?;
-        let exporter = opentelemetry_otlp::SpanExporter::builder()
-            .with_tonic()
-            .build()
-            .map_err(|error| TelemetryError::Collector(error.to_string()))?;
-        return Ok(Some(builder.with_batch_exporter(exporter).build()));
+    if Signal::Traces.is_collected() {
+        return Ok(Some(builder.with_batch_exporter(collector::span_exporter()?).build()));
     }
     let Some(folder) = &config.span_dir else { return Ok(None) };
     let exporter = FileExporter::create(folder, &config.service_name, config.span_file_limit_bytes)
@@ -210,13 +195,9 @@ fn meter_provider(config: &TelemetryConfig) -> Result<Option<SdkMeterProvider>, 
         return Ok(None);
     }
     let builder = SdkMeterProvider::builder().with_resource(described(config));
-    if collector("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
-        needs_runtime()?;
-        let exporter = opentelemetry_otlp::MetricExporter::builder()
-            .with_tonic()
-            .build()
-            .map_err(|error| TelemetryError::Collector(error.to_string()))?;
-        let reader = PeriodicReader::builder(exporter).with_interval(config.metrics_interval).build();
+    if Signal::Metrics.is_collected() {
+        let reader =
+            PeriodicReader::builder(collector::metric_exporter()?).with_interval(config.metrics_interval).build();
         return Ok(Some(builder.with_reader(reader).build()));
     }
     let Some(folder) = &config.span_dir else { return Ok(None) };

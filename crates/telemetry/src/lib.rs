@@ -19,6 +19,7 @@
 //! assert!(telemetry::trace::parse_traceparent(&carried_to_the_peer).is_some() || !block.is_recording());
 //! ```
 
+mod collector;
 pub mod export;
 mod init;
 pub mod metrics;

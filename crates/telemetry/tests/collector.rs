@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{Tra
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use telemetry::names::{attribute, span};
 use telemetry::trace::Tracer;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 const SPAN_DIR: &str = "QKDNET_TEST_SPAN_DIR";
@@ -44,29 +47,108 @@ async fn the_process_under_test() {
     guard.shutdown().await;
 }
 
-fn child(folder: &std::path::Path, variables: &[(&str, &str)]) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_process_under_test", "--include-ignored"])
-        .env(SPAN_DIR, folder)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
+fn child(folder: &Path, variables: &[(&str, &str)]) {
+    let output = outcome(folder, variables);
     assert!(output.status.success(), "{output:?}");
+}
+
+fn outcome(folder: &Path, variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "the_process_under_test", "--include-ignored"]).env(SPAN_DIR, folder);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
+        command.env_remove(name);
+    }
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+/// The child, beside a collector that goes on answering.
+async fn run(folder: &Path, variables: &[(&str, &str)]) {
+    let folder = folder.to_owned();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let run = tokio::task::spawn_blocking(move || {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        child(&folder, &variables);
+    });
+    tokio::time::timeout(Duration::from_secs(30), run).await.unwrap().unwrap();
+}
+
+/// A collector on a free port, behind TLS where it has a certificate.
+async fn collect(identity: Option<Identity>) -> (Collector, SocketAddr) {
+    let collector = Collector::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let mut server = Server::builder();
+    if let Some(identity) = identity {
+        server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+    }
+    let service = TraceServiceServer::new(collector.clone());
+    tokio::spawn(server.add_service(service).serve_with_incoming(incoming));
+    (collector, address)
+}
+
+/// A certificate authority's certificate, and what it certified for the loopback address.
+fn certified() -> (String, Identity) {
+    let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    (authority_pem, Identity::from_pem(leaf.pem(), key.serialize_pem()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_go_to_a_collector_behind_tls_whose_authority_is_named_and_to_no_other() {
+    let (authority, identity) = certified();
+    let (collector, address) = collect(Some(identity)).await;
+    let endpoint = format!("https://{address}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right, wrong) = (file("right.pem", &authority), file("wrong.pem", &certified().0));
+    for (certificate, spans) in [(wrong, 0), (right, 1)] {
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", certificate.as_str()),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "2000"),
+            ("OTEL_METRICS_EXPORTER", "none"),
+        ];
+        run(folder.path(), &variables).await;
+        assert_eq!(collector.received.lock().unwrap().len(), spans, "with {certificate}");
+    }
+}
+
+#[test]
+fn a_collector_that_cannot_be_meant_is_refused_and_the_variable_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "nothing").unwrap();
+    let empty = empty.to_str().unwrap();
+    let https = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1");
+    for (variables, said) in [
+        (vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://x")], "expected http://HOST:PORT or https://HOST:PORT"),
+        (vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317")], "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (vec![https, ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem")], "OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere"),
+        (vec![https, ("OTEL_EXPORTER_OTLP_CERTIFICATE", empty)], "no PEM in it"),
+        (vec![https, ("OTEL_EXPORTER_OTLP_CLIENT_KEY", empty)], "both a certificate and a key"),
+    ] {
+        let output = outcome(folder.path(), &variables);
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!output.status.success() && text.contains(said), "{variables:?}: {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_go_to_the_collector_and_not_into_files() {
-    let collector = Collector::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let service = TraceServiceServer::new(collector.clone());
-    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
-
+    let (collector, address) = collect(None).await;
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_owned();
-    let run = tokio::task::spawn_blocking(move || child(&path, &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &endpoint)]));
-    tokio::time::timeout(Duration::from_secs(30), run).await.unwrap().unwrap();
+    let endpoint = format!("http://{address}");
+    run(folder.path(), &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &endpoint)]).await;
 
     let received = collector.received.lock().unwrap().clone();
     let resource_spans = &received[0].resource_spans[0];

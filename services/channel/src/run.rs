@@ -15,10 +15,10 @@ use shell::dial::Dial;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use topology::plan::ChannelConfig;
+use topology::plan::{ChannelConfig, Speed};
 use zeroize::Zeroizing;
 
-use crate::fault::Faults;
+use crate::fault::{DELAY_MAX, Faults};
 use crate::{ChannelEnd, FileReserve, ModuleStream, PeerStream, Status};
 
 /// Silence after which the last frames are said again; doubles up to the maximum.
@@ -93,7 +93,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let ChannelEnd { config, endpoint, handle, mut requests } = end;
-    let mut task = Task::new(endpoint, handle, config.link.clone());
+    let mut task = Task::new(endpoint, handle, &config);
     let mut dialling: Option<BoxFuture<'_, Result<PeerStream>>> = None;
     let mut redial = REDIAL_MIN;
     loop {
@@ -133,6 +133,8 @@ struct Task {
     endpoint: Endpoint<FileReserve>,
     handle: Handle,
     link: String,
+    /// What the fibre takes, in wall time.
+    delay: Duration,
     module: Option<ModuleStream>,
     peer: Option<PeerStream>,
     to_module: VecDeque<ChannelMessage>,
@@ -157,11 +159,12 @@ enum Event {
 }
 
 impl Task {
-    fn new(endpoint: Endpoint<FileReserve>, handle: Handle, link: String) -> Self {
+    fn new(endpoint: Endpoint<FileReserve>, handle: Handle, config: &ChannelConfig) -> Self {
         Self {
             endpoint,
             handle,
-            link,
+            link: config.link.clone(),
+            delay: fibre_delay(config),
             module: None,
             peer: None,
             to_module: VecDeque::new(),
@@ -217,6 +220,8 @@ impl Task {
         };
         if answer.is_ok() {
             tracing::info!(link = self.link, tags = self.endpoint.remaining(), "authentication reserve replaced");
+            let actions = self.endpoint.rekeyed();
+            self.act(actions);
         }
         // Whoever asked may have gone.
         let _ = request.answer.send(answer.map(|()| self.endpoint.remaining()));
@@ -333,14 +338,14 @@ impl Task {
     }
 
     fn send_to_peer(&mut self, frame: Bytes) {
-        let now = Instant::now();
+        let arrival = Instant::now() + self.delay;
         let frames = match &self.handle.faults {
             Some(faults) => faults.apply(frame),
             None => vec![(Duration::ZERO, frame)],
         };
         for (delay, frame) in frames {
             if self.to_peer.len() < FRAMES_WAITING {
-                self.to_peer.push_back((now + delay, frame));
+                self.to_peer.push_back((arrival + delay, frame));
             }
         }
     }
@@ -360,6 +365,18 @@ impl Task {
             tracing::debug!(link = self.link, "the peer does not listen any more");
         }
         self.handle.status.update(&self.endpoint);
+    }
+}
+
+/// Simulated time does not wait for anything, so that at full speed there is nothing to wait for either. The runtime's
+/// timer counts whole milliseconds and rounds up: frames never come early.
+fn fibre_delay(config: &ChannelConfig) -> Duration {
+    match config.speed {
+        Speed::Max => Duration::ZERO,
+        Speed::RealTime(factor) => {
+            let delay_s = config.delay_ps as f64 * 1e-12 / factor;
+            Duration::try_from_secs_f64(delay_s).unwrap_or(DELAY_MAX).min(DELAY_MAX)
+        }
     }
 }
 
@@ -386,6 +403,7 @@ fn closed(reason: CloseReason, why: &str) -> ChannelMessage {
         CloseReason::ReserveExhausted => message::CloseReason::ReserveExhausted,
         CloseReason::PeerRestarted => message::CloseReason::PeerRestarted,
         CloseReason::ReserveFailed => message::CloseReason::ReserveFailed,
+        CloseReason::Rekeyed => message::CloseReason::Rekeyed,
     };
     let closed = message::Closed { reason: reason.into(), message: why.to_owned() };
     ChannelMessage { message: Some(channel_message::Message::Closed(closed)) }

@@ -24,7 +24,7 @@ use shell::duplex::Duplex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use topology::plan::ChannelConfig;
+use topology::plan::{ChannelConfig, Speed};
 use zeroize::Zeroizing;
 
 const TAGS_PER_HASH_KEY: u64 = 4;
@@ -42,7 +42,8 @@ fn config(initiates: bool, faults_allowed: bool) -> ChannelConfig {
         initiates,
         peer: format!("channel-{other}"),
         module: format!("detector-{own}"),
-        delay_ps: 250_000_000,
+        delay_ps: 30_000_000_000,
+        speed: Speed::Max,
         reserve_bits: 128 * 60,
         tags_per_hash_key: TAGS_PER_HASH_KEY,
         faults_allowed,
@@ -112,6 +113,7 @@ struct World {
     /// Where the initiator finds the responder, whichever one runs.
     responder: Arc<Mutex<mpsc::Sender<PeerStream>>>,
     faults_allowed: bool,
+    speed: Speed,
 }
 
 struct End {
@@ -151,6 +153,7 @@ impl World {
             ends: [None, None],
             responder,
             faults_allowed,
+            speed: Speed::Max,
         }
     }
 
@@ -160,7 +163,8 @@ impl World {
 
     /// Starts endpoint and module of one side; 0 initiates.
     fn start(&mut self, side: usize) {
-        let end = channel::open(&config(side == 0, self.faults_allowed), self.data()).unwrap();
+        let config = ChannelConfig { speed: self.speed, ..config(side == 0, self.faults_allowed) };
+        let end = channel::open(&config, self.data()).unwrap();
         let handle = end.handle();
         let (modules_tx, modules) = mpsc::channel::<ModuleStream>(4);
         let (peers_tx, peers) = mpsc::channel::<PeerStream>(4);
@@ -371,6 +375,26 @@ async fn an_endpoint_that_stops_says_so() {
     world.kill(1).await;
     world.start(1);
     world.advance(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_time_is_paced_frames_take_the_fibres_delay_and_at_full_speed_they_do_not() {
+    let mut took = Vec::new();
+    for speed in [Speed::Max, Speed::RealTime(2.0)] {
+        let mut world = World::new(128 * 60, false);
+        world.speed = speed;
+        world.start(0);
+        world.start(1);
+        world.advance(1).await;
+        let started = std::time::Instant::now();
+        world.advance(10).await;
+        took.push(started.elapsed());
+    }
+    // Ten rounds are forty steps in lockstep, each of them at least one way: 30 ms of fibre at double speed. The
+    // first and the last step of the count may have been under way.
+    let least = Duration::from_millis(15) * (10 * ROUND as u32 - 2);
+    assert!(took[1] >= least, "{took:?}, at least {least:?}");
+    assert!(took[0] < least, "{took:?}, less than {least:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ pub async fn run(
     mut instrument: Instrument,
     first_epoch: u64,
     mut photons: mpsc::Receiver<PhotonEpoch>,
-    clicks: mpsc::Sender<EpochClicks>,
+    clicks: &mpsc::Sender<Result<EpochClicks>>,
 ) -> Result<()> {
     instrument.start(first_epoch);
     for epoch in first_epoch.. {
@@ -31,7 +31,7 @@ pub async fn run(
         if light.end {
             frames.extend(instrument.finish());
             let last = EpochClicks { epoch, frames, traceparent: String::new(), end: true };
-            clicks.send(last).await.ok().context("hand over clicks: the module has gone")?;
+            clicks.send(Ok(last)).await.ok().context("hand over clicks: the module has gone")?;
             return Ok(());
         }
         if light.epoch != epoch {
@@ -39,7 +39,7 @@ pub async fn run(
         }
         instrument.detect(epoch, &light.photons, &mut frames).context("detect photons")?;
         let done = EpochClicks { epoch, frames, traceparent: light.traceparent, end: false };
-        clicks.send(done).await.ok().context("hand over clicks: the module has gone")?;
+        clicks.send(Ok(done)).await.ok().context("hand over clicks: the module has gone")?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod dial;
 mod grpc;
 mod instrument;
+mod link;
 mod metrics;
 mod record;
 mod report;

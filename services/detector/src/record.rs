@@ -52,7 +52,7 @@ impl Recorder {
 }
 
 /// Reads a recording frame by frame, as an instrument would have cut it, and hands the frames to the module.
-pub async fn replay(path: PathBuf, frame_ps: u64, clicks: mpsc::Sender<EpochClicks>) -> Result<()> {
+pub async fn replay(path: PathBuf, frame_ps: u64, clicks: mpsc::Sender<Result<EpochClicks>>) -> Result<()> {
     let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
     let reader = TagReader::new(BufReader::new(file), Limits::NONE, HalfOrder::default());
     let mut frames = FrameReader::new(reader, frame_ps);
@@ -67,7 +67,7 @@ pub async fn replay(path: PathBuf, frame_ps: u64, clicks: mpsc::Sender<EpochClic
         };
         let end = frame.is_none();
         let done = EpochClicks { epoch, frames: frame.into_iter().collect(), traceparent: String::new(), end };
-        clicks.send(done).await.ok().context("hand over clicks: the module has gone")?;
+        clicks.send(Ok(done)).await.ok().context("hand over clicks: the module has gone")?;
         if end {
             break;
         }

@@ -89,6 +89,7 @@ impl Reporter {
             s.reserve_tags = reserve_tags;
             s.state = LinkState::Acquiring.into();
         });
+        monitor.publish();
         monitor.note("session", &format!("session {session} with the peer"));
     }
 

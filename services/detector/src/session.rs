@@ -1,20 +1,17 @@
 //! Sessions of a module: meet the peer, agree on an epoch with it and the source, distil, and meet again when
 //! anything on the way breaks.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use distill::config::LinkProtocol;
-use distill::module::{self, Action, FrameInput, Hello, Module, PeerInput, SessionStart, Setpoints, StepOutput};
+use distill::config::{LinkProtocol, Role};
+use distill::module::{self, Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput};
 use photonics::instrument::{Controls, Instrument};
 use photonics::random::Subseed;
-use proto::channel::v1::{
-    Bundle, ChannelMessage, CloseReason, ModuleMessage, Open, Opened, Refill, channel_message, module_message,
-};
+use proto::channel::v1::{Bundle, ChannelMessage, CloseReason, ModuleMessage, Open, Opened, module_message};
 use proto::detector::v1::LinkState;
 use proto::source::v1::{AnalyserState, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update};
 use shell::dial::Dial;
@@ -24,14 +21,15 @@ use tokio_util::sync::CancellationToken;
 use topology::plan::{DetectorConfig, SecretSeed};
 
 use crate::instrument::{self, EPOCHS_AHEAD, EpochClicks};
+use crate::link::{Link, PATIENCE, SessionClosed};
 use crate::record::{self, Recorder};
 use crate::report::Reporter;
 use crate::status::Monitor;
 use crate::vault::Vault;
 
-/// Longest wait for a peer, source or channel that is there but says nothing. One that is gone is noticed at once;
-/// a machine that is merely slow must not look like it.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// What is said where no tag can be made any more.
+const EXHAUSTED: &str = "the authentication reserve is exhausted: nothing is stored until both ends are given the same \
+                         fresh secret with `qkdnet rekey`";
 /// Wait for the peer when nothing is left to do but what it may have left undecided.
 const DEPARTURE: Duration = Duration::from_secs(5);
 /// Wait before meeting again; doubles up to the maximum.
@@ -95,10 +93,13 @@ impl Node {
 
 /// Runs sessions until one finishes the run, or `stop`.
 pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
-    let mut setpoints = Setpoints { pump: node.config.initial_pump, ..Setpoints::default() };
+    let pump = if node.config.protocol.role == Role::Matcher { node.config.initial_pump } else { 0.0 };
+    let mut setpoints = Setpoints { pump, ..Setpoints::default() };
     let mut retry = RETRY_MIN;
     loop {
-        node.monitor.update(|s| s.state = LinkState::Connecting.into());
+        if node.monitor.state() != LinkState::AuthenticationExhausted {
+            node.monitor.enter(LinkState::Connecting);
+        }
         let mut recoveries = node.monitor.recoveries();
         let recovered = async {
             // A closed channel means that nobody can ask any more.
@@ -112,29 +113,38 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
             () = recovered => Err(anyhow::anyhow!("recovery was asked for")),
             result = session(&mut node, &mut setpoints) => result,
         };
+        let opened = matches!(monitor.state(), LinkState::Acquiring | LinkState::Locked);
         match result {
             Ok(()) => {
                 if let Some(recorder) = node.recorder.take() {
                     recorder.finish()?;
                 }
-                monitor.update(|s| s.state = LinkState::Ended.into());
                 monitor.note("ended", "the run is complete");
-                monitor.publish();
+                monitor.enter(LinkState::Ended);
                 return Ok(());
             }
-            Err(error) => {
-                monitor.note("session-lost", &format!("{error:#}"));
-            }
+            Err(error) => lost(&monitor, &error),
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(retry) => {}
         }
-        retry = if monitor.status().state == i32::from(LinkState::Connecting) {
-            (retry * 2).min(RETRY_MAX)
-        } else {
-            RETRY_MIN
-        };
+        retry = if opened { RETRY_MIN } else { (retry * 2).min(RETRY_MAX) };
+    }
+}
+
+/// Says why there is no session. An empty reserve is a state, said once, that lasts until a session opens again.
+fn lost(monitor: &Monitor, error: &anyhow::Error) {
+    let reason = error.downcast_ref::<SessionClosed>().map(|closed| closed.reason);
+    let was_exhausted = monitor.state() == LinkState::AuthenticationExhausted;
+    if reason == Some(CloseReason::ReserveExhausted) {
+        monitor.enter(LinkState::AuthenticationExhausted);
+        if !was_exhausted {
+            monitor.note("authentication-exhausted", EXHAUSTED);
+        }
+    } else if !was_exhausted {
+        monitor.enter(LinkState::Connecting);
+        monitor.note("session-lost", &format!("{error:#}"));
     }
 }
 
@@ -183,24 +193,14 @@ async fn greet(node: &mut Node, channel: &mut Link, protocol: &LinkProtocol) -> 
         protocol: module::protocol_fingerprint(protocol),
     };
     channel.send(module_message::Message::Open(Open { hello: hello.encode_bytes().into() })).await?;
-    // The peer may start much later than this end, so that there is no limit on this wait; but when the run is over
-    // and nothing is undecided here, a peer that does not come has ended.
+    // When the run is over and nothing is undecided here, a peer that does not come has ended.
     let over = node.without_light(node.vault.next_epoch()) && node.vault.in_doubt().is_none();
-    let answer =
-        match tokio::time::timeout(if over { DEPARTURE } else { Duration::MAX }, channel.duplex.rx.recv()).await {
-            Ok(answer) => answer,
-            Err(_) => return Ok(None),
-        };
-    match answer.and_then(|m| m.message) {
-        Some(channel_message::Message::Opened(opened)) => Ok(Some(opened)),
-        Some(channel_message::Message::Closed(closed)) => {
-            if closed.reason() == CloseReason::ReserveExhausted {
-                node.monitor.update(|s| s.state = LinkState::AuthenticationExhausted.into());
-            }
-            bail!("the channel is closed: {}", closed.message)
-        }
-        Some(_) => bail!("the channel said something before the session was open"),
-        None => bail!("the channel has gone"),
+    if !over {
+        return channel.opened().await.map(Some);
+    }
+    match tokio::time::timeout(DEPARTURE, channel.opened()).await {
+        Ok(opened) => opened.map(Some),
+        Err(_) => Ok(None),
     }
 }
 
@@ -235,11 +235,11 @@ async fn attach(
     session: u64,
     first_epoch: u64,
     setpoints: Setpoints,
-) -> Result<(mpsc::Receiver<EpochClicks>, mpsc::Sender<AnalyserUpdate>)> {
+) -> Result<(mpsc::Receiver<Result<EpochClicks>>, mpsc::Sender<AnalyserUpdate>)> {
     let (clicks_tx, clicks_rx) = mpsc::channel(EPOCHS_AHEAD);
     if node.without_light(first_epoch) {
         let end = EpochClicks { epoch: first_epoch, frames: Vec::new(), traceparent: String::new(), end: true };
-        clicks_tx.try_send(end).ok().context("end a run without light")?;
+        clicks_tx.try_send(Ok(end)).ok().context("end a run without light")?;
         return Ok((clicks_rx, mpsc::channel(1).0));
     }
     let dial = match &node.links.light {
@@ -263,8 +263,9 @@ async fn attach(
     let instrument = analyser(node);
     let mut before = analyser(node);
     tokio::spawn(async move {
-        if let Err(error) = instrument::run(instrument, first_epoch, rx, clicks_tx).await {
-            tracing::info!("instrument stopped: {error:#}");
+        if let Err(error) = instrument::run(instrument, first_epoch, rx, &clicks_tx).await {
+            // A session that has ended for another reason does not ask any more.
+            let _ = clicks_tx.send(Err(error)).await;
         }
     });
     // What the set-points are before the first measurement can act.
@@ -308,57 +309,6 @@ fn state_message(instrument: &mut Instrument, epoch: u64, setpoints: Setpoints) 
     }
 }
 
-/// A module's stream to its channel: what arrives while an answer is awaited is kept.
-struct Link {
-    duplex: Duplex<ModuleMessage, ChannelMessage>,
-    kept: VecDeque<channel_message::Message>,
-}
-
-impl Link {
-    fn new(duplex: Duplex<ModuleMessage, ChannelMessage>) -> Self {
-        Self { duplex, kept: VecDeque::new() }
-    }
-
-    async fn send(&self, message: module_message::Message) -> Result<()> {
-        let message = ModuleMessage { message: Some(message) };
-        self.duplex.tx.send(message).await.ok().context("speak to the channel: it has gone")
-    }
-
-    async fn receive(&mut self) -> Result<channel_message::Message> {
-        let message = tokio::time::timeout(PATIENCE, self.duplex.rx.recv()).await.context("wait for the peer")?;
-        message.and_then(|m| m.message).context("listen to the channel: it has gone")
-    }
-
-    /// Hands key to the authentication reserve and waits until it is durable there.
-    async fn refill(&mut self, block: u64, key: Vec<u8>) -> Result<()> {
-        self.send(module_message::Message::Refill(Refill { block, key: key.into() })).await?;
-        loop {
-            match self.receive().await? {
-                channel_message::Message::Refilled(done) if done.block == block => return Ok(()),
-                other => self.kept.push_back(other),
-            }
-        }
-    }
-
-    /// The peer's bundle of `step`.
-    async fn delivered(&mut self, step: u64) -> Result<(PeerInput, u64)> {
-        let message = match self.kept.pop_front() {
-            Some(message) => message,
-            None => self.receive().await?,
-        };
-        match message {
-            channel_message::Message::Delivered(d) if d.step == step => {
-                Ok((PeerInput { payload: d.payload, authenticated: d.authenticated }, d.reserve_tags))
-            }
-            channel_message::Message::Delivered(d) => bail!("expected the peer's step {step}, got {}", d.step),
-            channel_message::Message::Closed(closed) => {
-                bail!("the session was closed ({:?}): {}", closed.reason(), closed.message)
-            }
-            _ => bail!("the channel said something unexpected"),
-        }
-    }
-}
-
 /// A session in full flow.
 struct Run<'n> {
     node: &'n mut Node,
@@ -374,10 +324,10 @@ struct Run<'n> {
 }
 
 impl Run<'_> {
-    async fn distil(&mut self, mut clicks: mpsc::Receiver<EpochClicks>) -> Result<()> {
+    async fn distil(&mut self, mut clicks: mpsc::Receiver<Result<EpochClicks>>) -> Result<()> {
         loop {
             let done = tokio::time::timeout(PATIENCE, clicks.recv()).await.context("wait for light")?;
-            let done = done.context("the instrument stopped")?;
+            let done = done.context("the instrument stopped")?.context("the instrument stopped")?;
             for frame in done.frames {
                 if let Some(recorder) = &mut self.node.recorder {
                     recorder.frame(&frame)?;

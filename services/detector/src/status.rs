@@ -36,6 +36,18 @@ impl Monitor {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    pub fn state(&self) -> LinkState {
+        self.status().state()
+    }
+
+    /// Enters a state and tells watchers, unless this is the state already.
+    pub fn enter(&self, state: LinkState) {
+        if self.state() != state {
+            self.update(|s| s.state = state.into());
+            self.publish();
+        }
+    }
+
     pub fn watch(&self) -> broadcast::Receiver<ModuleEvent> {
         self.events.subscribe()
     }

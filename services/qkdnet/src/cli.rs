@@ -38,7 +38,12 @@ pub enum Command {
     Ledger(LedgerArgs),
     /// Show the way of one block as a tree of spans.
     Trace(TraceArgs),
-    /// Put fresh secret into an exhausted authentication reserve.
+    /// Put a fresh secret into one end's exhausted authentication reserve; do it at both ends.
+    ///
+    /// A channel without authentication key closes: its link says `authentication-exhausted` and stores nothing. Make
+    /// a secret that nobody has seen (`head -c 16384 /dev/urandom > fresh.secret`), bring it to both sites by a way
+    /// that can be trusted, and give it to both channel endpoints while they run. One that was used before is refused.
+    /// Under `qkdnet up --isolation process` the configurations are DATA/.qkdnet/run/channel-LINK-SITE.yaml.
     Rekey(RekeyArgs),
     /// Ask a service whether it does its job.
     Health(HealthArgs),

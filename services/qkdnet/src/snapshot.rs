@@ -128,6 +128,24 @@ pub struct Event {
     /// Short machine-readable name, such as `locked` or `round-voided`.
     pub name: String,
     pub message: String,
+    /// With `block-stored` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<BlockFigures>,
+}
+
+/// What a stored block is made of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BlockFigures {
+    pub number: u64,
+    pub key_bits: u64,
+    pub qber_z: f64,
+    pub qber_x: f64,
+    /// Bits in basis Z, and those of them that were corrected.
+    pub sifted_z: u64,
+    pub errors_z: u64,
+    /// Bits in basis X, and those of them that differed.
+    pub sifted_x: u64,
+    pub errors_x: u64,
 }
 
 /// The last object of a run.

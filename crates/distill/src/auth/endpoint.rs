@@ -24,6 +24,8 @@ pub enum CloseReason {
     PeerRestarted,
     #[error("the authentication reserve cannot be used")]
     ReserveFailed,
+    #[error("the authentication reserve was replaced")]
+    Rekeyed,
 }
 
 /// Why a frame was not accepted. The session goes on.
@@ -139,6 +141,16 @@ impl<R: Reserve> Endpoint<R> {
     /// For re-keying while no session is open.
     pub fn reserve_mut(&mut self) -> Option<&mut R> {
         if self.session().is_none() { Some(&mut self.reserve) } else { None }
+    }
+
+    /// To be called once the reserve was replaced. A greeting that was made from the old one leads nowhere: the peer
+    /// refuses its generation, so the module has to open anew.
+    pub fn rekeyed(&mut self) -> Vec<Action> {
+        if !matches!(self.state, State::Greeting(_)) {
+            return Vec::new();
+        }
+        self.state = State::Idle;
+        vec![Action::Closed(CloseReason::Rekeyed)]
     }
 
     pub fn counters(&self) -> Counters {
@@ -395,6 +407,7 @@ impl CloseReason {
             Self::ReserveExhausted => 3,
             Self::PeerRestarted => 4,
             Self::ReserveFailed => 5,
+            Self::Rekeyed => 6,
         }
     }
 
@@ -404,6 +417,7 @@ impl CloseReason {
             3 => Self::ReserveExhausted,
             4 => Self::PeerRestarted,
             5 => Self::ReserveFailed,
+            6 => Self::Rekeyed,
             _ => Self::PeerLeft,
         }
     }

@@ -89,7 +89,8 @@ impl Announcer {
             committed_end: start.own_committed_end,
             peer_farewell: false,
             drain_steps: 0,
-            setpoints: start.setpoints,
+            // One end alone controls the pump: two that say different things would undo each other.
+            setpoints: Setpoints { pump: 0.0, ..start.setpoints },
             figures: Figures::default(),
         }
     }

@@ -85,7 +85,7 @@ impl Matcher {
         Self {
             polarisation: PolarisationLoop::new(loops, protocol.frame_ps, latency, setpoints.polarisation_rad),
             phase: PhaseLoop::new(loops, protocol.frame_ps, latency, setpoints.phase_rad),
-            pump: PumpLoop::new(loops, setpoints.pump),
+            pump: PumpLoop::new(loops, latency, setpoints.pump),
             recovery: Recovery::new(protocol),
             protocol: protocol.clone(),
             rng,
@@ -142,7 +142,7 @@ impl Matcher {
         self.setpoints = Setpoints {
             phase_rad: self.phase.setpoint(self.step),
             polarisation_rad: self.polarisation.setpoint(self.step),
-            pump: self.pump.setpoint(),
+            pump: self.pump.setpoint(self.step),
         };
         self.step += 1;
         Ok(draft.finish(self.setpoints))
@@ -230,12 +230,11 @@ impl Matcher {
         self.figures.sifted_z += result.counts.kept_z;
         self.figures.sifted_x += result.counts.kept_x;
         let first = *self.first_frame.get_or_insert(result.frame);
-        self.waiting_x.push_back(WaitingX {
-            frame: result.frame,
-            block: self.open.block,
-            step: result.frame.saturating_sub(first),
-            own: sifted.own_x,
-        });
+        let step = result.frame.saturating_sub(first);
+        if self.open.frames == 0 {
+            self.open.first_step = step;
+        }
+        self.waiting_x.push_back(WaitingX { frame: result.frame, block: self.open.block, step, own: sifted.own_x });
         draft.bundle.replies.push(sifted.reply);
         self.open.frames += 1;
         if self.open.frames == self.protocol.round_frames {
@@ -362,7 +361,8 @@ impl Matcher {
         self.figures.qber_z = done.qber_z;
         if !done.key.is_empty() {
             self.qber_z = Some(done.qber_z);
-            self.pump.observe(done.qber_z, done.key.len() as u64);
+            let (first_step, frames) = (block.round.first_step, block.round.frames);
+            self.pump.observe(first_step, frames, done.qber_z, done.key.len() as u64);
         }
         draft.stage(number, Stage::Verify, false);
         if let Some(reason) = done.refusal() {

@@ -80,6 +80,7 @@ pub struct PeerInput {
 pub struct Setpoints {
     pub phase_rad: f64,
     pub polarisation_rad: [f64; 2],
+    /// Relative to nominal; 0 at the announcer, which does not control it.
     pub pump: f64,
 }
 

@@ -17,6 +17,8 @@ pub struct Round {
     pub block: u64,
     /// Frames of announcements that have been sifted into it.
     pub frames: u64,
+    /// Step in which the light of the first one came (matcher only).
+    pub first_step: u64,
     pub z: Bits,
     pub x_total: u64,
     pub x_errors: u64,

@@ -16,6 +16,7 @@ use crate::config::{Clock, Detector, EnergyTimeAnalyser};
 use crate::emitter::AnalyserState;
 use crate::photons::{self, PhotonsError, Survey, time_ps};
 use crate::random::Subseed;
+use crate::tag::{END_PS, UNIT_PS};
 use arrivals::{Arrivals, CHUNK};
 use clicks::Clicks;
 use clock::{LocalClock, Segment};
@@ -43,6 +44,8 @@ pub enum InstrumentError {
     WrongEpoch { epoch: u64, expected: u64 },
     #[error("epoch {epoch} is beyond the range of the clock")]
     EpochOutOfRange { epoch: u64 },
+    #[error("in epoch {epoch} the local time comes to the end of a time tag, 2^54 units of 4 ps: 20 hours")]
+    TagsEnd { epoch: u64 },
     #[error(transparent)]
     Photons(#[from] PhotonsError),
 }
@@ -148,6 +151,9 @@ impl Instrument {
         }
         if epoch > self.clock.last_epoch() {
             return Err(InstrumentError::EpochOutOfRange { epoch });
+        }
+        if run.segment.line(epoch).units(DELAY_MAX_PS) >= END_PS / UNIT_PS {
+            return Err(InstrumentError::TagsEnd { epoch });
         }
         let words = photons::words(photons)?;
         let survey = std::mem::take(&mut self.survey).again(words)?;

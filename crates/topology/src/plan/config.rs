@@ -94,8 +94,10 @@ pub struct ChannelConfig {
     pub peer: String,
     /// The module that this end serves.
     pub module: String,
-    /// Delay of the fibre between the two ends.
+    /// Delay of the fibre between the two ends, in simulated time.
     pub delay_ps: u64,
+    /// How simulated time goes: frames wait for the delay where it is paced, and not at all where it is not.
+    pub speed: Speed,
     /// Pre-placed secret per direction, in bits.
     pub reserve_bits: u64,
     pub tags_per_hash_key: u64,

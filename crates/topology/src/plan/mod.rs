@@ -20,6 +20,9 @@ pub use sites::{kms_name, relay_name};
 /// Identity under which whoever runs the network asks services for their status and brings faults.
 pub const CONTROL_IDENTITY: &str = "control";
 
+/// A local clock may be this much ahead of simulated time: where it starts, its offset, and what it gains.
+const TAG_MARGIN_PS: u64 = 60_000_000_000_000;
+
 /// What the command line overrides.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RunOptions {
@@ -37,6 +40,8 @@ pub struct Plan {
     pub latency_epochs: u64,
     pub speed: Speed,
     pub epochs_limit: Option<u64>,
+    /// Epochs since the first run on the same data after which a local time tag could come to its end.
+    pub tag_epochs: u64,
     /// A seed was given: the run can be repeated and its keys are worthless.
     pub repeatable: bool,
     pub faults_allowed: bool,
@@ -90,7 +95,7 @@ pub struct PlannedReference {
 }
 
 impl Plan {
-    /// Counts the limit of every link's epochs from where that link goes on.
+    /// Counts the limit of every link's epochs from where that link goes on; none goes on beyond the end of a tag.
     pub fn shift_limits(&mut self, first_epoch: impl Fn(&str) -> u64) {
         for service in &mut self.services {
             let limit = match &mut service.config {
@@ -99,7 +104,8 @@ impl Plan {
                 ServiceConfig::Channel(_) | ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => continue,
             };
             let seen = service.link.as_deref().map_or(0, &first_epoch);
-            *limit = limit.map(|epochs| epochs.saturating_add(seen));
+            let asked = self.epochs_limit.map_or(u64::MAX, |epochs| epochs.saturating_add(seen));
+            *limit = Some(asked.min(self.tag_epochs));
         }
     }
 
@@ -107,10 +113,10 @@ impl Plan {
     pub fn without_key_management(&mut self) {
         self.services.retain(|service| service.link.is_some());
         for service in &mut self.services {
-            if let ServiceConfig::Detector(config) = &mut service.config {
-                if let Some(kms) = config.kms.take() {
-                    service.connects_to.retain(|peer| *peer != kms);
-                }
+            if let ServiceConfig::Detector(config) = &mut service.config
+                && let Some(kms) = config.kms.take()
+            {
+                service.connects_to.retain(|peer| *peer != kms);
             }
         }
     }
@@ -188,6 +194,7 @@ pub(crate) struct RunPlan {
     pub latency_epochs: u64,
     pub speed: Speed,
     pub epochs_limit: Option<u64>,
+    pub tag_epochs: u64,
     pub seed: Option<u64>,
     pub faults_allowed: bool,
 }
@@ -211,11 +218,19 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
         latency_epochs: run.latency_epochs,
         speed: run.speed,
         epochs_limit: run.epochs_limit,
+        tag_epochs: run.tag_epochs,
         repeatable: run.seed.is_some(),
         faults_allowed: run.faults_allowed,
         warnings: warnings(spec, run),
         links,
         services,
+    }
+}
+
+impl RunPlan {
+    /// Epochs after which services end the run.
+    fn last_epoch(&self) -> u64 {
+        self.epochs_limit.map_or(self.tag_epochs, |epochs| epochs.min(self.tag_epochs))
     }
 }
 
@@ -227,6 +242,7 @@ fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
         latency_epochs: spec.run.latency.into(),
         speed: options.speed.unwrap_or(spec.run.speed),
         epochs_limit: duration_ps.map(|duration| duration.div_ceil(epoch_ps)),
+        tag_epochs: (photonics::tag::END_PS - TAG_MARGIN_PS) / epoch_ps,
         seed: options.seed.or(spec.run.seed),
         faults_allowed: spec.faults.allowed,
     }

@@ -24,6 +24,7 @@ use topology::plan::Plan;
 pub use self::watch::{Outcome, watch};
 use crate::cli::Isolation;
 use crate::commands::data::SPANS_DIR;
+use crate::failure::Failure;
 
 /// Where a run keeps what is not a site's own: certificates, address files, logs, spans.
 pub struct Folders {
@@ -135,13 +136,31 @@ fn place_secrets(plan: &Plan, data: &Path) -> Result<()> {
 }
 
 /// Sets the end of a limited run behind what its sites have already seen, so that a run on the same data continues.
-pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<()> {
+/// Gives the largest number of epochs that a link has seen.
+pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<u64> {
+    let seen = epochs_seen(plan, data)?;
+    plan.shift_limits(|link| seen.get(link).copied().unwrap_or(0));
+    Ok(seen.into_values().max().unwrap_or(0))
+}
+
+/// Epochs that each link has already used.
+fn epochs_seen(plan: &Plan, data: &Path) -> Result<BTreeMap<String, u64>> {
     let mut seen = BTreeMap::new();
     for config in plan.detectors() {
         let next = detector::vault::next_epoch(data, &config.site, &config.link)?;
         let entry = seen.entry(config.link.clone()).or_insert(0u64);
         *entry = next.max(*entry);
     }
-    plan.shift_limits(|link| seen.get(link).copied().unwrap_or(0));
-    Ok(())
+    Ok(seen)
+}
+
+/// A failure where a run has come to the end of a time tag: its keys are good, but no further light can be stamped.
+pub fn tags_end(plan: &Plan, data: &Path) -> Result<(), Failure> {
+    let last = epochs_seen(plan, data)?.into_values().max().unwrap_or(0);
+    if last < plan.tag_epochs {
+        return Ok(());
+    }
+    let reached_h = last as f64 * plan.epoch_ps as f64 * 1e-12 / 3600.0;
+    let message = format!("time tags end: the sites' clocks have counted {reached_h:.2} hours, a tag holds 20");
+    Err(Failure::failed(message).hint("what was distilled is kept; start anew with another `--data` directory"))
 }

@@ -3,7 +3,7 @@
 use topology::plan::{Plan, plan};
 
 use super::watch::Asked;
-use super::{Folders, Outcome, Recording, Start, continue_after, start, watch};
+use super::{Folders, Outcome, Recording, Start, continue_after, start, tags_end, watch};
 use crate::cli::{RunArgs, UpArgs};
 use crate::commands::files;
 use crate::failure::Failure;
@@ -15,6 +15,8 @@ pub struct Prepared {
     pub plan: Plan,
     pub folders: Folders,
     pub asked: Asked,
+    /// More was asked for than time tags hold.
+    pub beyond_tags: bool,
 }
 
 /// Reads the topology and plans it; a run on data that is there already continues.
@@ -26,16 +28,20 @@ pub fn prepare(args: &RunArgs, data: Option<std::path::PathBuf>) -> Result<Prepa
         eprintln!("warning: {warning}");
     }
     let epochs = plan.epochs_limit;
-    continue_after(&mut plan, &data)?;
+    let seen = continue_after(&mut plan, &data)?;
+    if seen >= plan.tag_epochs {
+        tags_end(&plan, &data)?;
+    }
     let asked = Asked {
         seed: args.seed.or(topology.spec.run.seed),
         target_s: epochs.map(|epochs| epochs as f64 * plan.epoch_ps as f64 * 1e-12),
     };
-    Ok(Prepared { plan, folders: Folders::of(&data), asked })
+    let beyond_tags = epochs.is_none_or(|epochs| seen.saturating_add(epochs) > plan.tag_epochs);
+    Ok(Prepared { plan, folders: Folders::of(&data), asked, beyond_tags })
 }
 
 pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
-    let Prepared { plan, folders, asked } = prepare(&args.run, None)?;
+    let Prepared { plan, folders, asked, beyond_tags } = prepare(&args.run, None)?;
     let recording = match &args.record.record {
         Some(folder) => {
             shell::files::create_private_folder(folder)?;
@@ -60,6 +66,7 @@ pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
         watch(running, &plan, &folders, &asked, view).await
     })?;
     match report.outcome {
+        Outcome::Complete if beyond_tags => tags_end(&plan, &folders.data),
         Outcome::Complete => Ok(()),
         Outcome::Cut => Err(Failure::failed("the run was cut short")),
     }

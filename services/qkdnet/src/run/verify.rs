@@ -6,7 +6,7 @@ use topology::plan::{Plan, PlannedReference};
 
 use super::up::{Prepared, prepare};
 use super::watch::{LinkReport, Report, mean, ratio};
-use super::{Start, start, watch};
+use super::{Start, start, tags_end, watch};
 use crate::cli::{Output, VerifyArgs};
 use crate::commands::{print, print_json};
 use crate::failure::Failure;
@@ -59,7 +59,7 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
 }
 
 fn compare(args: &VerifyArgs, data: Option<std::path::PathBuf>, log: Option<&str>) -> Result<Vec<Comparison>, Failure> {
-    let Prepared { mut plan, folders, asked } = prepare(&args.run, data)?;
+    let Prepared { mut plan, folders, asked, beyond_tags } = prepare(&args.run, data)?;
     // What was published is about links.
     plan.without_key_management();
     for name in &args.links {
@@ -87,6 +87,9 @@ fn compare(args: &VerifyArgs, data: Option<std::path::PathBuf>, log: Option<&str
                 .await?;
         watch(running, &plan, &folders, &asked, View::progress()).await
     })?;
+    if beyond_tags {
+        tags_end(&plan, &folders.data)?;
+    }
     Ok(comparisons(&plan, &report))
 }
 

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use detector::store::BlockStore;
+use distill::ledger::BlockLedger;
 use proto::detector::v1::module_event::Event as Happening;
-use proto::detector::v1::{LinkState as WireState, ModuleEvent, ModuleStatus};
+use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleEvent, ModuleStatus};
 use tokio::sync::{broadcast, mpsc};
 use topology::plan::{DetectorConfig, Plan};
 
 use super::{End, Folders, Running};
-use crate::snapshot::{Event, LinkRow, LinkState, LinkSummary, LoopState, Loops, Snapshot, Summary};
+use crate::snapshot::{BlockFigures, Event, LinkRow, LinkState, LinkSummary, LoopState, Loops, Snapshot, Summary};
 use crate::view::View;
 
 /// Events kept for the screen.
@@ -183,7 +184,10 @@ impl<'p> Follower<'p> {
             (Some(Happening::Note(note)), _) => {
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let simulated_s = event.simulated_s;
-                self.show(Event { simulated_s, link, site, name: note.name, message: note.message }, view)?;
+                self.show(
+                    Event { simulated_s, link, site, name: note.name, message: note.message, block: None },
+                    view,
+                )?;
             }
             (Some(Happening::Block(block)), Some(report)) if is_matcher => {
                 report.block_bits.push(block.key_bits as f64);
@@ -196,7 +200,8 @@ impl<'p> Follower<'p> {
                 );
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let name = "block-stored".to_owned();
-                self.show(Event { simulated_s: event.simulated_s, link, site, name, message }, view)?;
+                let block = Some(figures(&block));
+                self.show(Event { simulated_s: event.simulated_s, link, site, name, message, block }, view)?;
             }
             (Some(Happening::Status(status)), Some(report)) if is_matcher && status.state() == WireState::Locked => {
                 report.peak_fwhm_ps.push(status.peak_fwhm_ps);
@@ -239,6 +244,21 @@ impl<'p> Follower<'p> {
             links: summaries,
         };
         Report { outcome, summary, links }
+    }
+}
+
+fn figures(block: &BlockStored) -> BlockFigures {
+    // Written by the module of the same version; one that is not understood has no figures to show.
+    let ledger: BlockLedger = serde_json::from_str(&block.ledger).unwrap_or_default();
+    BlockFigures {
+        number: block.block,
+        key_bits: block.key_bits,
+        qber_z: block.qber_z,
+        qber_x: block.qber_x,
+        sifted_z: ledger.sifted_z,
+        errors_z: ledger.errors_z,
+        sifted_x: ledger.disclosed_x,
+        errors_x: ledger.errors_x,
     }
 }
 
@@ -293,7 +313,14 @@ fn fill(row: &mut LinkRow, both: &[ModuleStatus], config: Option<&DetectorConfig
     if matcher.state() == WireState::Locked {
         row.state = LinkState::Locked;
     }
-    row.ready |= row.state == LinkState::Locked && matcher.blocks > 0;
+    // Without authentication key nothing flows, whatever else goes on.
+    if both.iter().any(|status| status.state() == WireState::AuthenticationExhausted) {
+        row.state = LinkState::AuthenticationExhausted;
+    }
+    // What a run has come to when it ends stays in its summary.
+    if row.state != LinkState::Ended {
+        row.ready = row.state == LinkState::Locked && matcher.blocks > 0;
+    }
     let locked = row.state == LinkState::Locked || row.state == LinkState::Ended;
     let measured = |value: f64| (locked && value > 0.0).then_some(value);
     row.sifted_z_hz = measured(matcher.sifted_z_rate_hz);

@@ -1,0 +1,88 @@
+//! A module's stream to its channel.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use distill::module::PeerInput;
+use proto::channel::v1::{
+    ChannelMessage, CloseReason, Closed, ModuleMessage, Opened, Refill, channel_message, module_message,
+};
+use shell::duplex::Duplex;
+
+/// Longest wait for a peer, source or channel that is there but says nothing. One that is gone is noticed at once;
+/// a machine that is merely slow must not look like it.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The channel has ended the session.
+#[derive(Debug, thiserror::Error)]
+#[error("the channel is closed: {message}")]
+pub struct SessionClosed {
+    pub reason: CloseReason,
+    message: String,
+}
+
+impl From<Closed> for SessionClosed {
+    fn from(closed: Closed) -> Self {
+        Self { reason: closed.reason(), message: closed.message }
+    }
+}
+
+/// A module's stream to its channel: what arrives while an answer is awaited is kept.
+pub struct Link {
+    duplex: Duplex<ModuleMessage, ChannelMessage>,
+    kept: VecDeque<channel_message::Message>,
+}
+
+impl Link {
+    pub fn new(duplex: Duplex<ModuleMessage, ChannelMessage>) -> Self {
+        Self { duplex, kept: VecDeque::new() }
+    }
+
+    pub async fn send(&self, message: module_message::Message) -> Result<()> {
+        let message = ModuleMessage { message: Some(message) };
+        self.duplex.tx.send(message).await.ok().context("speak to the channel: it has gone")
+    }
+
+    /// What the channel says once both ends have said open; no limit on the wait, as the peer may start much later.
+    pub async fn opened(&mut self) -> Result<Opened> {
+        match self.duplex.rx.recv().await.and_then(|m| m.message) {
+            Some(channel_message::Message::Opened(opened)) => Ok(opened),
+            Some(channel_message::Message::Closed(closed)) => Err(SessionClosed::from(closed).into()),
+            Some(_) => bail!("the channel said something before the session was open"),
+            None => bail!("the channel has gone"),
+        }
+    }
+
+    async fn receive(&mut self) -> Result<channel_message::Message> {
+        let message = tokio::time::timeout(PATIENCE, self.duplex.rx.recv()).await.context("wait for the peer")?;
+        message.and_then(|m| m.message).context("listen to the channel: it has gone")
+    }
+
+    /// Hands key to the authentication reserve and waits until it is durable there.
+    pub async fn refill(&mut self, block: u64, key: Vec<u8>) -> Result<()> {
+        self.send(module_message::Message::Refill(Refill { block, key: key.into() })).await?;
+        loop {
+            match self.receive().await? {
+                channel_message::Message::Refilled(done) if done.block == block => return Ok(()),
+                other => self.kept.push_back(other),
+            }
+        }
+    }
+
+    /// The peer's bundle of `step`.
+    pub async fn delivered(&mut self, step: u64) -> Result<(PeerInput, u64)> {
+        let message = match self.kept.pop_front() {
+            Some(message) => message,
+            None => self.receive().await?,
+        };
+        match message {
+            channel_message::Message::Delivered(d) if d.step == step => {
+                Ok((PeerInput { payload: d.payload, authenticated: d.authenticated }, d.reserve_tags))
+            }
+            channel_message::Message::Delivered(d) => bail!("expected the peer's step {step}, got {}", d.step),
+            channel_message::Message::Closed(closed) => Err(SessionClosed::from(closed).into()),
+            _ => bail!("the channel said something unexpected"),
+        }
+    }
+}
