@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 use futures::future::BoxFuture;
 use proto::channel::v1::channel_client::ChannelClient;
 use proto::channel::v1::{ChannelMessage, ModuleMessage};
+use proto::kms::v1::kms_client::KmsClient;
+use proto::kms::v1::{Block, BlockTaken};
 use proto::source::v1::source_client::SourceClient;
 use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
 use shell::Connector;
@@ -33,6 +35,18 @@ impl Dial<ModuleMessage, ChannelMessage> for ChannelDial {
             let channel = self.0.clone().connect().await?;
             let mut client = shell::limited!(ChannelClient::new(channel));
             duplex::open(CAPACITY, |outgoing| async move { client.attach(outgoing).await }).await.context("attach")
+        })
+    }
+}
+
+pub struct KeyStoreDial(pub Connector);
+
+impl Dial<Block, BlockTaken> for KeyStoreDial {
+    fn dial(&self) -> BoxFuture<'_, Result<Duplex<Block, BlockTaken>>> {
+        Box::pin(async move {
+            let channel = self.0.clone().connect().await?;
+            let mut client = shell::limited!(KmsClient::new(channel));
+            duplex::open(CAPACITY, |outgoing| async move { client.deliver(outgoing).await }).await.context("attach")
         })
     }
 }

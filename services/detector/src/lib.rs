@@ -1,6 +1,7 @@
 //! The detector node: an instrument that turns photons into tags of its own clock, and the module that distils
 //! key from them with its peer. Only the instrument knows simulated time; the module sees frames of tags.
 
+mod delivery;
 mod dial;
 mod grpc;
 mod instrument;
@@ -14,6 +15,7 @@ mod status;
 pub mod store;
 pub mod vault;
 
+pub use delivery::{Delivery, KmsDial};
 pub use grpc::MonitorService;
 pub use record::Recorder;
 pub use serve::{initial_status, serve};

@@ -162,6 +162,11 @@ impl Reporter {
     }
 
     /// The trace of a block in work, as hexadecimal digits.
+    /// The span of a block, for whoever goes on with it.
+    pub fn traceparent(&self, block: u64) -> String {
+        self.blocks.get(&block).map(|b| b.block.traceparent()).unwrap_or_default()
+    }
+
     pub fn trace_id(&self, block: u64) -> String {
         self.blocks.get(&block).map(|b| b.block.trace_id()).unwrap_or_default()
     }

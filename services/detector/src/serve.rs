@@ -9,7 +9,8 @@ use shell::Shutdown;
 use shell::launch::ServiceFile;
 use topology::plan::DetectorConfig;
 
-use crate::dial::{ChannelDial, SourceDial};
+use crate::delivery::Delivery;
+use crate::dial::{ChannelDial, KeyStoreDial, SourceDial};
 use crate::grpc::MonitorService;
 use crate::session::{self, Light, Links, Node, Seeds};
 use crate::status::Monitor;
@@ -40,7 +41,14 @@ pub async fn serve(file: ServiceFile<DetectorConfig>, shutdown: &Shutdown) -> Re
     };
     let vault = Vault::open(&file.data, &config.site, &config.link).context("open the vault")?;
     let seeds = Seeds::of(&config)?;
-    let node = Node { config, seeds, links, vault, monitor, recorder: None, light_over: false };
+    let delivery = match &config.kms {
+        Some(kms) => {
+            let dial = KeyStoreDial(file.connector(&config.name, kms, &stop)?);
+            Some(Delivery::start(Arc::new(dial), vault.directory(), stop.clone())?)
+        }
+        None => None,
+    };
+    let node = Node { config, seeds, links, vault, monitor, recorder: None, delivery, light_over: false };
     let run = session::run(node, stop.clone());
     // A module that has ended goes on answering for its status until it is told to stop.
     let result = run.await;

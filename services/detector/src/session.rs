@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{DetectorConfig, SecretSeed};
 
+use crate::delivery::Delivery;
 use crate::instrument::{self, EPOCHS_AHEAD, EpochClicks};
 use crate::link::{Link, PATIENCE, SessionClosed};
 use crate::record::{self, Recorder};
@@ -80,11 +81,23 @@ pub struct Node {
     pub vault: Vault,
     pub monitor: Arc<Monitor>,
     pub recorder: Option<Recorder>,
+    /// Brings blocks to the site's key store; without one they stay in the vault.
+    pub delivery: Option<Delivery>,
     /// The source has said that the run has no more light.
     pub light_over: bool,
 }
 
 impl Node {
+    /// Hands over what counts and was not handed over yet.
+    async fn deliver_committed(&mut self, traceparent: &str) -> Result<()> {
+        let Some(delivery) = &mut self.delivery else { return Ok(()) };
+        while let Some(stored) = self.vault.next_committed(delivery.next())? {
+            let epoch = self.vault.next_epoch();
+            delivery.send(&self.config.link, &stored, epoch, traceparent).await?;
+        }
+        Ok(())
+    }
+
     /// Whether a session from this epoch on would be without light: there is only what is undecided to decide.
     fn without_light(&self, first_epoch: u64) -> bool {
         self.light_over || self.config.epochs_limit.is_some_and(|limit| first_epoch >= limit)
@@ -93,6 +106,23 @@ impl Node {
 
 /// Runs sessions until one finishes the run, or `stop`.
 pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
+    let ended = tokio::select! {
+        ended = sessions(&mut node, &stop) => ended?,
+        () = stop.cancelled() => false,
+    };
+    if let Some(delivery) = node.delivery.take() {
+        delivery.finish().await?;
+    }
+    if ended {
+        node.monitor.note("ended", "the run is complete");
+        node.monitor.enter(LinkState::Ended);
+    }
+    Ok(())
+}
+
+/// Session after session; true where the run is complete, false where it was stopped.
+async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
+    node.deliver_committed("").await?;
     let pump = if node.config.protocol.role == Role::Matcher { node.config.initial_pump } else { 0.0 };
     let mut setpoints = Setpoints { pump, ..Setpoints::default() };
     let mut retry = RETRY_MIN;
@@ -109,9 +139,9 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
         };
         let monitor = node.monitor.clone();
         let result = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(false),
             () = recovered => Err(anyhow::anyhow!("recovery was asked for")),
-            result = session(&mut node, &mut setpoints) => result,
+            result = session(node, &mut setpoints) => result,
         };
         let opened = matches!(monitor.state(), LinkState::Acquiring | LinkState::Locked);
         match result {
@@ -119,14 +149,12 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
                 if let Some(recorder) = node.recorder.take() {
                     recorder.finish()?;
                 }
-                monitor.note("ended", "the run is complete");
-                monitor.enter(LinkState::Ended);
-                return Ok(());
+                return Ok(true);
             }
             Err(error) => lost(&monitor, &error),
         }
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(false),
             () = tokio::time::sleep(retry) => {}
         }
         retry = if opened { RETRY_MIN } else { (retry * 2).min(RETRY_MAX) };
@@ -157,6 +185,7 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
             channel.refill(block, key).await?;
         }
         node.vault.commit(block)?;
+        node.deliver_committed("").await?;
     }
     let Some(opened) = greet(node, &mut channel, &protocol).await? else { return Ok(()) };
     let (start, first_epoch) = agree(node, &opened, &protocol, *setpoints)?;
@@ -420,6 +449,7 @@ impl Run<'_> {
         }
         self.node.vault.commit(block)?;
         shell::failpoint::hit("block.committed");
-        Ok(())
+        let traceparent = self.reporter.traceparent(block);
+        self.node.deliver_committed(&traceparent).await
     }
 }

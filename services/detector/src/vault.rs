@@ -13,7 +13,7 @@ use distill::ledger::BlockLedger;
 use distill::module::FinishedBlock;
 use zeroize::Zeroizing;
 
-use crate::store::{self, BlockStore, NewBlock};
+use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
 
 /// Epochs that are leased at once: after a kill the link resumes behind the lease, so that no epoch of a seeded
 /// run is ever distilled twice.
@@ -44,6 +44,23 @@ impl Vault {
         let leased = read_lease(&directory)?;
         let next_block = store.next_number();
         Ok(Self { directory, store, session: 0, next_block, leased, next_epoch: leased })
+    }
+
+    /// Folder of this link end.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The first block from `number` on that counts, unless one before it is undecided.
+    pub fn next_committed(&self, number: u64) -> Result<Option<StoredBlock>> {
+        for number in number..self.store.next_number() {
+            match self.store.state(number) {
+                Some(BlockState::Committed) => return Ok(self.store.get(number)?),
+                Some(BlockState::Prepared) => return Ok(None),
+                Some(BlockState::Voided | BlockState::Aborted) | None => {}
+            }
+        }
+        Ok(None)
     }
 
     pub fn next_block(&self) -> u64 {

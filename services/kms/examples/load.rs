@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use keystore::Secret;
 use kms::etsi014::client::{Client, NewKeys};
 use kms::etsi014::{Access, AccessList, Credentials, Running, Server};
-use keystore::Secret;
 use kms::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use tokio_util::sync::CancellationToken;
 

@@ -162,10 +162,14 @@ impl Kms for KmsService {
         &self,
         request: Request<DescribeKeyRequest>,
     ) -> Result<Response<DescribeKeyResponse>, Status> {
-        let id: [u8; 16] = request.into_inner().key_id.as_ref().try_into().map_err(|_| {
-            Status::invalid_argument("a key ID has 16 bytes")
-        })?;
-        let described = describe(&self.view, &KeyId(id)).await.map_err(|error| Status::internal(format!("{error:#}")))?;
+        let id: [u8; 16] = request
+            .into_inner()
+            .key_id
+            .as_ref()
+            .try_into()
+            .map_err(|_| Status::invalid_argument("a key ID has 16 bytes"))?;
+        let described =
+            describe(&self.view, &KeyId(id)).await.map_err(|error| Status::internal(format!("{error:#}")))?;
         described.map(Response::new).ok_or_else(|| Status::not_found("no such key was supplied from a pool here"))
     }
 }
@@ -208,8 +212,7 @@ pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);
     let (pairs_tx, pairs) = mpsc::channel(STREAMS_WAITING);
     let (relays_tx, relays) = mpsc::channel(STREAMS_WAITING);
-    let service =
-        KmsService { view: front.view.clone(), modules: modules_tx, pairs: pairs_tx, relays: relays_tx };
+    let service = KmsService { view: front.view.clone(), modules: modules_tx, pairs: pairs_tx, relays: relays_tx };
     let server = file
         .server(&config.name, &config.accepts)?
         .add_service(shell::limited!(KmsServer::new(service.clone())))

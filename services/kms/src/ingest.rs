@@ -51,8 +51,7 @@ async fn store(pool: &Pool, tracer: &Tracer, block: Block, stop: &CancellationTo
         bail!("a block of {} bits came with {} bytes", block.key_bits, block.key.len());
     }
     let origin = json!({
-        "kind": "link", "link": block.link, "block": block.number,
-        "epoch_first": block.epoch_first, "epoch_last": block.epoch_last,
+        "kind": "link", "link": block.link, "block": block.number, "epoch": block.epoch,
     });
     let mut span = tracer
         .span(span::INGEST)

@@ -196,7 +196,8 @@ mod tests {
         let codec = codec(7);
         let ids: Vec<KeyId> = (0..2000).map(|i| codec.encode(describe(&codec, 32 * i)).unwrap()).collect();
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 2000);
-        let differing: u32 = ids.windows(2).map(|w| (u128::from_be_bytes(w[0].0) ^ u128::from_be_bytes(w[1].0)).count_ones()).sum();
+        let differing: u32 =
+            ids.windows(2).map(|w| (u128::from_be_bytes(w[0].0) ^ u128::from_be_bytes(w[1].0)).count_ones()).sum();
         let mean = f64::from(differing) / 1999.0;
         // 122 free bits: half of them differ, to within 5 standard errors of sqrt(122)/2/sqrt(1999).
         assert!((mean - 61.0).abs() < 5.0 * 5.52 / 44.7, "{mean} bits differ");

@@ -187,9 +187,8 @@ fn serve_modules(
     mut modules: mpsc::Receiver<ModuleStream>,
     stop: CancellationToken,
 ) -> impl Future<Output = Result<()>> + use<> {
-    let by_link = |module: &topology::plan::KmsModule| {
-        Some((module.link.clone(), node.pools.get(&module.peer_site)?.clone()))
-    };
+    let by_link =
+        |module: &topology::plan::KmsModule| Some((module.link.clone(), node.pools.get(&module.peer_site)?.clone()));
     let pools: Arc<BTreeMap<String, Arc<Pool>>> = Arc::new(node.config.modules.iter().filter_map(by_link).collect());
     let (tracer, store) = (Tracer::new(node.config.name.clone()), node.store.clone());
     async move {

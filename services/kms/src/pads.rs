@@ -183,11 +183,8 @@ impl Pads {
         if of == 0 || of > SHARES_MAX || share >= of {
             return Err(Refusal::Refused(RefusedReason::Unknown));
         }
-        let gathered = self.groups.entry(group).or_insert_with(|| Group {
-            peer: peer.to_owned(),
-            shares: BTreeMap::new(),
-            of,
-        });
+        let gathered =
+            self.groups.entry(group).or_insert_with(|| Group { peer: peer.to_owned(), shares: BTreeMap::new(), of });
         gathered.shares.insert(share, key);
         if gathered.shares.len() < gathered.of as usize {
             return Ok(());

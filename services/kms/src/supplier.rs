@@ -12,7 +12,7 @@ use topology::plan::{KeySupply as Limits, KmsConfig};
 use crate::key_id::{Described, KeyPlace};
 use crate::pair::Pool;
 use crate::share::Multicast;
-use crate::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SupplyError, SuppliedKey};
+use crate::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 
 /// How long a request waits for key that is stored but not assigned to it yet.
 const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(1);
@@ -389,8 +389,7 @@ impl KeySupply for Supplier {
             Some(keys) => keys,
             None => self.fetch_deposits(caller, master, ids).await?,
         };
-        let keys: Vec<SuppliedKey> =
-            ids.iter().zip(keys).map(|(id, key)| SuppliedKey { id: *id, key }).collect();
+        let keys: Vec<SuppliedKey> = ids.iter().zip(keys).map(|(id, key)| SuppliedKey { id: *id, key }).collect();
         self.keep(caller, &keys);
         self.counts.fetched.fetch_add(keys.len() as u64, std::sync::atomic::Ordering::Relaxed);
         self.trace(span::FETCH, master, caller, &keys, &[]);

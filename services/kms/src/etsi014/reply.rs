@@ -296,8 +296,8 @@ fn status_line(status: u16) -> &'static str {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use keystore::Secret;
     use crate::supply::KeyId;
+    use keystore::Secret;
 
     #[test]
     fn a_container_takes_exactly_the_room_that_was_set_aside_for_it() {

@@ -120,11 +120,7 @@ async fn activate(pool: &Pool, seq: u64) -> Result<()> {
 }
 
 /// Says which blocks are here, each once.
-async fn tell_blocks(
-    pool: &Pool,
-    stream: &PairStream,
-    told: &mut std::collections::BTreeSet<[u8; 16]>,
-) -> Result<()> {
+async fn tell_blocks(pool: &Pool, stream: &PairStream, told: &mut std::collections::BTreeSet<[u8; 16]>) -> Result<()> {
     for block in pool.store.offered(&pool.peer).await.context("list offered blocks")? {
         if told.insert(block.id) {
             say(stream, Message::BlockHere(BlockHere { block: block.id.to_vec().into() })).await?;

@@ -7,8 +7,8 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::ClientError;
-use keystore::Secret;
 use crate::supply::KeyId;
+use keystore::Secret;
 
 /// What to ask for; what is not said is left to the KME.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -1,0 +1,163 @@
+//! Handing blocks to the site's key store: in order, each until the store says that it is durable there.
+//!
+//! The block file is the outbox. What the store has taken is marked beside it, so that a restart hands over the rest;
+//! a block that comes twice is known to the store by its identity.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use proto::kms::v1::{Block, BlockTaken};
+use sha2::{Digest, Sha256};
+use shell::dial::Dial;
+use shell::duplex::Duplex;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::store::StoredBlock;
+
+/// Blocks on their way to the key store. A store that does not take them holds the link up.
+const BLOCKS_WAITING: usize = 16;
+const RETRY: Duration = Duration::from_millis(250);
+const MARK_FILE: &str = "delivered.next";
+
+pub type KmsDial = Arc<dyn Dial<Block, BlockTaken>>;
+
+/// The end of a module through which its blocks leave.
+pub struct Delivery {
+    blocks: mpsc::Sender<Block>,
+    task: JoinHandle<Result<()>>,
+    next: u64,
+}
+
+impl Delivery {
+    /// Starts to deliver behind what the mark in `directory` says.
+    pub fn start(dial: KmsDial, directory: &Path, stop: CancellationToken) -> Result<Self> {
+        let mark = directory.join(MARK_FILE);
+        let next = read_mark(&mark)?;
+        let (blocks, waiting) = mpsc::channel(BLOCKS_WAITING);
+        let outbox = Outbox { dial, mark, waiting, unconfirmed: VecDeque::new() };
+        Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next })
+    }
+
+    /// First block that was not handed over yet.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Waits for room and hands over.
+    pub async fn send(&mut self, link: &str, stored: &StoredBlock, epoch: u64, traceparent: &str) -> Result<()> {
+        let block = message(link, stored, epoch, traceparent.to_owned());
+        self.blocks.send(block).await.ok().context("the delivery of blocks has ended")?;
+        self.next = stored.number + 1;
+        Ok(())
+    }
+
+    /// Waits until everything was taken.
+    pub async fn finish(self) -> Result<()> {
+        drop(self.blocks);
+        self.task.await.context("the delivery of blocks ended abnormally")?
+    }
+}
+
+/// A stored block as the key store gets it.
+fn message(link: &str, stored: &StoredBlock, epoch: u64, traceparent: String) -> Block {
+    let mut key = Zeroizing::new(stored.key.to_bytes());
+    Block {
+        link: link.to_owned(),
+        number: stored.number,
+        id: identity(link, stored).to_vec().into(),
+        key: std::mem::take(&mut *key).into(),
+        key_bits: stored.key.len() as u64,
+        epoch,
+        traceparent,
+    }
+}
+
+/// The same at both ends, and no other block's: numbers go on with the data, sessions are drawn at random.
+fn identity(link: &str, stored: &StoredBlock) -> [u8; 16] {
+    let digest = Sha256::new()
+        .chain_update(b"qkdnet block v1\0")
+        .chain_update(stored.session.to_le_bytes())
+        .chain_update(stored.number.to_le_bytes())
+        .chain_update(link)
+        .finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    id
+}
+
+struct Outbox {
+    dial: KmsDial,
+    mark: PathBuf,
+    waiting: mpsc::Receiver<Block>,
+    /// Sent, and not said to be durable.
+    unconfirmed: VecDeque<Block>,
+}
+
+impl Outbox {
+    async fn run(mut self, stop: CancellationToken) -> Result<()> {
+        loop {
+            let ended = tokio::select! {
+                ended = self.deliver() => ended,
+                () = stop.cancelled() => return Ok(()),
+            };
+            match ended {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::info!("delivery of blocks interrupted: {error:#}"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// One stream to the store; returns once there is nothing left to deliver.
+    async fn deliver(&mut self) -> Result<()> {
+        let mut stream = self.dial.dial().await.context("reach the key store")?;
+        for block in &self.unconfirmed {
+            stream.send(block.clone()).await.ok().context("the key store has gone")?;
+        }
+        let mut open = true;
+        while open || !self.unconfirmed.is_empty() {
+            tokio::select! {
+                taken = stream.receive() => self.taken(taken)?,
+                block = self.waiting.recv(), if open && self.unconfirmed.len() < BLOCKS_WAITING => match block {
+                    Some(block) => {
+                        self.unconfirmed.push_back(block.clone());
+                        send(&stream, block).await?;
+                    }
+                    None => open = false,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn taken(&mut self, taken: Option<BlockTaken>) -> Result<()> {
+        let number = taken.context("the key store has gone")?.number;
+        match self.unconfirmed.front() {
+            Some(first) if first.number == number => self.unconfirmed.pop_front(),
+            _ => bail!("the key store took block {number}, which is not the next one"),
+        };
+        let text = format!("{}\n", number + 1);
+        shell::files::write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")
+    }
+}
+
+async fn send(stream: &Duplex<Block, BlockTaken>, block: Block) -> Result<()> {
+    stream.send(block).await.ok().context("the key store has gone")
+}
+
+fn read_mark(path: &Path) -> Result<u64> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} is not a number of a block", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
