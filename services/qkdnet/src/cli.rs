@@ -45,6 +45,14 @@ pub enum Command {
     /// that can be trusted, and give it to both channel endpoints while they run. One that was used before is refused.
     /// Under `qkdnet up --isolation process` the configurations are DATA/.qkdnet/run/channel-LINK-SITE.yaml.
     Rekey(RekeyArgs),
+    /// Take keys as an application does, over ETSI GS QKD 014.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Certificates for applications (SAEs).
+    #[command(subcommand)]
+    Sae(SaeCommand),
+    /// Say where the key stores of a running network are, and which applications may ask them.
+    Status(StatusArgs),
     /// Ask a service whether it does its job.
     Health(HealthArgs),
     /// Print completions for a shell.
@@ -55,6 +63,8 @@ pub enum Command {
     Detector(ServiceArgs),
     /// Run one endpoint of a classical authenticated channel.
     Channel(ServiceArgs),
+    /// Run the key store of one site.
+    Kms(ServiceArgs),
 }
 
 /// Text for people or JSON for programs.
@@ -238,6 +248,118 @@ pub struct RekeyArgs {
     /// File with the fresh secret, at least 32 bytes.
     #[arg(long, value_name = "FILE")]
     pub secret: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Data directory of the network.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Get new keys that a peer application can fetch by their IDs.
+    Get(KeyGetArgs),
+    /// Fetch the keys that a master application got, by their IDs.
+    Fetch(KeyFetchArgs),
+    /// Say how many keys there are for a pair of applications, and which sizes can be had.
+    Status(KeyStatusArgs),
+}
+
+/// Whom to ask, and as which application.
+#[derive(Clone, Debug, Args)]
+pub struct KeyAccessArgs {
+    /// Data directory of a network that runs on this machine.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Application to ask as.
+    #[arg(long, value_name = "NAME")]
+    pub sae: Option<String>,
+    /// Key store to ask, as https://HOST:PORT, where it is on no data directory here.
+    #[arg(long, value_name = "URL", requires_all = ["ca", "cert", "key"], conflicts_with = "data")]
+    pub url: Option<String>,
+    /// Certificate of the authority that the key store's certificate is from.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Certificate of the application.
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Private key of the application.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct KeyPrintArgs {
+    /// Print keys to a terminal, too.
+    #[arg(long)]
+    pub show: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct KeyGetArgs {
+    #[command(flatten)]
+    pub access: KeyAccessArgs,
+    /// Application that will fetch the keys.
+    #[arg(long, value_name = "SAE")]
+    pub to: String,
+    /// Further applications that may fetch the same keys.
+    #[arg(long, value_name = "SAE")]
+    pub also: Vec<String>,
+    /// Keys.
+    #[arg(long, value_name = "N")]
+    pub number: Option<u32>,
+    /// Bits of each key.
+    #[arg(long, value_name = "BITS")]
+    pub size: Option<u32>,
+    #[command(flatten)]
+    pub print: KeyPrintArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct KeyFetchArgs {
+    #[command(flatten)]
+    pub access: KeyAccessArgs,
+    /// Application that got the keys.
+    #[arg(long, value_name = "SAE")]
+    pub from: String,
+    /// Key IDs.
+    #[arg(required = true, value_name = "KEY-ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub print: KeyPrintArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct KeyStatusArgs {
+    #[command(flatten)]
+    pub access: KeyAccessArgs,
+    /// Application at the other end.
+    #[arg(long, value_name = "SAE")]
+    pub to: String,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum SaeCommand {
+    /// Issue a client certificate from the topology's authority.
+    New(SaeNewArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SaeNewArgs {
+    /// Name of the application; the topology says at which site it may ask.
+    pub name: String,
+    /// Data directory of the network.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Folder for the certificate and its key [default: beside those that `up` makes].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

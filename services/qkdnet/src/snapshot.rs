@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub lag_s: f64,
     pub seed: Option<u64>,
     pub links: Vec<LinkRow>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<StoreRow>,
     /// Latest events, oldest first; kept short by whoever fills it.
     #[serde(skip)]
     pub events: Vec<Event>,
@@ -117,6 +119,27 @@ pub struct LinkRow {
     /// Key bits that could be taken now.
     pub pool_bits: u64,
     pub reserve_tags: u64,
+}
+
+/// The key store of one site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StoreRow {
+    pub site: String,
+    pub pools: Vec<PoolRow>,
+    /// Keys handed to masters and to slaves.
+    pub keys_supplied: u64,
+    pub keys_fetched: u64,
+}
+
+/// Key that a site shares with another one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PoolRow {
+    pub peer: String,
+    /// The two sites share no link.
+    pub relayed: bool,
+    pub connected: bool,
+    pub stored_bits: u64,
+    pub confirmed_bits: u64,
 }
 
 /// Something that happened.

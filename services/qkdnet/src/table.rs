@@ -11,7 +11,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 use serde::Serialize;
 
-use crate::snapshot::{Event, LinkRow, LinkState, Snapshot, Summary};
+use crate::snapshot::{Event, LinkRow, LinkState, Snapshot, StoreRow, Summary};
 
 const HEADINGS: [&str; 12] = [
     "LINK",
@@ -56,9 +56,16 @@ impl Theme {
 /// Draws the whole screen.
 pub fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, theme: Theme) {
     let rows = snapshot.links.len() as u16 + 1;
-    let [head, table, legend, events] =
-        Layout::vertical([Constraint::Length(2), Constraint::Max(rows), Constraint::Length(2), Constraint::Min(0)])
-            .areas(frame.area());
+    let stores: Vec<Line<'_>> = snapshot.stores.iter().map(|store| Line::from(store_line(store))).collect();
+    let heights = [
+        Constraint::Length(2),
+        Constraint::Max(rows),
+        Constraint::Length(2),
+        Constraint::Max(stores.len() as u16 + u16::from(!stores.is_empty())),
+        Constraint::Min(0),
+    ];
+    let [head, table, legend, keys, events] = Layout::vertical(heights).areas(frame.area());
+    frame.render_widget(Paragraph::new(stores), keys);
     frame.render_widget(Paragraph::new(heading(snapshot)), head);
     let header = Row::new(HEADINGS.iter().enumerate().map(|(column, text)| cell(column, (*text).to_owned())));
     let body = snapshot.links.iter().map(|link| {
@@ -75,6 +82,17 @@ pub fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, theme: Theme) {
     let shown = snapshot.events.len().saturating_sub(EVENTS_SHOWN.min(usize::from(events.height)));
     let lines: Vec<Line<'_>> = snapshot.events[shown..].iter().map(|event| Line::from(event_line(event))).collect();
     frame.render_widget(Paragraph::new(Text::from(lines)), events);
+}
+
+/// A site's key: what it shares with each peer, and what its applications took.
+fn store_line(store: &StoreRow) -> String {
+    let mut text = format!("{:<20} keys out {:>8}  in {:>8} ", store.site, store.keys_supplied, store.keys_fetched);
+    for pool in &store.pools {
+        let way = if pool.relayed { " (relayed)" } else { "" };
+        let gone = if pool.connected { "" } else { " (not connected)" };
+        let _ = write!(text, "  {} {} bit{way}{gone}", pool.peer, pool.stored_bits);
+    }
+    text
 }
 
 fn heading(snapshot: &Snapshot) -> Line<'static> {
@@ -162,6 +180,7 @@ pub fn plain_lines(snapshot: &Snapshot) -> Vec<String> {
                 snapshot.simulated_s, c[0], c[1], c[3], c[4], c[5], c[6], c[8], c[9], c[10], c[11]
             )
         })
+        .chain(snapshot.stores.iter().map(|store| format!("{:>9.1} s  {}", snapshot.simulated_s, store_line(store))))
         .collect()
 }
 

@@ -122,6 +122,22 @@ impl Authority {
         let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Issued { name: service.to_owned(), certificate_pem, key_pem: Zeroizing::new(key.serialize_pem()) })
     }
+
+    /// Makes a certificate for an application (SAE): a client that is known by a URI alone, so that no service takes it
+    /// for one of its peers.
+    pub fn issue_application(&self, sae: &str) -> Result<Issued, PkiError> {
+        let uri = rcgen::string::Ia5String::try_from(format!("sae:{sae}"))?;
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![rcgen::SanType::URI(uri)];
+        params.distinguished_name = distinguished(&common_name(sae));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, SERVICE_VALIDITY);
+        let key = KeyPair::generate()?;
+        let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Issued { name: sae.to_owned(), certificate_pem, key_pem: Zeroizing::new(key.serialize_pem()) })
+    }
 }
 
 impl Issued {
@@ -156,6 +172,25 @@ pub fn prepare(folder: &Path, topology: &str, names: &[String]) -> Result<Author
         }
     }
     Ok(authority)
+}
+
+/// Sees to it that `folder/saes` holds a usable certificate for every application.
+pub fn prepare_applications(folder: &Path, authority: &Authority, saes: &[String]) -> Result<(), PkiError> {
+    let folder = applications_path(folder);
+    files::create_private_folder(&folder).map_err(|source| PkiError::File { path: folder.clone(), source })?;
+    for sae in saes {
+        let usable =
+            key_path(&folder, sae).exists() && lasts(&certificate_path(&folder, sae), Some(&authority.certificate_pem));
+        if !usable {
+            authority.issue_application(sae)?.save(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the certificates of applications stand.
+pub fn applications_path(folder: &Path) -> PathBuf {
+    folder.join("saes")
 }
 
 /// Where the authority's certificate stands.

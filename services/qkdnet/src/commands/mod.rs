@@ -8,9 +8,12 @@ mod completions;
 pub mod data;
 mod digest;
 pub mod files;
+mod key;
 mod ledger;
 mod plan;
+mod sae;
 mod schema;
+mod status;
 mod trace;
 mod validate;
 
@@ -28,11 +31,15 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Ledger(args) => ledger::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Rekey(args) => wire::rekey(args, log),
+        Command::Key(command) => key::run(&command),
+        Command::Sae(command) => sae::run(&command),
+        Command::Status(args) => status::run(&args),
         Command::Health(args) => wire::health(args, log),
         Command::Completions(args) => completions::run(&args),
         Command::Source(args) => wire::source(args, log),
         Command::Detector(args) => wire::detector(args, log),
         Command::Channel(args) => wire::channel(args, log),
+        Command::Kms(args) => wire::kms(args, log),
     }
 }
 

@@ -2,6 +2,8 @@
 //! own, watched through the same monitors.
 
 pub mod control;
+mod keys;
+pub mod network;
 mod process;
 pub mod replay;
 mod tasks;
@@ -21,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::Plan;
 
+use self::keys::StoreMonitor;
 pub use self::watch::{Outcome, watch};
 use crate::cli::Isolation;
 use crate::commands::data::SPANS_DIR;
@@ -85,6 +88,8 @@ pub struct Running {
     pub drain: CancellationToken,
     /// Ends everything at once.
     pub stop: CancellationToken,
+    /// Key stores, if the plan has any.
+    pub stores: Vec<StoreMonitor>,
     /// The detector nodes' tasks; when all have ended, so has the run.
     pub nodes: JoinSet<Result<()>>,
     /// Everything else.
@@ -109,7 +114,7 @@ pub async fn start(start: &Start<'_>) -> Result<Running> {
     place_secrets(start.plan, &start.folders.data)?;
     let interrupts = signal(SignalKind::interrupt()).context("listen for interrupts")?;
     match start.isolation {
-        Isolation::Tasks => tasks::start(start, interrupts),
+        Isolation::Tasks => tasks::start(start, interrupts).await,
         Isolation::Process => process::start(start, interrupts).await,
     }
 }

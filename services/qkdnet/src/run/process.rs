@@ -14,13 +14,13 @@ use proto::detector::v1::{LinkState, ModuleEvent};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use shell::launch::ServiceFile;
-use shell::{Connector, Credentials, Endpoint, failpoint, files, pki};
+use shell::{Connector, Credentials, Endpoint, failpoint, files};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
 
-use super::{End, Interrupts, Running, Start};
+use super::{End, Interrupts, Running, Start, keys};
 
 /// Wait before a service that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
@@ -30,12 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
     let names: Vec<String> =
         start.plan.services.iter().map(|s| s.name.clone()).chain([CONTROL_IDENTITY.to_owned()]).collect();
-    pki::prepare(&start.folders.pki, &start.plan.topology, &names).context("make certificates")?;
+    keys::prepare_certificates(start, &names)?;
     let credentials = Credentials::from_folder(&start.folders.pki, CONTROL_IDENTITY)?;
     let program = std::env::current_exe().context("find this program")?;
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
-    let mut ends = Vec::new();
+    let (mut ends, mut stores) = (Vec::new(), Vec::new());
     for service in &start.plan.services {
         let config = write_config(start, service)?;
         let log = start.folders.logs.join(format!("{}.log", service.name));
@@ -50,8 +50,11 @@ pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running>
             let connector = Connector::new(&endpoint, &service.name, &credentials).deadline(Duration::from_secs(3600));
             nodes.spawn(mirror(connector.stop(stop.clone()), monitor, stop.clone()));
         }
+        if let ServiceConfig::Kms(config) = &service.config {
+            stores.push(keys::watch_process(start, config, &credentials, &mut others, &stop));
+        }
     }
-    Ok(Running { ends, drain, stop, nodes, others, interrupts })
+    Ok(Running { ends, stores, drain, stop, nodes, others, interrupts })
 }
 
 /// The configuration file of one service.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use detector::vault::Vault;
-use detector::{Light, Links, Monitor, Node, Recorder, Seeds};
+use detector::{Delivery, Light, Links, Monitor, Node, Recorder, Seeds};
 use proto::channel::v1::{ChannelMessage, ModuleMessage};
 use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
 use shell::dial::{Dial, MemoryDial};
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::DetectorConfig;
 
-use super::{End, Interrupts, Recording, Running, Start};
+use super::{End, Interrupts, Recording, Running, Start, keys};
 
 /// Streams that may wait to be taken up by a service.
 const STREAMS_WAITING: usize = 4;
@@ -28,7 +28,7 @@ struct Doors {
     peers: BTreeMap<String, mpsc::Sender<channel::PeerStream>>,
 }
 
-pub fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
+pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut doors = Doors::default();
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
@@ -36,13 +36,16 @@ pub fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
         start_sources(start, &mut doors, &mut others, &drain);
     }
     start_channels(start, &mut doors, &mut others, &stop)?;
+    let names: Vec<String> = start.plan.key_stores().map(|config| config.name.clone()).collect();
+    keys::prepare_certificates(start, &names)?;
+    let (keys, stores) = keys::start(start, &mut others, &stop).await?;
     let mut ends = Vec::new();
     for config in start.plan.detectors() {
-        let node = node(start, config, &doors)?;
+        let node = node(start, config, &doors, &keys, &stop)?;
         ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: node.monitor.clone() });
         nodes.spawn(detector::run(node, stop.clone()));
     }
-    Ok(Running { ends, drain, stop, nodes, others, interrupts })
+    Ok(Running { ends, stores, drain, stop, nodes, others, interrupts })
 }
 
 fn start_sources(start: &Start<'_>, doors: &mut Doors, tasks: &mut JoinSet<Result<()>>, drain: &CancellationToken) {
@@ -79,7 +82,13 @@ fn start_channels(
     Ok(())
 }
 
-fn node(start: &Start<'_>, config: &DetectorConfig, doors: &Doors) -> Result<Node> {
+fn node(
+    start: &Start<'_>,
+    config: &DetectorConfig,
+    doors: &Doors,
+    keys: &keys::Doors,
+    stop: &CancellationToken,
+) -> Result<Node> {
     let light = match start.replay.get(&config.site) {
         Some(file) => Light::Recording(file.clone()),
         None => Light::Source(doors.sources.get(&config.source).context("a source is not planned")?.clone()),
@@ -92,12 +101,21 @@ fn node(start: &Start<'_>, config: &DetectorConfig, doors: &Doors) -> Result<Nod
         }
         None => None,
     };
+    let vault = Vault::open(&start.folders.data, &config.site, &config.link)?;
+    let delivery = match &config.kms {
+        Some(kms) => {
+            let dial = keys.modules.get(kms).context("a key store is not planned")?.clone();
+            Some(Delivery::start(dial, vault.directory(), stop.clone())?)
+        }
+        None => None,
+    };
     Ok(Node {
         seeds: Seeds::of(config)?,
         links: Links { light, channel },
-        vault: Vault::open(&start.folders.data, &config.site, &config.link)?,
+        vault,
         monitor: Arc::new(Monitor::new(detector::initial_status(config))),
         recorder,
+        delivery,
         light_over: false,
         config: config.clone(),
     })

@@ -7,11 +7,16 @@ use detector::store::BlockStore;
 use distill::ledger::BlockLedger;
 use proto::detector::v1::module_event::Event as Happening;
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleEvent, ModuleStatus};
+use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use tokio::sync::{broadcast, mpsc};
 use topology::plan::{DetectorConfig, Plan};
 
+use super::keys::StoreMonitor;
+use super::network::{Announcement, Network};
 use super::{End, Folders, Running};
-use crate::snapshot::{BlockFigures, Event, LinkRow, LinkState, LinkSummary, LoopState, Loops, Snapshot, Summary};
+use crate::snapshot::{
+    BlockFigures, Event, LinkRow, LinkState, LinkSummary, LoopState, Loops, PoolRow, Snapshot, StoreRow, Summary,
+};
 use crate::view::View;
 
 /// Events kept for the screen.
@@ -66,11 +71,25 @@ pub async fn watch(
     let mut events = gather(&running.ends);
     let mut follower = Follower::new(plan, asked, started);
     let mut redraw = tokio::time::interval(REDRAW);
+    let mut announcement = Announcement::new(folders);
     let mut outcome = Outcome::Complete;
     while !running.nodes.is_empty() {
         tokio::select! {
             Some((end, event)) = events.recv() => follower.take(&running.ends[end], event, &mut view)?,
-            _ = redraw.tick() => view.update(follower.refresh(&running.ends))?,
+            _ = redraw.tick() => {
+                let snapshot = follower.refresh(&running.ends, &running.stores);
+                view.update(snapshot)?;
+                if !running.stores.is_empty() {
+                    announcement.say(Network::of(plan, folders, &running.stores, snapshot.ready())?)?;
+                }
+            }
+            Some(ended) = running.others.join_next() => {
+                if let Err(error) = ended.context("a service ended abnormally").and_then(|result| result) {
+                    tracing::error!("{error:#}");
+                    outcome = Outcome::Cut;
+                    running.stop.cancel();
+                }
+            }
             Some(ended) = running.nodes.join_next() => {
                 if let Err(error) = ended.context("a service ended abnormally").and_then(|result| result) {
                     tracing::error!("{error:#}");
@@ -91,7 +110,7 @@ pub async fn watch(
     while let Ok((end, event)) = events.try_recv() {
         follower.take(&running.ends[end], event, &mut view)?;
     }
-    follower.refresh(&running.ends);
+    follower.refresh(&running.ends, &running.stores);
     running.drain.cancel();
     running.stop.cancel();
     let all_ended = async { while running.others.join_next().await.is_some() {} };
@@ -213,7 +232,7 @@ impl<'p> Follower<'p> {
     }
 
     /// Brings the snapshot up to date with the monitors.
-    fn refresh(&mut self, ends: &[End]) -> &Snapshot {
+    fn refresh(&mut self, ends: &[End], stores: &[StoreMonitor]) -> &Snapshot {
         self.snapshot.wall_s = self.started.elapsed().as_secs_f64();
         self.snapshot.simulated_s = ends.iter().map(|end| end.monitor.status().simulated_s).fold(0.0, f64::max);
         for row in &mut self.snapshot.links {
@@ -222,6 +241,7 @@ impl<'p> Follower<'p> {
             let config = self.plan.detectors().find(|d| d.link == row.name);
             fill(row, &both, config);
         }
+        self.snapshot.stores = stores.iter().map(|store| store_row(&store.latest.borrow())).collect();
         &self.snapshot
     }
 
@@ -244,6 +264,22 @@ impl<'p> Follower<'p> {
             links: summaries,
         };
         Report { outcome, summary, links }
+    }
+}
+
+fn store_row(status: &GetStatusResponse) -> StoreRow {
+    let pool = |pool: &PoolStatus| PoolRow {
+        peer: pool.site.clone(),
+        relayed: !pool.adjacent,
+        connected: pool.connected,
+        stored_bits: pool.unassigned_bits + pool.uses.iter().map(|counted| counted.left_bits).sum::<u64>(),
+        confirmed_bits: pool.confirmed_bits,
+    };
+    StoreRow {
+        site: status.site.clone(),
+        pools: status.pools.iter().map(pool).collect(),
+        keys_supplied: status.keys_supplied,
+        keys_fetched: status.keys_fetched,
     }
 }
 

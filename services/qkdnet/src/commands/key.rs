@@ -1,0 +1,128 @@
+//! `qkdnet key`: an application (SAE) for people and scripts, over ETSI GS QKD 014.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use kms::etsi014::client::{Client, ClientError, Delivered, NewKeys};
+use kms::supply::{KeyId, SaeId};
+use serde::Serialize;
+use telemetry::TelemetryConfig;
+use zeroize::Zeroizing;
+
+use super::{print, status};
+use crate::cli::{KeyAccessArgs, KeyCommand, KeyPrintArgs, Output};
+use crate::failure::Failure;
+use crate::wire;
+
+/// Whom to ask and as whom.
+struct Access {
+    url: String,
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+pub fn run(command: &KeyCommand) -> Result<(), Failure> {
+    match command {
+        KeyCommand::Get(args) => {
+            let slave = sae(&args.to)?;
+            may_print(&args.print)?;
+            let additional =
+                args.also.iter().map(|name| sae(name).map(|sae| sae.to_string())).collect::<Result<Vec<_>, _>>()?;
+            let request = NewKeys {
+                number: args.number,
+                size_bits: args.size,
+                additional_slaves: additional,
+                ..NewKeys::default()
+            };
+            let keys = ask(&args.access, async |client| client.get_keys(&slave, &request).await)?;
+            write(&keys, &args.print)
+        }
+        KeyCommand::Fetch(args) => {
+            let master = sae(&args.from)?;
+            may_print(&args.print)?;
+            let id = |text: &String| {
+                text.parse::<KeyId>().map_err(|error| Failure::bad_input(format!("`{text}` is no key ID: {error}")))
+            };
+            let ids = args.ids.iter().map(id).collect::<Result<Vec<_>, _>>()?;
+            let keys = ask(&args.access, async |client| client.get_keys_with_ids(&master, &ids).await)?;
+            write(&keys, &args.print)
+        }
+        KeyCommand::Status(args) => {
+            let slave = sae(&args.to)?;
+            let status = ask(&args.access, async |client| client.status(&slave).await)?;
+            super::print_json(&status)
+        }
+    }
+}
+
+fn sae(name: &str) -> Result<SaeId, Failure> {
+    SaeId::new(name).map_err(|error| Failure::bad_input(format!("`{name}`: {error}")))
+}
+
+/// A key on a terminal stays in its scroll-back: only for those who say that they want it.
+fn may_print(args: &KeyPrintArgs) -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() && !args.show {
+        let refused = Failure::bad_input("keys are not printed to a terminal");
+        return Err(refused.hint("redirect the output to a file or a program, or say `--show`"));
+    }
+    Ok(())
+}
+
+fn ask<T>(access: &KeyAccessArgs, request: impl AsyncFnOnce(&Client) -> Result<T, ClientError>) -> Result<T, Failure> {
+    let Access { url, ca, cert, key } = resolve(access)?;
+    let client = Client::builder(url, ca, cert, key).build().map_err(|error| Failure::bad_input(error.to_string()))?;
+    let answer = wire::block_on(&TelemetryConfig::new("qkdnet"), async { Ok(request(&client).await) })?;
+    answer.map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// From the files named, or from the network that runs on the data directory.
+fn resolve(args: &KeyAccessArgs) -> Result<Access, Failure> {
+    if let (Some(url), Some(ca), Some(cert), Some(key)) = (&args.url, &args.ca, &args.cert, &args.key) {
+        return Ok(Access { url: url.clone(), ca: ca.clone(), cert: cert.clone(), key: key.clone() });
+    }
+    let (Some(data), Some(name)) = (&args.data, &args.sae) else {
+        let unclear = Failure::bad_input("whom to ask is not said");
+        return Err(unclear.hint("give `--data DIR --sae NAME`, or all of `--url --ca --cert --key`"));
+    };
+    let network = status::running(data)?;
+    let found = network.sites.iter().find_map(|site| {
+        let sae = site.saes.iter().find(|sae| sae.id == *name)?;
+        Some(Access { url: site.url.clone(), ca: site.ca.clone(), cert: sae.cert.clone(), key: sae.key.clone() })
+    });
+    found.ok_or_else(|| {
+        let known: Vec<&str> = network.sites.iter().flat_map(|site| &site.saes).map(|sae| sae.id.as_str()).collect();
+        Failure::bad_input(format!("there is no application `{name}`")).hint(format!("one of {}", known.join(", ")))
+    })
+}
+
+/// The container of the standard, clause 6.3.
+#[derive(Serialize)]
+struct Container<'k> {
+    keys: Vec<Item<'k>>,
+}
+
+#[derive(Serialize)]
+#[allow(non_snake_case)]
+struct Item<'k> {
+    key_ID: String,
+    key: &'k str,
+}
+
+fn write(keys: &[Delivered], args: &KeyPrintArgs) -> Result<(), Failure> {
+    let encoded: Vec<(String, Zeroizing<String>)> = keys
+        .iter()
+        .map(|delivered| (delivered.id.to_string(), Zeroizing::new(BASE64.encode(delivered.key.expose()))))
+        .collect();
+    let text = Zeroizing::new(match args.output.output {
+        Output::Text => encoded.iter().map(|(id, key)| format!("{id} {}\n", key.as_str())).collect(),
+        Output::Json => {
+            let keys = encoded.iter().map(|(id, key)| Item { key_ID: id.clone(), key: key.as_str() }).collect();
+            let text = serde_json::to_string(&Container { keys }).map_err(|e| Failure::failed(e.to_string()))?;
+            text + "\n"
+        }
+    });
+    print(&text)
+}

@@ -1,0 +1,34 @@
+//! `qkdnet sae`: certificates for applications, from the authority of a topology.
+
+use shell::files;
+use shell::pki::{self, Authority};
+
+use super::print;
+use crate::cli::SaeCommand;
+use crate::failure::Failure;
+use crate::run::Folders;
+
+pub fn run(command: &SaeCommand) -> Result<(), Failure> {
+    let SaeCommand::New(args) = command;
+    kms::supply::SaeId::new(args.name.as_str())
+        .map_err(|error| Failure::bad_input(format!("`{}`: {error}", args.name)))?;
+    if !args.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        return Err(Failure::bad_input("the name of an application makes the names of its files")
+            .hint("use letters, digits, `-`, `_` and `.`"));
+    }
+    let folder = Folders::of(&args.data).pki;
+    let authority = Authority::load(&folder).map_err(|error| {
+        Failure::bad_input(format!("{} holds no authority: {error}", folder.display()))
+            .hint("run `qkdnet up FILE --data DIR` once; it makes the topology's authority")
+    })?;
+    let out = args.out.clone().unwrap_or_else(|| pki::applications_path(&folder));
+    files::create_private_folder(&out)?;
+    let issued = authority.issue_application(&args.name).map_err(|error| Failure::failed(error.to_string()))?;
+    issued.save(&out).map_err(|error| Failure::failed(error.to_string()))?;
+    print(&format!(
+        "certificate  {}\nkey          {}\nauthority    {}\n",
+        pki::certificate_path(&out, &args.name).display(),
+        pki::key_path(&out, &args.name).display(),
+        pki::authority_path(&folder).display()
+    ))
+}

@@ -1,0 +1,39 @@
+//! `qkdnet status`: where a running network's key stores are, and who may ask them.
+
+use std::fmt::Write as _;
+
+use super::{print, print_json};
+use crate::cli::{Output, StatusArgs};
+use crate::failure::Failure;
+use crate::run::network::Network;
+
+pub fn run(args: &StatusArgs) -> Result<(), Failure> {
+    let network = running(&args.data)?;
+    match args.output.output {
+        Output::Json => print_json(&network),
+        Output::Text => print(&text(&network)),
+    }
+}
+
+/// The network that runs on this data.
+pub fn running(data: &std::path::Path) -> Result<Network, Failure> {
+    Network::read(data)?.ok_or_else(|| {
+        Failure::failed(format!("no network runs on {}", data.display()))
+            .hint("start one with `qkdnet up FILE --data DIR`, and give the same directory here")
+    })
+}
+
+fn text(network: &Network) -> String {
+    let flows = if network.ready { "key flows on every link" } else { "not every link has key yet" };
+    let mut text = format!("{}: {flows}\n", network.topology);
+    if network.seeded {
+        text.push_str("a seed makes this run repeatable: its keys are worthless\n");
+    }
+    for site in &network.sites {
+        let _ = writeln!(text, "\n{}  {}  {}", site.site, site.kme_id, site.url);
+        for sae in &site.saes {
+            let _ = writeln!(text, "  {}  {}", sae.id, sae.cert.display());
+        }
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! What a running network tells other programs: where its key stores are, and who may ask them.
+//!
+//! `up` keeps `<data>/.qkdnet/network.json` as long as it runs; `qkdnet status` prints it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, test_kill_process};
+use serde::{Deserialize, Serialize};
+use shell::{files, pki};
+use topology::plan::Plan;
+
+use super::Folders;
+use super::keys::StoreMonitor;
+
+const FILE: &str = "network.json";
+
+/// A network while it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Every link is locked and has stored its first block.
+    pub ready: bool,
+    pub topology: String,
+    /// The run can be repeated: its keys are worthless.
+    pub seeded: bool,
+    pub sites: Vec<SiteAccess>,
+    /// Process that runs the network.
+    pub pid: u32,
+}
+
+/// How an application reaches the key store of its site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteAccess {
+    pub site: String,
+    pub kme_id: String,
+    /// Of ETSI GS QKD 014.
+    pub url: String,
+    /// Health and metrics, without TLS.
+    pub metrics_url: String,
+    /// Certificate of the authority that the key store's certificate is from.
+    pub ca: PathBuf,
+    pub saes: Vec<SaeAccess>,
+}
+
+/// What an application proves itself with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SaeAccess {
+    pub id: String,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Network {
+    pub fn of(plan: &Plan, folders: &Folders, stores: &[StoreMonitor], ready: bool) -> Result<Self> {
+        let pki = std::path::absolute(&folders.pki).context("find the certificates")?;
+        let saes_folder = pki::applications_path(&pki);
+        let sites = plan.key_stores().filter_map(|config| {
+            let status = stores.iter().find(|store| store.site == config.site)?.latest.borrow().clone();
+            let sae = |id: &String| SaeAccess {
+                id: id.clone(),
+                cert: pki::certificate_path(&saes_folder, id),
+                key: pki::key_path(&saes_folder, id),
+            };
+            Some(SiteAccess {
+                site: config.site.clone(),
+                kme_id: config.name.clone(),
+                url: format!("https://{}", status.etsi014_address),
+                metrics_url: format!("http://{}", status.metrics_address),
+                ca: pki::authority_path(&pki),
+                saes: config.saes.iter().map(sae).collect(),
+            })
+        });
+        Ok(Self {
+            ready,
+            topology: plan.topology.clone(),
+            seeded: plan.repeatable,
+            sites: sites.collect(),
+            pid: std::process::id(),
+        })
+    }
+
+    /// The network that runs on this data; nothing where none does.
+    pub fn read(data: &Path) -> Result<Option<Self>> {
+        let path = path(data);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let network: Self = serde_json::from_str(&text).with_context(|| format!("understand {}", path.display()))?;
+        // A run that was killed could not take its file away.
+        let alive = Pid::from_raw(network.pid.cast_signed()).is_some_and(|pid| test_kill_process(pid).is_ok());
+        Ok(alive.then_some(network))
+    }
+}
+
+fn path(data: &Path) -> PathBuf {
+    data.join(".qkdnet").join(FILE)
+}
+
+/// Keeps the file true, and takes it away at the end.
+pub struct Announcement {
+    path: PathBuf,
+    said: Option<Network>,
+}
+
+impl Announcement {
+    pub fn new(folders: &Folders) -> Self {
+        Self { path: path(&folders.data), said: None }
+    }
+
+    pub fn say(&mut self, network: Network) -> Result<()> {
+        if self.said.as_ref() != Some(&network) {
+            let text = serde_json::to_string_pretty(&network).context("write the network's status")?;
+            files::write_durably(&self.path, text.as_bytes()).context("write the network's status")?;
+            self.said = Some(network);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        if self.said.is_some() {
+            // Whoever reads it finds the process gone.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
