@@ -20,7 +20,8 @@ pub fn id(number: u64) -> [u8; 16] {
 
 /// Bytes that tell which position of which generation they are.
 pub fn stream_byte(generation: u32, position: u64) -> u8 {
-    let mixed = (position + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(generation).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    let mixed =
+        (position + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(generation).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
     (mixed >> 40) as u8
 }
 
