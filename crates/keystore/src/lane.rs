@@ -212,7 +212,10 @@ impl Lane {
 
     /// Whether it is time to fetch ahead.
     pub fn runs_low(&self) -> bool {
-        !self.requested && self.run_bytes > 0 && self.segment_bytes < self.next_lease_bytes() / 2
+        // At full speed half a lease is gone before the disk has answered: then the next one is fetched at once.
+        let next_bytes = self.next_lease_bytes();
+        let low_bytes = if next_bytes == LEASE_BYTES_MAX { next_bytes } else { next_bytes / 2 };
+        !self.requested && self.run_bytes > 0 && self.segment_bytes < low_bytes
     }
 
     /// A crash wastes what is on lease: in a small pool that must be little.

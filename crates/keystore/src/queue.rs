@@ -171,7 +171,8 @@ impl Shared {
 
 /// An answer that is on its way: it comes once what it says is on the disk.
 ///
-/// A future; without a runtime, [`Pending::wait`].
+/// A future; without a runtime, [`Pending::wait`]. Dropping it does not take the request back: key that was redeemed
+/// is gone.
 #[must_use = "the request runs all the same, but its failure goes unseen"]
 pub struct Pending<T> {
     receiver: oneshot::Receiver<Result<T, StoreError>>,

@@ -192,6 +192,25 @@ fn a_deposit_is_taken_once_by_each_slave_all_or_nothing() {
 }
 
 #[test]
+fn the_oldest_of_very_many_blocks_is_forgotten_with_its_origin() {
+    const MORE: u64 = 3;
+    let store = open(&Disk::default());
+    let numbers: Vec<u64> = (0..BLOCKS_REMEMBERED + MORE).collect();
+    for some in numbers.chunks(4_000) {
+        let offers: Vec<_> = some.iter().map(|n| store.offer(PEER, block(*n, 0, *n, 1))).collect();
+        let confirmed: Vec<_> = some.iter().map(|n| store.confirm(PEER, id(*n), 0, *n, 0)).collect();
+        offers.into_iter().chain(confirmed).for_each(|answer| assert!(answer.wait().is_ok()));
+    }
+    for number in 0..MORE {
+        assert_eq!(store.block_status(PEER, id(number)).wait().unwrap_err(), StoreError::UnknownBlock);
+    }
+    let status = store.offer(PEER, block(MORE, 0, MORE, 1)).wait().unwrap();
+    assert_eq!(status, BlockStatus::Confirmed { generation: 0, start: MORE });
+    assert_eq!(store.origins(PEER, 0, 0, MORE + 2).wait().unwrap().len(), 2);
+    assert_eq!(checked(&store, PEER).confirmed_bits, 8 * (BLOCKS_REMEMBERED + MORE));
+}
+
+#[test]
 fn small_values_are_kept_by_pool() {
     let disk = Disk::default();
     let store = open(&disk);
