@@ -77,6 +77,10 @@ golden! {
     clocks_beyond_the_search: ["fibre: {length: 12 km}" => "fibre: {length: 12 km}\n          clock: {type: rubidium, offset: 11 ms}"];
     frequencies_beyond_the_search: ["fibre: {length: 12 km}" => "fibre: {length: 12 km}\n          clock: {type: rubidium, frequencyError: 300 ns/s}"];
     target_without_pump_loop: ["window: 120 ps" => "window: 120 ps\n      loops: {pump: {enabled: false, targetQber: 4 %}}"];
+    keys_not_in_bytes: ["spec:\n" => "spec:\n  keyManagement: {keySize: 250 bit}\n"];
+    keys_beyond_their_limits: ["spec:\n" => "spec:\n  keyManagement: {keySize: 512 bit, keySizeMax: 256 bit}\n"];
+    transfers_too_long: ["spec:\n" => "spec:\n  keyManagement: {relay: {transfer: 32768 bit}}\n"];
+    water_marks_the_wrong_way: ["spec:\n" => "spec:\n  keyManagement: {relay: {lowWater: 9000 bit, highWater: 8000 bit}}\n"];
     disturbance_elsewhere: ["window: 120 ps" => "window: 120 ps\n      disturbances: [{type: phase, at: 5 s, site: middle, step: 1 rad}]"];
     reference_in_a_wrong_unit: ["window: 120 ps" => "window: 120 ps\n      reference: [{quantity: qberZ, value: 7 kbit/s, tolerance: 5, source: paper}]"];
     one_arm: ["        - site: east\n          fibre: {length: 12 km}\n          detector: {type: snspd, efficiency: 80 %, jitter: 50 ps}\n" => ""];

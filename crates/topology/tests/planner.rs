@@ -31,17 +31,46 @@ fn the_plan_of_nice_is_as_published() {
 #[test]
 fn every_connection_is_accepted_at_the_other_end_and_nothing_else_is() {
     let plan = plan(&nice(), &RunOptions::default());
-    assert_eq!(plan.services.len(), 10);
+    assert_eq!(plan.services.len(), 16);
     for service in &plan.services {
         for peer in &service.connects_to {
             let peer = plan.service(peer).unwrap();
             assert!(peer.accepts.contains(&service.name), "{} -> {}", service.name, peer.name);
-            assert_eq!(peer.link, service.link);
+            let within = [&peer.link, &service.link];
+            assert!(within.contains(&&None) || peer.link == service.link, "{} -> {}", service.name, peer.name);
         }
         for caller in service.accepts.iter().filter(|caller| *caller != "control") {
             assert!(plan.service(caller).unwrap().connects_to.contains(&service.name));
         }
     }
+}
+
+#[test]
+fn every_site_that_ends_a_link_has_a_key_store_and_far_pairs_are_relayed_by_the_smaller_name() {
+    let plan = plan(&nice(), &RunOptions::default());
+    let stores: Vec<&str> = plan.key_stores().map(|store| store.site.as_str()).collect();
+    assert_eq!(stores, ["calern", "sophia", "valrose"]);
+    for store in plan.key_stores() {
+        let peers = store.peers.iter().map(|peer| (peer.site.as_str(), peer.adjacent));
+        let far = peers.filter(|(_, adjacent)| !adjacent).map(|(site, _)| site).collect::<Vec<_>>();
+        let expected: &[&str] = match store.site.as_str() {
+            "calern" => &["sophia"],
+            "sophia" => &["calern"],
+            _ => &[],
+        };
+        assert_eq!(far, expected, "{}", store.site);
+    }
+    let filled: Vec<(&str, usize)> = plan.relays().map(|relay| (relay.site.as_str(), relay.targets.len())).collect();
+    assert_eq!(filled, [("calern", 1), ("sophia", 0), ("valrose", 0)]);
+}
+
+#[test]
+fn links_alone_have_no_key_stores() {
+    let mut plan = plan(&nice(), &RunOptions::default());
+    plan.without_key_management();
+    assert_eq!((plan.services.len(), plan.key_stores().count()), (10, 0));
+    assert!(plan.detectors().all(|detector| detector.kms.is_none()));
+    assert!(plan.services.iter().all(|s| s.connects_to.iter().all(|peer| plan.service(peer).is_some())));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::structure::STAND_IN;
 use crate::suggest;
 
 /// Kubernetes and certificates want names of at most this length.
-const SERVICE_NAME_LENGTH_MAX: usize = 63;
+pub(super) const SERVICE_NAME_LENGTH_MAX: usize = 63;
 /// A time tag counts units of this.
 const TAG_UNIT_PS: u64 = 4;
 const PS_PER_MS: u64 = 1_000_000_000;

@@ -1,6 +1,7 @@
 //! What the types cannot say: names that must exist, values that must fit each other.
 
 mod instruments;
+mod keys;
 mod links;
 mod sites;
 
@@ -13,6 +14,7 @@ pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
     let mut report = Report { places, diagnostics: Vec::new() };
     sites::check(&topology.spec, &mut report);
     links::check(&topology.spec, &mut report);
+    keys::check(&topology.spec, &mut report);
     for (index, link) in topology.spec.links.iter().enumerate() {
         instruments::check(link, &format!("spec.links[{index}]"), &mut report);
     }
