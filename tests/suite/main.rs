@@ -6,6 +6,7 @@ mod crashes;
 mod dependencies;
 mod determinism;
 mod disturbances;
+mod keys;
 mod limits;
 mod replay;
 mod reserve;

@@ -46,6 +46,7 @@ fn snapshot() -> Snapshot {
         lag_s: 0.0,
         seed: Some(7),
         links: vec![locked, acquiring],
+        stores: Vec::new(),
         events: vec![event()],
     }
 }
@@ -57,6 +58,7 @@ fn event() -> Event {
         site: "sophia".into(),
         name: "locked".into(),
         message: "clock found at -3.14 ms\u{1b}[2J".into(),
+        block: None,
     }
 }
 

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use proto::kms::v1::{GetStatusResponse, PoolStatus, Use, UseStatus};
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use shell::{files, pki};
@@ -18,7 +19,7 @@ const FILE: &str = "network.json";
 /// A network while it runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Network {
-    /// Every link is locked and has stored its first block.
+    /// Every link is locked, has stored its first block, and both its sites can hand out key of it.
     pub ready: bool,
     pub topology: String,
     /// The run can be repeated: its keys are worthless.
@@ -71,7 +72,7 @@ impl Network {
             })
         });
         Ok(Self {
-            ready,
+            ready: ready && stores.iter().all(|store| supplies(&store.latest.borrow())),
             topology: plan.topology.clone(),
             seeded: plan.repeatable,
             sites: sites.collect(),
@@ -92,6 +93,14 @@ impl Network {
         let alive = Pid::from_raw(network.pid.cast_signed()).is_some_and(|pid| test_kill_process(pid).is_ok());
         Ok(alive.then_some(network))
     }
+}
+
+/// Whether key of every link of the site can be handed out.
+fn supplies(status: &GetStatusResponse) -> bool {
+    let granted = |counted: &UseStatus| counted.purpose() == Use::SupplyOut && counted.granted_bits > 0;
+    let adjacent = |pool: &&PoolStatus| pool.adjacent;
+    !status.pools.is_empty()
+        && status.pools.iter().filter(adjacent).all(|pool| pool.connected && pool.uses.iter().any(granted))
 }
 
 fn path(data: &Path) -> PathBuf {

@@ -1,0 +1,208 @@
+//! Keys on their way to applications: fetched at both ends, over ETSI GS QKD 014, from a network that runs.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Place, bright, qkdnet, success};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A network in the background; it is interrupted and waited for in the end.
+struct Network<'p> {
+    place: &'p Place,
+    child: Option<Child>,
+}
+
+impl<'p> Network<'p> {
+    fn start(place: &'p Place, isolation: &str) -> Self {
+        let mut command = qkdnet();
+        command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
+        command.args(["--isolation", isolation]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("start qkdnet");
+        Self { place, child: Some(child) }
+    }
+
+    fn status(&self) -> Option<Value> {
+        let mut command = qkdnet();
+        command.arg("status").arg("--data").arg(self.place.path("data")).args(["--output", "json"]);
+        let output = command.output().expect("run qkdnet");
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+    }
+
+    fn key(&self, words: &[&str]) -> Command {
+        let mut command = qkdnet();
+        command.arg("key").arg(words[0]).arg("--data").arg(self.place.path("data")).args(&words[1..]);
+        command.args(["--output", "json"]);
+        command
+    }
+
+    /// Gets keys as soon as there are any.
+    fn get(&self, master: &str, slave: &str, number: &str) -> Vec<Key> {
+        let mut last = String::new();
+        eventually("keys are supplied", || {
+            let output =
+                self.key(&["get", "--sae", master, "--to", slave, "--number", number]).output().expect("run qkdnet");
+            last = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success().then(|| keys(&output.stdout))
+        })
+        .unwrap_or_else(|| panic!("{last}"))
+    }
+
+    fn fetch(&self, slave: &str, master: &str, ids: &[&str]) -> std::process::Output {
+        let mut words = vec!["fetch", "--sae", slave, "--from", master];
+        words.extend(ids);
+        self.key(&words).output().expect("run qkdnet")
+    }
+
+    fn stored(&self, master: &str, slave: &str) -> u64 {
+        let mut command = qkdnet();
+        command.args(["key", "status", "--data"]).arg(self.place.path("data")).args(["--sae", master, "--to", slave]);
+        let output = command.output().expect("run qkdnet");
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        status["stored_key_count"].as_u64().unwrap_or(0)
+    }
+
+    /// Kills with SIGKILL the process of one service.
+    fn kill(&self, service: &str) {
+        let config = self.place.path("data").join(".qkdnet/run").join(format!("{service}.yaml"));
+        let status = Command::new("pkill").args(["-KILL", "-f"]).arg(format!("config {}", config.display())).status();
+        assert!(status.expect("run pkill").success(), "{service} was not running");
+    }
+
+    fn stop(mut self) {
+        let mut child = self.child.take().expect("a network that runs");
+        interrupt(&child);
+        assert!(child.wait().expect("wait for qkdnet").success());
+    }
+}
+
+impl Drop for Network<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            interrupt(&child);
+            let _ = child.wait();
+        }
+    }
+}
+
+fn interrupt(child: &Child) {
+    let _ = Command::new("kill").arg("-INT").arg(child.id().to_string()).status();
+}
+
+/// Asks again until there is an answer.
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let patience = Instant::now() + PATIENCE;
+    while Instant::now() < patience {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    eprintln!("never came: {what}");
+    None
+}
+
+type Key = (String, String);
+
+fn keys(answer: &[u8]) -> Vec<Key> {
+    let container: Value = serde_json::from_slice(answer).expect("a key container");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let keys = container["keys"].as_array().expect("keys").iter();
+    keys.map(|key| (text(&key["key_ID"]), text(&key["key"]))).collect()
+}
+
+fn place() -> Place {
+    Place::new(&bright(&[]))
+}
+
+#[test]
+fn an_application_at_each_end_gets_the_same_keys_and_each_key_once() {
+    for isolation in ["tasks", "process"] {
+        let place = place();
+        let network = Network::start(&place, isolation);
+        let master = network.get("university", "inria", "3");
+        assert_eq!(master.len(), 3);
+        let ids: Vec<&str> = master.iter().map(|(id, _)| id.as_str()).collect();
+        let slave = network.fetch("inria", "university", &ids);
+        assert!(slave.status.success(), "{}", String::from_utf8_lossy(&slave.stderr));
+        assert!(keys(&slave.stdout) == master, "the two ends got different keys");
+        let again = network.fetch("inria", "university", &ids[..1]);
+        assert!(!again.status.success(), "a key was delivered twice");
+        // The other way round, from key of its own.
+        let back = network.get("inria", "university", "1");
+        let fetched = network.fetch("university", "inria", &[&back[0].0]);
+        assert!(keys(&fetched.stdout) == back);
+        assert!(master.iter().all(|key| key.1 != back[0].1));
+        network.stop();
+    }
+}
+
+#[test]
+fn keys_outlive_a_key_store_that_is_killed_and_a_network_that_is_started_again() {
+    let place = place();
+    let network = Network::start(&place, "process");
+    let master = network.get("university", "inria", "2");
+    network.kill("kms-sophia");
+    let fetched = eventually("the key is fetched from the store that came back", || {
+        let output = network.fetch("inria", "university", &[&master[0].0]);
+        output.status.success().then(|| keys(&output.stdout))
+    });
+    assert!(fetched.expect("a key") == master[..1]);
+    network.kill("kms-valrose");
+    let more = network.get("university", "inria", "1");
+    assert!(master.iter().all(|key| *key != more[0]), "a key was handed out twice");
+    network.stop();
+
+    let network = Network::start(&place, "tasks");
+    let fetched = eventually("the key is fetched from the network that was started again", || {
+        let output = network.fetch("inria", "university", &[&master[1].0, &more[0].0]);
+        output.status.success().then(|| keys(&output.stdout))
+    });
+    assert!(fetched.expect("keys") == [master[1].clone(), more[0].clone()]);
+    network.stop();
+}
+
+#[test]
+fn a_running_network_says_where_its_key_stores_are_and_a_stopped_one_says_nothing() {
+    let place = place();
+    let network = Network::start(&place, "tasks");
+    let ready = eventually("key flows", || network.status().filter(|status| status["ready"] == true));
+    let status = ready.expect("a network that is ready");
+    let sites: Vec<&str> =
+        status["sites"].as_array().expect("sites").iter().filter_map(|s| s["site"].as_str()).collect();
+    assert_eq!(sites, ["sophia", "valrose"]);
+    for site in status["sites"].as_array().expect("sites") {
+        assert!(site["url"].as_str().expect("a URL").starts_with("https://127.0.0.1:"));
+        for file in [&site["ca"], &site["saes"][0]["cert"], &site["saes"][0]["key"]] {
+            assert!(std::path::Path::new(file.as_str().expect("a path")).is_file(), "{file}");
+        }
+    }
+    assert!(network.stored("university", "inria") > 0);
+    network.stop();
+    let mut command = qkdnet();
+    command.arg("status").arg("--data").arg(place.path("data"));
+    let output = command.output().expect("run qkdnet");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no network runs"));
+}
+
+#[test]
+fn a_certificate_of_an_application_opens_no_service() {
+    let place = place();
+    let network = Network::start(&place, "process");
+    eventually("key flows", || network.status().filter(|status| status["ready"] == true)).expect("a network");
+    let mut command = qkdnet();
+    command.args(["sae", "new", "control", "--data"]).arg(place.path("data"));
+    success(command);
+    // With the certificate of an application called like the identity that controls the network.
+    let pki = place.path("data").join(".qkdnet/pki");
+    for kind in ["pem", "key"] {
+        std::fs::copy(pki.join(format!("saes/control.{kind}")), pki.join(format!("control.{kind}"))).expect("copy");
+    }
+    let config = place.path("data").join(".qkdnet/run/kms-valrose.yaml");
+    let output = qkdnet().arg("health").arg("--config").arg(config).output().expect("run qkdnet");
+    assert!(!output.status.success());
+    network.stop();
+}
