@@ -1,0 +1,6 @@
+//! Relays and key stores of whole networks.
+
+#![allow(clippy::unwrap_used)]
+
+mod memory;
+mod world;
