@@ -34,11 +34,7 @@ pub struct RelayService {
 }
 
 impl RelayService {
-    pub fn new(
-        config: &RelayConfig,
-        neighbours: mpsc::Sender<(String, NeighbourStream)>,
-        status: Arc<Status>,
-    ) -> Self {
+    pub fn new(config: &RelayConfig, neighbours: mpsc::Sender<(String, NeighbourStream)>, status: Arc<Status>) -> Self {
         let dialling = config.neighbours.iter().filter(|near| near.site < config.site);
         let callers = dialling.map(|near| (near.service.clone(), near.site.clone())).collect();
         Self { callers: Arc::new(callers), neighbours, status }
@@ -62,10 +58,7 @@ impl Relay for RelayService {
         Ok(answer)
     }
 
-    async fn get_status(
-        &self,
-        _: Request<GetStatusRequest>,
-    ) -> Result<Response<GetStatusResponse>, tonic::Status> {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, tonic::Status> {
         Ok(Response::new(self.status.figures()))
     }
 

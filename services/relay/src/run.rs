@@ -177,9 +177,10 @@ impl Service {
             self.tell_neighbour(&site)?;
         }
         self.flush().await?;
+        self.status.set(self.figures());
         let mut pulse = tokio::time::interval(STATUS_PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut stale = true;
+        let mut stale = false;
         loop {
             self.now_ms = self.now_ms.max(wall_ms());
             let deadline_ms = self.relay.next_deadline_ms(self.now_ms);

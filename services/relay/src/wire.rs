@@ -161,9 +161,7 @@ pub fn request(number: u64, request: &KmsRequest, traceparent: String) -> RelayR
     let id = |id: &TransferId| id.0.to_vec().into();
     let ids = |ids: &[TransferId]| ids.iter().map(id).collect();
     let what = match request {
-        KmsRequest::Originate { header: about, .. } => {
-            What::Originate(kms::Originate { header: Some(header(about)) })
-        }
+        KmsRequest::Originate { header: about, .. } => What::Originate(kms::Originate { header: Some(header(about)) }),
         KmsRequest::Reseal { header: about, payload, .. } => {
             What::Reseal(kms::Reseal { header: Some(header(about)), payload: payload.0.clone().into() })
         }

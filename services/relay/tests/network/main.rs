@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod grpc;
 mod memory;
 mod world;

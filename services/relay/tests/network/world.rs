@@ -103,12 +103,27 @@ pub struct World {
     sites: Vec<String>,
     links: Vec<(String, String)>,
     shares: u8,
+    scale: Scale,
     settings: Settings,
     doors: BTreeMap<String, Doors>,
     cables: BTreeMap<(String, String), Arc<Mutex<Cable>>>,
     running: BTreeMap<String, Running>,
     random: ChaCha20Rng,
     blocks: u64,
+}
+
+/// Sizes of what is relayed.
+#[derive(Clone, Copy)]
+pub struct Scale {
+    pub transfer_bytes: u32,
+    pub low_bytes: u64,
+    pub high_bytes: u64,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self { transfer_bytes: TRANSFER_BYTES, low_bytes: LOW_BYTES, high_bytes: HIGH_BYTES }
+    }
 }
 
 pub fn settings() -> Settings {
@@ -127,6 +142,10 @@ pub fn settings() -> Settings {
 
 impl World {
     pub async fn start(links: &[(&str, &str)], shares: u8, seed: u64) -> Self {
+        Self::of_scale(links, shares, seed, Scale::default()).await
+    }
+
+    pub async fn of_scale(links: &[(&str, &str)], shares: u8, seed: u64, scale: Scale) -> Self {
         println!("seed {seed}");
         let links: Vec<(String, String)> =
             links.iter().map(|(a, b)| ((*a.min(b)).to_owned(), (*a.max(b)).to_owned())).collect();
@@ -141,6 +160,7 @@ impl World {
             sites,
             links,
             shares,
+            scale,
             settings: settings(),
             random: ChaCha20Rng::seed_from_u64(seed),
             blocks: 0,
@@ -212,9 +232,9 @@ impl World {
                 .into_iter()
                 .map(|site| RelayNeighbour { service: format!("relay-{site}"), site })
                 .collect(),
-            transfer_bytes: TRANSFER_BYTES,
-            low_water_bytes: LOW_BYTES,
-            high_water_bytes: HIGH_BYTES,
+            transfer_bytes: self.scale.transfer_bytes,
+            low_water_bytes: self.scale.low_bytes,
+            high_water_bytes: self.scale.high_bytes,
             shares: self.shares,
             faults_allowed: false,
             accepts: Vec::new(),
@@ -420,6 +440,17 @@ impl World {
         true
     }
 
+    /// Comes back while key between the two sites is being made: some has just come, more is on its way.
+    pub async fn in_the_middle(&self, origin: &str, target: &str) {
+        let relayed = || self.status(origin).transfers_relayed;
+        let before = relayed();
+        eventually("key on its way", async || {
+            self.exchange_if_any(origin, target).await;
+            relayed() > before
+        })
+        .await;
+    }
+
     /// Ends everything and looks whether every bit is accounted for.
     pub async fn close(mut self) -> tempfile::TempDir {
         for site in self.sites.clone() {
@@ -428,7 +459,7 @@ impl World {
                 task.abort();
                 assert!(task.await.unwrap_err().is_cancelled(), "a service of {site} had ended by itself");
             }
-            let supplier = running.supplier.take().unwrap();
+            let supplier = running.supplier.take().expect("a key store that runs");
             for pool in supplier.store().pools() {
                 supplier.store().ledger(&pool).unwrap().check().unwrap();
             }
@@ -436,8 +467,19 @@ impl World {
         self.folder
     }
 
-    pub fn completed(data: &Path, site: &str) -> Vec<transfer::CompletedTransfer> {
-        relay::completed(data, site).unwrap()
+    /// What is on the disk, once the last write of the life before has ended.
+    pub async fn completed(data: &Path, site: &str) -> Vec<transfer::CompletedTransfer> {
+        let mut all = Vec::new();
+        eventually("the records", async || match relay::completed(data, site) {
+            Ok(completed) => {
+                all = completed;
+                true
+            }
+            Err(relay::RecordError::InUse { .. }) => false,
+            Err(error) => panic!("{error}"),
+        })
+        .await;
+        all
     }
 }
 
