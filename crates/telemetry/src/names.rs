@@ -30,6 +30,9 @@ pub mod span {
     pub const FETCH: &str = "qkd.kms.fetch";
     /// A key on its way is sealed anew for the next hop (Q.4163: key relay).
     pub const RELAY: &str = "qkd.kms.relay";
+    /// One transfer of a relayed key at one site: at its origin from the first request to the decision, at the sites
+    /// after it from its arrival to its departure or delivery. Each is the parent of the next site's.
+    pub const TRANSFER: &str = "qkd.relay.transfer";
 }
 
 /// Names of attributes of spans and metrics.
@@ -97,6 +100,14 @@ pub mod attribute {
     pub const NEXT_SITE: &str = "qkd.next.site";
     /// Transfer of a relayed key.
     pub const TRANSFER_ID: &str = "qkd.transfer.id";
+    /// The key that a transfer is a share of, and the block that it becomes.
+    pub const GROUP_ID: &str = "qkd.transfer.group";
+    /// What became of a transfer at a site: `forwarded`, `delivered`, `released`, `voided` or `refused`.
+    pub const TRANSFER_OUTCOME: &str = "qkd.transfer.outcome";
+    /// Key bytes of a transfer.
+    pub const TRANSFER_BYTES: &str = "qkd.transfer.bytes";
+    /// Sites of a transfer from origin to target, with commas between.
+    pub const ROUTE_PATH: &str = "qkd.route.path";
     /// Tags left in the reserve.
     pub const RESERVE_TAGS: &str = "qkd.reserve.tags";
     /// Offset of the peer's clock.
@@ -151,6 +162,10 @@ pub mod metric {
     pub const SOURCE_PHOTONS: &str = "qkd.source.photons";
     /// How far a paced run is behind wall time, s.
     pub const SOURCE_LAG: &str = "qkd.source.lag";
+    /// Keys that a site originated and that arrived.
+    pub const RELAY_RELAYED: &str = "qkd.relay.keys_relayed";
+    /// Keys that a site originated and gave up.
+    pub const RELAY_FAILED: &str = "qkd.relay.keys_failed";
     /// Simulated time, s.
     pub const SIMULATED_TIME: &str = "qkd.simulated_time";
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use keystore::{KeyStore, MasterKey, Settings};
-use proto::kms::v1::{PairMessage, PoolLevel, RelayAnswer, RelayRequest, relay_answer};
+use proto::kms::v1::{PairMessage, RelayAnswer, RelayRequest};
 use shell::dial::Dial;
 use shell::duplex::Duplex;
 use telemetry::trace::Tracer;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use topology::plan::KmsConfig;
 
 use crate::ingest::{self, ModuleStream};
-use crate::pads::Pads;
+use crate::pads;
 use crate::pair::{self, PairStream, Pool, ShareOut};
 use crate::supplier::Supplier;
 
@@ -25,8 +25,6 @@ use crate::supplier::Supplier;
 const RETRY: Duration = Duration::from_millis(250);
 /// Time between looks for what has expired.
 const EXPIRY_PULSE: Duration = Duration::from_secs(10);
-/// Time between reports of pool levels to the relay.
-const LEVEL_PULSE: Duration = Duration::from_millis(200);
 pub const RELAY_MESSAGES_IN_FLIGHT: usize = 64;
 
 /// The relay's stream as the key store sees it.
@@ -107,7 +105,7 @@ pub async fn run(
         }
     }
     tasks.spawn(serve_modules(&node, modules, stop.clone()));
-    tasks.spawn(serve_relays(node.pools.clone(), node.config.name.clone(), relays, stop.clone()));
+    tasks.spawn(pads::serve(node.pools.clone(), node.config.name.clone(), relays, stop.clone()));
     tasks.spawn(expire(node.store.clone(), stop.clone()));
     loop {
         tokio::select! {
@@ -209,88 +207,6 @@ fn serve_modules(
                 }
                 () = stop.cancelled() => return Ok(()),
             }
-        }
-    }
-}
-
-/// Answers the site's relay, one stream at a time, and tells it what the pools hold.
-async fn serve_relays(
-    pools: BTreeMap<String, Arc<Pool>>,
-    name: String,
-    mut relays: mpsc::Receiver<RelayStream>,
-    stop: CancellationToken,
-) -> Result<()> {
-    let mut pads = Pads::new(pools.clone(), Tracer::new(name));
-    loop {
-        let stream = tokio::select! {
-            stream = relays.recv() => stream,
-            () = stop.cancelled() => return Ok(()),
-        };
-        let Some(mut stream) = stream else { return Ok(()) };
-        if let Err(error) = serve_relay(&pools, &mut pads, &mut stream, &stop).await {
-            tracing::warn!("the relay's requests are not answered: {error:#}");
-        }
-    }
-}
-
-async fn serve_relay(
-    pools: &BTreeMap<String, Arc<Pool>>,
-    pads: &mut Pads,
-    stream: &mut RelayStream,
-    stop: &CancellationToken,
-) -> Result<()> {
-    let mut pulse = tokio::time::interval(LEVEL_PULSE);
-    let mut meters: BTreeMap<String, Meter> = BTreeMap::new();
-    loop {
-        tokio::select! {
-            request = stream.receive() => {
-                let Some(request) = request else { return Ok(()) };
-                if let Some(answer) = pads.answer(request).await? {
-                    stream.send(answer).await.ok().context("the relay has gone")?;
-                }
-            }
-            _ = pulse.tick() => {
-                for pool in pools.values() {
-                    let meter = meters.entry(pool.peer.clone()).or_default();
-                    let level = meter.level(pool);
-                    let answer = RelayAnswer { what: Some(relay_answer::What::Level(level)), ..Default::default() };
-                    stream.send(answer).await.ok().context("the relay has gone")?;
-                }
-            }
-            () = stop.cancelled() => return Ok(()),
-        }
-    }
-}
-
-/// How fast a pool grows.
-#[derive(Default)]
-struct Meter {
-    end_bytes: u64,
-    at: Option<tokio::time::Instant>,
-    rate_bps: f64,
-}
-
-impl Meter {
-    /// Averages over so many seconds.
-    const MEMORY_S: f64 = 10.0;
-
-    fn level(&mut self, pool: &Pool) -> PoolLevel {
-        use keystore::Use;
-        let levels = pool.levels();
-        let now = tokio::time::Instant::now();
-        if let Some(before) = self.at {
-            let passed_s = (now - before).as_secs_f64();
-            let rate_bps = levels.end_bytes.saturating_sub(self.end_bytes) as f64 * 8.0 / passed_s.max(1e-3);
-            self.rate_bps += (rate_bps - self.rate_bps) * (passed_s / Self::MEMORY_S).min(1.0);
-        }
-        (self.at, self.end_bytes) = (Some(now), levels.end_bytes);
-        PoolLevel {
-            site: pool.peer.clone(),
-            relay_out_bytes: levels.available(Use::RelayOut),
-            relay_in_bytes: levels.available(Use::RelayIn),
-            unassigned_bytes: levels.unassigned_bytes,
-            stored_bytes: levels.stored_bytes,
-            rate_bps: self.rate_bps,
         }
     }
 }

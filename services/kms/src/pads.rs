@@ -1,244 +1,313 @@
 //! What a relay asks of its key store: making, resealing and opening keys that travel over trusted nodes. The relay
 //! itself never holds a key.
+//!
+//! # What is durable when
+//!
+//! Every share is in a [`vault`] before the answer that speaks of it: at the origin with the payload that was sealed
+//! for the first hop, at a site between the payload alone, at the target the share. So a repeated request is answered
+//! from there, also after a crash, and no transfer ever takes a second pad. A pad is used up on the disk before it is
+//! used; a crash between the two wastes it, and the transfer is then refused and void.
+//!
+//! At the target the key becomes an offered block of the pool as soon as all shares are there, at the origin only with
+//! `Release`. A block counts when both ends hold it, so that a key that is void at the origin never counts. Shares
+//! leave the vault with `Release` at the origin, with `Settle` elsewhere, with `Void` everywhere, or after
+//! [`KEPT_MS_MAX`] without news. That a void came for something never seen is remembered in memory only: the relay's
+//! own record of it outlives a crash.
+
+mod group;
+mod serve;
+mod vault;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use keystore::{BlockStatus, Offer, SPAN_BYTES, Secret, StoreError, Use};
-use proto::kms::v1::{
-    DeliverShare, Done, Originate, RefusedReason, RelayAnswer, RelayRequest, Reseal, relay_answer, relay_request::What,
-};
-use serde_json::json;
+use keystore::{Drawn, KeyStore, Secret, StoreError, Use};
+use proto::relay::v1::Reason;
 use telemetry::names::{attribute, span};
-use telemetry::trace::Tracer;
+use telemetry::trace::{Span, Tracer};
+use tokio::time::Instant;
+use transfer::{Header, TransferId};
+
+pub use serve::serve;
 
 use crate::pair::Pool;
 use crate::seal::{self, OpenError, SEAL_OVERHEAD_BYTES, Sealed};
+use group::Gathering;
+use vault::{About, Entry, Kept, Vault};
+use wire::Asked;
 
-/// Transfers whose answers are remembered, so that a request that comes twice is done once.
-const REMEMBERED_MAX: usize = 8192;
-/// Longest key of one transfer.
-const TRANSFER_BYTES_MAX: u32 = 16 << 10;
-const SHARES_MAX: u32 = 8;
+/// How long a request waits for pad that is stored but not assigned to relaying yet.
+const ASSIGNMENT_PATIENCE: Duration = Duration::from_millis(500);
+/// Pads that were drawn and not used, kept for the next transfer.
+const SPARES_MAX: usize = 16;
+/// Voided transfers that were never seen here.
+const UNSEEN_MAX: usize = 8192;
+/// A share without news for so long is erased.
+const KEPT_MS_MAX: u64 = 8 * 86_400_000;
 
-type Id = [u8; 16];
+const VOID: &str = "void";
+const SETTLED: &str = "settled";
+const RELEASED: &str = "released";
 
-/// Refusals are part of the protocol; everything else ends the dialogue with the relay.
-enum Refusal {
-    Refused(RefusedReason),
-    Failed(anyhow::Error),
+/// Why something was not done. Refusals are part of the protocol.
+#[derive(Debug)]
+enum Failure {
+    Refused(Reason),
+    Store(StoreError),
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Refusal {
-    fn from(error: E) -> Self {
-        Refusal::Failed(error.into())
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Failure::Store(error)
     }
 }
 
-/// Shares of a key that have not all come together.
-struct Group {
-    peer: String,
-    shares: BTreeMap<u32, Secret>,
-    of: u32,
+/// What was done.
+enum Outcome {
+    Sealed(Vec<u8>),
+    Done,
+    Voided(Vec<(TransferId, bool)>),
 }
 
-/// Answers the relay of this site.
+/// Answers the relay of this site. Requests of different keys may run at the same time.
 pub struct Pads {
+    site: String,
+    store: Arc<KeyStore>,
     pools: BTreeMap<String, Arc<Pool>>,
-    answered: BTreeMap<Id, relay_answer::What>,
-    order: VecDeque<Id>,
-    groups: BTreeMap<Id, Group>,
-    /// Which pool a group's key went to.
-    offered: BTreeMap<Id, String>,
+    origin: Vault,
+    between: Vault,
+    target: Vault,
+    state: Mutex<State>,
     tracer: Tracer,
 }
 
+#[derive(Default)]
+struct State {
+    /// Shares that this site is the target of.
+    groups: BTreeMap<TransferId, Gathering>,
+    spares: VecDeque<(String, Drawn)>,
+    unseen: BTreeSet<TransferId>,
+    unseen_order: VecDeque<TransferId>,
+}
+
 impl Pads {
-    pub fn new(pools: BTreeMap<String, Arc<Pool>>, tracer: Tracer) -> Self {
-        Self {
-            pools,
-            answered: BTreeMap::new(),
-            order: VecDeque::new(),
-            groups: BTreeMap::new(),
-            offered: BTreeMap::new(),
-            tracer,
+    /// Takes up what an earlier life left. Nothing where there is no pool at all: there is nothing to relay, either.
+    pub async fn open(pools: BTreeMap<String, Arc<Pool>>, tracer: Tracer) -> Result<Option<Self>, StoreError> {
+        let Some(any) = pools.values().next() else { return Ok(None) };
+        let (site, store) = (any.site.clone(), any.store.clone());
+        let vault = |name| Vault::new(store.clone(), name);
+        let (origin, between, target) = (vault("~origin"), vault("~between"), vault("~target"));
+        let pads = Self { site, store, pools, origin, between, target, state: Mutex::default(), tracer };
+        for transfer in pads.target.all().await? {
+            if let Some(entry) = pads.target.get(transfer).await? {
+                pads.gather(transfer, &entry.about);
+            }
         }
+        Ok(Some(pads))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is one insertion or removal.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Does one request; the same one again is answered as before.
-    pub async fn answer(&mut self, request: RelayRequest) -> Result<Option<RelayAnswer>> {
-        let transfer: Id = request.transfer.as_ref().try_into().ok().context("a transfer's identity has 16 bytes")?;
-        let Some(what) = request.what else { return Ok(None) };
-        let repeats = matches!(what, What::Originate(_) | What::Reseal(_) | What::Deliver(_));
-        let answer = match self.answered.get(&transfer).filter(|_| repeats) {
-            Some(known) => known.clone(),
-            None => {
-                let done = match what {
-                    What::Originate(asked) => self.originate(transfer, asked).await,
-                    What::Reseal(asked) => self.reseal(transfer, asked).await,
-                    What::Deliver(asked) => self.deliver(transfer, asked).await,
-                    What::Release(_) => Ok(relay_answer::What::Done(Done {})),
-                    What::Void(_) => self.void(transfer).await,
-                };
-                let answer = match done {
-                    Ok(answer) => answer,
-                    Err(Refusal::Refused(reason)) => relay_answer::What::Refused(reason.into()),
-                    Err(Refusal::Failed(error)) => return Err(error),
-                };
-                if repeats {
-                    self.remember(transfer, answer.clone());
-                }
-                answer
+    async fn run(&self, asked: &Asked, traceparent: &str) -> Result<Outcome, Failure> {
+        match asked {
+            Asked::Originate(header) => {
+                let mut span = self.span(header, traceparent);
+                ended(&mut span, self.originate(header).await)
+            }
+            Asked::Reseal(header, payload) => {
+                let mut span = self.span(header, traceparent);
+                ended(&mut span, self.reseal(header, payload).await)
+            }
+            Asked::Deliver(header, payload) => {
+                let mut span = self.span(header, traceparent);
+                let done = self.deliver(header, payload, &span).await;
+                ended(&mut span, done)
+            }
+            Asked::Release(group, transfers) => self.release(*group, transfers, traceparent).await,
+            Asked::Void(group, transfers) => self.void(*group, transfers).await,
+            Asked::Settle(group, transfer) => self.settle(*group, *transfer).await,
+        }
+    }
+
+    fn span(&self, header: &Header, traceparent: &str) -> Span {
+        let hop = usize::from(header.hop);
+        let mut span = self
+            .tracer
+            .span(span::RELAY)
+            .parent_from(traceparent)
+            .attribute(attribute::TRANSFER_ID, header.transfer.to_string())
+            .attribute(attribute::TRANSFER_BYTES, header.bytes);
+        if let Some(from) = hop.checked_sub(1).and_then(|at| header.path.get(at)) {
+            span = span.attribute(attribute::PEER_SITE, from.as_str());
+        }
+        if let Some(to) = header.path.get(hop + 1) {
+            span = span.attribute(attribute::NEXT_SITE, to.as_str());
+        }
+        span.start()
+    }
+
+    fn pool(&self, header: &Header, position: usize) -> Result<&Arc<Pool>, Failure> {
+        let site = header.path.get(position).ok_or(Failure::Refused(Reason::Unknown))?;
+        self.pools.get(site.as_str()).ok_or(Failure::Refused(Reason::Unknown))
+    }
+
+    /// Where this site stands on the path.
+    fn position(&self, header: &Header) -> Result<usize, Failure> {
+        let position = usize::from(header.hop);
+        let here = header.path.get(position).is_some_and(|site| site.as_str() == self.site);
+        if here { Ok(position) } else { Err(Failure::Refused(Reason::Unknown)) }
+    }
+
+    async fn originate(&self, header: &Header) -> Result<Outcome, Failure> {
+        if self.position(header)? != 0 {
+            return Err(Failure::Refused(Reason::Unknown));
+        }
+        let (next, _) = (self.pool(header, 1)?, self.pool(header, header.path.hops())?);
+        if let Some(payload) = self.sealed_before(&self.origin, header.transfer).await? {
+            return Ok(Outcome::Sealed(payload));
+        }
+        let pad = self.pad(next, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
+        let key = seal::random(header.bytes as usize).map_err(|_| Failure::Refused(Reason::Busy))?;
+        let payload = seal::seal_under(&pad, &key, &wire::context(header)).encode();
+        self.origin.put(header.transfer, &Entry { about: About::of(header), key, payload: payload.clone() }).await?;
+        Ok(Outcome::Sealed(payload))
+    }
+
+    async fn reseal(&self, header: &Header, payload: &[u8]) -> Result<Outcome, Failure> {
+        let position = self.position(header)?;
+        if position == 0 {
+            return Err(Failure::Refused(Reason::Unknown));
+        }
+        let (from, to) = (self.pool(header, position - 1)?, self.pool(header, position + 1)?);
+        if let Some(payload) = self.sealed_before(&self.between, header.transfer).await? {
+            return Ok(Outcome::Sealed(payload));
+        }
+        // The pad for the way on comes first: an opened key that cannot be sealed again is lost.
+        let pad = self.pad(to, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
+        let key = match self.unseal(from, header, payload).await {
+            Ok(key) => key,
+            Err(failure) => {
+                self.spare(to, pad);
+                return Err(failure);
             }
         };
-        let transfer = request.transfer;
-        Ok(Some(RelayAnswer { request: request.request, transfer, what: Some(answer) }))
+        let payload = seal::seal_under(&pad, &key, &wire::context(header)).encode();
+        let entry = Entry { about: About::of(header), key: Secret::default(), payload: payload.clone() };
+        self.between.put(header.transfer, &entry).await?;
+        Ok(Outcome::Sealed(payload))
     }
 
-    fn remember(&mut self, transfer: Id, answer: relay_answer::What) {
-        if self.answered.insert(transfer, answer).is_none() {
-            self.order.push_back(transfer);
+    async fn deliver(&self, header: &Header, payload: &[u8], span: &Span) -> Result<Outcome, Failure> {
+        let position = self.position(header)?;
+        if position != header.path.hops() {
+            return Err(Failure::Refused(Reason::Unknown));
         }
-        if self.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.answered.remove(&oldest);
+        let (from, _) = (self.pool(header, position - 1)?, self.pool(header, 0)?);
+        if self.fresh(&self.target, header.transfer).await? {
+            let key = self.unseal(from, header, payload).await?;
+            let entry = Entry { about: About::of(header), key, payload: Vec::new() };
+            self.target.put(header.transfer, &entry).await?;
+            self.gather(header.transfer, &entry.about);
+        }
+        self.together(header.group, span).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// The payload of an earlier answer.
+    async fn sealed_before(&self, vault: &Vault, transfer: TransferId) -> Result<Option<Vec<u8>>, Failure> {
+        if self.fresh(vault, transfer).await? {
+            return Ok(None);
+        }
+        let entry = vault.get(transfer).await?.ok_or(Failure::Refused(Reason::Unknown))?;
+        Ok(Some(entry.payload))
+    }
+
+    /// Whether a transfer is new to a vault with room; one that is gone is refused.
+    async fn fresh(&self, vault: &Vault, transfer: TransferId) -> Result<bool, Failure> {
+        match vault.status(transfer).await? {
+            Kept::Held => Ok(false),
+            Kept::Gone(_) => Err(Failure::Refused(Reason::Unknown)),
+            Kept::Never if self.state().unseen.contains(&transfer) => Err(Failure::Refused(Reason::Unknown)),
+            Kept::Never if vault.is_full() => Err(Failure::Refused(Reason::Busy)),
+            Kept::Never => Ok(true),
         }
     }
 
-    fn pool(&self, site: &str) -> Result<Arc<Pool>, Refusal> {
-        self.pools.get(site).cloned().ok_or(Refusal::Refused(RefusedReason::Unknown))
-    }
-
-    async fn originate(&mut self, transfer: Id, asked: Originate) -> Result<relay_answer::What, Refusal> {
-        if asked.bytes == 0 || asked.bytes > TRANSFER_BYTES_MAX {
-            return Err(Refusal::Refused(RefusedReason::Unknown));
+    /// One-time pad for the other site of a pool. Where there is enough but not assigned yet, waits a little.
+    async fn pad(&self, pool: &Pool, bytes: usize) -> Result<Drawn, Failure> {
+        if let Some(spare) = self.take_spare(pool, bytes) {
+            return Ok(spare);
         }
-        let (next, _) = (self.pool(&asked.next)?, self.pool(&asked.target)?);
-        let key = seal::random(asked.bytes as usize)?;
-        let sealed = self.seal(&next, transfer, &key).await?;
-        let group = group_id(&asked.group, transfer);
-        self.collect(group, &asked.target, (asked.share, asked.shares), key, &asked.path).await?;
-        Ok(relay_answer::What::Sealed(sealed.encode().into()))
-    }
-
-    async fn reseal(&mut self, transfer: Id, asked: Reseal) -> Result<relay_answer::What, Refusal> {
-        let (from, to) = (self.pool(&asked.from)?, self.pool(&asked.to)?);
-        let sealed = Sealed::decode(&asked.payload).ok_or(Refusal::Refused(RefusedReason::Unknown))?;
-        // Looked at first: an opened key that cannot be sealed again is lost.
-        let bytes = (sealed.bytes.len() + SEAL_OVERHEAD_BYTES) as u64;
-        if to.levels().available(Use::RelayOut) < bytes {
-            to.want(Use::RelayOut, bytes);
-            return Err(Refusal::Refused(RefusedReason::InsufficientKey));
-        }
-        let span = self.tracer.span(span::RELAY).attribute(attribute::PEER_SITE, asked.from.as_str());
-        let mut span = span.attribute(attribute::NEXT_SITE, asked.to.as_str()).start();
-        span.set(attribute::TRANSFER_ID, hex(&transfer));
-        let key = self.open(&from, transfer, &sealed).await?;
-        let resealed = self.seal(&to, transfer, &key).await?;
-        span.end();
-        Ok(relay_answer::What::Sealed(resealed.encode().into()))
-    }
-
-    async fn deliver(&mut self, transfer: Id, asked: DeliverShare) -> Result<relay_answer::What, Refusal> {
-        let (from, _) = (self.pool(&asked.from)?, self.pool(&asked.origin)?);
-        let sealed = Sealed::decode(&asked.payload).ok_or(Refusal::Refused(RefusedReason::Unknown))?;
-        let key = self.open(&from, transfer, &sealed).await?;
-        let group = group_id(&asked.group, transfer);
-        self.collect(group, &asked.origin, (asked.share, asked.shares), key, &asked.path).await?;
-        Ok(relay_answer::What::Done(Done {}))
-    }
-
-    async fn seal(&self, pool: &Pool, transfer: Id, key: &Secret) -> Result<Sealed, Refusal> {
-        match seal::seal(pool, Use::RelayOut, key, &transfer).await {
-            Ok(sealed) => Ok(sealed),
-            Err(StoreError::Exhausted { asked_bytes, .. }) => {
-                pool.want(Use::RelayOut, asked_bytes);
-                Err(Refusal::Refused(RefusedReason::InsufficientKey))
+        let until = Instant::now() + ASSIGNMENT_PATIENCE;
+        let mut progress = pool.progress();
+        loop {
+            match pool.store.draw_many_async(&pool.peer, Use::RelayOut, bytes, 1).await {
+                Ok(mut drawn) => return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey)),
+                Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(StoreError::UnknownPeer { .. }) => Err(Refusal::Refused(RefusedReason::InsufficientKey)),
-            Err(error) => Err(error.into()),
+            let levels = pool.levels();
+            // What lies there may be in pieces that are too short, so this much is wanted beside it.
+            pool.want(Use::RelayOut, levels.available(Use::RelayOut) + 2 * bytes as u64);
+            let hopeless = !pool.connected() || levels.unassigned_bytes < bytes as u64;
+            if hopeless || tokio::time::timeout_at(until, progress.changed()).await.is_err() {
+                return Err(Failure::Refused(Reason::InsufficientKey));
+            }
         }
     }
 
-    async fn open(&self, pool: &Pool, transfer: Id, sealed: &Sealed) -> Result<Secret, Refusal> {
-        seal::open(pool, Use::RelayIn, sealed, &transfer).await.map_err(|error| match error {
-            OpenError::BadTag => Refusal::Refused(RefusedReason::BadTag),
-            OpenError::UnknownPad => Refusal::Refused(RefusedReason::Unknown),
-            OpenError::Store(error) => Refusal::Failed(error.into()),
+    /// Keeps a pad that nothing was sealed under.
+    fn spare(&self, pool: &Pool, pad: Drawn) {
+        let mut state = self.state();
+        if state.spares.len() >= SPARES_MAX {
+            state.spares.pop_front();
+        }
+        state.spares.push_back((pool.peer.clone(), pad));
+    }
+
+    fn take_spare(&self, pool: &Pool, bytes: usize) -> Option<Drawn> {
+        let generation = pool.levels().generation;
+        let mut state = self.state();
+        state.spares.retain(|(peer, pad)| *peer != pool.peer || pad.generation == generation);
+        let fits = |(peer, pad): &(String, Drawn)| *peer == pool.peer && pad.key.len() == bytes;
+        let at = state.spares.iter().position(fits)?;
+        state.spares.remove(at).map(|(_, pad)| pad)
+    }
+
+    async fn unseal(&self, from: &Pool, header: &Header, payload: &[u8]) -> Result<Secret, Failure> {
+        let sealed = Sealed::decode(payload).filter(|sealed| sealed.bytes.len() == header.bytes as usize);
+        let sealed = sealed.ok_or(Failure::Refused(Reason::BadTag))?;
+        seal::open(from, Use::RelayIn, &sealed, &wire::context(header)).await.map_err(|error| match error {
+            OpenError::BadTag => Failure::Refused(Reason::BadTag),
+            OpenError::UnknownPad => Failure::Refused(Reason::Unknown),
+            OpenError::Store(error) => error.into(),
         })
     }
 
-    /// Keeps a share; once all of a key have come together they are offered to the pool as a block. Whether its bits
-    /// count the two key stores agree on as for any block.
-    async fn collect(
-        &mut self,
-        group: Id,
-        peer: &str,
-        (share, of): (u32, u32),
-        key: Secret,
-        path: &[String],
-    ) -> Result<(), Refusal> {
-        if of == 0 || of > SHARES_MAX || share >= of {
-            return Err(Refusal::Refused(RefusedReason::Unknown));
+    fn never_seen(&self, transfer: TransferId) {
+        let mut state = self.state();
+        if state.unseen.insert(transfer) {
+            state.unseen_order.push_back(transfer);
         }
-        let gathered =
-            self.groups.entry(group).or_insert_with(|| Group { peer: peer.to_owned(), shares: BTreeMap::new(), of });
-        gathered.shares.insert(share, key);
-        if gathered.shares.len() < gathered.of as usize {
-            return Ok(());
+        if state.unseen_order.len() > UNSEEN_MAX
+            && let Some(oldest) = state.unseen_order.pop_front()
+        {
+            state.unseen.remove(&oldest);
         }
-        let Some(whole) = self.groups.remove(&group) else { return Ok(()) };
-        let pool = self.pool(&whole.peer)?;
-        let key = combined(whole.shares.into_values());
-        let origin = json!({"kind": "relay", "group": hex(&group), "path": path, "shares": of}).to_string();
-        let offer = Offer { id: group, key, origin, span: [0; SPAN_BYTES] };
-        pool.store.offer(&pool.peer, offer).await.context("offer a relayed key")?;
-        self.offered.insert(group, whole.peer);
-        if self.offered.len() > REMEMBERED_MAX {
-            self.offered.pop_first();
-        }
-        pool.wake.notify_one();
-        Ok(())
-    }
-
-    /// The key is never to count, unless the two ends have agreed on it already.
-    async fn void(&mut self, group: Id) -> Result<relay_answer::What, Refusal> {
-        self.groups.remove(&group);
-        let peers: BTreeSet<String> = match self.offered.get(&group) {
-            Some(peer) => BTreeSet::from([peer.clone()]),
-            // Offered before this start: whichever pool has it.
-            None => self.pools.iter().filter(|(_, pool)| !pool.adjacent).map(|(site, _)| site.clone()).collect(),
-        };
-        for peer in peers {
-            let pool = self.pool(&peer)?;
-            match pool.store.quarantine(&peer, group, "the transfer was voided").await {
-                Ok(BlockStatus::Confirmed { .. }) | Err(StoreError::BlockConflict { .. }) => {
-                    return Err(Refusal::Refused(RefusedReason::Unknown));
-                }
-                Ok(_) | Err(StoreError::UnknownBlock | StoreError::UnknownPeer { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(relay_answer::What::Done(Done {}))
     }
 }
 
-fn group_id(group: &[u8], transfer: Id) -> Id {
-    group.try_into().unwrap_or(transfer)
-}
-
-/// The exclusive or of all shares: without one of them nothing is known of the key.
-fn combined(shares: impl Iterator<Item = Secret>) -> Secret {
-    let mut sum: Vec<u8> = Vec::new();
-    for share in shares {
-        sum.resize(sum.len().max(share.len()), 0);
-        sum.iter_mut().zip(share.expose()).for_each(|(sum, byte)| *sum ^= byte);
+fn ended(span: &mut Span, done: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
+    match &done {
+        Ok(_) => span.succeed(),
+        Err(Failure::Refused(reason)) => span.fail(reason.as_str_name()),
+        Err(Failure::Store(_)) => span.fail("the key store cannot be used"),
     }
-    Secret::new(sum)
-}
-
-fn hex(id: &Id) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    done
 }

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use distill::hash::PolyHash;
-use keystore::{Secret, StoreError, Use};
+use keystore::{Drawn, Secret, StoreError, Use};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -62,10 +62,15 @@ pub async fn seal(pool: &Pool, use_: Use, key: &Secret, context: &[u8]) -> Resul
     let bytes = key.len() + SEAL_OVERHEAD_BYTES;
     let drawn = pool.store.draw_many_async(&pool.peer, use_, bytes, 1).await?.pop();
     let drawn = drawn.ok_or(StoreError::Exhausted { asked_bytes: bytes as u64, available_bytes: 0 })?;
+    Ok(seal_under(&drawn, key, context))
+}
+
+/// Seals `key` under a pad that was drawn for it: as long as the key and [`SEAL_OVERHEAD_BYTES`], and used only here.
+pub fn seal_under(drawn: &Drawn, key: &Secret, context: &[u8]) -> Sealed {
     let (pad, authentication) = drawn.key.expose().split_at(key.len());
     let bytes = xor(key.expose(), pad);
     let tag = tag(authentication, context, &bytes);
-    Ok(Sealed { generation: drawn.generation, start: drawn.start, bytes, tag })
+    Sealed { generation: drawn.generation, start: drawn.start, bytes, tag }
 }
 
 /// Opens what the other site sealed. The pad is used up whatever comes of it.

@@ -1,0 +1,46 @@
+//! The trusted-node relay of a site as a service: crate `transfer` does the thinking, this one has its clock, its
+//! disk, its streams to the relays of neighbouring sites and to the site's key store.
+//!
+//! One task owns the state machine and waits for nobody: who does not take what is sent to it is dropped. What the
+//! state machine wants remembered is on the disk before anything else that it wants is done; all that comes while one
+//! commit is under way shares the next.
+
+mod grpc;
+mod kms_link;
+mod links;
+mod records;
+mod run;
+mod spans;
+mod status;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::kms::v1::{RelayAnswer, RelayRequest};
+use proto::relay::v1::RelayMessage;
+use shell::dial::Dial;
+use shell::duplex::Duplex;
+
+pub use grpc::{RelayService, serve};
+pub use records::{COMPLETED_MAX, RecordError, completed, folder};
+pub use run::{run, run_with};
+pub use status::Status;
+pub use transfer::Settings;
+
+/// The stream between two relays; both ends are alike.
+pub type NeighbourStream = Duplex<RelayMessage, RelayMessage>;
+pub type NeighbourDial = Arc<dyn Dial<RelayMessage, RelayMessage>>;
+/// The stream to the key store of the site.
+pub type KmsStream = Duplex<RelayRequest, RelayAnswer>;
+pub type KmsDial = Arc<dyn Dial<RelayRequest, RelayAnswer>>;
+
+/// Messages that may wait in the stream between two relays, in each direction.
+pub const MESSAGES_IN_FLIGHT: usize = 64;
+
+/// Ways to those that this relay opens streams to.
+pub struct Dials {
+    pub kms: KmsDial,
+    /// By site: neighbours whose names are greater than this site's.
+    pub neighbours: BTreeMap<String, NeighbourDial>,
+}

@@ -1,0 +1,257 @@
+//! What a relay has on its disk: the records of the state machine, and what was completed. No key, no payload.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use transfer::{CompletedTransfer, Record, RecordKey};
+
+/// Completed transfers that are remembered.
+pub const COMPLETED_MAX: u64 = 100_000;
+/// Most that one page lists.
+pub const PAGE_MAX: usize = 1000;
+const FORMAT: u64 = 1;
+const CACHE_BYTES: usize = 1 << 20;
+
+const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+const COMPLETED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("completed");
+
+/// The relay's disk cannot be relied on, and the service ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("use {}: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{} is in use by another process", path.display())]
+    InUse { path: PathBuf },
+    #[error("format {found} of the relay's records is not one this version reads ({FORMAT})")]
+    Format { found: u64 },
+    #[error("the relay's records are damaged: {0}")]
+    Damaged(String),
+    #[error("use the relay's records: {0}")]
+    Database(Box<redb::Error>),
+}
+
+macro_rules! from_redb {
+    ($($kind:ty),*) => {$(
+        impl From<$kind> for RecordError {
+            fn from(error: $kind) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+from_redb!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::DatabaseError);
+
+impl From<serde_json::Error> for RecordError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// The folder of a site's relay.
+pub fn folder(data: &Path, site: &str) -> PathBuf {
+    data.join(site).join("relay")
+}
+
+fn file(data: &Path, site: &str) -> PathBuf {
+    folder(data, site).join("records.redb")
+}
+
+/// What is to be written; all of it or nothing, in this order.
+#[derive(Default)]
+pub struct Batch {
+    pub changes: Vec<Change>,
+    pub completed: Vec<CompletedTransfer>,
+}
+
+pub enum Change {
+    Put(Record),
+    Forget(RecordKey),
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.completed.is_empty()
+    }
+}
+
+/// The records of one site. Calls block for the disk.
+#[derive(Clone)]
+pub struct Records {
+    database: Arc<Database>,
+}
+
+impl Records {
+    /// Opens the records of a site, or makes them.
+    pub fn open(data: &Path, site: &str) -> Result<Self, RecordError> {
+        let (folder, path) = (folder(data, site), file(data, site));
+        let failed = |source| RecordError::File { path: path.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let opened = options.open(&path).map_err(failed)?;
+        std::fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE_BYTES);
+        let backend = FileBackend::new(opened)?;
+        let database = builder.create_with_backend(backend).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => RecordError::InUse { path: path.clone() },
+            other => other.into(),
+        })?;
+        let txn = database.begin_write()?;
+        {
+            let mut facts = txn.open_table(FACTS)?;
+            let found = facts.get("format")?.map(|found| found.value());
+            match found {
+                None => drop(facts.insert("format", FORMAT)?),
+                Some(FORMAT) => {}
+                Some(found) => return Err(RecordError::Format { found }),
+            }
+            txn.open_table(RECORDS)?;
+            txn.open_table(COMPLETED)?;
+        }
+        txn.commit()?;
+        Ok(Self { database: Arc::new(database) })
+    }
+
+    /// Everything that the state machine goes on from.
+    pub fn load(&self) -> Result<Vec<Record>, RecordError> {
+        let txn = self.database.begin_read()?;
+        let table = txn.open_table(RECORDS)?;
+        let mut records = Vec::new();
+        for row in table.iter()? {
+            records.push(serde_json::from_slice(row?.1.value())?);
+        }
+        Ok(records)
+    }
+
+    /// Durable when it returns.
+    pub fn write(&self, batch: &Batch) -> Result<(), RecordError> {
+        let txn = self.database.begin_write()?;
+        {
+            let mut records = txn.open_table(RECORDS)?;
+            for change in &batch.changes {
+                match change {
+                    Change::Put(record) => {
+                        records.insert(bytes(&record.key()).as_slice(), serde_json::to_vec(record)?.as_slice())?;
+                    }
+                    Change::Forget(key) => drop(records.remove(bytes(key).as_slice())?),
+                }
+            }
+            if !batch.completed.is_empty() {
+                let mut table = txn.open_table(COMPLETED)?;
+                let mut next = table.last()?.map_or(0, |(number, _)| number.value() + 1);
+                for completed in &batch.completed {
+                    table.insert(next, serde_json::to_vec(completed)?.as_slice())?;
+                    next += 1;
+                }
+                let first = table.first()?.map_or(next, |(number, _)| number.value());
+                for oldest in first..next.saturating_sub(COMPLETED_MAX).max(first) {
+                    table.remove(oldest)?;
+                }
+            }
+        }
+        txn.commit()?;
+        Ok(())
+    }
+
+    /// Completed transfers from number `first` on, at most `limit` of them, with their numbers.
+    pub fn page(&self, first: u64, limit: usize) -> Result<Vec<(u64, CompletedTransfer)>, RecordError> {
+        let txn = self.database.begin_read()?;
+        let table = match txn.open_table(COMPLETED) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table?,
+        };
+        let mut page = Vec::new();
+        for row in table.range(first..)?.take(limit.min(PAGE_MAX)) {
+            let (number, completed) = row?;
+            page.push((number.value(), serde_json::from_slice(completed.value())?));
+        }
+        Ok(page)
+    }
+}
+
+/// One byte that says the kind, then the identity.
+fn bytes(key: &RecordKey) -> Vec<u8> {
+    match key {
+        RecordKey::Incarnation => vec![0],
+        RecordKey::Outgoing(group) => [&[1], group.0.as_slice()].concat(),
+        RecordKey::Incoming(transfer) => [&[2], transfer.0.as_slice()].concat(),
+    }
+}
+
+/// The transfers that a site knows to be completed, oldest first, read while its relay does not run. Nothing where it
+/// never ran.
+pub fn completed(data: &Path, site: &str) -> Result<Vec<CompletedTransfer>, RecordError> {
+    if !file(data, site).exists() {
+        return Ok(Vec::new());
+    }
+    let records = Records::open(data, site)?;
+    let mut all = Vec::new();
+    let mut first = 0;
+    loop {
+        let page = records.page(first, PAGE_MAX)?;
+        let Some((last, _)) = page.last() else { return Ok(all) };
+        first = last + 1;
+        all.extend(page.into_iter().map(|(_, completed)| completed));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use transfer::{Path as Way, SiteName, TransferId};
+
+    use super::*;
+
+    fn done(number: u64) -> CompletedTransfer {
+        let sites = ["a", "b", "c"].map(|site| SiteName::parse(site).unwrap());
+        let transfer = TransferId(u128::from(number).to_be_bytes());
+        CompletedTransfer {
+            transfer,
+            group: transfer,
+            share: 0,
+            of: 1,
+            origin: sites[0].clone(),
+            target: sites[2].clone(),
+            path: Way::new(sites.to_vec()).unwrap(),
+            bytes: 4096,
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_a_restart_and_what_was_forgotten_is_not() {
+        let data = tempfile::tempdir().unwrap();
+        let records = Records::open(data.path(), "a").unwrap();
+        assert!(matches!(Records::open(data.path(), "a"), Err(RecordError::InUse { .. })));
+        let batch = Batch { changes: vec![Change::Put(Record::Incarnation(7))], completed: vec![done(1), done(2)] };
+        records.write(&batch).unwrap();
+        drop(records);
+        let records = Records::open(data.path(), "a").unwrap();
+        assert_eq!(records.load().unwrap(), [Record::Incarnation(7)]);
+        assert_eq!(records.page(1, 10).unwrap(), [(1, done(2))]);
+        let changes = vec![Change::Forget(RecordKey::Incarnation)];
+        records.write(&Batch { changes, ..Batch::default() }).unwrap();
+        assert_eq!(records.load().unwrap(), []);
+        drop(records);
+        assert_eq!(completed(data.path(), "a").unwrap(), [done(1), done(2)]);
+        assert_eq!(completed(data.path(), "b").unwrap(), []);
+    }
+
+    #[test]
+    fn the_oldest_completed_transfers_are_forgotten_first() {
+        let data = tempfile::tempdir().unwrap();
+        let records = Records::open(data.path(), "a").unwrap();
+        for start in (0..COMPLETED_MAX + 10).step_by(10_000) {
+            let completed = (start..(start + 10_000).min(COMPLETED_MAX + 10)).map(done).collect();
+            records.write(&Batch { completed, ..Batch::default() }).unwrap();
+        }
+        assert_eq!(records.page(0, 1).unwrap(), [(10, done(10))]);
+        drop(records);
+        assert_eq!(completed(data.path(), "a").unwrap().len() as u64, COMPLETED_MAX);
+    }
+}
