@@ -1,0 +1,188 @@
+//! Memory of the services as processes of their own: resident pages as the kernel counts them, the program's own
+//! pages, which all of them share, included.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::row;
+
+const MODULE_MB: f64 = 150.0;
+const CHANNEL_MB: f64 = 10.0;
+/// What a process may grow by between an early and the last moment of a run and still be called flat.
+const GROWTH: f64 = 1.05;
+/// Share of a run after which everything has been in use once.
+const EARLY: f64 = 0.05;
+const SAMPLED_EVERY: Duration = Duration::from_millis(200);
+/// Time in which a service that waits has come to rest.
+const REST: Duration = Duration::from_secs(3);
+
+/// Memory of one service over a run.
+#[derive(Default)]
+struct Service {
+    name: String,
+    pid: u32,
+    early_mb: Option<f64>,
+    last_mb: f64,
+    largest_mb: f64,
+}
+
+/// Runs the link as processes at full rate, for `QKDNET_BENCH_SIMULATED_S` seconds (600), then one channel alone.
+pub fn memory(file: &Path) {
+    let simulated_s: f64 =
+        std::env::var("QKDNET_BENCH_SIMULATED_S").ok().and_then(|text| text.parse().ok()).unwrap_or(600.0);
+    let data = std::env::temp_dir().join(format!("qkdnet-bench-{}-memory", std::process::id()));
+    let services = run(file, &data, simulated_s);
+    for service in &services {
+        let bar = if service.name.starts_with("channel") { None } else { Some(MODULE_MB) };
+        let what = format!("memory of {}, largest", service.name);
+        row(
+            &what,
+            format!("{:.1} MB", service.largest_mb),
+            &bar.map_or(String::new(), |mb| verdict(service.largest_mb, mb)),
+        );
+    }
+    for service in &services {
+        let Some(early) = service.early_mb else { continue };
+        let what = format!("{}: at {:.0} s, at {simulated_s:.0} s", service.name, EARLY * simulated_s);
+        let flat = if service.last_mb <= early * GROWTH { "flat" } else { "NOT FLAT" };
+        row(&what, format!("{early:.1}, {:.1} MB", service.last_mb), &format!("at most {GROWTH} times: {flat}"));
+    }
+    for config in configs(&data, "channel") {
+        let mb = idle(&config);
+        let name = config.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        row(&format!("memory of {name}, idle"), format!("{mb:.1} MB"), &verdict(mb, CHANNEL_MB));
+    }
+    let _ = std::fs::remove_dir_all(data);
+}
+
+fn verdict(mb: f64, bar_mb: f64) -> String {
+    format!("< {bar_mb:.0} MB: {}", if mb < bar_mb { "met" } else { "MISSED" })
+}
+
+/// Watches the children of a run until it ends.
+fn run(file: &Path, data: &Path, simulated_s: f64) -> Vec<Service> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_qkdnet"))
+        .arg("up")
+        .arg(file)
+        .args([
+            "--for",
+            &format!("{simulated_s}s"),
+            "--seed",
+            "1",
+            "--output",
+            "json",
+            "--isolation",
+            "process",
+            "--data",
+        ])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run qkdnet");
+    let reached_ms = Arc::new(AtomicU64::new(0));
+    let told = reached_ms.clone();
+    let output = BufReader::new(child.stdout.take().expect("standard output"));
+    let reader = std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(time_s) = line["simulated_s"].as_f64() {
+                told.fetch_max((time_s * 1e3) as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    let mut services: Vec<Service> = Vec::new();
+    while child.try_wait().expect("ask for the end").is_none() {
+        let reached_s = reached_ms.load(Ordering::Relaxed) as f64 * 1e-3;
+        for (pid, name) in children(child.id()) {
+            let Some(mb) = resident_mb(pid) else { continue };
+            let at = services.iter().position(|service| service.pid == pid).unwrap_or_else(|| {
+                services.push(Service { name, pid, ..Service::default() });
+                services.len() - 1
+            });
+            let service = &mut services[at];
+            service.largest_mb = service.largest_mb.max(mb);
+            // The end, when a run drains and processes give up what they have, is not what a long run is like.
+            if reached_s < simulated_s - 0.5 {
+                service.last_mb = mb;
+            }
+            if reached_s >= EARLY * simulated_s {
+                service.early_mb.get_or_insert(mb);
+            }
+        }
+        std::thread::sleep(SAMPLED_EVERY);
+    }
+    reader.join().expect("read what it says");
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    services
+}
+
+/// Process and name of every service that `parent` has started.
+fn children(parent: u32) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    let name = |pid: u32| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let config = line.split('\0').find(|word| word.ends_with(".yaml"))?;
+        Some((pid, Path::new(config).file_stem()?.to_string_lossy().into_owned()))
+    };
+    found.into_iter().filter_map(name).collect()
+}
+
+fn resident_mb(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}
+
+/// The configuration files of services of one kind that a run has left.
+fn configs(data: &Path, kind: &str) -> Vec<PathBuf> {
+    let folder = std::fs::read_dir(data.join(".qkdnet/run")).into_iter().flatten().flatten();
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(kind) && name.ends_with(".yaml")
+    };
+    let mut found: Vec<PathBuf> = folder.map(|entry| entry.path()).filter(is_one).collect();
+    found.sort();
+    found
+}
+
+/// A service alone, with nobody to talk to.
+fn idle(config: &Path) -> f64 {
+    let address = config.with_extension("addr");
+    let _ = std::fs::remove_file(&address);
+    let mut child = Stopped(
+        Command::new(env!("CARGO_BIN_EXE_qkdnet"))
+            .args(["channel", "--config"])
+            .arg(config)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start a channel"),
+    );
+    let started = Instant::now();
+    while !address.exists() && started.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(SAMPLED_EVERY);
+    }
+    std::thread::sleep(REST);
+    assert!(child.0.try_wait().expect("ask for the end").is_none(), "the channel has ended");
+    resident_mb(child.0.id()).expect("a process that runs")
+}
+
+/// Ends what was started, whatever happens.
+struct Stopped(Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
