@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Place, bright, qkdnet, success};
+use crate::support::{Place, bright, bright_network, qkdnet, success};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -204,5 +204,41 @@ fn a_certificate_of_an_application_opens_no_service() {
     let config = place.path("data").join(".qkdnet/run/kms-valrose.yaml");
     let output = qkdnet().arg("health").arg("--config").arg(config).output().expect("run qkdnet");
     assert!(!output.status.success());
+    network.stop();
+}
+
+#[test]
+fn sites_without_a_link_of_their_own_get_the_same_key_over_the_relay_between_them() {
+    for isolation in ["tasks", "process"] {
+        let place = Place::new(&bright_network());
+        let network = Network::start(&place, isolation);
+        let master = network.get("inria", "observatory", "2");
+        let ids: Vec<&str> = master.iter().map(|(id, _)| id.as_str()).collect();
+        let slave = network.fetch("observatory", "inria", &ids);
+        assert!(slave.status.success(), "{}", String::from_utf8_lossy(&slave.stderr));
+        assert!(keys(&slave.stdout) == master, "the two ends got different keys");
+        network.stop();
+    }
+}
+
+#[test]
+fn a_key_of_three_applications_reaches_all_of_them() {
+    let place = Place::new(&bright_network());
+    let network = Network::start(&place, "tasks");
+    network.get("university", "observatory", "1");
+    let mut last = String::new();
+    let master = eventually("a key of three", || {
+        let words = ["get", "--sae", "university", "--to", "inria", "--also", "observatory"];
+        let output = network.key(&words).output().expect("run qkdnet");
+        last = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then(|| keys(&output.stdout))
+    });
+    let master = master.unwrap_or_else(|| panic!("{last}"));
+    for slave in ["inria", "observatory"] {
+        let fetched = network.fetch(slave, "university", &[&master[0].0]);
+        assert!(fetched.status.success(), "{slave}: {}", String::from_utf8_lossy(&fetched.stderr));
+        assert!(keys(&fetched.stdout) == master, "{slave} got another key");
+        assert!(!network.fetch(slave, "university", &[&master[0].0]).status.success(), "{slave} got it twice");
+    }
     network.stop();
 }

@@ -65,6 +65,8 @@ pub enum Command {
     Channel(ServiceArgs),
     /// Run the key store of one site.
     Kms(ServiceArgs),
+    /// Run the trusted-node relay of one site.
+    Relay(ServiceArgs),
 }
 
 /// Text for people or JSON for programs.

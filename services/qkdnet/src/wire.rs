@@ -59,6 +59,12 @@ pub fn kms(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     serve(telemetry, file.service.faults_allowed, async |shutdown| kms::serve(file, shutdown).await)
 }
 
+pub fn relay(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
+    let file = ServiceFile::<topology::plan::RelayConfig>::load(&args.config).map_err(bad_config)?;
+    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    serve(telemetry, file.service.faults_allowed, async |shutdown| relay::serve(file, shutdown).await)
+}
+
 fn bad_config(error: anyhow::Error) -> Failure {
     Failure::bad_input(format!("{error:#}"))
         .hint("the file is what `qkdnet up --isolation process` writes for each service")

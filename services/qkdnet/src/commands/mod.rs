@@ -40,6 +40,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Detector(args) => wire::detector(args, log),
         Command::Channel(args) => wire::channel(args, log),
         Command::Kms(args) => wire::kms(args, log),
+        Command::Relay(args) => wire::relay(args, log),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Key stores as tasks of this process, and what is seen of key stores wherever they run.
+//! Key stores and relays as tasks of this process, and what is seen of key stores wherever they run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use futures::future::BoxFuture;
 use kms::front::{Addresses, Front};
 use kms::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
-use kms::node::{Incoming, PairDial, RelayStream};
+use kms::node::{Incoming, PairDial, RELAY_MESSAGES_IN_FLIGHT, RelayStream};
 use kms::pair::{MESSAGES_IN_FLIGHT, PairStream};
 use proto::kms::v1::kms_client::KmsClient;
-use proto::kms::v1::{GetStatusRequest, GetStatusResponse, PairMessage};
+use proto::kms::v1::{GetStatusRequest, GetStatusResponse};
 use shell::dial::{Dial, MemoryDial};
 use shell::duplex::Duplex;
 use shell::{Connector, Credentials, Endpoint, pki};
@@ -39,17 +39,18 @@ pub struct Doors {
     pub relays: BTreeMap<String, mpsc::Sender<RelayStream>>,
 }
 
-/// Opens streams to a key store that is told which site connects.
-struct PairDoor {
+/// Opens streams to a service that is told which site connects.
+struct SiteDoor<M> {
     site: String,
-    listener: mpsc::Sender<(String, PairStream)>,
+    listener: mpsc::Sender<(String, Duplex<M, M>)>,
+    capacity: usize,
 }
 
-impl Dial<PairMessage, PairMessage> for PairDoor {
-    fn dial(&self) -> BoxFuture<'_, Result<PairStream>> {
+impl<M: Send + 'static> Dial<M, M> for SiteDoor<M> {
+    fn dial(&self) -> BoxFuture<'_, Result<Duplex<M, M>>> {
         Box::pin(async move {
-            let (ours, theirs) = Duplex::pair(MESSAGES_IN_FLIGHT);
-            self.listener.send((self.site.clone(), theirs)).await.ok().context("the key store is not running")?;
+            let (ours, theirs) = Duplex::pair(self.capacity);
+            self.listener.send((self.site.clone(), theirs)).await.ok().context("the service is not running")?;
             Ok(ours)
         })
     }
@@ -101,7 +102,8 @@ fn pair_dials(
     doors: &BTreeMap<String, mpsc::Sender<(String, PairStream)>>,
 ) -> BTreeMap<String, PairDial> {
     let dial = |peer: &topology::plan::KmsPeer| {
-        let door = PairDoor { site: config.site.clone(), listener: doors.get(&peer.site)?.clone() };
+        let listener = doors.get(&peer.site)?.clone();
+        let door = SiteDoor { site: config.site.clone(), listener, capacity: MESSAGES_IN_FLIGHT };
         Some((peer.site.clone(), Arc::new(door) as PairDial))
     };
     config.peers.iter().filter(|peer| peer.site > config.site).filter_map(dial).collect()
@@ -145,6 +147,36 @@ pub fn watch_process(
         }
     });
     StoreMonitor { site: config.site.clone(), latest }
+}
+
+/// Starts every relay of the plan as a task.
+pub fn start_relays(
+    start: &Start<'_>,
+    doors: &Doors,
+    tasks: &mut JoinSet<Result<()>>,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let (mut relay_doors, mut queues) = (BTreeMap::new(), BTreeMap::new());
+    for config in start.plan.relays() {
+        let (door, queue) = mpsc::channel(STREAMS_WAITING);
+        relay_doors.insert(config.site.clone(), door);
+        queues.insert(config.site.clone(), queue);
+    }
+    for config in start.plan.relays() {
+        let incoming = queues.remove(&config.site).context("a relay is planned twice")?;
+        let kms = doors.relays.get(&config.kms).context("a key store is not planned")?.clone();
+        let kms = Arc::new(MemoryDial::new(kms, RELAY_MESSAGES_IN_FLIGHT));
+        let neighbours = config.neighbours.iter().filter(|near| near.site > config.site);
+        let dial = |near: &topology::plan::RelayNeighbour| {
+            let listener = relay_doors.get(&near.site)?.clone();
+            let door = SiteDoor { site: config.site.clone(), listener, capacity: relay::MESSAGES_IN_FLIGHT };
+            Some((near.site.clone(), Arc::new(door) as relay::NeighbourDial))
+        };
+        let dials = relay::Dials { kms, neighbours: neighbours.filter_map(dial).collect() };
+        let (config, data, stop) = (config.clone(), start.folders.data.clone(), stop.clone());
+        tasks.spawn(async move { relay::run(config, &data, dials, incoming, Arc::default(), stop).await });
+    }
+    Ok(())
 }
 
 async fn follow(connector: Connector, tx: watch::Sender<GetStatusResponse>) -> Result<()> {

@@ -39,6 +39,7 @@ pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running>
     let names: Vec<String> = start.plan.key_stores().map(|config| config.name.clone()).collect();
     keys::prepare_certificates(start, &names)?;
     let (keys, stores) = keys::start(start, &mut others, &stop).await?;
+    keys::start_relays(start, &keys, &mut others, &stop)?;
     let mut ends = Vec::new();
     for config in start.plan.detectors() {
         let node = node(start, config, &doors, &keys, &stop)?;
