@@ -3,7 +3,7 @@
 //! * [`etsi014`]: the front end for applications (SAEs), ETSI GS QKD 014, and a client of it.
 //! * [`supply`]: what a front end asks of the key store, whichever standard it speaks; [`supplier`] answers.
 //! * [`pair`]: the dialogue with another site's key store, by which both hold the same stream of key.
-//! * [`ingest`]: blocks from the site's modules. [`pads`]: what the site's relay needs key for.
+//! * [`ingest`]: blocks from the site's modules. `pads`: what the site's relay needs key for.
 //! * [`key_id`]: key IDs that say where their key is, to the pair alone.
 
 pub mod etsi014;
