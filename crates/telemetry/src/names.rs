@@ -28,6 +28,8 @@ pub mod span {
     pub const SUPPLY: &str = "qkd.kms.supply";
     /// Keys are handed to a slave SAE.
     pub const FETCH: &str = "qkd.kms.fetch";
+    /// One key of a request.
+    pub const KEY: &str = "qkd.kms.key";
     /// A key on its way is sealed anew for the next hop (Q.4163: key relay).
     pub const RELAY: &str = "qkd.kms.relay";
     /// One transfer of a relayed key at one site: at its origin from the first request to the decision, at the sites
@@ -90,6 +92,10 @@ pub mod attribute {
     /// Tags left in the authentication reserve.
     /// Keys of one request.
     pub const KEY_COUNT: &str = "qkd.key.count";
+    /// Hash of a key's ID.
+    pub const KEY_FINGERPRINT: &str = "qkd.key.fingerprint";
+    /// Which parts of which blocks a key is made of.
+    pub const KEY_PIECES: &str = "qkd.key.pieces";
     /// Application that asked for keys.
     pub const SAE_MASTER: &str = "qkd.sae.master";
     /// Application that the keys are shared with.

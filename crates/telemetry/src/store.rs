@@ -128,6 +128,18 @@ impl Store {
         self.load(&ids)
     }
 
+    /// The traces of a key's deliveries, and those of the blocks that it is made of, earliest first.
+    pub fn key(&self, fingerprint: &str) -> Result<Vec<Trace>, StoreError> {
+        let mut ids = BTreeSet::new();
+        self.scan(fingerprint, |span| {
+            if span.text(attribute::KEY_FINGERPRINT) == Some(fingerprint) {
+                ids.extend(span.links.into_iter().map(|link| link.trace));
+                ids.insert(span.trace);
+            }
+        })?;
+        self.load(&ids)
+    }
+
     /// Every span of every file, in the order of the files.
     pub fn spans(&self, mut visit: impl FnMut(SpanRecord)) -> Result<(), StoreError> {
         self.scan("", &mut visit)

@@ -134,6 +134,12 @@ impl IdCodec {
     }
 }
 
+/// By what a key is found in traces: its ID is a handle that not everybody who reads traces should have.
+pub fn fingerprint(id: &KeyId) -> String {
+    let digest = Sha256::new().chain_update(b"qkdnet key ID\0").chain_update(id.0).finalize();
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn is_v4(block: u128) -> bool {
     block >> 76 & 0xf == VERSION && block >> 62 & 0x3 == VARIANT
 }

@@ -6,6 +6,7 @@
 //! * [`ingest`]: blocks from the site's modules. `pads`: what the site's relay needs key for.
 //! * [`key_id`]: key IDs that say where their key is, to the pair alone.
 
+pub mod deliveries;
 pub mod etsi014;
 pub mod front;
 mod grpc;

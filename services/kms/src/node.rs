@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::KmsConfig;
 
+use crate::deliveries::Deliveries;
 use crate::ingest::{self, ModuleStream};
 use crate::pads;
 use crate::pair::{self, PairStream, Pool, ShareOut};
@@ -78,7 +79,8 @@ pub async fn open(config: &KmsConfig, data: &Path) -> Result<Node> {
         pools.insert(peer.site.clone(), pool);
         shares.insert(peer.site.clone(), outgoing);
     }
-    let supplier = Arc::new(Supplier::new(config, store.clone(), pools.clone()));
+    let deliveries = Deliveries::open(&folder).with_context(|| format!("open a file in {}", folder.display()))?;
+    let supplier = Arc::new(Supplier::new(config, store.clone(), pools.clone(), deliveries));
     Ok(Node { config: config.clone(), store, pools, supplier, shares })
 }
 

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use keystore::{Drawn, KeyStore, OriginRef, Secret, StoreError, Use};
+use keystore::{Drawn, KeyStore, OriginPiece, Secret, StoreError, Use};
+use serde_json::Value;
 use telemetry::names::{attribute, span};
 use telemetry::trace::Tracer;
 use topology::plan::{KeySupply as Limits, KmsConfig};
 
-use crate::key_id::{Described, KeyPlace};
+use crate::deliveries::{Deliveries, RelayedKey, RelayedPiece};
+use crate::key_id::{self, Described, KeyPlace};
 use crate::pair::Pool;
 use crate::share::Multicast;
 use crate::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
@@ -32,6 +34,7 @@ pub struct Supplier {
     /// Keys that an application may ask for once more.
     repeatable: Mutex<HashMap<KeyId, Repeatable>>,
     tracer: Tracer,
+    deliveries: Deliveries,
     pub counts: Counts,
 }
 
@@ -55,7 +58,12 @@ struct Bucket {
 }
 
 impl Supplier {
-    pub fn new(config: &KmsConfig, store: Arc<KeyStore>, pools: BTreeMap<String, Arc<Pool>>) -> Self {
+    pub fn new(
+        config: &KmsConfig,
+        store: Arc<KeyStore>,
+        pools: BTreeMap<String, Arc<Pool>>,
+        deliveries: Deliveries,
+    ) -> Self {
         Self {
             site: config.site.clone(),
             kme_id: config.name.clone(),
@@ -66,6 +74,7 @@ impl Supplier {
             buckets: Mutex::default(),
             repeatable: Mutex::default(),
             tracer: Tracer::new(config.name.clone()),
+            deliveries,
             counts: Counts::default(),
         }
     }
@@ -146,8 +155,7 @@ impl Supplier {
         })?;
         let (master, slave) = (ids.tag(request.master.as_str()), ids.tag(request.slave.as_str()));
         let drawn = self.draw(pool, bytes, number).await?;
-        let mut keys = Vec::with_capacity(number);
-        let mut origins = Vec::new();
+        let (mut keys, mut places) = (Vec::with_capacity(number), Vec::with_capacity(number));
         for drawn in drawn {
             let place = KeyPlace {
                 generation: drawn.generation,
@@ -157,10 +165,14 @@ impl Supplier {
             };
             let id = ids.encode(Described { place, master, slave });
             let id = id.ok_or(SupplyError::Failed("the pool is too long for key IDs"))?;
-            origins.extend(drawn.origins);
+            places.push(drawn.start);
             keys.push(SuppliedKey { id, key: drawn.key });
         }
-        self.trace(span::SUPPLY, request.master, request.slave, &keys, &origins);
+        let told = Told { master: request.master, slave: request.slave, keys: &keys, pool: Some((pool, &places)) };
+        self.tell(span::SUPPLY, &told).await;
+        if !pool.adjacent {
+            self.note_relayed(&told).await;
+        }
         Ok(keys)
     }
 
@@ -189,7 +201,8 @@ impl Supplier {
             }
             keys.push(SuppliedKey { id, key });
         }
-        self.trace(span::SUPPLY, request.master, request.slave, &keys, &[]);
+        let told = Told { master: request.master, slave: request.slave, keys: &keys, pool: None };
+        self.tell(span::SUPPLY, &told).await;
         Ok(keys)
     }
 
@@ -217,7 +230,7 @@ impl Supplier {
         slave: &SaeId,
         master: &SaeId,
         ids: &[KeyId],
-    ) -> Result<Option<Vec<Secret>>, SupplyError> {
+    ) -> Result<Option<(Vec<Secret>, Vec<u64>)>, SupplyError> {
         let Some(pool) = self.pools.get(master_site) else { return Ok(None) };
         let Some(codec) = pool.ids() else { return Ok(None) };
         let described: Option<Vec<Described>> = ids.iter().map(|id| codec.decode(id)).collect();
@@ -238,7 +251,7 @@ impl Supplier {
             ranges.push((place.start, u64::from(place.bytes)));
         }
         match pool.store.redeem(&pool.peer, Use::SupplyIn, generation, &ranges).await {
-            Ok(keys) => Ok(Some(keys)),
+            Ok(keys) => Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect()))),
             Err(
                 StoreError::NotGranted { .. }
                 | StoreError::AlreadyTaken { .. }
@@ -291,31 +304,102 @@ impl Supplier {
         }
     }
 
-    /// A span per request, linked to the blocks that its keys come from.
-    fn trace(&self, name: &'static str, master: &SaeId, slave: &SaeId, keys: &[SuppliedKey], origins: &[OriginRef]) {
-        let mut builder = self
+    /// A span per request, and below it one per key, linked to the blocks that the key is made of.
+    async fn tell(&self, name: &'static str, told: &Told<'_>) {
+        let mut request = self
             .tracer
             .span(name)
-            .attribute(attribute::SAE_MASTER, master.as_str())
-            .attribute(attribute::SAE_SLAVE, slave.as_str())
-            .attribute(attribute::KEY_COUNT, keys.len());
-        let mut linked: Vec<[u8; keystore::SPAN_BYTES]> = Vec::new();
-        for origin in origins {
-            if linked.len() < LINKS_MAX && !linked.contains(&origin.span) {
-                linked.push(origin.span);
-                if let Some(context) = crate::ingest::span_context(&origin.span) {
-                    builder = builder.link(&context);
-                }
+            .attribute(attribute::SAE_MASTER, told.master.as_str())
+            .attribute(attribute::SAE_SLAVE, told.slave.as_str())
+            .attribute(attribute::KEY_COUNT, told.keys.len())
+            .start();
+        if !request.is_recording() {
+            return;
+        }
+        for (index, supplied) in told.keys.iter().enumerate() {
+            let mut builder = self
+                .tracer
+                .span(span::KEY)
+                .parent(&request.context())
+                .attribute(attribute::SITE_ID, self.site.as_str())
+                .attribute(attribute::KEY_FINGERPRINT, key_id::fingerprint(&supplied.id))
+                .attribute(attribute::KEY_BITS, supplied.key.len_bits());
+            let pieces = told.pieces(index).await;
+            if !pieces.is_empty() {
+                let text: Vec<String> = pieces.iter().map(describe).collect();
+                builder = builder.attribute(attribute::KEY_PIECES, text.join("; "));
+            }
+            for context in pieces.iter().take(LINKS_MAX).filter_map(|piece| crate::ingest::span_context(&piece.span)) {
+                builder = builder.link(&context);
+            }
+            builder.start().end();
+        }
+        request.succeed();
+        request.end();
+    }
+
+    /// Writes down by which ways keys of sites without a link came.
+    async fn note_relayed(&self, told: &Told<'_>) {
+        for (index, supplied) in told.keys.iter().enumerate() {
+            let pieces = told.pieces(index).await;
+            let Some((pool, _)) = told.pool else { return };
+            let key = RelayedKey {
+                key_id: supplied.id.to_string(),
+                master: told.master.to_string(),
+                slave: told.slave.to_string(),
+                sites: [self.site.clone(), pool.peer.clone()],
+                pieces: pieces.iter().filter_map(relayed_piece).collect(),
+            };
+            if let Err(error) = self.deliveries.note(&key) {
+                tracing::warn!(%error, "cannot write down by which way a key came");
             }
         }
-        let mut span = builder.start();
-        if span.is_recording()
-            && let Some(first) = keys.first()
-        {
-            span.set(attribute::KEY_BITS, first.key.len() * 8);
-        }
-        span.end();
     }
+}
+
+/// Keys that were handed out, for those who follow them.
+struct Told<'a> {
+    master: &'a SaeId,
+    slave: &'a SaeId,
+    keys: &'a [SuppliedKey],
+    /// Where in a pool each of them started.
+    pool: Option<(&'a Pool, &'a [u64])>,
+}
+
+impl Told<'_> {
+    /// What a key is made of; nothing where that is not known any more.
+    async fn pieces(&self, index: usize) -> Vec<OriginPiece> {
+        let Some((pool, places)) = self.pool else { return Vec::new() };
+        let (Some(start), Some(supplied)) = (places.get(index), self.keys.get(index)) else { return Vec::new() };
+        let generation = pool.levels().generation;
+        let pieces = pool.store.origins(&pool.peer, generation, *start, supplied.key.len() as u64).await;
+        pieces.unwrap_or_default()
+    }
+}
+
+/// A piece for people: its bytes in the pool, and where they are from.
+fn describe(piece: &OriginPiece) -> String {
+    let (start, end) = (piece.start, piece.start + piece.bytes);
+    let origin: Value = serde_json::from_str(&piece.origin).unwrap_or_default();
+    match origin["kind"].as_str() {
+        Some("link") => {
+            let (link, block, epoch) =
+                (origin["link"].as_str().unwrap_or_default(), &origin["block"], &origin["epoch"]);
+            format!("bytes {start}..{end}: link {link} block {block} by epoch {epoch}")
+        }
+        Some("relay") => {
+            let sites = origin["path"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            format!("bytes {start}..{end}: relayed {}", sites.collect::<Vec<_>>().join(" > "))
+        }
+        _ => format!("bytes {start}..{end}"),
+    }
+}
+
+fn relayed_piece(piece: &OriginPiece) -> Option<RelayedPiece> {
+    let origin: Value = serde_json::from_str(&piece.origin).ok()?;
+    let path = origin["path"].as_array()?.iter().filter_map(|site| site.as_str().map(str::to_owned)).collect();
+    let shares = origin["shares"].as_u64().and_then(|shares| u32::try_from(shares).ok()).unwrap_or(1);
+    Some(RelayedPiece { bits: piece.bytes * 8, path, shares })
 }
 
 impl KeySupply for Supplier {
@@ -385,14 +469,15 @@ impl KeySupply for Supplier {
         if let Some(again) = self.repeated(caller, ids) {
             return Ok(again);
         }
-        let keys = match self.fetch_places(site, caller, master, ids).await? {
-            Some(keys) => keys,
-            None => self.fetch_deposits(caller, master, ids).await?,
+        let (keys, places) = match self.fetch_places(site, caller, master, ids).await? {
+            Some((keys, places)) => (keys, Some(places)),
+            None => (self.fetch_deposits(caller, master, ids).await?, None),
         };
         let keys: Vec<SuppliedKey> = ids.iter().zip(keys).map(|(id, key)| SuppliedKey { id: *id, key }).collect();
         self.keep(caller, &keys);
         self.counts.fetched.fetch_add(keys.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        self.trace(span::FETCH, master, caller, &keys, &[]);
+        let pool = self.pools.get(site).zip(places.as_deref()).map(|(pool, places)| (&**pool, places));
+        self.tell(span::FETCH, &Told { master, slave: caller, keys: &keys, pool }).await;
         Ok(keys)
     }
 }

@@ -36,7 +36,7 @@ pub enum Command {
     Digest(DigestArgs),
     /// Print where every bit of each block went, with sums checked.
     Ledger(LedgerArgs),
-    /// Show the way of one block as a tree of spans.
+    /// Show the way of one block, or of one delivered key, as trees of spans.
     Trace(TraceArgs),
     /// Put a fresh secret into one end's exhausted authentication reserve; do it at both ends.
     ///
@@ -48,6 +48,8 @@ pub enum Command {
     /// Take keys as an application does, over ETSI GS QKD 014.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// List the delivered keys that a compromised relay at a site would have seen.
+    Exposure(ExposureArgs),
     /// Certificates for applications (SAEs).
     #[command(subcommand)]
     Sae(SaeCommand),
@@ -230,7 +232,7 @@ pub struct LedgerArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct TraceArgs {
-    /// Number of a block, or a trace ID of 32 hexadecimal digits.
+    /// Number of a block, ID of a delivered key, or a trace ID of 32 hexadecimal digits.
     pub block: String,
     /// Data directory of a run.
     #[arg(long, value_name = "DIR")]
@@ -255,6 +257,17 @@ pub struct RekeyArgs {
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
     /// Data directory of the network.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ExposureArgs {
+    /// Site of the relay.
+    pub site: String,
+    /// Data directory of the network, running or not.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     #[command(flatten)]

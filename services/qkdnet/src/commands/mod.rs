@@ -7,6 +7,7 @@ use crate::wire;
 mod completions;
 pub mod data;
 mod digest;
+mod exposure;
 pub mod files;
 mod key;
 mod ledger;
@@ -32,6 +33,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Trace(args) => trace::run(&args),
         Command::Rekey(args) => wire::rekey(args, log),
         Command::Key(command) => key::run(&command),
+        Command::Exposure(args) => exposure::run(&args),
         Command::Sae(command) => sae::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Health(args) => wire::health(args, log),

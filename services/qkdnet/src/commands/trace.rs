@@ -1,8 +1,9 @@
-//! `qkdnet trace`: the way of a block through both sites.
+//! `qkdnet trace`: the way of a block through both sites, or of a key back to its photons.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use kms::supply::KeyId;
 use telemetry::render::{RenderOptions, render};
 use telemetry::store::{Store, Trace};
 
@@ -15,7 +16,7 @@ pub fn run(args: &TraceArgs) -> Result<(), Failure> {
     let folder = args.data.join(SPANS_DIR);
     let traces = find(args, folder)?;
     if traces.is_empty() {
-        let failure = Failure::failed(format!("no trace of block {} in {}", args.block, args.data.display()));
+        let failure = Failure::failed(format!("no trace of {} in {}", args.block, args.data.display()));
         return Err(failure.hint("traces are kept here only where no OTEL_EXPORTER_OTLP_* variable sends them away"));
     }
     match args.output.output {
@@ -36,9 +37,13 @@ fn find(args: &TraceArgs, folder: PathBuf) -> Result<Vec<Trace>, Failure> {
     if is_trace_id(&args.block) {
         return Ok(store.trace(&args.block).map_err(cannot)?.into_iter().collect());
     }
+    if let Ok(key) = args.block.parse::<KeyId>() {
+        return store.key(&kms::key_id::fingerprint(&key)).map_err(cannot);
+    }
     let block: u64 = args.block.parse().map_err(|_| {
-        let failure = Failure::bad_input(format!("\"{}\" is neither a block number nor a trace ID", args.block));
-        failure.hint("a trace ID has 32 hexadecimal digits")
+        let failure =
+            Failure::bad_input(format!("\"{}\" is neither a block number, a key ID nor a trace ID", args.block));
+        failure.hint("a key ID is a UUID, a trace ID has 32 hexadecimal digits")
     })?;
     store.block(block, args.link.as_deref()).map_err(cannot)
 }
