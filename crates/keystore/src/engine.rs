@@ -7,16 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use redb::{Database, ReadableDatabase, WriteTransaction};
 
 use crate::ahead::{Committed, chunk_at, open_chunk};
 use crate::crypt::Sealer;
 use crate::face::{Face, State};
-use crate::journal::{Entry, Journal};
+use crate::journal::Entry;
+use crate::journals::{Gate, Journals};
 use crate::lane::{Run, Segment};
-use crate::queue::Shared;
+use crate::queue::{Answer, Shared};
 use crate::tables::{GRANTS, GrantRow, POOLS, Place, PoolRow, STORE, STREAM};
 use crate::taken::TakenMap;
 use crate::types::{NAME_BYTES_MAX, POOLS_MAX, Settings};
@@ -71,7 +71,7 @@ pub(crate) struct Engine {
     reader: Option<Arc<Committed>>,
     /// Number of commits of the database.
     commits: u64,
-    journal: Journal,
+    journals: Journals,
     /// Redemptions of this group.
     entries: Vec<Entry>,
     checkpoint_due: bool,
@@ -116,29 +116,31 @@ impl Engine {
     }
 
     /// Makes the group durable, then visible. After an error nothing of it may be told.
-    pub fn commit(&mut self, leases: &BTreeSet<(usize, usize)>) -> Result<(), StoreError> {
+    ///
+    /// `answers` are the group's. If it ends in a journal they are taken: that tells them.
+    pub fn commit(&mut self, leases: &BTreeSet<(usize, usize)>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
         for (pool, lane) in leases {
             self.lease(*pool, *lane)?;
         }
-        if !self.entries.is_empty() && !self.journal.has_room(self.entries.len()) {
-            self.checkpoint_due = true;
-        }
+        let journal = self.journals.with_room(self.entries.len());
+        self.checkpoint_due |= journal.is_none();
         if self.checkpoint_due {
             self.checkpoint()?;
         }
         self.commit_database()?;
-        if !self.entries.is_empty() {
-            let begun = Instant::now();
-            self.journal.append(&self.entries, &self.sealer)?;
-            let spent_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.shared.counts.journal_sync_ns.fetch_add(spent_ns, Relaxed);
-            self.entries.clear();
-            self.shared.counts.journal_commits.fetch_add(1, Relaxed);
-        }
         for pool in std::mem::take(&mut self.news) {
             self.pools[pool].publish();
         }
+        if let Some(journal) = journal.filter(|_| !self.entries.is_empty()) {
+            self.journals.append(journal, &self.entries, &self.sealer, std::mem::take(answers));
+            self.entries.clear();
+        }
         Ok(())
+    }
+
+    /// For the writer to wait with until a journal is free.
+    pub fn gate(&self) -> Gate {
+        self.journals.gate()
     }
 
     /// The stream as it is committed.
@@ -169,7 +171,7 @@ impl Engine {
         self.commits += 1;
         self.shared.counts.database_commits.fetch_add(1, Relaxed);
         if std::mem::take(&mut self.checkpoint_due) {
-            self.journal.restart(self.journal.epoch() + 1);
+            self.journals.restart(self.journals.epoch() + 1);
         }
         Ok(())
     }
@@ -216,12 +218,12 @@ impl Engine {
             self.give_back_leases(number, why)?;
         }
         self.checkpoint_due = true;
-        let committed = self.commit(&BTreeSet::new());
-        let Self { db, journal, reader, shared, .. } = self;
+        let committed = self.commit(&BTreeSet::new(), &mut Vec::new());
+        let Self { db, journals, reader, shared, .. } = self;
         drop(reader);
         shared.ahead.set(None);
         db.close().map_err(|error| StoreError::io("close the database", &error))?;
-        journal.close()?;
+        journals.close()?;
         committed
     }
 }

@@ -8,13 +8,19 @@
 //! The record that a crash tore is the last one: nobody was told of it. A record that does not read, with a readable
 //! one of the same epoch behind it, is damage and is refused.
 
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+
+use crate::StoreError;
 use crate::codec::{Reader, Row};
 use crate::crypt::Sealer;
 use crate::media::Backend;
-use crate::{Secret, StoreError};
 
 /// Records start at multiples of this.
 const ALIGN_BYTES: u64 = 16;
+/// Read at once while the tail is searched.
+const WINDOW_BYTES: u64 = 64 << 10;
 const DIGEST_BYTES: usize = 16;
 const HEADER_BYTES: usize = DIGEST_BYTES + 8 + 8 + 4;
 const ENTRY_BYTES: usize = 4 + 4 + 8 + 4;
@@ -63,11 +69,9 @@ impl Journal {
         if length < (8 << 10) {
             return Err(StoreError::corrupt("the journal of redemptions is missing or cut off"));
         }
-        let mut content = vec![0; usize::try_from(length).map_err(|_| StoreError::corrupt("the journal is too long"))?];
-        file.read(0, &mut content).map_err(|error| failed("read the journal", error))?;
         let mut journal = Self { file, length, epoch, next_number: 0, offset: 0 };
         let mut replay = Replay::default();
-        while let Some((number, mut entries, bytes)) = read_record(&content, journal.offset, epoch, sealer)? {
+        while let Some((number, mut entries, bytes)) = journal.read_record(journal.offset, sealer)? {
             if number != journal.next_number {
                 return Err(StoreError::corrupt("a record of the journal is missing"));
             }
@@ -75,16 +79,58 @@ impl Journal {
             journal.next_number += 1;
             journal.offset += bytes;
         }
-        let tail = usize::try_from(journal.offset).unwrap_or(content.len()).min(content.len());
-        replay.torn = content[tail..].get(DIGEST_BYTES..DIGEST_BYTES + 8) == Some(&epoch.to_le_bytes()[..]);
-        let mut offset = journal.offset + ALIGN_BYTES;
-        while offset < length {
-            if read_record(&content, offset, epoch, sealer)?.is_some_and(|(number, ..)| number >= journal.next_number) {
-                return Err(StoreError::corrupt("a record in the middle of the journal does not read"));
-            }
-            offset += ALIGN_BYTES;
-        }
+        replay.torn = journal.check_tail(sealer)?;
         Ok((journal, replay))
+    }
+
+    /// Whether a record was begun behind the last whole one. A whole one further behind is damage in between.
+    fn check_tail(&self, sealer: &Sealer) -> Result<bool, StoreError> {
+        let epoch = self.epoch.to_le_bytes();
+        let (mut torn, mut window) = (false, vec![0; WINDOW_BYTES as usize]);
+        for begin in (self.offset..self.length).step_by((WINDOW_BYTES - ALIGN_BYTES) as usize) {
+            let bytes = (self.length - begin).min(WINDOW_BYTES) as usize;
+            self.file.read(begin, &mut window[..bytes]).map_err(|error| failed("read the journal", error))?;
+            // The epoch stands in the second sixteen bytes of a record.
+            for (step, pair) in window[..bytes].chunks_exact(ALIGN_BYTES as usize).skip(1).enumerate() {
+                let offset = begin + step as u64 * ALIGN_BYTES;
+                if !pair.starts_with(&epoch) {
+                    continue;
+                }
+                torn |= offset == self.offset;
+                let found = self.read_record(offset, sealer)?;
+                if found.is_some_and(|(number, ..)| number >= self.next_number) {
+                    return Err(StoreError::corrupt("a record in the middle of the journal does not read"));
+                }
+            }
+        }
+        Ok(torn)
+    }
+
+    /// The record at `offset`: number, entries, length. `None` if there is no whole one of this epoch.
+    fn read_record(&self, offset: u64, sealer: &Sealer) -> Result<Option<Read>, StoreError> {
+        let mut header = [0; HEADER_BYTES];
+        if offset + HEADER_BYTES as u64 > self.length {
+            return Ok(None);
+        }
+        self.file.read(offset, &mut header).map_err(|error| failed("read the journal", error))?;
+        let mut reader = Reader::new(&header[DIGEST_BYTES..]);
+        let (epoch, number, count) = (reader.u64()?, reader.u64()?, reader.u32()? as usize);
+        let bytes = count.saturating_mul(ENTRY_BYTES).saturating_add(HEADER_BYTES);
+        if epoch != self.epoch || offset.saturating_add(bytes as u64) > self.length {
+            return Ok(None);
+        }
+        let mut record = vec![0; bytes];
+        self.file.read(offset, &mut record).map_err(|error| failed("read the journal", error))?;
+        let (digest, body) = record.split_at(DIGEST_BYTES);
+        if !bool::from(sealer.digest(&[body])[..DIGEST_BYTES].ct_eq(digest)) {
+            return Ok(None);
+        }
+        let mut reader = Reader::new(&record[HEADER_BYTES..]);
+        let entry = |_| {
+            Ok(Entry { pool: reader.u32()?, generation: reader.u32()?, start: reader.u64()?, bytes: reader.u32()? })
+        };
+        let entries = (0..count).map(entry).collect::<Result<_, StoreError>>()?;
+        Ok(Some((number, entries, record_bytes(count))))
     }
 
     pub fn epoch(&self) -> u64 {
@@ -96,20 +142,19 @@ impl Journal {
         self.offset + record_bytes(entries) <= self.length
     }
 
-    /// Writes and syncs one record.
-    pub fn append(&mut self, entries: &[Entry], sealer: &Sealer) -> Result<(), StoreError> {
+    /// The next record, for its place in the file.
+    pub fn next_record(&mut self, entries: &[Entry], sealer: &Sealer) -> Record {
         let mut body = Row::default().u64(self.epoch).u64(self.next_number).u32(entries.len() as u32);
         for entry in entries {
             body = body.u32(entry.pool).u32(entry.generation).u64(entry.start).u32(entry.bytes);
         }
         let digest = sealer.digest(&[&body.0]);
-        let mut record = Row::default().raw(&digest[..DIGEST_BYTES]).raw(&body.0).0;
-        record.resize(record_bytes(entries.len()) as usize, 0);
-        self.file.write(self.offset, &record).map_err(|error| failed("write the journal", error))?;
-        self.file.sync_data().map_err(|error| failed("sync the journal", error))?;
-        self.offset += record.len() as u64;
+        let mut bytes = Row::default().raw(&digest[..DIGEST_BYTES]).raw(&body.0).0;
+        bytes.resize(record_bytes(entries.len()) as usize, 0);
+        let record = Record { file: Arc::clone(&self.file), offset: self.offset, bytes };
+        self.offset += record.bytes.len() as u64;
         self.next_number += 1;
-        Ok(())
+        record
     }
 
     /// Starts over, once the database holds `epoch` and everything of the one before.
@@ -117,8 +162,24 @@ impl Journal {
         (self.epoch, self.next_number, self.offset) = (epoch, 0, 0);
     }
 
-    pub fn close(self) -> Result<(), StoreError> {
+    pub fn close(&self) -> Result<(), StoreError> {
         self.file.close().map_err(|error| failed("close the journal", error))
+    }
+}
+
+/// A record on its way to the disk.
+pub(crate) struct Record {
+    file: Backend,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Record {
+    /// Returns once the record is on the disk. One record of a journal at a time: a later one on the disk says that
+    /// those before it are.
+    pub fn write(&self) -> Result<(), StoreError> {
+        self.file.write(self.offset, &self.bytes).map_err(|error| failed("write the journal", error))?;
+        self.file.sync_data().map_err(|error| failed("sync the journal", error))
     }
 }
 
@@ -130,38 +191,13 @@ fn record_bytes(entries: usize) -> u64 {
     ((HEADER_BYTES + entries * ENTRY_BYTES) as u64).next_multiple_of(ALIGN_BYTES)
 }
 
-type Record = (u64, Vec<Entry>, u64);
-
-/// The record at `offset`: number, entries, length. `None` if there is no whole one of this epoch.
-fn read_record(content: &[u8], offset: u64, epoch: u64, sealer: &Sealer) -> Result<Option<Record>, StoreError> {
-    let Some(record) = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)) else { return Ok(None) };
-    if record.len() < HEADER_BYTES || record[DIGEST_BYTES..DIGEST_BYTES + 8] != epoch.to_le_bytes() {
-        return Ok(None);
-    }
-    let mut header = Reader::new(&record[DIGEST_BYTES + 8..HEADER_BYTES]);
-    let (number, count) = (header.u64()?, header.u32()? as usize);
-    let Some(body) = count.checked_mul(ENTRY_BYTES).and_then(|bytes| record.get(DIGEST_BYTES..HEADER_BYTES + bytes))
-    else {
-        return Ok(None);
-    };
-    let digest = sealer.digest(&[body]);
-    if Secret::copy_of(&digest[..DIGEST_BYTES]) != Secret::copy_of(&record[..DIGEST_BYTES]) {
-        return Ok(None);
-    }
-    let mut reader = Reader::new(&body[HEADER_BYTES - DIGEST_BYTES..]);
-    let entry =
-        |_| Ok(Entry { pool: reader.u32()?, generation: reader.u32()?, start: reader.u64()?, bytes: reader.u32()? });
-    let entries = (0..count).map(entry).collect::<Result<_, StoreError>>()?;
-    Ok(Some((number, entries, record_bytes(count))))
-}
+type Read = (u64, Vec<Entry>, u64);
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use redb::StorageBackend;
     use redb::backends::InMemoryBackend;
-    use std::sync::Arc;
-
-    use super::*;
 
     #[derive(Clone, Debug, Default)]
     struct Shared(Arc<InMemoryBackend>);
@@ -190,9 +226,9 @@ mod tests {
 
     fn written(sealer: &Sealer) -> Shared {
         let file = Shared::default();
-        let mut journal = Journal::create(Box::new(file.clone()), 16 << 10, 9).unwrap();
+        let mut journal = Journal::create(Arc::new(file.clone()), 16 << 10, 9).unwrap();
         for record in 0..3 {
-            journal.append(&entries(record * 10), sealer).unwrap();
+            journal.next_record(&entries(record * 10), sealer).write().unwrap();
         }
         file
     }
@@ -201,10 +237,10 @@ mod tests {
     fn what_was_appended_is_read_back_under_its_epoch_only() {
         let sealer = Sealer::new(&[1; 32]).unwrap();
         let file = written(&sealer);
-        let (_, replay) = Journal::open(Box::new(file.clone()), 9, &sealer).unwrap();
+        let (_, replay) = Journal::open(Arc::new(file.clone()), 9, &sealer).unwrap();
         assert_eq!(replay.entries, [entries(0), entries(10), entries(20)].concat());
         assert!(!replay.torn);
-        let (_, replay) = Journal::open(Box::new(file), 10, &sealer).unwrap();
+        let (_, replay) = Journal::open(Arc::new(file), 10, &sealer).unwrap();
         assert!(replay.entries.is_empty() && !replay.torn);
     }
 
@@ -214,11 +250,11 @@ mod tests {
         let bytes = record_bytes(5);
         let file = written(&sealer);
         file.write(2 * bytes + 40, &[0xff]).unwrap();
-        let (_, replay) = Journal::open(Box::new(file.clone()), 9, &sealer).unwrap();
+        let (_, replay) = Journal::open(Arc::new(file.clone()), 9, &sealer).unwrap();
         assert_eq!(replay.entries, [entries(0), entries(10)].concat());
         assert!(replay.torn);
         let file = written(&sealer);
         file.write(bytes + 40, &[0xff]).unwrap();
-        assert!(matches!(Journal::open(Box::new(file), 9, &sealer), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(Journal::open(Arc::new(file), 9, &sealer), Err(StoreError::Corrupt { .. })));
     }
 }

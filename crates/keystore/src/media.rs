@@ -1,9 +1,10 @@
-//! What a store stands on: one database file and one journal file, or whatever a test puts in their place.
+//! What a store stands on: one database file and two journals, or whatever a test puts in their place.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::StorageBackend;
 use redb::backends::FileBackend;
@@ -11,18 +12,21 @@ use redb::backends::FileBackend;
 use crate::StoreError;
 
 const DATABASE_FILE: &str = "keys.redb";
-const JOURNAL_FILE: &str = "redeemed.log";
+const JOURNAL_FILES: [&str; JOURNALS] = ["redeemed-0.log", "redeemed-1.log"];
+
+/// Journals of a store: while one waits for the disk, the other takes the next group.
+pub const JOURNALS: usize = 2;
 
 /// The folder of a site's store.
 pub fn folder(data: &Path, site: &str) -> PathBuf {
     data.join(site).join("kms")
 }
 
-/// The two files of a store.
+/// The files of a store.
 #[derive(Debug)]
 pub struct Media<D, J> {
     pub database: D,
-    pub journal: J,
+    pub journals: [J; JOURNALS],
 }
 
 impl Media<FileBackend, FileBackend> {
@@ -30,9 +34,10 @@ impl Media<FileBackend, FileBackend> {
     pub fn files(folder: &Path) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| open_error(&error))?;
         let database = open(&folder.join(DATABASE_FILE))?;
-        let journal = open(&folder.join(JOURNAL_FILE))?;
+        let [first, second] = JOURNAL_FILES.map(|file| open(&folder.join(file)));
+        let journals = [first?, second?];
         sync_folder_of(&folder.join(DATABASE_FILE)).map_err(|error| open_error(&error))?;
-        Ok(Self { database, journal })
+        Ok(Self { database, journals })
     }
 }
 
@@ -61,5 +66,5 @@ pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(fs::canonicalize(folder)?)?.sync_all()
 }
 
-/// A boxed backend, so that the writer has one type for every kind of journal.
-pub(crate) type Backend = Box<dyn StorageBackend>;
+/// A backend behind a pointer, so that there is one type for every kind of journal.
+pub(crate) type Backend = Arc<dyn StorageBackend>;

@@ -3,10 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -14,14 +13,11 @@ use crate::StoreError;
 use crate::ahead::ReadAhead;
 use crate::engine::Engine;
 use crate::face::Face;
+use crate::journals::Gate;
 
 /// Most requests and key bytes that wait for the writer. Beyond it a request is refused as busy.
 const QUEUE_REQUESTS_MAX: usize = 16_384;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// How long the writer waits for callers that it has just answered to come back, so that they share one commit again:
-/// a fraction of the fsync that this saves.
-const GATHER: Duration = Duration::from_micros(50);
-
 /// Told whether the group of a request is on the disk.
 pub(crate) type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 type Request = Box<dyn FnOnce(&mut Engine) -> (Answer, Option<StoreError>) + Send>;
@@ -56,7 +52,6 @@ pub(crate) struct Counts {
 pub(crate) struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
-    waiting: AtomicUsize,
     faces: RwLock<HashMap<String, (usize, Arc<Face>)>>,
     stopped: OnceLock<StoreError>,
     pub ahead: ReadAhead,
@@ -99,6 +94,7 @@ impl Shared {
         // Whoever reads this finds that nothing can be drawn any more.
         let _ = self.stopped.set(why.clone());
         let abandoned = std::mem::take(&mut self.queue().requests);
+        self.wake.notify_all();
         drop(abandoned);
     }
 
@@ -129,7 +125,6 @@ impl Shared {
         }
         queue.bytes += bytes;
         queue.requests.push(request);
-        self.waiting.store(queue.requests.len(), Relaxed);
         drop(queue);
         self.wake.notify_one();
         pending
@@ -145,22 +140,16 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// The next requests: all that came while the group before was committed, `before` of them.
-    pub fn next_group(&self, before: usize) -> Group {
+    /// The next requests: all that came until a journal was free to take them.
+    pub fn next_group(&self, gate: &Gate) -> Group {
         let mut queue = self.queue();
-        while queue.requests.is_empty() && queue.leases.is_empty() && !queue.closing {
+        while queue.requests.is_empty() && queue.leases.is_empty() && !queue.closing && self.stopped().is_none() {
             queue = self.wake.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
-        if queue.requests.len() < before && queue.leases.is_empty() && !queue.closing {
-            drop(queue);
-            let until = Instant::now() + GATHER;
-            while self.waiting.load(Relaxed) < before && Instant::now() < until {
-                std::thread::yield_now();
-            }
-            queue = self.queue();
-        }
+        drop(queue);
+        gate.wait();
+        let mut queue = self.queue();
         queue.bytes = 0;
-        self.waiting.store(0, Relaxed);
         Group {
             requests: std::mem::take(&mut queue.requests),
             leases: std::mem::take(&mut queue.leases),

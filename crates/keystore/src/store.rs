@@ -357,12 +357,15 @@ fn total_bytes(ranges: &[(u64, u64)]) -> u64 {
 /// The writer: one group after the other, until the store is closed or the disk fails.
 fn write_groups(mut engine: Engine, shared: &Arc<Shared>) -> Result<(), StoreError> {
     let _stop = StopAtEnd(shared);
-    let mut before = 0;
+    let gate = engine.gate();
     loop {
-        let group = shared.next_group(before);
-        before = group.requests.len();
-        shared.counts.requests.fetch_add(before as u64, Relaxed);
-        let (mut answers, mut failed) = (Vec::with_capacity(before), None);
+        let group = shared.next_group(&gate);
+        if let Some(why) = shared.stopped() {
+            return Err(why.clone());
+        }
+        let count = group.requests.len();
+        shared.counts.requests.fetch_add(count as u64, Relaxed);
+        let (mut answers, mut failed) = (Vec::with_capacity(count), None);
         for request in group.requests {
             let (answer, fatal) = request(&mut engine);
             answers.push(answer);
@@ -371,7 +374,7 @@ fn write_groups(mut engine: Engine, shared: &Arc<Shared>) -> Result<(), StoreErr
                 break;
             }
         }
-        let failed = failed.or_else(|| engine.commit(&group.leases).err());
+        let failed = failed.or_else(|| engine.commit(&group.leases, &mut answers).err());
         if let Some(error) = failed {
             tracing::error!(%error, "the store stops");
             shared.stop(&error);

@@ -90,7 +90,8 @@ pub struct Settings {
     pub deposits_max: u64,
     /// Memory for pages of the database.
     pub cache_bytes: usize,
-    /// Length of the journal of redemptions; when full it is checkpointed into the database.
+    /// Length of each journal of redemptions; when one is full, both are checkpointed into the database. Counts when a
+    /// store is made.
     pub journal_bytes: u64,
 }
 

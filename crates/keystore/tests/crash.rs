@@ -8,6 +8,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use common::disk::{Disk, Loss};
 use common::*;
@@ -343,6 +344,40 @@ fn whatever_the_power_interrupts_no_bit_comes_back_and_none_is_unaccounted_for()
         };
         println!("seed {seed}, power fails at operation {operation}, lost: {loss:?}");
         crash_at(seed, operation, loss);
+    }
+}
+
+#[test]
+fn what_was_answered_to_any_of_many_callers_survives_a_power_loss() {
+    for point in 0..40u64 {
+        println!("point {point}");
+        let disk = Disk::default();
+        let store = Arc::new(KeyStore::open_on(disk.media(), &master(), &settings()).unwrap());
+        fill(&store, PEERS[0], 1, 100_000);
+        grant(&store, PEERS[0], Use::SupplyIn, 100_000, 0);
+        disk.fail_at(disk.operations() + 20 + point * 17);
+        let callers: Vec<_> = (0..8u64)
+            .map(|caller| {
+                let store = Arc::clone(&store);
+                let ranges = (0..).map(move |number| ((8 * number + caller) * 32 % 99_968, 32));
+                let redeemed = ranges.take_while(move |range| {
+                    let answer = store.redeem(PEERS[0], Use::SupplyIn, 0, &[*range]).wait();
+                    answer.is_ok_and(|key| key[0].expose() == stream(0, range.0, 32))
+                });
+                std::thread::spawn(move || redeemed.collect::<Vec<_>>())
+            })
+            .collect();
+        let redeemed: Vec<_> = callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect();
+        assert!(store.close().unwrap_err().is_fatal(), "the disk fails before the key runs out");
+        let disk = disk.after_power_loss(Loss::Some(point));
+        let store = KeyStore::open_on(disk.media(), &master(), &settings()).unwrap();
+        for (start, bytes) in &redeemed {
+            let again = store.redeem(PEERS[0], Use::SupplyIn, 0, &[(*start, *bytes)]).wait();
+            assert_eq!(again.err(), Some(StoreError::AlreadyTaken { start: *start, bytes: *bytes }));
+        }
+        let ledger = checked(&store, PEERS[0]);
+        let gone = ledger.of(Use::SupplyIn).handed_out_bits / 256;
+        assert!((redeemed.len() as u64..=redeemed.len() as u64 + 8).contains(&gone), "{gone} of {}", redeemed.len());
     }
 }
 

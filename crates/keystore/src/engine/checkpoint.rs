@@ -20,7 +20,7 @@ impl Engine {
                     engine.checkpoint_pool(txn, pool)?;
                 }
             }
-            store_fact(txn, "journal_epoch", &(engine.journal.epoch() + 1).to_le_bytes())
+            store_fact(txn, "journal_epoch", &(engine.journals.epoch() + 1).to_le_bytes())
         })
     }
 

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::{Engine, Pool, chunk_at, erase_stream, put_grant, store_fact};
 use crate::crypt::{SEAL_BYTES, Sealer, random};
 use crate::journal::Journal;
+use crate::journals::Journals;
 use crate::master::MasterKey;
 use crate::media::{Backend, Media};
 use crate::queue::Shared;
@@ -41,23 +42,36 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
     let mut builder = Builder::new();
     builder.set_cache_size(settings.cache_bytes).set_check_integrity_on_open(true);
     let db = builder.create_with_backend(media.database).map_err(database_error)?;
-    let journal: Backend = Box::new(media.journal);
+    let files = media.journals.map(|journal| -> Backend { Arc::new(journal) });
     let known = facts(&db, master)?;
-    let (facts, sealer, journal, replay) = match known {
+    let mut replayed = Vec::new();
+    let mut torn = false;
+    let (facts, sealer, journals) = match known {
         Some(facts) => {
             let sealer = Sealer::new(&facts.data_key)?;
-            let (journal, replay) = Journal::open(journal, facts.epoch, &sealer)?;
-            (facts, sealer, journal, replay)
+            let journals = files.map(|file| {
+                let (journal, mut replay) = Journal::open(file, facts.epoch, &sealer)?;
+                replayed.append(&mut replay.entries);
+                torn |= replay.torn;
+                Ok(journal)
+            });
+            (facts, sealer, journals)
         }
         None => {
-            let journal = Journal::create(journal, settings.journal_bytes, 1)?;
+            let journals = files.map(|file| Journal::create(file, settings.journal_bytes, 1));
+            // Before the database says that this is a store.
+            if let Some(error) = journals.iter().find_map(|journal| journal.as_ref().err()) {
+                return Err(error.clone());
+            }
             let facts = make(&db, master)?;
             let sealer = Sealer::new(&facts.data_key)?;
-            (facts, sealer, journal, Default::default())
+            (facts, sealer, journals)
         }
     };
-    if replay.torn {
-        tracing::warn!("the last record of the journal was not written to its end and is left out");
+    let [first, second] = journals;
+    let journals = Journals::start([first?, second?], shared)?;
+    if torn {
+        tracing::warn!("the last record of a journal was not written to its end and is left out");
     }
     let mut engine = Engine {
         db,
@@ -65,7 +79,7 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         wrote: false,
         reader: None,
         commits: 0,
-        journal,
+        journals,
         entries: Vec::new(),
         checkpoint_due: true,
         sealer: Arc::new(sealer),
@@ -78,9 +92,9 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         deposits: 0,
     };
     engine.load()?;
-    engine.replay(&replay.entries)?;
+    engine.replay(&replayed)?;
     engine.settle_crash()?;
-    engine.commit(&BTreeSet::new())?;
+    engine.commit(&BTreeSet::new(), &mut Vec::new())?;
     Ok((engine, facts.instance))
 }
 

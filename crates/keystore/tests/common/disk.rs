@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use keystore::{Media, StorageBackend};
+use keystore::{JOURNALS, Media, StorageBackend};
 
 const SECTOR_BYTES: usize = 512;
 
@@ -23,7 +23,7 @@ enum Change {
 
 #[derive(Debug, Default)]
 struct State {
-    files: [File; 2],
+    files: [File; 1 + JOURNALS],
     /// Writes, length changes and syncs so far.
     operations: u64,
     /// The operation at which power fails, or the disk does.
@@ -40,7 +40,7 @@ pub enum Loss {
     Some(u64),
 }
 
-/// Both files of a store.
+/// All files of a store.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Arc<Mutex<State>>);
 
@@ -53,7 +53,7 @@ pub struct Handle {
 impl Disk {
     pub fn media(&self) -> Media<Handle, Handle> {
         let handle = |file| Handle { disk: self.clone(), file };
-        Media { database: handle(0), journal: handle(1) }
+        Media { database: handle(0), journals: [handle(1), handle(2)] }
     }
 
     pub fn operations(&self) -> u64 {
