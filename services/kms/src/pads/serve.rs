@@ -270,7 +270,8 @@ impl Meter {
             unassigned_bytes: levels.unassigned_bytes,
             stored_bytes: levels.stored_bytes,
             rate_bps: self.rate_bps,
-            supply_bytes: levels.unassigned_bytes + levels.available(Use::SupplyOut) + levels.offered_bytes,
+            // Not what is assigned already: one site's applications cannot use what the other's hold.
+            supply_bytes: levels.unassigned_bytes + levels.offered_bytes,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Networks in memory: filling, crashes, cuts, reroutes, shares.
 
-use crate::world::{HIGH_BYTES, TRANSFER_BYTES, World, eventually};
+use crate::world::{HIGH_BYTES, LOW_BYTES, TRANSFER_BYTES, World, eventually};
 
 const LINE: [(&str, &str); 2] = [("ada", "bell"), ("bell", "curie")];
 const RING: [(&str, &str); 5] =
@@ -35,9 +35,9 @@ async fn an_idle_pair_stops_at_high_water_and_drawing_starts_it_again() {
     world.filled("ada", "curie").await;
     let settled = async || {
         let status = world.status("ada");
-        status.routes[0].level_bytes >= HIGH_BYTES - 2 * u64::from(TRANSFER_BYTES) && status.transfers_in_flight == 0
+        status.routes[0].level_bytes >= LOW_BYTES && status.transfers_in_flight == 0
     };
-    eventually("the high water mark", settled).await;
+    eventually("an end of filling", settled).await;
     let (before, level) = (world.status("ada").transfers_relayed, world.stored_bytes("ada", "curie"));
     // A chunk is begun only below the mark; what is granted to the other end is beyond what counts as level.
     assert!(level <= HIGH_BYTES + u64::from(TRANSFER_BYTES) + (8 << 10), "{level} bytes are stored");
