@@ -57,6 +57,7 @@ fn event() -> Event {
         site: "sophia".into(),
         name: "locked".into(),
         message: "clock found at -3.14 ms\u{1b}[2J".into(),
+        block: None,
     }
 }
 
