@@ -16,6 +16,7 @@ build: ## the one binary, target/release/qkdnet
 
 test: ## every test that fits into minutes
 	$(CARGO) test --workspace --locked
+	$(CARGO) test --manifest-path tests/foreign/Cargo.toml --target-dir target/foreign --locked
 
 check: fmt clippy doc ## formatting, lints and documentation, warnings denied
 

@@ -215,7 +215,7 @@ async fn a_site_that_lost_its_store_rejoins_empty_and_its_peer_gives_the_pool_up
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
     #[test]
     fn wherever_the_line_and_both_processes_break_both_ends_agree_afterwards(
         cuts in proptest::collection::vec((0usize..60, 0usize..60, 200usize..6000), 1..6)

@@ -16,4 +16,3 @@ mod lifecycle;
 mod random;
 mod requests;
 mod telemetry;
-mod third_party;
