@@ -38,6 +38,7 @@ bench: ## one table of what the project must reach, measured on this machine, th
 
 soak: ## the long versions of the randomised tests
 	QKDNET_SOAK_ATTACKS=1000000 $(CARGO) test --release --workspace --locked
+	SOAK_SEEDS=1500 $(CARGO) test --release --locked -p transfer --test network -- --ignored
 
 clean: ## what builds and runs leave behind
 	$(CARGO) clean

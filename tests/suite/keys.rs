@@ -56,6 +56,15 @@ impl<'p> Network<'p> {
         self.key(&words).output().expect("run qkdnet")
     }
 
+    /// IDs of the keys that a relay at this site has seen.
+    fn exposed(&self, site: &str) -> Vec<String> {
+        let mut command = qkdnet();
+        command.arg("exposure").arg(site).arg("--data").arg(self.place.path("data")).args(["--output", "json"]);
+        let listed: Value = serde_json::from_slice(&success(command).stdout).expect("JSON");
+        let ids = listed.as_array().expect("a list").iter().filter_map(|key| key["key_id"].as_str());
+        ids.map(str::to_owned).collect()
+    }
+
     fn stored(&self, master: &str, slave: &str) -> u64 {
         let mut command = qkdnet();
         command.args(["key", "status", "--data"]).arg(self.place.path("data")).args(["--sae", master, "--to", slave]);
@@ -217,7 +226,17 @@ fn sites_without_a_link_of_their_own_get_the_same_key_over_the_relay_between_the
         let slave = network.fetch("observatory", "inria", &ids);
         assert!(slave.status.success(), "{}", String::from_utf8_lossy(&slave.stderr));
         assert!(keys(&slave.stdout) == master, "the two ends got different keys");
+        assert_eq!(network.exposed("valrose"), ids, "the relay between has seen these keys");
+        assert!(network.exposed("calern").is_empty(), "an end of a path is no relay");
         network.stop();
+        // Spans are on the disk once the network has ended: both deliveries of the key, and the way of what it is made
+        // of through three sites.
+        let names = place.trace(ids[0]);
+        for name in ["qkd.kms.supply", "qkd.kms.fetch", "qkd.relay.transfer"] {
+            assert!(names.iter().any(|known| known == name), "{isolation}: no {name} in {names:?}");
+        }
+        let hops = names.iter().filter(|name| *name == "qkd.relay.transfer").count();
+        assert!(hops >= 3, "{isolation}: {hops} sites in the trace");
     }
 }
 

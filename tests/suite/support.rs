@@ -94,6 +94,15 @@ impl Place {
         lines(&success(command))
     }
 
+    /// Names of the spans in the trace of a block or a key.
+    pub fn trace(&self, what: &str) -> Vec<String> {
+        let mut command = qkdnet();
+        command.arg("trace").arg(what).arg("--data").arg(self.path("data")).args(["--output", "json"]);
+        let spans: Value = serde_json::from_slice(&success(command).stdout).expect("JSON");
+        let names = spans.as_array().expect("a list").iter().filter_map(|span| span["name"].as_str());
+        names.map(str::to_owned).collect()
+    }
+
     pub fn digest(&self, data: &str) -> Vec<Digest> {
         digest(&self.path(data))
     }

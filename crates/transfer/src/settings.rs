@@ -65,8 +65,15 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
+        Self::of_chunks(4096)
+    }
+}
+
+impl Settings {
+    /// What is left to others, and what counts as little, follow from the size of the transfers.
+    pub fn of_chunks(chunk_bytes: u32) -> Self {
         Self {
-            chunk_bytes: 4096,
+            chunk_bytes,
             window: 4,
             outgoing_max: 64,
             outgoing_per_neighbour_max: 32,
@@ -77,8 +84,8 @@ impl Default for Settings {
             neighbours_max: 64,
             targets_max: 512,
             sites_max: 512,
-            reserve_bytes: 8192,
-            scarce_bytes: 32_768,
+            reserve_bytes: 2 * u64::from(chunk_bytes),
+            scarce_bytes: 8 * u64::from(chunk_bytes),
             scarce_share_percent: 50,
             retry_ms: 2000,
             retry_max_ms: 60_000,
@@ -98,9 +105,7 @@ impl Default for Settings {
             hysteresis_percent: 20,
         }
     }
-}
 
-impl Settings {
     /// Values outside what the protocol allows, or that would stop it, are moved to the nearest that does not.
     pub(crate) fn bounded(mut self) -> Self {
         self.chunk_bytes = self.chunk_bytes.clamp(1, TRANSFER_BYTES_MAX);

@@ -11,8 +11,8 @@ use proto::kms::v1::kms_peer_client::KmsPeerClient;
 use proto::kms::v1::kms_peer_server::{KmsPeer, KmsPeerServer};
 use proto::kms::v1::kms_server::{Kms, KmsServer};
 use proto::kms::v1::{
-    Block, BlockTaken, DescribeKeyRequest, DescribeKeyResponse, GetStatusRequest, GetStatusResponse, KeyPiece,
-    PairMessage, PoolStatus, RelayAnswer, RelayRequest, UseStatus,
+    Block, BlockTaken, GetStatusRequest, GetStatusResponse, PairMessage, PoolStatus, RelayAnswer, RelayRequest,
+    UseStatus,
 };
 use shell::dial::Dial;
 use shell::launch::ServiceFile;
@@ -23,11 +23,10 @@ use topology::plan::KmsConfig;
 
 use crate::etsi014::Counters;
 use crate::front::{self, Front};
-use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream, traceparent_of};
+use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
 use crate::node::{self, Incoming, PairDial, RELAY_MESSAGES_IN_FLIGHT, RelayStream};
 use crate::pair::{MESSAGES_IN_FLIGHT, PairStream, Pool, wire_use};
 use crate::supplier::Supplier;
-use crate::supply::KeyId;
 
 const STREAMS_WAITING: usize = 4;
 
@@ -97,29 +96,6 @@ fn pool_status(pool: &Pool) -> PoolStatus {
     }
 }
 
-/// What a key is made of, as far as its ID says where it is.
-pub async fn describe(view: &View, key_id: &KeyId) -> Result<Option<DescribeKeyResponse>> {
-    for pool in view.pools.values() {
-        let Some(described) = pool.ids().and_then(|ids| ids.decode(key_id)) else { continue };
-        let place = described.place;
-        let generation = pool.levels().generation;
-        let pieces = pool.store.origins(&pool.peer, generation, place.start, u64::from(place.bytes)).await;
-        let piece = |piece: keystore::OriginPiece| KeyPiece {
-            start: piece.start,
-            bytes: piece.bytes,
-            block: piece.block_id.to_vec().into(),
-            origin: piece.origin,
-            traceparent: traceparent_of(&piece.span),
-        };
-        return Ok(Some(DescribeKeyResponse {
-            peer_site: pool.peer.clone(),
-            master_here: place.from_coordinator == pool.coordinates(),
-            pieces: pieces.context("find where a key came from")?.into_iter().map(piece).collect(),
-        }));
-    }
-    Ok(None)
-}
-
 /// Hands streams to the tasks of the node, and answers for it.
 #[derive(Clone)]
 struct KmsService {
@@ -156,21 +132,6 @@ impl Kms for KmsService {
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         Ok(Response::new(status(&self.view)))
-    }
-
-    async fn describe_key(
-        &self,
-        request: Request<DescribeKeyRequest>,
-    ) -> Result<Response<DescribeKeyResponse>, Status> {
-        let id: [u8; 16] = request
-            .into_inner()
-            .key_id
-            .as_ref()
-            .try_into()
-            .map_err(|_| Status::invalid_argument("a key ID has 16 bytes"))?;
-        let described =
-            describe(&self.view, &KeyId(id)).await.map_err(|error| Status::internal(format!("{error:#}")))?;
-        described.map(Response::new).ok_or_else(|| Status::not_found("no such key was supplied from a pool here"))
     }
 }
 

@@ -118,15 +118,10 @@ pub fn span_context(bytes: &[u8; SPAN_BYTES]) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// The trace that a block brings with it.
-pub fn traceparent_of(bytes: &[u8; SPAN_BYTES]) -> String {
-    span_context(bytes).map(|context| telemetry::trace::traceparent(&context)).unwrap_or_default()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use telemetry::trace::parse_traceparent;
+    use telemetry::trace::{parse_traceparent, traceparent};
 
     use super::*;
 
@@ -134,7 +129,7 @@ mod tests {
     fn a_span_survives_the_store() {
         let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context = parse_traceparent(text).unwrap();
-        assert_eq!(traceparent_of(&span_bytes(&context)), text);
+        assert_eq!(span_context(&span_bytes(&context)).map(|known| traceparent(&known)).unwrap(), text);
         assert_eq!(span_context(&[0; SPAN_BYTES]), None);
     }
 }

@@ -62,7 +62,8 @@ pub async fn run(
     status: Arc<Status>,
     stop: CancellationToken,
 ) -> Result<()> {
-    run_with(config, Settings::default(), data, dials, incoming, status, stop).await
+    let settings = Settings::of_chunks(config.transfer_bytes);
+    run_with(config, settings, data, dials, incoming, status, stop).await
 }
 
 /// As [`run`], with other limits and times. What the configuration says goes before them.
@@ -429,7 +430,7 @@ impl Service {
             }
             RelayEvent::Rerouted { target, paths } => tracing::info!(%target, ?paths, "keys go another way"),
             RelayEvent::TooFewPaths { target, wanted, found } => {
-                tracing::warn!(%target, wanted, found, "too few paths: no key is made meanwhile");
+                tracing::info!(%target, wanted, found, "too few paths: no key is made meanwhile");
             }
             RelayEvent::PathsFound { target } => tracing::info!(%target, "there is a way again"),
             RelayEvent::Abandoned { transfer, path } => {

@@ -37,8 +37,11 @@ pub async fn follow(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::Rece
                 Message::Confirm(confirm) => {
                     let answer = confirm_block(pool, &confirm).await?;
                     told.remove(confirm.block.as_ref());
+                    let again = answer.result() == ConfirmResult::NotYet;
                     say(&stream, Message::Confirmed(answer)).await?;
-                    tell_blocks(pool, &stream, &mut told).await?;
+                    if again {
+                        tell_blocks(pool, &stream, &mut told).await?;
+                    }
                 }
                 Message::Grant(grant) => {
                     let seq = grant.seq;

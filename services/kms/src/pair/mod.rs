@@ -156,8 +156,8 @@ impl Pool {
         self.progress.send_modify(|count| *count += 1);
     }
 
-    /// How much of a use should lie ready: twice what was drawn since the last pulse and fell away slowly, and what
-    /// somebody waits for.
+    /// How much of a use should lie ready: what two seconds at the present rate draw, falling away slowly when less is
+    /// drawn, and what somebody waits for.
     fn target(&self, use_: Use, pulse: bool) -> u64 {
         let demand = &self.demand[lane(use_)];
         if use_ == Use::RelayOut && !self.relayed {
@@ -168,13 +168,12 @@ impl Pool {
             let ledger = self.store.ledger(&self.peer).unwrap_or_default();
             let handed_out = ledger.of(use_).handed_out_bits / 8;
             let drawn = handed_out.saturating_sub(demand.handed_out_before.swap(handed_out, Ordering::Relaxed));
-            // What one second would draw, at twice the rate.
             let ahead = drawn * 2 * (1000 / PULSE.as_millis() as u64);
             target = ahead.max(target - target / 16);
         }
         let wanted = demand.wanted_bytes.load(Ordering::Relaxed);
         if self.levels().available(use_) >= wanted {
-            demand.wanted_bytes.fetch_min(0, Ordering::Relaxed);
+            demand.wanted_bytes.store(0, Ordering::Relaxed);
         } else {
             target = target.max(2 * wanted);
         }
