@@ -55,6 +55,9 @@ pub enum Command {
     Sae(SaeCommand),
     /// Say where the key stores of a running network are, and which applications may ask them.
     Status(StatusArgs),
+    /// Print the span files of a run, one span a line.
+    #[command(hide = true)]
+    Spans(SpansArgs),
     /// Ask a service whether it does its job.
     Health(HealthArgs),
     /// Print completions for a shell.
@@ -206,11 +209,50 @@ pub struct ValidateArgs {
     pub output: OutputArgs,
 }
 
+/// Where a network is: on this machine or on a cluster.
+#[derive(Clone, Debug, Args)]
+pub struct PlaceArgs {
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR", required_unless_present = "topology")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// A topology on a Kubernetes cluster, reached as `kubectl` reaches it.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArgs {
+    /// Topology on a Kubernetes cluster, instead of a data directory.
+    #[arg(long, value_name = "NAME", conflicts_with = "data")]
+    pub topology: Option<String>,
+    /// Namespace of the topology [default: that of the context].
+    #[arg(long, short = 'n', value_name = "NAMESPACE", requires = "topology")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig [default: the current one].
+    #[arg(long, value_name = "CONTEXT", requires = "topology")]
+    pub context: Option<String>,
+}
+
+/// The place that was named.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    Data(&'a std::path::Path),
+    Cluster(&'a ClusterArgs),
+}
+
+impl PlaceArgs {
+    pub fn place(&self) -> Place<'_> {
+        match &self.data {
+            Some(data) => Place::Data(data),
+            None => Place::Cluster(&self.cluster),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct DigestArgs {
-    /// Data directory of a run.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -234,14 +276,20 @@ pub struct LedgerArgs {
 pub struct TraceArgs {
     /// Number of a block, ID of a delivered key, or a trace ID of 32 hexadecimal digits.
     pub block: String,
-    /// Data directory of a run.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Link of the block; needed where several links have a block of this number.
     #[arg(long, value_name = "LINK")]
     pub link: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SpansArgs {
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -256,9 +304,8 @@ pub struct RekeyArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
-    /// Data directory of the network.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -267,9 +314,11 @@ pub struct StatusArgs {
 pub struct ExposureArgs {
     /// Site of the relay.
     pub site: String,
-    /// Data directory of the network, running or not.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The site's own key store is elsewhere: what those here know of it.
+    #[arg(long, hide = true)]
+    pub elsewhere: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -294,7 +343,7 @@ pub struct KeyAccessArgs {
     #[arg(long, value_name = "NAME")]
     pub sae: Option<String>,
     /// Key store to ask, as https://HOST:PORT, where it is on no data directory here.
-    #[arg(long, value_name = "URL", requires_all = ["ca", "cert", "key"], conflicts_with = "data")]
+    #[arg(long, value_name = "URL", requires_all = ["ca", "cert", "key"], conflicts_with_all = ["data", "topology"])]
     pub url: Option<String>,
     /// Certificate of the authority that the key store's certificate is from.
     #[arg(long, value_name = "FILE")]
@@ -305,6 +354,8 @@ pub struct KeyAccessArgs {
     /// Private key of the application.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 #[derive(Clone, Debug, Args)]

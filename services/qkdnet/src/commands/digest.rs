@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::data::{damaged, link_ends};
 use super::{print, print_json};
-use crate::cli::{DigestArgs, Output};
+use crate::cli::{DigestArgs, Output, Place};
+use crate::cluster;
 use crate::failure::Failure;
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Row {
     site: String,
     link: String,
@@ -19,7 +20,11 @@ struct Row {
 }
 
 pub fn run(args: &DigestArgs) -> Result<(), Failure> {
-    let rows = rows(&args.data)?;
+    let mut rows = match args.place.place() {
+        Place::Data(data) => rows(data)?,
+        Place::Cluster(place) => cluster::run(place, async |there| cluster::link_ends(there, &["digest"]).await)?,
+    };
+    rows.sort_by(|a: &Row, b: &Row| (&a.link, &a.site).cmp(&(&b.link, &b.site)));
     match args.output.output {
         Output::Json => print_json(&rows),
         Output::Text => print(&text(&rows)),

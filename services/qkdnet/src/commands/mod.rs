@@ -14,6 +14,7 @@ mod ledger;
 mod plan;
 mod sae;
 mod schema;
+mod spans;
 mod status;
 mod trace;
 mod validate;
@@ -36,6 +37,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Exposure(args) => exposure::run(&args),
         Command::Sae(command) => sae::run(&command),
         Command::Status(args) => status::run(&args),
+        Command::Spans(args) => spans::run(&args),
         Command::Health(args) => wire::health(args, log),
         Command::Completions(args) => completions::run(&args),
         Command::Source(args) => wire::source(args, log),
