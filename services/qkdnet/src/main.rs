@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod failure;
+mod host;
 mod run;
 mod snapshot;
 mod style;

@@ -78,6 +78,8 @@ fn write_file<C: Serialize>(start: &Start<'_>, name: &str, service: &C) -> Resul
         pki: start.folders.pki.clone(),
         run_dir: start.folders.run.clone(),
         data: start.folders.data.clone(),
+        secrets: None,
+        restarted: false,
         span_dir: Some(start.folders.spans.clone()),
         peers: Default::default(),
     };
