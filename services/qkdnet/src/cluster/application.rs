@@ -1,7 +1,5 @@
 //! An application of the cluster for the time of one command: its certificate, and a way to its key store.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -11,11 +9,12 @@ use operator::build::labels;
 use operator::material::keys;
 use shell::files;
 
+use super::scratch::Scratch;
 use super::{Cluster, Forward, content};
 
 /// What an application needs to ask its key store.
 pub struct Door {
-    pub files: CredentialFolder,
+    pub files: Scratch,
     pub forward: Forward,
 }
 
@@ -30,7 +29,7 @@ impl Cluster {
         let fronts = self.api::<Service>().list(&fronts).await.context("look for the key store's Service")?;
         let front = fronts.items.first().with_context(|| format!("there is no key store at {site}"))?;
         let (pod, port) = self.behind(front).await?;
-        Ok(Door { files: CredentialFolder::of(&secret)?, forward: self.forward(&pod, port).await? })
+        Ok(Door { files: credentials(&secret)?, forward: self.forward(&pod, port).await? })
     }
 
     /// A pod and a port that a Service stands for.
@@ -49,34 +48,12 @@ impl Cluster {
     }
 }
 
-/// A private folder with `ca.crt`, `tls.crt` and `tls.key`, removed in the end.
-pub struct CredentialFolder {
-    path: PathBuf,
-}
-
-impl CredentialFolder {
-    pub fn of(secret: &Secret) -> Result<Self> {
-        let mut name = [0; 8];
-        getrandom::fill(&mut name).context("draw a name")?;
-        let path = std::env::temp_dir().join(format!("qkdnet-{:016x}", u64::from_le_bytes(name)));
-        files::create_private_folder(&path).with_context(|| format!("create {}", path.display()))?;
-        let folder = Self { path };
-        for key in [keys::AUTHORITY, keys::CERTIFICATE, keys::KEY] {
-            let path = folder.file(key);
-            files::write_durably(&path, &content(secret, key)?).with_context(|| format!("write {}", path.display()))?;
-        }
-        Ok(folder)
+/// A private folder with `ca.crt`, `tls.crt` and `tls.key`.
+fn credentials(secret: &Secret) -> Result<Scratch> {
+    let folder = Scratch::new()?;
+    for key in [keys::AUTHORITY, keys::CERTIFICATE, keys::KEY] {
+        let path = folder.path().join(key);
+        files::write_durably(&path, &content(secret, key)?).with_context(|| format!("write {}", path.display()))?;
     }
-
-    pub fn file(&self, key: &str) -> PathBuf {
-        self.path.join(key)
-    }
-
-}
-
-impl Drop for CredentialFolder {
-    fn drop(&mut self) {
-        // Nothing else can be done about a folder that does not go.
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
+    Ok(folder)
 }

@@ -9,6 +9,7 @@ use operator::layout::paths;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::scratch::Scratch;
 use super::{Cluster, containers, with_data};
 
 /// The binary in the image.
@@ -35,17 +36,23 @@ pub async fn exposure<T: DeserializeOwned>(cluster: &Cluster, site: &str) -> Res
     stores(cluster, &["exposure", site, "--elsewhere"]).await
 }
 
-/// The span files of every pod, line by line.
-pub async fn spans(cluster: &Cluster) -> Result<Vec<u8>> {
+/// The spans that the pods keep, in a folder of this machine for the time of one command.
+pub async fn spans(cluster: &Cluster) -> Result<Scratch> {
     let pods = cluster.pods().await?;
     let asked = pods.iter().filter_map(|pod| Some((pod.name_any(), containers(pod).first()?.name.clone())));
     let asked: Vec<(String, String)> = asked.collect();
-    let answers: Vec<Vec<u8>> = futures::stream::iter(asked)
-        .map(|(pod, container)| async move { cluster.ask(&pod, &container, &["spans", "--data", paths::RUN]).await })
+    let folder = Scratch::new()?;
+    let folder_path = folder.path();
+    futures::stream::iter(asked)
+        .map(|(pod, container)| async move {
+            let spans = cluster.ask(&pod, &container, &["spans", "--data", paths::RUN]).await?;
+            let path = folder_path.join(format!("{pod}.spans.jsonl"));
+            tokio::fs::write(&path, spans).await.with_context(|| format!("write {}", path.display()))
+        })
         .buffered(ASKED_AT_ONCE)
-        .try_collect()
+        .try_collect::<()>()
         .await?;
-    Ok(answers.concat())
+    Ok(folder)
 }
 
 async fn rows<T: DeserializeOwned>(cluster: &Cluster, names: &[&str], words: &[&str]) -> Result<Vec<T>> {

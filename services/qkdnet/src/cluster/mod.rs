@@ -4,6 +4,7 @@
 mod application;
 mod forward;
 mod gather;
+mod scratch;
 mod status;
 
 use anyhow::{Context as _, Result, bail};

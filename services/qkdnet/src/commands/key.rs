@@ -93,8 +93,7 @@ fn ask_on_cluster<T>(
     })?;
     cluster::run(&args.cluster, async |there| {
         let door = there.application(name).await?;
-        let files = &door.files;
-        let (ca, cert, key) = (files.file(keys::AUTHORITY), files.file(keys::CERTIFICATE), files.file(keys::KEY));
+        let [ca, cert, key] = [keys::AUTHORITY, keys::CERTIFICATE, keys::KEY].map(|name| door.files.path().join(name));
         let url = format!("https://{}", door.forward.address);
         let client = Client::builder(url, ca, cert, key).build()?;
         Ok(request(&client).await?)
