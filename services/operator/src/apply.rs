@@ -31,8 +31,8 @@ pub enum ApplyError {
     Foreign { kind: String, name: String },
 }
 
-/// What the cluster has of one topology.
-#[derive(Debug, Default)]
+/// What the cluster has of one topology. Some of it is secret, and prints nothing.
+#[derive(Default)]
 pub struct Live {
     pub secrets: Vec<Secret>,
     pub services: Vec<Service>,

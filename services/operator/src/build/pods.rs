@@ -268,10 +268,12 @@ fn container_ports(planned: &Planned) -> Vec<ContainerPort> {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
+    // Names of ports are unique in a pod.
+    let own = |what: &str| format!("{}-{what}", planned.name);
     let health = planned.services.iter().find_map(|placed| placed.health_port);
-    let mut ports: Vec<ContainerPort> = health.map(|port| named("health", port)).into_iter().collect();
+    let mut ports: Vec<ContainerPort> = health.map(|port| named(&own("health"), port)).into_iter().collect();
     if let ([only], false) = (planned.services.as_slice(), planned.hosted) {
-        ports.push(named("grpc", only.port));
+        ports.push(named(&own("grpc"), only.port));
         if matches!(only.service.config, ServiceConfig::Kms(_)) {
             ports.push(named("etsi014", only.etsi014_port));
             ports.push(named("metrics", only.metrics_port));
