@@ -167,12 +167,13 @@ fn existing_authority(existing: &Existing<'_>, topology: &str) -> Option<Authori
 }
 
 fn existing_pair(existing: &Existing<'_>, secret: &str, certificate: &str, key: &str) -> Option<Pair> {
-    let text = |key: &str| Some(String::from_utf8(data(existing, secret, key)?.to_vec()).ok()?);
+    let text = |key: &str| String::from_utf8(data(existing, secret, key)?.to_vec()).ok();
     Some(Pair { certificate: text(certificate)?, key: Zeroizing::new(text(key)?) })
 }
 
 fn data<'a>(existing: &Existing<'a>, secret: &str, key: &str) -> Option<&'a [u8]> {
-    Some(existing.get(secret)?.data.as_ref()?.get(key)?.0.as_slice())
+    let secret: &'a Secret = existing.get(secret).copied()?;
+    Some(secret.data.as_ref()?.get(key)?.0.as_slice())
 }
 
 struct Issuer<'a> {
@@ -211,8 +212,7 @@ impl Issuer<'_> {
             for placed in unit.services() {
                 let name = &placed.service.name;
                 let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
-                let found =
-                    secrets.iter().find_map(|secret| existing_pair(existing, secret, &certificate, &key));
+                let found = secrets.iter().find_map(|secret| existing_pair(existing, secret, &certificate, &key));
                 let hosts = layout.hosts(name, settings);
                 let pair = self.pair(found, &hosts, |authority| authority.issue_for_hosts(name, &hosts))?;
                 pairs.insert(name.clone(), pair);

@@ -109,10 +109,15 @@ struct Round {
 
 impl Round {
     async fn ask(&mut self) -> Observed {
-        let asked = self.targets.iter().map(|target| {
-            let (channel, credentials) = (self.channels.get(&target.name).cloned(), self.credentials.clone());
-            async move { (target.name.clone(), ask(target, channel, &credentials).await) }
-        });
+        let mut asked = Vec::with_capacity(self.targets.len());
+        for target in &self.targets {
+            let (target, channel) = (target.clone(), self.channels.get(&target.name).cloned());
+            let credentials = self.credentials.clone();
+            asked.push(async move {
+                let answer = ask(&target, channel, &credentials).await;
+                (target.name, answer)
+            });
+        }
         let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await;
         let now = Instant::now();
         for (name, answer) in answers {

@@ -43,9 +43,10 @@ pub fn ends(layout: &Layout, pods: &[Pod], claims: &[PersistentVolumeClaim]) -> 
         let pod = pods.iter().find(|pod| of_unit(pod.labels()) && pod.metadata.deletion_timestamp.is_none());
         let containers = pod.and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref());
         let container = unit.containers.iter().find(|one| one.services.iter().any(|s| s.service.name == config.name));
-        let up = containers.into_iter().flatten().any(|status| {
-            container.is_some_and(|container| container.name == status.name) && status.ready
-        });
+        let up = containers
+            .into_iter()
+            .flatten()
+            .any(|status| container.is_some_and(|container| container.name == status.name) && status.ready);
         let volume = claim.and_then(|claim| claim.metadata.uid.clone());
         Some(((config.link.clone(), config.site.clone()), EndState { volume, up }))
     };
@@ -97,10 +98,7 @@ pub async fn refill(material: &mut Material, layout: &Layout, settings: &Setting
                 matches!(&placed.service.config, ServiceConfig::Channel(c) if c.link == *link && c.site == site)
             });
             let Some((unit, placed)) = end else { continue };
-            let address = format!(
-                "{}.{}.svc.{}:{}",
-                unit.name, layout.namespace, settings.cluster_domain, placed.port
-            );
+            let address = format!("{}.{}.svc.{}:{}", unit.name, layout.namespace, settings.cluster_domain, placed.port);
             match give(&address, &placed.service.name, &credentials, &secret.secret.0).await {
                 Ok(()) => {
                     tracing::info!(link, site, "the end that kept its reserve has the fresh secret");

@@ -31,7 +31,13 @@ pub struct Known<'a> {
 }
 
 /// The status of a topology that was refused. What runs goes on running as it did.
-pub fn refused(reason: &str, message: &str, generation: i64, old: Option<&TopologyStatus>, now: Timestamp) -> TopologyStatus {
+pub fn refused(
+    reason: &str,
+    message: &str,
+    generation: i64,
+    old: Option<&TopologyStatus>,
+    now: Timestamp,
+) -> TopologyStatus {
     let mut status = old.cloned().unwrap_or_default();
     status.observed_generation = Some(generation);
     set(&mut status, ACCEPTED, Verdict::new("False", reason, message), generation, now);
@@ -91,11 +97,8 @@ fn key_flowing(links: &[LinkFigures], warnings: &[String]) -> Verdict {
     let warning = seed.map(|warning| format!("; {warning}")).unwrap_or_default();
     if let Some(first) = missing.first() {
         let (flowing, all) = (links.len() - missing.len(), links.len());
-        let named: Vec<String> = missing
-            .iter()
-            .take(NAMED_MAX)
-            .map(|link| format!("{} {}", link.row.name, link.state.sentence()))
-            .collect();
+        let named: Vec<String> =
+            missing.iter().take(NAMED_MAX).map(|link| format!("{} {}", link.row.name, link.state.sentence())).collect();
         let rest = match missing.len().checked_sub(NAMED_MAX) {
             Some(more) if more > 0 => format!(", and {more} more"),
             _ => String::new(),
@@ -148,11 +151,8 @@ pub fn differs_in_kind(old: &TopologyStatus, new: &TopologyStatus) -> bool {
     let states = |status: &TopologyStatus| -> Vec<(String, String)> {
         status.link_status.iter().map(|row| (row.name.clone(), row.state.clone())).collect()
     };
-    let without_rows = |status: &TopologyStatus| TopologyStatus {
-        link_status: Vec::new(),
-        key_rate: String::new(),
-        ..status.clone()
-    };
+    let without_rows =
+        |status: &TopologyStatus| TopologyStatus { link_status: Vec::new(), key_rate: String::new(), ..status.clone() };
     without_rows(old) != without_rows(new) || states(old) != states(new)
 }
 

@@ -47,8 +47,9 @@ pub struct Prepared;
 #[derive(Clone, Copy, Debug)]
 pub struct Applied;
 
-/// The objects of one topology, in the order in which they are applied: what pods need comes before pods.
-#[derive(Clone, Debug)]
+/// The objects of one topology, in the order in which they are applied: what pods need comes before pods. They hold
+/// secrets, and print nothing.
+#[derive(Clone)]
 pub struct Objects<Stage> {
     pub secrets: Vec<Secret>,
     pub services: Vec<Service>,

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::{
-    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
-};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec};
 use k8s_openapi::api::core::v1::*;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -268,10 +266,12 @@ fn container_ports(planned: &Planned) -> Vec<ContainerPort> {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     };
+    // Names of ports are unique in a pod.
+    let own = |what: &str| format!("{}-{what}", planned.name);
     let health = planned.services.iter().find_map(|placed| placed.health_port);
-    let mut ports: Vec<ContainerPort> = health.map(|port| named("health", port)).into_iter().collect();
+    let mut ports: Vec<ContainerPort> = health.map(|port| named(&own("health"), port)).into_iter().collect();
     if let ([only], false) = (planned.services.as_slice(), planned.hosted) {
-        ports.push(named("grpc", only.port));
+        ports.push(named(&own("grpc"), only.port));
         if matches!(only.service.config, ServiceConfig::Kms(_)) {
             ports.push(named("etsi014", only.etsi014_port));
             ports.push(named("metrics", only.metrics_port));
@@ -311,10 +311,8 @@ fn resources(wanted: topology::plan::estimate::Resources) -> ResourceRequirement
 /// The two ends of a link stand in different places, where there are two.
 fn apart(unit: &Unit) -> Option<Affinity> {
     let link = unit.link.as_ref().filter(|_| unit.component == layout::Component::LinkEnd)?;
-    let selector = [
-        (labels::LINK.to_owned(), link.clone()),
-        (labels::COMPONENT.to_owned(), Component::LinkEnd.name().to_owned()),
-    ];
+    let selector =
+        [(labels::LINK.to_owned(), link.clone()), (labels::COMPONENT.to_owned(), Component::LinkEnd.name().to_owned())];
     Some(Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {

@@ -66,7 +66,8 @@ fn long_chain(links: usize) -> String {
 #[test]
 fn a_thousand_links_fit_into_the_objects_of_a_cluster() {
     // Relays would give every site a pool with every other one; a network of this size has them off.
-    let text = long_chain(1000).replace("spec:\n", "spec:\n  packing: site\n  keyManagement: {relay: {enabled: false}}\n");
+    let text =
+        long_chain(1000).replace("spec:\n", "spec:\n  packing: site\n  keyManagement: {relay: {enabled: false}}\n");
     let topology = parse(&text);
     // The API server writes all defaults into the object.
     let stored = serde_json::to_string(&topology).unwrap();
@@ -89,7 +90,8 @@ fn a_thousand_links_fit_into_the_objects_of_a_cluster() {
 
 #[test]
 fn files_of_a_crowded_pod_are_spread_over_as_many_secrets_as_they_need() {
-    let text = long_chain(150).replace("spec:\n", "spec:\n  packing: topology\n  keyManagement: {relay: {enabled: false}}\n");
+    let text =
+        long_chain(150).replace("spec:\n", "spec:\n  packing: topology\n  keyManagement: {relay: {enabled: false}}\n");
     let (layout, objects) = objects(&text);
     let parts: Vec<usize> = objects
         .secrets

@@ -92,7 +92,13 @@ fn a_container_gets_its_own_secrets_and_nobody_elses() {
     for set in &objects.stateful_sets {
         let pod = set.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
         for container in &pod.containers {
-            let mount = container.volume_mounts.as_ref().unwrap().iter().find(|mount| mount.mount_path == "/etc/qkdnet").unwrap();
+            let mount = container
+                .volume_mounts
+                .as_ref()
+                .unwrap()
+                .iter()
+                .find(|mount| mount.mount_path == "/etc/qkdnet")
+                .unwrap();
             assert_eq!(mount.read_only, Some(true));
             let volume = pod.volumes.as_ref().unwrap().iter().find(|volume| volume.name == mount.name).unwrap();
             let projected = volume.projected.as_ref().unwrap();
@@ -139,7 +145,8 @@ fn certificates_of_key_stores_name_the_hosts_that_applications_use() {
     let (layout, objects) = objects(&chain());
     let hosts = layout.hosts("kms-west", &crate::support::settings());
     assert!(hosts.contains(&"alps-kms-west.quantum.svc".to_owned()));
-    let pki = objects.secrets.iter().find(|secret| secret.metadata.name.as_deref() == Some("alps-site-west-pki")).unwrap();
+    let pki =
+        objects.secrets.iter().find(|secret| secret.metadata.name.as_deref() == Some("alps-site-west-pki")).unwrap();
     let data = pki.data.as_ref().unwrap();
     let text = |key: &str| String::from_utf8(data[key].0.clone()).unwrap();
     assert!(shell::pki::pem_lasts(&text("kms-west.pem"), Some(&text("ca.pem")), &hosts));
@@ -152,5 +159,5 @@ fn nothing_secret_shows_in_debug() {
     let settings = crate::support::settings();
     let material = operator::material::Material::complete(&layout, &settings, &Default::default(), None).unwrap();
     let printed = format!("{material:?}");
-    assert!(!printed.contains("PRIVATE") && !printed.contains("[") , "{printed}");
+    assert!(!printed.contains("PRIVATE") && !printed.contains("["), "{printed}");
 }
