@@ -1,12 +1,15 @@
 //! The instrument's task: photons in, frames of local tags out, running ahead of the module by a few epochs.
 
 use anyhow::{Context, Result, bail};
-use photonics::instrument::{Frame, Instrument};
+use photonics::instrument::{Frame, Instrument, Shift};
 use proto::source::v1::PhotonEpoch;
+use shell::fault::Desk;
 use tokio::sync::mpsc;
 
 /// Epochs that may wait between instrument and module.
 pub const EPOCHS_AHEAD: usize = 2;
+
+pub const CLOCK_STANDS_STILL: &str = "the local clock stands still";
 
 /// What one epoch of light gave: the frames that it completed.
 pub struct EpochClicks {
@@ -23,6 +26,7 @@ pub async fn run(
     first_epoch: u64,
     mut photons: mpsc::Receiver<PhotonEpoch>,
     clicks: &mpsc::Sender<Result<EpochClicks>>,
+    faults: Option<&Desk>,
 ) -> Result<()> {
     instrument.start(first_epoch);
     for epoch in first_epoch.. {
@@ -37,9 +41,27 @@ pub async fn run(
         if light.epoch != epoch {
             bail!("expected the photons of epoch {epoch}, got those of {}", light.epoch);
         }
+        if let Some(faults) = faults {
+            suffer(&mut instrument, faults, epoch)?;
+        }
         instrument.detect(epoch, &light.photons, &mut frames).context("detect photons")?;
         let done = EpochClicks { epoch, frames, traceparent: light.traceparent, end: false };
         clicks.send(Ok(done)).await.ok().context("hand over clicks: the module has gone")?;
+    }
+    Ok(())
+}
+
+/// What the local clock suffers. Nothing can be stamped while it stands still.
+fn suffer(instrument: &mut Instrument, faults: &Desk, epoch: u64) -> Result<()> {
+    let shifts = faults.enter_epoch(epoch).clock;
+    let shift = |shift: shell::fault::ClockShift| Shift {
+        epoch_first: shift.epoch_first,
+        epoch_end: shift.epoch_end,
+        by_ps: shift.by_ps,
+    };
+    instrument.shift_clock(&shifts.into_iter().map(shift).collect::<Vec<_>>());
+    if faults.clock_stands_still() {
+        bail!(CLOCK_STANDS_STILL);
     }
     Ok(())
 }
