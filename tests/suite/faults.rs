@@ -244,7 +244,7 @@ fn bad_orders_are_refused(network: &Network<'_>) {
         (&["cut", "no-such-link"][..], "there is no link `no-such-link`; there are: valrose-sophia"),
         (&["cut", LINK, "--arm", "plaine-du-var"], "it ends at valrose and sophia"),
         (&["cut", LINK, "--for", "3"], "has no unit"),
-        (&["cut", LINK, "--for", "-3s"], "--for"),
+        (&["cut", LINK, "--for", "-3s"], "-3"),
         (&["cut", LINK, "--for", "3 dB"], "is a loss"),
         (&["loss", LINK, "3"], "has no unit"),
         (&["loss", LINK, "3 km"], "is a length"),
@@ -295,8 +295,9 @@ fn full_disks_lose_nothing_that_was_acknowledged_and_the_network_goes_on_when_th
         let full = network.fault(&["fill-disk", "key-store", "sophia"]);
         assert_eq!(full["services"], serde_json::json!(["kms-sophia"]));
         network.happens(0, "fault", "the disk of the key store at sophia is full");
-        // The modules go on and keep their blocks; nothing new can be supplied that needs the store of Sophia.
+        // The modules go on and keep their blocks; the store stops, and its peer knows.
         network.blocks(3);
+        eventually("the store stops", || (!connected(&network, "valrose", "sophia")).then_some(()));
         let before = stored(&network);
         network.fault_cleared(&full);
         let after =

@@ -194,7 +194,7 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
         && faults.clock_stands_still()
     {
         node.monitor.note("clock-stopped", instrument::CLOCK_STANDS_STILL);
-        faults.clock_stands(false).await;
+        faults.clock_runs().await;
         node.monitor.note("clock-runs", "the local clock was set and runs again");
     }
     // A block file that had no room may have some by now.

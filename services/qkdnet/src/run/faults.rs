@@ -161,7 +161,8 @@ impl Log {
         let phase = |services: &BTreeMap<String, FaultState>, phase| services.values().any(|s| s.phase() == phase);
         let (waited, acted) = (phase(services, Phase::Waiting), phase(services, Phase::Active));
         let name = match state.phase() {
-            Phase::Waiting if !waited && !acted => Some("fault-waiting"),
+            // What is to begin at once is not announced.
+            Phase::Waiting if !waited && !acted && state.at_ps > 0 => Some("fault-waiting"),
             Phase::Active if !acted => Some("fault"),
             Phase::Over => {
                 services.remove(&state.service);

@@ -128,7 +128,9 @@ impl Store {
         let incoming = Incoming { modules: self.modules.open(), pairs: self.pairs.open(), relays: self.relays.open() };
         let dials = self.dials.clone();
         Ok(Box::pin(async move {
-            let ended = kms::run(node, dials, incoming, life).await;
+            let ended = kms::run(node, dials, incoming, life.clone()).await;
+            // Listeners end with the store, whatever ended it.
+            life.cancel();
             front.stopped().await;
             ended
         }))

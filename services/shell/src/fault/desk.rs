@@ -1,5 +1,6 @@
 //! What is wrong with one service now, and what will be.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -47,9 +48,27 @@ struct State {
     /// The first epoch that has not begun.
     next_epoch: u64,
     clock: Vec<ClockShift>,
+    /// How often a clock was stopped, the service, and the way to each site cut: one that is over before anybody has
+    /// looked has happened all the same.
+    clock_stops: u64,
+    crashes: u64,
+    cuts: BTreeMap<String, u64>,
 }
 
 impl State {
+    fn count(&mut self, what: &What) {
+        match what {
+            What::ClockStop(_) => self.clock_stops += 1,
+            What::Stop(_) => self.crashes += 1,
+            What::Partition(partition) => *self.cuts.entry(partition.site.clone()).or_default() += 1,
+            _ => {}
+        }
+    }
+
+    fn cuts(&self, site: &str) -> u64 {
+        self.cuts.get(site).copied().unwrap_or(0)
+    }
+
     fn take_up(&mut self, faults: Vec<FaultState>) {
         for fault in &faults {
             if let (Some(What::ClockStep(step)), Phase::Active) = (what(fault), fault.phase()) {
@@ -187,6 +206,7 @@ impl Desk {
             held.faults.pop();
             return Err(Refusal::Record(error.to_string()));
         }
+        held.count(&what);
         drop(held);
         tracing::info!(fault = state.id, "{}", state.description);
         self.apply();
@@ -299,18 +319,24 @@ impl Desk {
         self.any(|what| matches!(what, What::Partition(partition) if partition.site == site))
     }
 
-    /// Waits until the service and this site do not reach each other.
+    /// Waits until the service and this site do not reach each other, if only for a moment.
     pub async fn cut_off(&self, site: &str) {
-        self.until(|| self.is_cut_off(site)).await;
+        let before = self.lock().cuts(site);
+        self.until(|| self.is_cut_off(site) || self.lock().cuts(site) != before).await;
     }
 
     pub fn clock_stands_still(&self) -> bool {
         self.any(|what| matches!(what, What::ClockStop(_)))
     }
 
-    /// Waits until the clock stands still, or runs.
-    pub async fn clock_stands(&self, still: bool) {
-        self.until(|| self.clock_stands_still() == still).await;
+    /// How often the clock was stopped so far.
+    pub fn clock_stops(&self) -> u64 {
+        self.lock().clock_stops
+    }
+
+    /// Waits until the clock runs.
+    pub async fn clock_runs(&self) {
+        self.until(|| !self.clock_stands_still()).await;
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -319,7 +345,8 @@ impl Desk {
 
     /// For a service that runs as a task: waits until it is to be dropped, as if it had crashed.
     pub async fn crashed(&self) {
-        self.until(|| self.is_stopped()).await;
+        let before = self.lock().crashes;
+        self.until(|| self.is_stopped() || self.lock().crashes != before).await;
     }
 
     /// Whether the service may start: nothing has stopped it, and there is room for what it writes when it starts.
