@@ -218,6 +218,7 @@ impl Context<'_> {
                 ServiceConfig::Channel(end) => {
                     let secret = secret_names::link(topology, &end.link);
                     add(&secret, keys::LINK_SECRET, format!("secrets/links/{}.secret", end.link));
+                    add(&secret, keys::GENERATION, format!("secrets/links/{}.generation", end.link));
                     let mark = KeyToPath {
                         key: keys::used(&end.site),
                         path: format!("secrets/links/{}.{}.used", end.link, end.site),
@@ -313,8 +314,11 @@ fn resources(wanted: topology::plan::estimate::Resources) -> ResourceRequirement
 /// The two ends of a link stand in different places, where there are two.
 fn apart(topology: &str, unit: &Unit) -> Option<Affinity> {
     let link = unit.link.as_ref().filter(|_| unit.component == layout::Component::LinkEnd)?;
-    let selector =
-        [(labels::LINK.to_owned(), link.clone()), (labels::COMPONENT.to_owned(), Component::LinkEnd.name().to_owned())];
+    let selector = [
+        (labels::TOPOLOGY.to_owned(), topology.to_owned()),
+        (labels::LINK.to_owned(), link.clone()),
+        (labels::COMPONENT.to_owned(), Component::LinkEnd.name().to_owned()),
+    ];
     Some(Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
