@@ -6,6 +6,7 @@ mod crashes;
 mod dependencies;
 mod determinism;
 mod disturbances;
+mod faults;
 mod keys;
 mod limits;
 mod replay;

@@ -22,7 +22,7 @@ pub mod supply;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use grpc::{View, serve, status};
+pub use grpc::{View, place, serve, status};
 pub use node::{Incoming, Node, open, run};
 
 /// Wall time, by which stored key expires.

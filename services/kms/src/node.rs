@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use keystore::{KeyStore, MasterKey, Settings};
+use keystore::{KeyStore, MasterKey, Media, Settings, StoreError};
 use proto::kms::v1::{PairMessage, RelayAnswer, RelayRequest};
 use shell::dial::Dial;
+use shell::disk::{Backend, Disk};
 use shell::duplex::Duplex;
+use shell::fault::{self, Desk};
 use telemetry::trace::Tracer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -39,6 +41,7 @@ pub struct Node {
     pub pools: BTreeMap<String, Arc<Pool>>,
     pub supplier: Arc<Supplier>,
     shares: BTreeMap<String, mpsc::Receiver<ShareOut>>,
+    faults: Option<Desk>,
 }
 
 /// Streams that others open to this key store.
@@ -60,12 +63,18 @@ pub fn placed_master_key_path(secrets: &Path, site: &str) -> PathBuf {
 }
 
 /// Opens the store of the site; makes it, and its master key, where there is none.
-pub async fn open(config: &KmsConfig, data: &Path) -> Result<Node> {
-    open_placed(config, data, None).await
+/// `faults` only where the topology allows them.
+pub async fn open(config: &KmsConfig, data: &Path, faults: Option<Desk>) -> Result<Node> {
+    open_placed(config, data, None, faults).await
 }
 
 /// As [`open`], with the master key from a folder of placed secrets.
-pub async fn open_placed(config: &KmsConfig, data: &Path, secrets: Option<&Path>) -> Result<Node> {
+pub async fn open_placed(
+    config: &KmsConfig,
+    data: &Path,
+    secrets: Option<&Path>,
+    faults: Option<Desk>,
+) -> Result<Node> {
     let folder = keystore::folder(data, &config.site);
     shell::files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
     let path = master_key_path(data, &config.site);
@@ -83,7 +92,8 @@ pub async fn open_placed(config: &KmsConfig, data: &Path, secrets: Option<&Path>
         capacity_bytes: config.supply.pool_bits / 8,
         ..Settings::default()
     };
-    let store = Arc::new(KeyStore::open(&folder, &master, &settings).context("open the key store")?);
+    let disk = faults.as_ref().map(Desk::disk).unwrap_or_default();
+    let store = Arc::new(open_store(&folder, &master, &settings, &disk).context("open the key store")?);
     let (mut pools, mut shares) = (BTreeMap::new(), BTreeMap::new());
     for peer in &config.peers {
         let relayed = config.relay.is_some() && peer.adjacent;
@@ -95,7 +105,14 @@ pub async fn open_placed(config: &KmsConfig, data: &Path, secrets: Option<&Path>
     }
     let deliveries = Deliveries::open(&folder).with_context(|| format!("open a file in {}", folder.display()))?;
     let supplier = Arc::new(Supplier::new(config, store.clone(), pools.clone(), deliveries));
-    Ok(Node { config: config.clone(), store, pools, supplier, shares })
+    Ok(Node { config: config.clone(), store, pools, supplier, shares, faults })
+}
+
+/// The store in its files, which a fault can leave without room.
+fn open_store(folder: &Path, master: &MasterKey, settings: &Settings, disk: &Disk) -> Result<KeyStore, StoreError> {
+    let Media { database, journals } = Media::files(folder)?;
+    let journals = journals.map(|journal| Backend::new(journal, disk.clone()));
+    KeyStore::open_on(Media { database: Backend::new(database, disk.clone()), journals }, master, settings)
 }
 
 /// Runs until `stop`.
@@ -112,7 +129,10 @@ pub async fn run(
         let Some(shares) = node.shares.remove(site) else { continue };
         let (pool, stop) = (pool.clone(), stop.clone());
         match dials.get(site) {
-            Some(dial) => drop(tasks.spawn(keep_coordinating(pool, dial.clone(), shares, stop))),
+            Some(dial) => {
+                let dial = fault::dial(node.faults.as_ref(), site, dial.clone());
+                drop(tasks.spawn(keep_coordinating(pool, dial, shares, stop)));
+            }
             None => {
                 let (door, streams) = mpsc::channel(1);
                 doors.insert(site.clone(), door);
@@ -126,7 +146,11 @@ pub async fn run(
     loop {
         tokio::select! {
             Some((site, stream)) = pairs.recv() => {
-                if let Some(door) = doors.get(&site) {
+                let stream = match &node.faults {
+                    Some(desk) => desk.reach(&site, stream),
+                    None => Some(stream),
+                };
+                if let (Some(door), Some(stream)) = (doors.get(&site), stream) {
                     // A newer stream takes the place of one that nobody has taken up.
                     let _ = door.try_send(stream);
                 }

@@ -194,7 +194,8 @@ fn same<K: Serialize>(live: &K, wanted: &K) -> bool {
 
 /// Owners may also have to go.
 fn same_owners(live: &serde_json::Value, wanted: &serde_json::Value) -> bool {
-    let owned = |object: &serde_json::Value| object["metadata"]["ownerReferences"].as_array().is_some_and(|o| !o.is_empty());
+    let owned =
+        |object: &serde_json::Value| object["metadata"]["ownerReferences"].as_array().is_some_and(|o| !o.is_empty());
     owned(live) == owned(wanted)
 }
 
@@ -208,7 +209,8 @@ fn same_keys(live: &serde_json::Value, wanted: &serde_json::Value) -> bool {
 fn keep_claim_templates(wanted: &mut [StatefulSet], live: &[StatefulSet]) {
     for set in wanted {
         let found = live.iter().find(|found| found.name_any() == set.name_any());
-        let templates = found.and_then(|found| found.spec.as_ref()).and_then(|spec| spec.volume_claim_templates.clone());
+        let templates =
+            found.and_then(|found| found.spec.as_ref()).and_then(|spec| spec.volume_claim_templates.clone());
         if let (Some(spec), Some(templates)) = (&mut set.spec, templates) {
             spec.volume_claim_templates = Some(templates);
         }

@@ -82,7 +82,8 @@ impl Monitors {
         match Credentials::from_pem(authority, &certificate, &material.control.key) {
             Ok(credentials) => {
                 let links = plan.links.clone();
-                let teller = Teller { key: key.clone(), tell: self.tell.clone(), links: links.clone(), said: Mutex::default() };
+                let teller =
+                    Teller { key: key.clone(), tell: self.tell.clone(), links: links.clone(), said: Mutex::default() };
                 let settled = move |seen: &Observed| figures::links(&links, seen).iter().all(|link| link.flowing);
                 let changed = move || teller.look(latest.borrow().as_deref());
                 tokio::spawn(observe::watch(targets.clone(), credentials, observed, settled, changed, stop.clone()));

@@ -143,7 +143,11 @@ where
 
 /// Whatever happens to an object of a topology brings a round for that topology. Names and labels are enough for
 /// that: the contents of Secrets are not watched.
-fn watched<K>(controller: Controller<TopologyObject>, client: &Client, namespace: Option<&str>) -> Controller<TopologyObject>
+fn watched<K>(
+    controller: Controller<TopologyObject>,
+    client: &Client,
+    namespace: Option<&str>,
+) -> Controller<TopologyObject>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone

@@ -31,7 +31,13 @@ pub struct Known<'a> {
 }
 
 /// The status of a topology that was refused. What runs goes on running as it did.
-pub fn refused(reason: &str, message: &str, generation: i64, old: Option<&TopologyStatus>, now: Timestamp) -> TopologyStatus {
+pub fn refused(
+    reason: &str,
+    message: &str,
+    generation: i64,
+    old: Option<&TopologyStatus>,
+    now: Timestamp,
+) -> TopologyStatus {
     let mut status = old.cloned().unwrap_or_default();
     status.observed_generation = Some(generation);
     set(&mut status, ACCEPTED, Verdict::new("False", reason, message), generation, now);
@@ -91,11 +97,8 @@ fn key_flowing(links: &[LinkFigures], warnings: &[String]) -> Verdict {
     let warning = seed.map(|warning| format!("; {warning}")).unwrap_or_default();
     if let Some(first) = missing.first() {
         let (flowing, all) = (links.len() - missing.len(), links.len());
-        let named: Vec<String> = missing
-            .iter()
-            .take(NAMED_MAX)
-            .map(|link| format!("{} {}", link.row.name, link.state.sentence()))
-            .collect();
+        let named: Vec<String> =
+            missing.iter().take(NAMED_MAX).map(|link| format!("{} {}", link.row.name, link.state.sentence())).collect();
         let rest = match missing.len().checked_sub(NAMED_MAX) {
             Some(more) if more > 0 => format!(", and {more} more"),
             _ => String::new(),
@@ -148,11 +151,8 @@ pub fn differs_in_kind(old: &TopologyStatus, new: &TopologyStatus) -> bool {
     let states = |status: &TopologyStatus| -> Vec<(String, String)> {
         status.link_status.iter().map(|row| (row.name.clone(), row.state.clone())).collect()
     };
-    let without_rows = |status: &TopologyStatus| TopologyStatus {
-        link_status: Vec::new(),
-        key_rate: String::new(),
-        ..status.clone()
-    };
+    let without_rows =
+        |status: &TopologyStatus| TopologyStatus { link_status: Vec::new(), key_rate: String::new(), ..status.clone() };
     without_rows(old) != without_rows(new) || states(old) != states(new)
 }
 
@@ -168,9 +168,13 @@ pub fn transitions<'a>(old: Option<&TopologyStatus>, new: &'a TopologyStatus) ->
         let before = old.and_then(|old| old.conditions.iter().find(|other| other.type_ == condition.type_));
         before.is_none_or(|before| (&before.status, &before.reason) != (&condition.status, &condition.reason))
     };
-    let transition = |condition| {
+    let transition = |condition: &'a Condition| {
         let harmless = ["PodsStarting", "LinkConnecting", "LinkAcquiring", "FirstBlockPending", "NotAsked"];
-        Transition { condition, good: condition.status == "True" || harmless.contains(&condition.reason.as_str()) }
+        // Before key has flowed for the first time nothing is lost.
+        let before = old.and_then(|old| old.conditions.iter().find(|other| other.type_ == condition.type_));
+        let starting = condition.type_ == KEY_FLOWING && before.is_none_or(|before| before.status != "True");
+        let harmless = starting || harmless.contains(&condition.reason.as_str());
+        Transition { condition, good: condition.status == "True" || harmless }
     };
     new.conditions.iter().filter(changed).map(transition).collect()
 }

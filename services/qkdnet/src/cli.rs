@@ -1,5 +1,7 @@
 //! What can be typed.
 
+pub mod fault;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -53,6 +55,9 @@ pub enum Command {
     /// Certificates for applications (SAEs).
     #[command(subcommand)]
     Sae(SaeCommand),
+    /// Bring faults into a running network whose topology allows them (`faults: {allowed: true}`).
+    #[command(subcommand)]
+    Fault(fault::FaultCommand),
     /// Say where the key stores of a running network are, and which applications may ask them.
     Status(StatusArgs),
     /// Print the span files of a run, one span a line.

@@ -205,6 +205,9 @@ mod tests {
         assert_eq!(host_and_port("https://otel.example.com/v1"), Some(("otel.example.com", 4317)));
         assert_eq!(namespace_of("otel.observe"), Some("observe"));
         assert_eq!(namespace_of("otel.observe.svc.cluster.local"), Some("observe"));
-        assert_eq!((namespace_of("otel.example.com"), namespace_of("10.0.0.1"), namespace_of("otel")), (None, None, None));
+        assert_eq!(
+            (namespace_of("otel.example.com"), namespace_of("10.0.0.1"), namespace_of("otel")),
+            (None, None, None)
+        );
     }
 }

@@ -13,7 +13,11 @@ pub fn add(schema: &mut Value) {
     let saes = &mut spec["properties"]["sites"]["items"]["properties"]["saes"];
     saes["x-kubernetes-list-type"] = json!("set");
     let run = &mut spec["properties"]["run"]["properties"];
-    rule(&mut run["epoch"], "self == oldSelf", "run.epoch cannot change: stored key and clocks count in it; make a new topology");
+    rule(
+        &mut run["epoch"],
+        "self == oldSelf",
+        "run.epoch cannot change: stored key and clocks count in it; make a new topology",
+    );
     let packing = &mut spec["properties"]["packing"];
     rule(packing, "self == oldSelf", "packing cannot change: stored key would be left behind; make a new topology");
     let link = &mut spec["properties"]["links"]["items"];

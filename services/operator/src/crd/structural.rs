@@ -74,8 +74,7 @@ fn tagged(variants: &[Value], definitions: &Value) -> Value {
         for (field, schema) in variant["properties"].as_object().into_iter().flatten().filter(|(f, _)| *f != "type") {
             properties.insert(field.clone(), visit(schema, definitions));
         }
-        let missing: Vec<String> =
-            required_by(variant).into_iter().filter(|field| !required.contains(field)).collect();
+        let missing: Vec<String> = required_by(variant).into_iter().filter(|field| !required.contains(field)).collect();
         if !missing.is_empty() {
             let has: Vec<String> = missing.iter().map(|field| format!("has(self.{field})")).collect();
             rules.push(json!({
@@ -95,8 +94,18 @@ fn tagged(variants: &[Value], definitions: &Value) -> Value {
 /// What structural schemas know of an ordinary schema.
 fn plain(schema: &Value, definitions: &Value) -> Value {
     const KEPT: [&str; 12] = [
-        "type", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "maxProperties",
-        "enum", "required", "x-kubernetes-int-or-string",
+        "type",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "minItems",
+        "maxItems",
+        "maxProperties",
+        "enum",
+        "required",
+        "x-kubernetes-int-or-string",
     ];
     let mut converted = Map::new();
     for keyword in KEPT {

@@ -152,5 +152,8 @@ fn merge(object: &mut Value, patch: &Value) {
 
 fn failure(code: u16, message: &str) -> (u16, Value) {
     let reason = if code == 404 { "NotFound" } else { "InternalError" };
-    (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": code}))
+    (
+        code,
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": code}),
+    )
 }

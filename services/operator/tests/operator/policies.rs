@@ -35,7 +35,9 @@ fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
 fn matches(peer: &NetworkPolicyPeer, pod: &Pod) -> bool {
     let namespace = match &peer.namespace_selector {
         None => pod.namespace == NAMESPACE,
-        Some(selector) => selects(selector, &[("kubernetes.io/metadata.name".to_owned(), pod.namespace.clone())].into()),
+        Some(selector) => {
+            selects(selector, &[("kubernetes.io/metadata.name".to_owned(), pod.namespace.clone())].into())
+        }
     };
     namespace && peer.pod_selector.as_ref().is_some_and(|selector| selects(selector, &pod.labels))
 }
@@ -49,7 +51,10 @@ fn allowed(policies: &[NetworkPolicy], from: &Pod, to: &Pod, port: u16) -> bool 
     let on = |pod: &Pod| {
         let here = pod.namespace == NAMESPACE;
         let policies: Vec<_> = policies.iter().filter_map(|policy| policy.spec.as_ref()).collect();
-        policies.into_iter().filter(|policy| here && selects(policy.pod_selector.as_ref().unwrap(), &pod.labels)).collect::<Vec<_>>()
+        policies
+            .into_iter()
+            .filter(|policy| here && selects(policy.pod_selector.as_ref().unwrap(), &pod.labels))
+            .collect::<Vec<_>>()
     };
     let (out, into) = (on(from), on(to));
     let leaves = out.is_empty()

@@ -18,7 +18,8 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn module(state: LinkState, blocks: u64) -> ModuleStatus {
-    let mut module = ModuleStatus { blocks, skr_bps: 7184.0, qber_z: 0.0427, qber_x: 0.0486, ..ModuleStatus::default() };
+    let mut module =
+        ModuleStatus { blocks, skr_bps: 7184.0, qber_z: 0.0427, qber_x: 0.0486, ..ModuleStatus::default() };
     module.set_state(state);
     module
 }
@@ -92,7 +93,11 @@ fn why_key_does_not_flow_is_said_for_every_state() {
         (None, State::Unreachable, "LinkUnreachable"),
         (Some(module(LinkState::Connecting, 0)), State::Connecting, "LinkConnecting"),
         (Some(module(LinkState::Acquiring, 3)), State::Acquiring, "LinkAcquiring"),
-        (Some(module(LinkState::AuthenticationExhausted, 3)), State::AuthenticationExhausted, "AuthenticationExhausted"),
+        (
+            Some(module(LinkState::AuthenticationExhausted, 3)),
+            State::AuthenticationExhausted,
+            "AuthenticationExhausted",
+        ),
         (Some(module(LinkState::Ended, 0)), State::Ended, "RunEnded"),
     ];
     for (module, state, reason) in cases {
@@ -143,7 +148,8 @@ fn an_operator_that_has_just_started_contradicts_nobody() {
 #[test]
 fn figures_that_moved_are_no_news_and_states_are() {
     let fixture = Fixture::new();
-    let with = |blocks: u64| fixture.status(Some(&fixture.links(&|_| Some(module(LinkState::Locked, blocks)))), None, 1);
+    let with =
+        |blocks: u64| fixture.status(Some(&fixture.links(&|_| Some(module(LinkState::Locked, blocks)))), None, 1);
     assert!(!status::differs_in_kind(&with(1), &with(2)));
     assert!(status::differs_in_kind(&with(0), &with(1)));
     assert_eq!(status::transitions(Some(&with(1)), &with(2)).len(), 0);
@@ -165,7 +171,8 @@ fn ready() -> Value {
 
 fn waiting(reason: &str, message: &str) -> Value {
     let state = json!({"waiting": {"reason": reason, "message": message}});
-    let container = json!({"name": "kms", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state});
+    let container =
+        json!({"name": "kms", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state});
     json!({"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [container]})
 }
 
@@ -195,7 +202,8 @@ fn what_keeps_a_pod_from_running_is_said_the_worst_first() {
 #[test]
 fn a_container_that_ends_tells_its_last_words() {
     let (_, layout) = layout(&parse(&chain()));
-    let terminated = json!({"terminated": {"exitCode": 1, "message": "a\nerror: the disk is full\n", "reason": "Error"}});
+    let terminated =
+        json!({"terminated": {"exitCode": 1, "message": "a\nerror: the disk is full\n", "reason": "Error"}});
     let mut status = waiting("CrashLoopBackOff", "back-off 10s");
     status["containerStatuses"][0]["lastState"] = terminated;
     let report = PodReport::of(&layout, &[pod("alps-site-west", status)]);

@@ -80,6 +80,8 @@ pub fn by_name(objects: &Objects<Prepared>) -> BTreeMap<String, Value> {
     all.extend(network_policies.iter().map(|object| serde_json::to_value(object).unwrap()));
     all.extend(disruption_budgets.iter().map(|object| serde_json::to_value(object).unwrap()));
     all.extend(stateful_sets.iter().map(|object| serde_json::to_value(object).unwrap()));
-    let key = |object: &Value| format!("{}/{}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+    let key = |object: &Value| {
+        format!("{}/{}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+    };
     all.into_iter().map(|object| (key(&object), object)).collect()
 }

@@ -8,6 +8,7 @@ mod completions;
 pub mod data;
 mod digest;
 mod exposure;
+mod fault;
 pub mod files;
 mod key;
 mod ledger;
@@ -38,6 +39,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Key(command) => key::run(&command),
         Command::Exposure(args) => exposure::run(&args),
         Command::Sae(command) => sae::run(&command),
+        Command::Fault(command) => fault::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Spans(args) => spans::run(&args),
         Command::Health(args) => wire::health(args, log),

@@ -247,7 +247,7 @@ impl World {
             // The store of the life before may still be closing.
             let opened = async {
                 loop {
-                    match kms::open(&config, self.folder.path()).await {
+                    match kms::open(&config, self.folder.path(), None).await {
                         Ok(node) => return node,
                         Err(error) if format!("{error:#}").contains("in use") => {
                             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -306,7 +306,7 @@ impl World {
         running.relay = Some(tokio::spawn(async move {
             let dials = Dials { kms, neighbours };
             let stop = CancellationToken::new();
-            let ended = relay::run_with(config, settings, &data, dials, incoming, status, stop).await;
+            let ended = relay::run_with(config, settings, &data, dials, incoming, (status, None), stop).await;
             panic!("the relay of {name} ended: {ended:?}");
         }));
     }
