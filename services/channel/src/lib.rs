@@ -59,16 +59,29 @@ fn folder(data: &Path, site: &str, link: &str) -> PathBuf {
     data.join(site).join(link)
 }
 
+/// Whether the reserves of the two ends of a link agree; while neither endpoint runs.
+pub fn reserves_agree(ends: [&ChannelConfig; 2], data: &Path) -> Result<bool> {
+    let [one, other] = ends.map(|config| open_reserve(config, data));
+    Ok(one?.agrees_with(&other?))
+}
+
 /// Opens the reserve of one end, or makes it from the secret that was placed there.
 pub fn open(config: &ChannelConfig, data: &Path) -> Result<ChannelEnd> {
-    let side = if config.initiates { Side::Initiator } else { Side::Responder };
-    let layout = Layout::new(config.tags_per_hash_key);
-    let path = reserve_path(data, &config.site, &config.link);
-    let secret = secret_path(data, &config.site, &config.link);
-    let reserve = FileReserve::open(&path, &secret, side, layout)
-        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))?;
-    let endpoint = Endpoint::new(EndpointConfig { side }, reserve);
+    let reserve = open_reserve(config, data)?;
+    let endpoint = Endpoint::new(EndpointConfig { side: side(config) }, reserve);
     let (handle, requests) = Handle::new(config);
     handle.status().update(&endpoint);
     Ok(ChannelEnd { config: config.clone(), endpoint, handle, requests })
+}
+
+fn side(config: &ChannelConfig) -> Side {
+    if config.initiates { Side::Initiator } else { Side::Responder }
+}
+
+fn open_reserve(config: &ChannelConfig, data: &Path) -> Result<FileReserve> {
+    let layout = Layout::new(config.tags_per_hash_key);
+    let path = reserve_path(data, &config.site, &config.link);
+    let secret = secret_path(data, &config.site, &config.link);
+    FileReserve::open(&path, &secret, side(config), layout)
+        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))
 }

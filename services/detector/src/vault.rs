@@ -168,7 +168,9 @@ impl Vault {
 
     fn write_lease(&self) -> Result<()> {
         let text = format!("{}\n", self.leased);
-        shell::files::write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")
+        shell::files::write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")?;
+        shell::failpoint::hit("epoch.leased");
+        Ok(())
     }
 }
 

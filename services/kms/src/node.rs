@@ -1,12 +1,12 @@
 //! One site's key store at work: what its parts share, and the tasks that run it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use keystore::{KeyStore, MasterKey, Settings};
+use keystore::{KeyStore, Settings};
 use proto::kms::v1::{PairMessage, RelayAnswer, RelayRequest};
 use shell::dial::Dial;
 use shell::duplex::Duplex;
@@ -18,9 +18,9 @@ use topology::plan::KmsConfig;
 
 use crate::deliveries::Deliveries;
 use crate::ingest::{self, ModuleStream};
-use crate::pads;
 use crate::pair::{self, PairStream, Pool, ShareOut};
 use crate::supplier::Supplier;
+use crate::{master, pads};
 
 /// Wait before a broken dialogue is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -49,27 +49,31 @@ pub struct Incoming {
     pub relays: mpsc::Receiver<RelayStream>,
 }
 
-/// Where the master key of a site's store is.
-pub fn master_key_path(data: &Path, site: &str) -> PathBuf {
-    keystore::folder(data, site).join("master.key")
-}
-
 /// Opens the store of the site; makes it, and its master key, where there is none.
 pub async fn open(config: &KmsConfig, data: &Path) -> Result<Node> {
     let folder = keystore::folder(data, &config.site);
     shell::files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let path = master_key_path(data, &config.site);
-    let master = if path.exists() { MasterKey::read(&path) } else { MasterKey::create(&path) };
-    let master = master.context("load the master key")?;
-    let day_ms = config.supply.retention_ms;
-    let settings = Settings {
-        retention_out_ms: day_ms,
+    let store = master::open_store(&folder, &settings(config))?;
+    let deliveries = Deliveries::open(&folder).with_context(|| format!("open a file in {}", folder.display()))?;
+    on_store(config, store, deliveries).await
+}
+
+/// Limits of the store, as the configuration has them.
+pub(crate) fn settings(config: &KmsConfig) -> Settings {
+    let retention_ms = config.supply.retention_ms;
+    Settings {
+        retention_out_ms: retention_ms,
         // What one site still hands out the other must still redeem.
-        retention_in_ms: day_ms + day_ms / 8 + 60_000,
+        retention_in_ms: retention_ms + retention_ms / 8 + 60_000,
         capacity_bytes: config.supply.pool_bits / 8,
+        at_step: shell::failpoint::hit,
         ..Settings::default()
-    };
-    let store = Arc::new(KeyStore::open(&folder, &master, &settings).context("open the key store")?);
+    }
+}
+
+/// The node on a store that is open.
+pub(crate) async fn on_store(config: &KmsConfig, store: KeyStore, deliveries: Deliveries) -> Result<Node> {
+    let store = Arc::new(store);
     let (mut pools, mut shares) = (BTreeMap::new(), BTreeMap::new());
     for peer in &config.peers {
         let relayed = config.relay.is_some() && peer.adjacent;
@@ -79,7 +83,6 @@ pub async fn open(config: &KmsConfig, data: &Path) -> Result<Node> {
         pools.insert(peer.site.clone(), pool);
         shares.insert(peer.site.clone(), outgoing);
     }
-    let deliveries = Deliveries::open(&folder).with_context(|| format!("open a file in {}", folder.display()))?;
     let supplier = Arc::new(Supplier::new(config, store.clone(), pools.clone(), deliveries));
     Ok(Node { config: config.clone(), store, pools, supplier, shares })
 }
@@ -113,8 +116,10 @@ pub async fn run(
         tokio::select! {
             Some((site, stream)) = pairs.recv() => {
                 if let Some(door) = doors.get(&site) {
-                    // A newer stream takes the place of one that nobody has taken up.
-                    let _ = door.try_send(stream);
+                    // One that waits is taken up at once and dropped for this one.
+                    if door.send(stream).await.is_err() {
+                        tracing::debug!(site, "nobody takes up the peer's dialogue");
+                    }
                 }
             }
             Some(ended) = tasks.join_next() => {
@@ -151,14 +156,23 @@ async fn keep_following(
     mut shares: mpsc::Receiver<ShareOut>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let mut next = None;
     loop {
-        let stream = tokio::select! {
-            stream = streams.recv() => stream,
-            () = stop.cancelled() => return Ok(()),
+        let stream = match next.take() {
+            Some(stream) => Some(stream),
+            None => tokio::select! {
+                stream = streams.recv() => stream,
+                () = stop.cancelled() => return Ok(()),
+            },
         };
         let Some(stream) = stream else { return Ok(()) };
         let ended = tokio::select! {
             ended = pair::follow(&pool, stream, &mut shares) => ended,
+            // The peer has begun anew: what it still said on the old stream does not count.
+            newer = streams.recv() => {
+                next = newer;
+                continue;
+            }
             () = stop.cancelled() => return Ok(()),
         };
         if !pause(&pool, ended, &stop).await? {

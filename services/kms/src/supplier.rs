@@ -121,7 +121,10 @@ impl Supplier {
         let mut progress = pool.progress();
         loop {
             match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
-                Ok(keys) => return Ok(keys),
+                Ok(keys) => {
+                    shell::failpoint::hit("key.drawn");
+                    return Ok(keys);
+                }
                 Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
                 Err(error) => {
                     tracing::error!(%error, peer = pool.peer, "cannot draw key");
@@ -251,7 +254,10 @@ impl Supplier {
             ranges.push((place.start, u64::from(place.bytes)));
         }
         match pool.store.redeem(&pool.peer, Use::SupplyIn, generation, &ranges).await {
-            Ok(keys) => Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect()))),
+            Ok(keys) => {
+                shell::failpoint::hit("key.redeemed");
+                Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect())))
+            }
             Err(
                 StoreError::NotGranted { .. }
                 | StoreError::AlreadyTaken { .. }
