@@ -83,6 +83,21 @@ impl Supplier {
         &self.store
     }
 
+    /// Where an ID of any pool points, for those who look for a key that is not there.
+    #[cfg(test)]
+    pub fn describe(&self, id: &KeyId) -> String {
+        let of = |pool: &Arc<Pool>| {
+            let place = pool.ids().and_then(|ids| ids.decode(id)).map(|described| described.place);
+            format!(
+                "{place:?} in the pool with {} of {:?}, {:?}",
+                pool.peer,
+                pool.levels(),
+                pool.store.ledger(&pool.peer)
+            )
+        };
+        self.pools.values().map(of).collect::<Vec<_>>().join("; ")
+    }
+
     fn site_of(&self, sae: &SaeId) -> Result<&str, SupplyError> {
         self.directory.get(sae.as_str()).map(String::as_str).ok_or(SupplyError::UnknownSae)
     }

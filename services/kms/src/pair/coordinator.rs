@@ -31,6 +31,10 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
     line.say(Message::Hello(hello))?;
     let theirs = line.hear_hello().await?;
     catch_up(pool, &theirs).await?;
+    // What the follower had stored and this end had not is at both ends now.
+    for grant in &theirs.ahead_grants {
+        line.say(Message::Granted(Granted { seq: grant.seq }))?;
+    }
     let _connected = Connected::new(pool);
     let mut dialogue = Coordinator {
         pool,

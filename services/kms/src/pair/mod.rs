@@ -299,10 +299,6 @@ fn id(bytes: &[u8]) -> Result<[u8; 16]> {
     bytes.try_into().ok().context("an identifier has 16 bytes")
 }
 
-async fn say(line: &mut Line, message: pair_message::Message) -> Result<()> {
-    stream.send(PairMessage { message: Some(message) }).await.ok().context("the peer has gone")
-}
-
 /// A dialogue's stream. What is said waits here until there is room, and meanwhile the peer is heard: so two ends that
 /// have much to say never wait for each other.
 struct Line {

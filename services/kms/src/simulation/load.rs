@@ -206,8 +206,9 @@ impl Book {
     }
 
     /// A key is not there, and was never asked for before.
-    fn missed(&self) {
-        assert!(self.lossy.load(Ordering::Relaxed), "a key that was supplied is lost");
+    fn missed(&self, id: KeyId, supplier: &Supplier) {
+        let lossy = self.lossy.load(Ordering::Relaxed);
+        assert!(lossy, "a key that was supplied is lost: {}", supplier.describe(&id));
     }
 
     fn doubt(&self, id: KeyId) {
@@ -230,7 +231,7 @@ impl Book {
             match (answer, state) {
                 (Ok(_), State::Fetched) => panic!("a key was fetched twice"),
                 (Ok(keys), _) => self.fetched(id, &keys[0].key),
-                (Err(SupplyError::NotFound), State::Supplied) => self.missed(),
+                (Err(SupplyError::NotFound), State::Supplied) => self.missed(id, &nodes[slave].supplier),
                 (Err(SupplyError::NotFound), _) => {}
                 (Err(error), _) => panic!("{error:?}"),
             }
@@ -302,7 +303,7 @@ async fn fetch(end: usize, book: &Book, supplier: &Supplier, rng: &mut ChaCha8Rn
     match supplier.get_key_with_ids(&slave, &master, &[id]).await {
         Ok(_) if lost => {}
         Ok(keys) => book.fetched(id, &keys[0].key),
-        Err(SupplyError::NotFound) if before == State::Supplied => book.missed(),
+        Err(SupplyError::NotFound) if before == State::Supplied => book.missed(id, supplier),
         Err(_) => {}
     }
 }

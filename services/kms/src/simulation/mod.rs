@@ -188,6 +188,9 @@ async fn history(seed: u64) -> (u64, u64) {
         }
     }
     world.settle().await;
+    for site in &mut world.sites {
+        site.end_load().await;
+    }
     world.check_blocks().await;
     let nodes = world.sites.each_ref().map(Site::node);
     let counts = world.book.fetch_the_rest(&nodes).await;

@@ -205,6 +205,12 @@ impl Site {
         self.start().await;
     }
 
+    /// Applications and modules have done enough.
+    pub async fn end_load(&mut self) {
+        let load = self.running.as_mut().map(|running| std::mem::take(&mut running.load));
+        end(load.unwrap_or_default()).await;
+    }
+
     pub async fn stop(&mut self) {
         let Some(Running { stop, node, load, handles }) = self.running.take() else { return };
         end(load).await;
