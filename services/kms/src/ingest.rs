@@ -73,7 +73,7 @@ async fn store(pool: &Pool, tracer: &Tracer, block: Block, stop: &CancellationTo
     shell::failpoint::hit("ingest.offered");
     span.succeed();
     span.end();
-    pool.has_handed_over(&block.link, block.number);
+    pool.has_handed_over(&block.link, block.number).await?;
     Ok(())
 }
 

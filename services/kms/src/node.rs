@@ -79,7 +79,9 @@ pub(crate) async fn on_store(config: &KmsConfig, store: KeyStore, deliveries: De
         let relayed = config.relay.is_some() && peer.adjacent;
         let (pool, outgoing) =
             Pool::new(store.clone(), &config.site, &peer.site, peer.adjacent, relayed, config.supply.retention_ms);
-        pool.load().await.with_context(|| format!("load the pool shared with {}", peer.site))?;
+        let links = config.modules.iter().filter(|module| module.peer_site == peer.site);
+        let loaded = pool.load(links.map(|module| module.link.as_str())).await;
+        loaded.with_context(|| format!("load the pool shared with {}", peer.site))?;
         pools.insert(peer.site.clone(), pool);
         shares.insert(peer.site.clone(), outgoing);
     }

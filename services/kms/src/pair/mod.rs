@@ -139,8 +139,16 @@ impl Pool {
         self.ids.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Takes up what the two sites agreed on before this start.
-    pub async fn load(&self) -> Result<()> {
+    /// Takes up what the two sites agreed on before this start, and how far the modules of these links came.
+    pub async fn load(&self, links: impl Iterator<Item = &str>) -> Result<()> {
+        for link in links {
+            let known = self.store.meta_get(&self.peer, &handed_over_name(link)).await;
+            let known = known.context("read which block was handed over")?;
+            if let Some(number) = known.and_then(|number| number.expose().try_into().ok()) {
+                let mut handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
+                handed_over.insert(link.to_owned(), u64::from_le_bytes(number));
+            }
+        }
         if let Some(secret) = self.store.meta_get(&self.peer, META_SECRET).await.context("read the ID secret")? {
             self.set_ids(&secret)?;
         }
@@ -159,17 +167,23 @@ impl Pool {
         self.wake.notify_one();
     }
 
-    /// A module handed a block over, and it is on the disk.
-    pub fn has_handed_over(&self, link: &str, number: u64) {
-        let mut handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
-        handed_over.insert(link.to_owned(), number);
-        drop(handed_over);
+    /// A module handed a block over, and it is on the disk. So is this, once it returns.
+    pub async fn has_handed_over(&self, link: &str, number: u64) -> Result<()> {
+        let value = Secret::copy_of(&number.to_le_bytes());
+        let noted = self.store.meta_put(&self.peer, &handed_over_name(link), value).await;
+        noted.context("note which block was handed over")?;
+        self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).insert(link.to_owned(), number);
         self.wake.notify_one();
+        Ok(())
     }
 
-    /// The block that a link's module handed over last, where it has since this store was started.
+    /// The block that a link's module handed over last. It hands them over in order: none before comes any more.
     fn handed_over(&self, link: &str) -> Option<u64> {
         self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).get(link).copied()
+    }
+
+    fn is_passed_over(&self, link: &str, number: u64) -> bool {
+        self.handed_over(link).is_some_and(|newest| newest > number)
     }
 
     /// Sees changes from now on.
@@ -269,6 +283,10 @@ impl Drop for Connected<'_> {
         self.0.connected.store(false, Ordering::Relaxed);
         self.0.advanced();
     }
+}
+
+fn handed_over_name(link: &str) -> String {
+    format!("handed-over:{link}")
 }
 
 fn lane(use_: Use) -> usize {

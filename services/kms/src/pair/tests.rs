@@ -28,7 +28,7 @@ impl End {
         let master = MasterKey::read(&path.join("master")).unwrap();
         let store = KeyStore::open(&path.join("store"), &master, &Settings::default()).unwrap();
         let (pool, shares) = Pool::new(Arc::new(store), self.site, self.peer, true, true, 60_000);
-        pool.load().await.unwrap();
+        pool.load(std::iter::empty()).await.unwrap();
         (pool, shares)
     }
 

@@ -4,16 +4,17 @@
 //! of them (a module or a store lost its volume, a generation ended between the two confirmations, one end quarantined
 //! it, a relayed key was given up) would wait for ever. The coordinator finds those and says how they end:
 //!
-//! * The peer has decided on the block, or has taken a later block of its link: modules hand their blocks over in order,
-//!   so this one never comes. Or the block has waited for as long as key is kept at all.
+//! * The peer has decided on the block, or has had a later block of its link: modules hand their blocks over in order, so
+//!   this one never comes. Or the block has waited for as long as key is kept at all.
 //! * Then it is *abandoned* where it is: erased durably, counted as wasted, said.
 //!
 //! Whatever is concluded wrongly costs a block and nothing else. The coordinator abandons a block only on the word of
 //! the follower that it has not confirmed it, the follower only on the word of the coordinator; and one that comes late
 //! to the other end is found abandoned here, and ends the same way.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use keystore::{BlockStatus, OfferedBlock, StoreError};
@@ -26,7 +27,8 @@ use super::{Line, Pool, id};
 const HERE_MAX: usize = 1 << 18;
 /// Inquiries and verdicts in one look, so that a long list leaves room for the rest of the dialogue.
 const WORDS_PER_LOOK: usize = 256;
-const LINKS_MAX: usize = 1024;
+/// Time before the follower is asked for a block once more.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 const NOT_THERE: &str = "the other site does not have it";
 const DECIDED: &str = "the other site has decided on it before";
@@ -101,10 +103,8 @@ struct Here {
 #[derive(Default)]
 pub(super) struct Blocks {
     here: BTreeMap<[u8; 16], Here>,
-    /// The block of each link that the follower spoke of last.
-    newest: BTreeMap<String, u64>,
-    asked: BTreeSet<[u8; 16]>,
-    called: BTreeSet<[u8; 16]>,
+    /// When the follower was asked for a block.
+    asked: BTreeMap<[u8; 16], Instant>,
 }
 
 impl Blocks {
@@ -123,9 +123,6 @@ impl Blocks {
     /// The follower says that it holds a block.
     pub async fn hear(&mut self, pool: &Pool, line: &mut Line, said: BlockHere) -> Result<()> {
         let block = id(&said.block)?;
-        if !said.link.is_empty() && (self.newest.len() < LINKS_MAX || self.newest.contains_key(&said.link)) {
-            self.newest.insert(said.link.clone(), said.number);
-        }
         if is_decided(pool, status(pool, block).await?.as_ref())? {
             return give_up(line, block, DECIDED);
         }
@@ -145,23 +142,20 @@ impl Blocks {
         }
         let ours: BTreeMap<[u8; 16], OfferedBlock> =
             all_offered(pool).await?.into_iter().map(|block| (block.id, block)).collect();
-        self.asked.retain(|block| ours.contains_key(block));
-        self.called.retain(|block| ours.contains_key(block));
+        self.asked.retain(|block, at| ours.contains_key(block) && at.elapsed() < ASK_AGAIN);
         self.give_up_theirs(pool, line, |block| ours.contains_key(block) || proposed(block)).await?;
         let now_ms = crate::now_ms();
         let mut words = 0;
         for (block, offered) in ours.iter().filter(|(block, _)| !self.here.contains_key(*block) && !proposed(block)) {
-            let too_old = now_ms.saturating_sub(offered.offered_ms) >= pool.retention_ms;
-            let passed_over = link_and_number(&offered.origin)
-                .is_some_and(|(link, number)| self.newest.get(&link).is_some_and(|newest| *newest > number));
-            let last_call = too_old || passed_over;
-            let new = if last_call { self.called.insert(*block) } else { self.asked.insert(*block) };
-            if new {
-                line.say(Message::Missing(Missing { block: block.to_vec().into(), last_call }))?;
-                words += 1;
-            }
             if words >= WORDS_PER_LOOK {
                 break;
+            }
+            if let Entry::Vacant(asked) = self.asked.entry(*block) {
+                let last_call = now_ms.saturating_sub(offered.offered_ms) >= pool.retention_ms;
+                let (link, number) = link_and_number(&offered.origin).unwrap_or_default();
+                line.say(Message::Missing(Missing { block: block.to_vec().into(), link, number, last_call }))?;
+                asked.insert(Instant::now());
+                words += 1;
             }
         }
         Ok(())
@@ -176,8 +170,8 @@ impl Blocks {
     ) -> Result<()> {
         let hopeless = |(block, here): (&[u8; 16], &Here)| {
             let waited_ms = here.waited_ms.saturating_add(here.since.elapsed().as_millis() as u64);
-            let passed_over = pool.handed_over(&here.link).is_some_and(|newest| newest > here.number);
-            let lost = !is_ours(block) && (passed_over || waited_ms >= pool.retention_ms);
+            let over = pool.is_passed_over(&here.link, here.number) || waited_ms >= pool.retention_ms;
+            let lost = !is_ours(block) && over;
             lost.then_some(*block)
         };
         let hopeless: Vec<[u8; 16]> = self.here.iter().filter_map(hopeless).take(WORDS_PER_LOOK).collect();
@@ -216,7 +210,7 @@ pub(super) async fn missing(pool: &Pool, asked: &Missing) -> Result<MissingAnswe
     let state = match &known {
         Some(BlockStatus::Offered) => MissingState::Here,
         known if is_decided(pool, known.as_ref())? => MissingState::Gone,
-        _ if asked.last_call => MissingState::Gone,
+        _ if asked.last_call || pool.is_passed_over(&asked.link, asked.number) => MissingState::Gone,
         _ => MissingState::Unknown,
     };
     Ok(MissingAnswer { block: asked.block.clone(), state: state.into() })
