@@ -22,7 +22,7 @@ use crate::support::{Place, bright_network, qkdnet};
 const APPLICATIONS: [(&str, &str); 3] = [("university", "valrose"), ("inria", "sophia"), ("observatory", "calern")];
 const LINKS: [(&str, [&str; 2]); 2] =
     [("valrose-sophia", ["valrose", "sophia"]), ("valrose-calern", ["valrose", "calern"])];
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
@@ -76,10 +76,10 @@ fn interrupt(child: &Child) {
     let _ = Command::new("kill").arg("-INT").arg(child.id().to_string()).status();
 }
 
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+fn wait_for(what: &str, book: &Book, mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
+        assert!(Instant::now() < until, "waited in vain: {what}: {}", book.missing());
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -94,7 +94,7 @@ fn whatever_is_killed_no_key_is_wrong_twice_or_lost_and_both_sites_agree() {
     let network = Network::start(&place);
     let book = Arc::new(Book::default());
     let load = Load::start(&data, book.clone(), seed);
-    wait_for("every pair of applications has fetched keys", || book.all_pairs_fetch());
+    wait_for("every pair of applications has fetched keys", &book, || book.all_pairs_fetch());
     let up = begun.elapsed();
     let mut kills = Kills::new(&data, ChaCha8Rng::seed_from_u64(seed));
     kills.run(count);
@@ -103,7 +103,7 @@ fn whatever_is_killed_no_key_is_wrong_twice_or_lost_and_both_sites_agree() {
     // Everything still works: every link makes blocks, and every pair of applications gets new keys.
     let blocks = LINKS.map(|(link, sites)| after::committed(&data, sites[0], link));
     book.forget_progress();
-    wait_for("key flows everywhere again", || {
+    wait_for("key flows everywhere again", &book, || {
         let more = LINKS
             .iter()
             .zip(blocks)

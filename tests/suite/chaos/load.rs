@@ -48,6 +48,13 @@ impl Book {
         self.progress.lock().expect("a lock").len() == APPLICATIONS.len() * (APPLICATIONS.len() - 1)
     }
 
+    /// Which of them have not.
+    pub fn missing(&self) -> String {
+        let progress = self.progress.lock().expect("a lock");
+        let missing: Vec<_> = pairs().into_iter().filter(|pair| !progress.contains(pair)).collect();
+        format!("{missing:?} have not, {}", self.summary())
+    }
+
     pub fn forget_progress(&self) {
         self.progress.lock().expect("a lock").clear();
     }
@@ -211,7 +218,8 @@ impl Pair {
             for _ in 0..2 {
                 self.fetch().await;
             }
-            tokio::time::sleep(Duration::from_millis(self.rng.random_range(20..120))).await;
+            // What lies ready is not all taken: relaying needs key, too.
+            tokio::time::sleep(Duration::from_millis(self.rng.random_range(200..900))).await;
         }
     }
 

@@ -8,7 +8,7 @@ use proto::kms::v1::{self as wire, Confirm, ConfirmResult, Confirmed, Granted, P
 use tokio::sync::mpsc;
 
 use super::tag::{self, BlockTags, CONFIRMATION_BYTES};
-use super::unmatched::{Blocks, all_offered};
+use super::unmatched::{Blocks, all_offered, give_up};
 use super::*;
 use crate::share;
 
@@ -194,7 +194,8 @@ impl Coordinator<'_> {
         let Some(tags) = BlockTags::of(&block, &key) else {
             self.blocks.remove(&block);
             let quarantined = self.pool.store.quarantine(&self.pool.peer, block, "too short to be confirmed").await;
-            return quarantined.map(|_| ()).context("quarantine a block");
+            quarantined.context("quarantine a block")?;
+            return give_up(line, block, "too short to be confirmed");
         };
         let bytes = (key.len() - CONFIRMATION_BYTES) as u64;
         let confirm = Confirm {

@@ -200,7 +200,7 @@ impl Blocks {
     }
 }
 
-fn give_up(line: &mut Line, block: [u8; 16], reason: &str) -> Result<()> {
+pub(super) fn give_up(line: &mut Line, block: [u8; 16], reason: &str) -> Result<()> {
     line.say(Message::GiveUp(GiveUp { block: block.to_vec().into(), reason: reason.to_owned() }))
 }
 
