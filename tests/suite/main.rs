@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bad_input;
+mod chaos;
 mod crashes;
 mod dependencies;
 mod determinism;

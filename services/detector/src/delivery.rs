@@ -148,6 +148,7 @@ impl Outbox {
             Some(first) if first.number == number => self.unconfirmed.pop_front(),
             _ => bail!("the key store took block {number}, which is not the next one"),
         };
+        shell::failpoint::hit("block.delivered");
         let text = format!("{}\n", number + 1);
         self.disk.write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")
     }

@@ -83,6 +83,21 @@ impl Supplier {
         &self.store
     }
 
+    /// Where an ID of any pool points, for those who look for a key that is not there.
+    #[cfg(test)]
+    pub fn describe(&self, id: &KeyId) -> String {
+        let of = |pool: &Arc<Pool>| {
+            let place = pool.ids().and_then(|ids| ids.decode(id)).map(|described| described.place);
+            format!(
+                "{place:?} in the pool with {} of {:?}, {:?}",
+                pool.peer,
+                pool.levels(),
+                pool.store.ledger(&pool.peer)
+            )
+        };
+        self.pools.values().map(of).collect::<Vec<_>>().join("; ")
+    }
+
     fn site_of(&self, sae: &SaeId) -> Result<&str, SupplyError> {
         self.directory.get(sae.as_str()).map(String::as_str).ok_or(SupplyError::UnknownSae)
     }
@@ -121,7 +136,10 @@ impl Supplier {
         let mut progress = pool.progress();
         loop {
             match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
-                Ok(keys) => return Ok(keys),
+                Ok(keys) => {
+                    shell::failpoint::hit("key.drawn");
+                    return Ok(keys);
+                }
                 Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
                 Err(error) => {
                     tracing::error!(%error, peer = pool.peer, "cannot draw key");
@@ -251,7 +269,10 @@ impl Supplier {
             ranges.push((place.start, u64::from(place.bytes)));
         }
         match pool.store.redeem(&pool.peer, Use::SupplyIn, generation, &ranges).await {
-            Ok(keys) => Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect()))),
+            Ok(keys) => {
+                shell::failpoint::hit("key.redeemed");
+                Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect())))
+            }
             Err(
                 StoreError::NotGranted { .. }
                 | StoreError::AlreadyTaken { .. }

@@ -13,6 +13,7 @@ pub mod files;
 mod key;
 mod ledger;
 mod plan;
+mod rotate;
 mod sae;
 mod schema;
 mod status;
@@ -35,6 +36,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rekey(args) => wire::rekey(args, log),
         Command::Key(command) => key::run(&command),
         Command::Exposure(args) => exposure::run(&args),
+        Command::Rotate(args) => rotate::run(&args),
         Command::Sae(command) => sae::run(&command),
         Command::Fault(command) => fault::run(&command),
         Command::Status(args) => status::run(&args),
