@@ -31,6 +31,13 @@ pub fn bright(extra: &[(&str, &str)]) -> String {
     text
 }
 
+/// As [`bright`], with other key management and with further applications at Valrose.
+pub fn bright_with(key_management: &str, further_saes: &str) -> String {
+    let management = format!("  keyManagement: {{{key_management}}}\n  sites:\n");
+    let saes = format!("saes: [university{further_saes}]");
+    bright(&[("  sites:\n", &management), ("saes: [university]", &saes)])
+}
+
 /// All of Nice with little loss, few pairs and short rounds: three key stores, and two sites without a link.
 pub fn bright_network() -> String {
     let text = std::fs::read_to_string(repository().join("topologies/nice.yaml")).expect("read the topology of Nice");

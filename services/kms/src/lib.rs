@@ -6,8 +6,10 @@
 //! * [`ingest`]: blocks from the site's modules. `pads`: what the site's relay needs key for.
 //! * [`key_id`]: key IDs that say where their key is, to the pair alone.
 
+pub mod accounts;
 pub mod deliveries;
 pub mod etsi014;
+mod fair;
 pub mod front;
 mod grpc;
 pub mod ingest;
@@ -19,6 +21,7 @@ pub mod seal;
 pub mod share;
 pub mod supplier;
 pub mod supply;
+mod told;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -67,6 +67,7 @@ pub async fn open(config: &KmsConfig, data: &Path) -> Result<Node> {
         // What one site still hands out the other must still redeem.
         retention_in_ms: day_ms + day_ms / 8 + 60_000,
         capacity_bytes: config.supply.pool_bits / 8,
+        deposits_per_master_max: config.supply.keys_waiting.into(),
         ..Settings::default()
     };
     let store = Arc::new(KeyStore::open(&folder, &master, &settings).context("open the key store")?);

@@ -239,6 +239,7 @@ struct Batch {
     link: String,
     epochs: u64,
     photons: u64,
+    last_epoch: u64,
     open: Option<Span>,
     traceparent: String,
 }
@@ -250,6 +251,7 @@ impl Batch {
             link: config.link.clone(),
             epochs: config.round_epochs.max(1),
             photons: 0,
+            last_epoch: 0,
             open: None,
             traceparent: String::new(),
         }
@@ -264,12 +266,14 @@ impl Batch {
             self.open = Some(span);
         }
         self.photons += photons;
+        self.last_epoch = epoch;
         self.traceparent.clone()
     }
 
     fn finish(&mut self) {
         if let Some(mut span) = self.open.take() {
             span.set(attribute::PHOTONS, self.photons);
+            span.set(attribute::EPOCH_LAST, self.last_epoch);
             span.end();
         }
         self.photons = 0;
