@@ -1,6 +1,8 @@
 # The one entry point for people and for CI. `make help` says what there is.
 
 CARGO ?= cargo
+# Time that `make soak` gives to each parser.
+FUZZ_SECONDS ?= 60
 # What the test of traces receives with; pinned, so that it says the same everywhere.
 ROTEL ?= 0.0.1a15
 OTELTAP ?= 1.0.0
@@ -50,6 +52,7 @@ bench: ## one table of what the project must reach, measured on this machine, th
 
 soak: ## the long versions of the randomised tests
 	QKDNET_SOAK_ATTACKS=1000000 $(CARGO) test --release --workspace --locked
+	QKDNET_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p qkdnet --test fuzz -- --nocapture
 	SOAK_SEEDS=1500 $(CARGO) test --release --locked -p transfer --test network -- --ignored
 
 clean: ## what builds and runs leave behind

@@ -214,7 +214,12 @@ fn blocks_say_what_the_ledger_says(spans: &[SpanRecord], ledger: &Value) {
                 let of_end = value.as_object().into_iter().flatten();
                 let parts = of_end.map(|(part, value)| (format!("{line}.{part}"), value));
                 for (line, value) in parts.chain([(line.clone(), value)]).filter(|(_, value)| value.is_u64()) {
-                    assert_eq!(lines.get(line.as_str()).or(Some(&0)).copied(), value.as_i64(), "{line} of block {}", block["block"]);
+                    assert_eq!(
+                        lines.get(line.as_str()).or(Some(&0)).copied(),
+                        value.as_i64(),
+                        "{line} of block {}",
+                        block["block"]
+                    );
                 }
             }
             assert_eq!(span.text(attribute::BLOCK_OUTCOME), Some("stored"));
@@ -233,8 +238,7 @@ fn transfers_become_blocks(spans: &[SpanRecord], ledger: &Value) {
     let bits_of = |span: &&&SpanRecord| 8 * figure(span, attribute::TRANSFER_BYTES);
     let (released, delivered): (u64, u64) =
         (outcome("released").map(|span| bits_of(&span)).sum(), outcome("delivered").map(|span| bits_of(&span)).sum());
-    let offered =
-        |site, peer| bits(pool(ledger, site, peer), &["offered_bits"]);
+    let offered = |site, peer| bits(pool(ledger, site, peer), &["offered_bits"]);
     let ends = [offered("calern", "sophia"), offered("sophia", "calern")];
     assert!(released > 0 && delivered > 0);
     // Calern has the smaller name: its relay fills the pool.

@@ -69,7 +69,9 @@ struct Visitor<'a> {
 impl Visitor<'_> {
     fn config(&self, authority_pem: &str, protocol: Option<&[u8]>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority_pem.as_bytes()).expect("a certificate")).expect("an authority");
+        roots
+            .add(CertificateDer::from_pem_slice(authority_pem.as_bytes()).expect("a certificate"))
+            .expect("an authority");
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[self.version])
             .expect("a version")

@@ -115,7 +115,8 @@ fn processes(run: &Path) -> Vec<(String, u32)> {
             continue;
         };
         let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
-        let words: Vec<String> = line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        let words: Vec<String> =
+            line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
         if let Some(config) = words.iter().find(|word| Path::new(word).starts_with(run)) {
             let name = Path::new(config).file_stem().expect("a name").to_string_lossy().into_owned();
             found.push((name, pid));

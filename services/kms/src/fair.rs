@@ -109,7 +109,8 @@ impl FairShare {
             .collect();
         let share = total / f64::max(sharers, 1.0);
         let asking = &claims[own];
-        let others = faded.iter().filter(|claim| claim.sae != asking.sae).map(|claim| claim.reserve(share)).sum::<f64>();
+        let others =
+            faded.iter().filter(|claim| claim.sae != asking.sae).map(|claim| claim.reserve(share)).sum::<f64>();
         let allowed = (share - asking.drawn_bytes).max(available - others).clamp(0.0, available);
         allowed as u64
     }

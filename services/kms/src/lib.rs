@@ -27,6 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use grpc::{View, serve, status};
 pub use node::{Incoming, Node, open, run};
+pub use pads::serve as serve_relay;
 
 /// Wall time, by which stored key expires.
 pub(crate) fn now_ms() -> u64 {

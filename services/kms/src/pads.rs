@@ -288,13 +288,7 @@ impl Pads {
         state.spares.remove(at).map(|(_, pad)| pad)
     }
 
-    async fn unseal(
-        &self,
-        from: &Pool,
-        header: &Header,
-        payload: &[u8],
-        span: &mut Span,
-    ) -> Result<Secret, Failure> {
+    async fn unseal(&self, from: &Pool, header: &Header, payload: &[u8], span: &mut Span) -> Result<Secret, Failure> {
         let sealed = Sealed::decode(payload).filter(|sealed| sealed.bytes.len() == header.bytes as usize);
         let sealed = sealed.ok_or(Failure::Refused(Reason::BadTag))?;
         let bytes = sealed.bytes.len() + SEAL_OVERHEAD_BYTES;

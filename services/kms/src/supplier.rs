@@ -15,7 +15,7 @@ use crate::pair::Pool;
 use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::share::Multicast;
 use crate::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
-use crate::told::{Told, Teller};
+use crate::told::{Teller, Told};
 
 /// How long a request waits for key that is stored but not assigned to it yet.
 const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(1);

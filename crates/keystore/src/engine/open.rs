@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableError,
-};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableError};
 use zeroize::Zeroizing;
 
 use super::{Engine, Pool, chunk_at, erase_stream, put_grant, store_fact};
@@ -16,8 +14,8 @@ use crate::master::MasterKey;
 use crate::media::{Backend, Media};
 use crate::queue::Shared;
 use crate::tables::{
-    BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, DepositRow, FORMAT, GRANTS, GrantRow, META, OFFERED, ORIGINS, POOLS, PoolRow, STORE,
-    STREAM, TAKEN,
+    BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, DepositRow, FORMAT, GRANTS, GrantRow, META, OFFERED, ORIGINS, POOLS,
+    PoolRow, STORE, STREAM, TAKEN,
 };
 use crate::taken::Chunk;
 use crate::types::Settings;

@@ -142,6 +142,11 @@ impl Drop for Present {
 pub(super) struct Unfit;
 
 impl Certified {
+    /// Of a client without a certificate, where there is no TLS that would bring one.
+    pub(super) fn uncertified(sae: SaeId) -> Self {
+        Self { fingerprint: Fingerprint([0; 32]), named: Some(sae) }
+    }
+
     /// Resumed sessions bring the certificate of their first handshake along, unchecked, so that its time is checked
     /// here.
     pub(super) fn by(certificate: &CertificateDer<'_>) -> Result<Self, Unfit> {

@@ -144,8 +144,8 @@ mod tests {
     use detector::store::{BlockStore, NewBlock, path};
     use distill::bits::Bits;
 
-    use crate::commands::data::testing::{ledger, write};
     use super::*;
+    use crate::commands::data::testing::{ledger, write};
 
     #[test]
     fn totals_add_up_over_blocks_and_say_so() {

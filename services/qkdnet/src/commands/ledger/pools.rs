@@ -68,7 +68,9 @@ pub fn stores(folder: &Path) -> Result<Vec<Store>, Failure> {
             let mut stores = Vec::new();
             for (site, _) in data::directories(folder)? {
                 let read = accounts::read(folder, &site);
-                if let Some(pools) = read.map_err(|error| Failure::failed(format!("the key store of {site}: {error:#}")))? {
+                if let Some(pools) =
+                    read.map_err(|error| Failure::failed(format!("the key store of {site}: {error:#}")))?
+                {
                     stores.push(Store { site, pools });
                 }
             }
@@ -152,7 +154,8 @@ impl PoolLedger {
         self.waiting_bits = blocks.saturating_sub(self.account.offered_bits);
         if !taken.contains(&self.account.offered_bits) {
             let offered = self.account.offered_bits;
-            self.wrong.push(format!("modules delivered {blocks} bits, the key store took {offered}, which are no blocks"));
+            self.wrong
+                .push(format!("modules delivered {blocks} bits, the key store took {offered}, which are no blocks"));
         }
     }
 
@@ -204,7 +207,9 @@ impl Table {
 
     pub fn line(&mut self, name: &str, bits: u64, whole: Option<u64>) {
         self.0 += &match whole {
-            Some(whole) if whole > 0 => format!("{name:<22}{bits:>20}  {:>8.3} %\n", 100.0 * bits as f64 / whole as f64),
+            Some(whole) if whole > 0 => {
+                format!("{name:<22}{bits:>20}  {:>8.3} %\n", 100.0 * bits as f64 / whole as f64)
+            }
             _ => format!("{name:<22}{bits:>20}\n"),
         };
     }
