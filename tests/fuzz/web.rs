@@ -61,7 +61,7 @@ fn statuses(mut answers: &[u8]) -> Vec<u16> {
         statuses.push(status);
         // The answer to HEAD has a length and no body; nothing follows it that is not the next head.
         let body = match length {
-            Some(length) if !answers.starts_with(b"HTTP/1.1 ") => &answers[..length],
+            Some(length) if answers.len() >= length && !answers.starts_with(b"HTTP/1.1 ") => &answers[..length],
             _ => continue,
         };
         answers = &answers[body.len()..];

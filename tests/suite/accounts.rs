@@ -7,7 +7,7 @@ use telemetry::names::{attribute, span as name};
 use telemetry::store::{SpanRecord, StatusRecord, Store};
 
 use crate::keys::{Key, Network, keys};
-use crate::support::{Place, bright_network, qkdnet, success};
+use crate::support::{Place, bright_network_with_small_transfers, qkdnet, success};
 
 /// What a relay puts around a key under one-time pad, in bytes.
 const SEAL_OVERHEAD_BYTES: u64 = 32;
@@ -101,7 +101,7 @@ fn between(span: &SpanRecord, peer: &str) -> Option<String> {
 
 #[test]
 fn every_bit_of_a_network_is_somewhere_and_every_span_says_what_the_ledger_says() {
-    let place = Place::new(&bright_network());
+    let place = Place::new(&bright_network_with_small_transfers());
     let network = Network::start(&place, "tasks");
     let neighbours = deliver(&network, "university", "inria", "5");
     deliver(&network, "inria", "university", "3");

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::keys::{Network, eventually, keys};
-use crate::support::{Place, bright_network, repository};
+use crate::support::{Place, bright_network_with_small_transfers, repository};
 
 /// A program that is killed in the end.
 struct Program(Child);
@@ -127,7 +127,7 @@ fn links(span: &Value) -> Vec<String> {
 
 #[test]
 fn a_collector_receives_the_spans_of_a_delivered_key_with_links_to_its_blocks() {
-    let place = Place::new(&bright_network());
+    let place = Place::new(&bright_network_with_small_transfers());
     let Some(collector) = Collector::start(&place.path("")) else { return };
     let network = Network::start_with(&place, "process", |command| {
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "200");

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::support::{Place, bright, bright_network, qkdnet, success};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+/// However busy the machine, nothing here takes so long.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// A network in the background; it is interrupted and waited for in the end.
 pub struct Network<'p> {

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::keys::{Key, Network, eventually, keys};
-use crate::support::{Place, bright_network};
+use crate::support::{Place, bright_network_with_small_transfers};
 
 /// Parts of delivered keys in every form in which they might be told.
 struct Needles {
@@ -176,7 +176,7 @@ fn deliver(network: &Network<'_>) -> Vec<Key> {
 
 #[test]
 fn delivered_key_is_in_no_log_span_metric_file_or_memory_of_the_network() {
-    let place = Place::new(&bright_network());
+    let place = Place::new(&bright_network_with_small_transfers());
     let network = Network::start_with(&place, "process", |command| {
         let log = fs::File::create(place.path("up.log")).expect("make a log");
         command.env("QKDNET_LOG", "trace").stderr(log);

@@ -24,6 +24,14 @@ pub struct FairShare {
     claims: Mutex<Vec<Claim>>,
 }
 
+/// What an application may have instead of what it asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub allowed_bytes: u64,
+    /// Set aside for the others.
+    pub reserved_bytes: u64,
+}
+
 struct Claim {
     sae: SaeId,
     /// Drawn lately; falls away with [`MEMORY`].
@@ -55,17 +63,15 @@ impl FairShare {
         self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Books `bytes` for an application that asks for them, if it may have them of the `available` ones. If not, says
-    /// how many it may have.
-    pub fn claim(&self, sae: &SaeId, bytes: u64, available: impl FnOnce() -> u64, now: Instant) -> Result<(), u64> {
+    /// Books `bytes` for an application that asks for them, if it may have them of those that are there. An application
+    /// that is alone may have everything, and what is there is not looked at.
+    pub fn claim(&self, sae: &SaeId, bytes: u64, there: impl FnOnce() -> u64, now: Instant) -> Result<(), Refused> {
         let mut claims = self.claims();
         let own = Self::note(&mut claims, sae, bytes, now);
         if claims.len() > 1 {
-            let available_bytes = available();
-            let allowed = Self::allowed(&mut claims, own, available_bytes, now);
-            // Where there is not enough for anybody, that is what is to be said.
-            if bytes > allowed && bytes <= available_bytes {
-                return Err(allowed);
+            let refused = Self::allowed(&claims, own, there(), now);
+            if bytes > refused.allowed_bytes {
+                return Err(refused);
             }
         }
         claims[own].drawn_bytes += bytes as f64;
@@ -92,27 +98,24 @@ impl FairShare {
         at
     }
 
-    fn allowed(claims: &mut [Claim], own: usize, available_bytes: u64, now: Instant) -> u64 {
-        let available = available_bytes as f64;
-        let (mut total, mut sharers) = (available, 0.0);
+    fn allowed(claims: &[Claim], own: usize, there_bytes: u64, now: Instant) -> Refused {
+        let there = there_bytes as f64;
         // Ages are read and not set: the time at which an application asked last is what its claim ends by.
-        let faded: Vec<Claim> = claims
-            .iter()
-            .filter(|claim| now.saturating_duration_since(claim.at) < CLAIM)
+        let alive = claims.iter().filter(|claim| now.saturating_duration_since(claim.at) < CLAIM);
+        let faded: Vec<Claim> = alive
             .map(|claim| {
                 let mut faded = Claim { sae: claim.sae.clone(), ..*claim };
                 faded.age(now);
-                total += faded.drawn_bytes;
-                sharers += 1.0;
                 faded
             })
             .collect();
-        let share = total / f64::max(sharers, 1.0);
+        let total = there + faded.iter().map(|claim| claim.drawn_bytes).sum::<f64>();
+        let share = total / faded.len().max(1) as f64;
         let asking = &claims[own];
-        let others =
-            faded.iter().filter(|claim| claim.sae != asking.sae).map(|claim| claim.reserve(share)).sum::<f64>();
-        let allowed = (share - asking.drawn_bytes).max(available - others).clamp(0.0, available);
-        allowed as u64
+        let others = faded.iter().filter(|claim| claim.sae != asking.sae);
+        let reserved = others.map(|claim| claim.reserve(share)).sum::<f64>();
+        let allowed = (share - asking.drawn_bytes).max(there - reserved).clamp(0.0, there);
+        Refused { allowed_bytes: allowed as u64, reserved_bytes: reserved as u64 }
     }
 }
 

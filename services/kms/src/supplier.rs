@@ -9,7 +9,7 @@ use telemetry::names::span;
 use topology::plan::{KeySupply as Limits, KmsConfig};
 
 use crate::deliveries::Deliveries;
-use crate::fair::FairShare;
+use crate::fair::{FairShare, Refused};
 use crate::key_id::{Described, KeyPlace};
 use crate::pair::Pool;
 use crate::seal::SEAL_OVERHEAD_BYTES;
@@ -114,15 +114,10 @@ impl Supplier {
         Ok(())
     }
 
-    /// Books `bytes` of a pool for an application, as far as the others' shares leave them to it.
-    fn claim(&self, sae: &SaeId, pool: &Pool, bytes: u64) -> Result<(), SupplyError> {
+    /// Books `bytes` of what is assigned to applications of this site, as far as the others' shares leave them.
+    fn claim(&self, sae: &SaeId, pool: &Pool, bytes: u64) -> Result<(), Refused> {
         let Some(share) = self.shares.get(&pool.peer) else { return Ok(()) };
-        let claimed = share.claim(sae, bytes, || could_be(pool), Instant::now());
-        claimed.map_err(|allowed_bytes| SupplyError::Exhausted {
-            asked_bits: 8 * bytes,
-            available_bits: 8 * allowed_bytes,
-            retry_after_s: RETRY_AFTER_S,
-        })
+        share.claim(sae, bytes, || pool.levels().available(Use::SupplyOut), Instant::now())
     }
 
     fn give_back(&self, sae: &SaeId, pool: &Pool, bytes: u64) {
@@ -131,48 +126,39 @@ impl Supplier {
         }
     }
 
-    /// As [`draw`](Self::draw), within the application's share of the pool.
-    async fn draw_share(
-        &self,
-        sae: &SaeId,
-        pool: &Pool,
-        bytes: usize,
-        number: usize,
-    ) -> Result<Vec<Drawn>, SupplyError> {
-        let asked = (bytes * number) as u64;
-        self.claim(sae, pool, asked)?;
-        let drawn = self.draw(pool, bytes, number).await;
-        if drawn.is_err() {
-            self.give_back(sae, pool, asked);
-        }
-        drawn
-    }
-
-    /// Draws keys from the pool; where there is enough but not assigned yet, waits for that a little.
-    async fn draw(&self, pool: &Pool, bytes: usize, number: usize) -> Result<Vec<Drawn>, SupplyError> {
+    /// Draws keys from the pool within the application's share; where there is enough but not assigned yet, waits for
+    /// that a little.
+    async fn draw(&self, sae: &SaeId, pool: &Pool, bytes: usize, number: usize) -> Result<Vec<Drawn>, SupplyError> {
         let asked = (bytes * number) as u64;
         let patience = tokio::time::Instant::now() + ASSIGNMENT_PATIENCE;
         let mut progress = pool.progress();
         loop {
-            match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
-                Ok(keys) => return Ok(keys),
-                Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
-                Err(error) => {
-                    tracing::error!(%error, peer = pool.peer, "cannot draw key");
-                    return Err(SupplyError::Failed("the key store cannot be used"));
+            let claimed = self.claim(sae, pool, asked);
+            if claimed.is_ok() {
+                match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
+                    Ok(keys) => return Ok(keys),
+                    Err(error) => {
+                        self.give_back(sae, pool, asked);
+                        if !matches!(error, StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) {
+                            tracing::error!(%error, peer = pool.peer, "cannot draw key");
+                            return Err(SupplyError::Failed("the key store cannot be used"));
+                        }
+                    }
                 }
             }
-            let could_be = could_be(pool);
+            let levels = pool.levels();
+            let could_be = levels.available(Use::SupplyOut) + levels.unassigned_bytes;
             let exhausted = SupplyError::Exhausted {
                 asked_bits: 8 * asked,
-                available_bits: 8 * could_be,
+                available_bits: 8 * claimed.map_or_else(|refused| refused.allowed_bytes, |()| could_be),
                 retry_after_s: RETRY_AFTER_S,
             };
-            if could_be < asked || !pool.connected() {
+            if could_be < asked || !pool.connected() || (claimed.is_err() && levels.unassigned_bytes == 0) {
                 return Err(exhausted);
             }
-            // Some is lost at the ends of grants.
-            pool.want(Use::SupplyOut, asked + bytes as u64);
+            // Some is lost at the ends of grants, and the others' shares have to lie beside it.
+            let reserved = claimed.map_or_else(|refused| refused.reserved_bytes, |()| 0);
+            pool.want(Use::SupplyOut, asked + bytes as u64 + reserved);
             if tokio::time::timeout_at(patience, progress.changed()).await.is_err() {
                 return Err(exhausted);
             }
@@ -187,7 +173,7 @@ impl Supplier {
             retry_after_s: RETRY_AFTER_S,
         })?;
         let (master, slave) = (ids.tag(request.master.as_str()), ids.tag(request.slave.as_str()));
-        let drawn = self.draw_share(request.master, pool, bytes, number).await?;
+        let drawn = self.draw(request.master, pool, bytes, number).await?;
         let (mut keys, mut places) = (Vec::with_capacity(number), Vec::with_capacity(number));
         for drawn in drawn {
             let place = KeyPlace {
@@ -251,7 +237,11 @@ impl Supplier {
         }
         let pool = self.pool(site)?;
         let bytes = (multicast.key.len() + SEAL_OVERHEAD_BYTES) as u64;
-        self.claim(multicast.master, pool, bytes)?;
+        self.claim(multicast.master, pool, bytes).map_err(|refused| SupplyError::Exhausted {
+            asked_bits: 8 * bytes,
+            available_bits: 8 * refused.allowed_bytes,
+            retry_after_s: RETRY_AFTER_S,
+        })?;
         multicast.send(pool).await.map_err(|error| {
             self.give_back(multicast.master, pool, bytes);
             tracing::warn!(peer = site, "a key did not reach a further slave: {error:#}");
@@ -342,12 +332,6 @@ impl Supplier {
             kept.insert(supplied.id, Repeatable { slave: slave.clone(), key: supplied.key.clone(), until });
         }
     }
-}
-
-/// What applications of this site can be given of a pool, in bytes.
-fn could_be(pool: &Pool) -> u64 {
-    let levels = pool.levels();
-    levels.available(Use::SupplyOut) + levels.unassigned_bytes
 }
 
 impl KeySupply for Supplier {
