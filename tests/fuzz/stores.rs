@@ -257,7 +257,7 @@ fn a_key_store_takes_blocks_of_a_module_or_leaves_it() {
         epoch: 100,
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
     };
-    let blocks = written(&[good(0, 500), good(1, 100)]);
+    let blocks = written(&[good(0, 40), good(1, 3)]);
     Target { share: 5, ..Target::new("blocks of modules", vec![blocks]) }.fuzz(|input| {
         let store = bench.fresh();
         let (pool, _) = Pool::new(store.clone(), "a", "b", true, true, 60_000);

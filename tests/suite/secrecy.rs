@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::keys::{Key, Network, eventually, keys};
-use crate::support::{Place, bright_network_with_small_transfers};
+use crate::support::{Place, bright_network_with_small_transfers, bright_with};
 
 /// Parts of delivered keys in every form in which they might be told.
 struct Needles {
@@ -149,43 +149,35 @@ fn memory(pid: u32) -> Option<Vec<u8>> {
     Some(all)
 }
 
-/// Keys of every kind: between neighbours, over a relay, for several applications; each at both ends.
-fn deliver(network: &Network<'_>) -> Vec<Key> {
-    let mut all = Vec::new();
-    for (master, slave) in [("university", "inria"), ("inria", "university"), ("observatory", "inria")] {
-        let got = network.get(master, slave, "4");
-        let ids: Vec<&str> = got.iter().map(|(id, _)| id.as_str()).collect();
-        let fetched = network.fetch(slave, master, &ids);
-        assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
-        assert!(keys(&fetched.stdout) == got, "the two ends got different keys");
-        all.extend(got);
-    }
-    let words = ["get", "--sae", "university", "--to", "inria", "--also", "observatory", "--number", "2"];
+/// Gets keys at one end and fetches them at the other.
+fn deliver(network: &Network<'_>, master: &str, slave: &str) -> Vec<Key> {
+    let got = network.get(master, slave, "4");
+    let ids: Vec<&str> = got.iter().map(|(id, _)| id.as_str()).collect();
+    let fetched = network.fetch(slave, master, &ids);
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    assert!(keys(&fetched.stdout) == got, "the two ends got different keys");
+    got
+}
+
+/// The same for keys of two slaves.
+fn share(network: &Network<'_>, master: &str, slaves: [&str; 2]) -> Vec<Key> {
+    let words = ["get", "--sae", master, "--to", slaves[0], "--also", slaves[1], "--number", "2"];
     let shared = eventually("keys of three", || {
         let output = network.key(&words).output().expect("run qkdnet");
         output.status.success().then(|| keys(&output.stdout))
     });
     let shared = shared.expect("keys of three");
     let ids: Vec<&str> = shared.iter().map(|(id, _)| id.as_str()).collect();
-    for slave in ["inria", "observatory"] {
-        assert!(network.fetch(slave, "university", &ids).status.success(), "{slave}");
+    for slave in slaves {
+        assert!(network.fetch(slave, master, &ids).status.success(), "{slave}");
     }
-    all.extend(shared);
-    all
+    shared
 }
 
-#[test]
-fn delivered_key_is_in_no_log_span_metric_file_or_memory_of_the_network() {
-    let place = Place::new(&bright_network_with_small_transfers());
-    let network = Network::start_with(&place, "process", |command| {
-        let log = fs::File::create(place.path("up.log")).expect("make a log");
-        command.env("QKDNET_LOG", "trace").stderr(log);
-    });
-    let delivered = deliver(&network);
-    let needles = Needles::of(&delivered);
-    let data = place.path("data");
+/// What a running network says of the keys: over its metrics, and in the memory of its key stores and relays, which
+/// hold no delivered key once it was fetched.
+fn told_while_it_runs(network: &Network<'_>, run: &Path, needles: &Needles) -> Vec<String> {
     let mut told = Vec::new();
-
     let status = network.status().expect("a network that runs");
     for site in status["sites"].as_array().expect("sites") {
         let url = site["metrics_url"].as_str().expect("a URL");
@@ -193,21 +185,26 @@ fn delivered_key_is_in_no_log_span_metric_file_or_memory_of_the_network() {
             told.extend(needles.found(&get(url, path)).into_iter().map(|what| format!("{url}{path}: {what}")));
         }
     }
-
-    // Stores and relays hold no delivered key once it was fetched. Readers of memory need the right to it.
-    let running = processes(&fs::canonicalize(data.join(".qkdnet/run")).expect("the folder of configurations"));
-    assert!(running.len() >= 10, "{running:?}");
-    for (service, pid) in running.iter().filter(|(name, _)| name.starts_with("kms-") || name.starts_with("relay-")) {
+    let running = processes(&fs::canonicalize(run).expect("the folder of configurations"));
+    let holders: Vec<_> =
+        running.iter().filter(|(name, _)| name.starts_with("kms-") || name.starts_with("relay-")).collect();
+    assert!(holders.len() >= 2, "{running:?}");
+    for (service, pid) in holders {
+        // Readers of memory need the right to it.
         let Some(memory) = memory(*pid) else {
-            eprintln!("SKIPPED: this user may not read the memory of {service}");
+            eprintln!("SKIPPED: THIS USER MAY NOT READ THE MEMORY OF {service}");
             continue;
         };
         assert!(memory.len() > 1 << 20, "{service}: {} bytes of memory", memory.len());
         told.extend(needles.found(&memory).into_iter().map(|what| format!("memory of {service}: {what}")));
     }
-    network.stop();
+    told
+}
 
-    let mut in_blocks = 0;
+/// What it leaves behind on the disk.
+fn told_in_files(place: &Place, needles: &Needles) -> Vec<String> {
+    let (mut told, mut in_blocks) = (Vec::new(), 0);
+    let data = place.path("data");
     for path in files(&data).into_iter().chain([place.path("up.log")]) {
         let found = needles.found(&fs::read(&path).expect("read a file"));
         // The outbox of a module keeps its blocks as they are; that is said, and shows that this search finds key.
@@ -219,10 +216,43 @@ fn delivered_key_is_in_no_log_span_metric_file_or_memory_of_the_network() {
     }
     assert!(in_blocks > 0, "the search does not even find key where it is");
     let log = fs::read_to_string(data.join(".qkdnet/logs/kms-valrose.log")).expect("the log of a key store");
-    assert!(log.contains("TRACE"), "the logs are not at their most talkative");
+    assert!(log.contains("TRACE") && log.contains("DEBUG"), "the logs are not at their most talkative");
     let spans = files(&data.join("_spans")).len();
     assert!(spans > 5, "{spans} files of spans");
+    told
+}
+
+fn assert_not_told(place: &Place, args: &[&str], log: &str, delivered: impl FnOnce(&Network<'_>) -> Vec<Key>) {
+    let network = Network::start_with(place, "process", |command| {
+        let errors = fs::File::create(place.path("up.log")).expect("make a log");
+        command.args(args).env("QKDNET_LOG", log).stderr(errors);
+    });
+    let needles = Needles::of(&delivered(&network));
+    let mut told = told_while_it_runs(&network, &place.path("data").join(".qkdnet/run"), &needles);
+    network.stop();
+    told.extend(told_in_files(place, &needles));
     assert!(told.is_empty(), "{} times delivered key was told:\n{}", told.len(), told[..told.len().min(40)].join("\n"));
+}
+
+#[test]
+fn delivered_key_is_in_no_log_span_metric_file_or_memory_of_the_network() {
+    // Paced, because logs at this level are long.
+    assert_not_told(&Place::new(&bright_with("", ", hospital")), &["--speed", "1"], "trace", |network| {
+        let mut all = deliver(network, "university", "inria");
+        all.extend(deliver(network, "inria", "hospital"));
+        all.extend(share(network, "university", ["inria", "hospital"]));
+        all
+    });
+}
+
+#[test]
+fn relayed_key_is_not_told_on_its_way_either() {
+    let log = "debug,h2=info,kms=trace,relay=trace,transfer=trace,keystore=trace,shell=trace,tonic=trace";
+    assert_not_told(&Place::new(&bright_network_with_small_transfers()), &[], log, |network| {
+        let mut all = deliver(network, "observatory", "inria");
+        all.extend(share(network, "university", ["inria", "observatory"]));
+        all
+    });
 }
 
 #[test]
