@@ -85,6 +85,7 @@ pub(crate) struct Engine {
     dirty: BTreeSet<usize>,
     news: BTreeSet<usize>,
     deposits: u64,
+    deposits_by_master: HashMap<String, u64>,
 }
 
 impl Engine {

@@ -35,6 +35,8 @@ pub enum StoreError {
     DepositNotFound,
     #[error("the caller is not named in one or more deposits")]
     DepositNotForCaller,
+    #[error("{max_items} deposits of one master wait to be taken, and no more may")]
+    TooManyDeposits { max_items: u64 },
     #[error("a deposit of this identifier exists")]
     DepositConflict,
     #[error("the pool is full: {stored_bytes} of {capacity_bytes} bytes")]

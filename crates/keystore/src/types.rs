@@ -88,6 +88,8 @@ pub struct Settings {
     pub capacity_bytes: u64,
     /// Most deposits that wait at once.
     pub deposits_max: u64,
+    /// Of them those of one master.
+    pub deposits_per_master_max: u64,
     /// Memory for pages of the database.
     pub cache_bytes: usize,
     /// Length of each journal of redemptions; when one is full, both are checkpointed into the database. Counts when a
@@ -107,6 +109,7 @@ impl Default for Settings {
             lease_bytes: 64 << 10,
             capacity_bytes: 1 << 30,
             deposits_max: 100_000,
+            deposits_per_master_max: 100_000,
             cache_bytes: 1 << 20,
             journal_bytes: 2 << 20,
             at_step: |_| {},

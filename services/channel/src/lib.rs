@@ -15,8 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use distill::auth::{Endpoint, EndpointConfig, Layout, Side};
 use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame};
-use shell::duplex::Duplex;
 use shell::disk::Disk;
+use shell::duplex::Duplex;
 use shell::fault::Desk;
 use topology::plan::ChannelConfig;
 

@@ -158,6 +158,11 @@ async fn send(stream: &Duplex<Block, BlockTaken>, block: Block) -> Result<()> {
     stream.send(block).await.ok().context("the key store has gone")
 }
 
+/// First block of a link end that its key store has not said to be durable there; 0 where it never took any.
+pub fn next_undelivered(data: &Path, site: &str, link: &str) -> Result<u64> {
+    read_mark(&data.join(site).join(link).join(MARK_FILE))
+}
+
 fn read_mark(path: &Path) -> Result<u64> {
     match std::fs::read_to_string(path) {
         Ok(text) => text.trim().parse().with_context(|| format!("{} is not a number of a block", path.display())),

@@ -12,6 +12,7 @@ use shell::{files, pki};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts;
 use crate::etsi014::{self, Access, AccessList, CredentialFiles, Credentials, Server, health};
 use crate::grpc::{View, status};
 use crate::node::Node;
@@ -111,6 +112,10 @@ impl health::Probe for Probe {
 
     fn metrics(&self) -> String {
         metrics(&status(&self.view))
+    }
+
+    fn ledger(&self) -> serde_json::Value {
+        serde_json::to_value(accounts::of_store(self.view.store())).unwrap_or_default()
     }
 }
 

@@ -57,6 +57,7 @@ async fn store(pool: &Pool, tracer: &Tracer, block: Block, stop: &CancellationTo
         .span(span::INGEST)
         .parent_from(&block.traceparent)
         .attribute(attribute::LINK_ID, block.link.as_str())
+        .attribute(attribute::PEER_SITE, pool.peer.as_str())
         .attribute(attribute::BLOCK_ID, block.number)
         .attribute(attribute::KEY_BITS, bytes * 8)
         .start();

@@ -7,9 +7,11 @@
 //! * [`master`]: the key under which all of it lies on the disk. [`compare`]: whether two sites' stores agree.
 //! * [`key_id`]: key IDs that say where their key is, to the pair alone.
 
+pub mod accounts;
 pub mod compare;
 pub mod deliveries;
 pub mod etsi014;
+mod fair;
 pub mod front;
 mod grpc;
 pub mod ingest;
@@ -22,6 +24,7 @@ pub mod seal;
 pub mod share;
 pub mod supplier;
 pub mod supply;
+mod told;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -31,6 +34,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use grpc::{View, place, serve, status};
 pub use node::{Incoming, Node, open, run};
+pub use pads::serve as serve_relay;
 
 /// Wall time, by which stored key expires.
 pub(crate) fn now_ms() -> u64 {

@@ -71,6 +71,7 @@ pub(crate) fn settings(config: &KmsConfig) -> Settings {
         retention_in_ms: retention_ms + retention_ms / 8 + 60_000,
         capacity_bytes: config.supply.pool_bits / 8,
         at_step: shell::failpoint::hit,
+        deposits_per_master_max: config.supply.keys_waiting.into(),
         ..Settings::default()
     }
 }

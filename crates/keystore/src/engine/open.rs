@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
-    TableError,
-};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableError};
 use zeroize::Zeroizing;
 
 use super::{Engine, Pool, chunk_at, erase_stream, put_grant, store_fact};
@@ -17,8 +14,8 @@ use crate::master::MasterKey;
 use crate::media::{Backend, Media};
 use crate::queue::Shared;
 use crate::tables::{
-    BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, FORMAT, FORMAT_OLDEST, GRANTS, GrantRow, META, OFFERED, ORIGINS, POOLS,
-    PoolRow, STORE, STREAM, TAKEN,
+    BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, DepositRow, FORMAT, FORMAT_OLDEST, GRANTS, GrantRow, META, OFFERED,
+    ORIGINS, POOLS, PoolRow, STORE, STREAM, TAKEN,
 };
 use crate::taken::Chunk;
 use crate::types::Settings;
@@ -92,6 +89,7 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         dirty: BTreeSet::new(),
         news: BTreeSet::new(),
         deposits: 0,
+        deposits_by_master: HashMap::new(),
     };
     if facts.old {
         tracing::info!(format = FORMAT, "the store is taken to the format of this version");
@@ -170,7 +168,11 @@ fn make(db: &Database, master: &MasterKey) -> Result<Facts, StoreError> {
 impl Engine {
     fn load(&mut self) -> Result<(), StoreError> {
         let txn = self.db.begin_read()?;
-        self.deposits = txn.open_table(DEPOSITS)?.len()?;
+        for found in txn.open_table(DEPOSITS)?.iter()? {
+            let row = DepositRow::decode(found?.1.value())?;
+            self.deposits += 1;
+            *self.deposits_by_master.entry(row.master).or_default() += 1;
+        }
         let mut pools = BTreeMap::new();
         for found in txn.open_table(POOLS)?.iter()? {
             let (peer, row) = found?;

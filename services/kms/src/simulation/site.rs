@@ -48,6 +48,7 @@ pub fn config(end: usize) -> KmsConfig {
             key_size_max_bits: 4096,
             keys_per_request: 16,
             key_count_max: 100_000,
+            keys_waiting: 10_000,
             additional_saes: 0,
             keys_per_second: 0,
             pool_bits: 1 << 26,

@@ -212,6 +212,7 @@ impl World {
                 key_count_max: 100_000,
                 additional_saes: 0,
                 keys_per_second: 0,
+                keys_waiting: 10_000,
                 pool_bits: 1 << 27,
                 retention_ms: 3_600_000,
                 redelivery_window_ms: 0,
