@@ -49,13 +49,6 @@ pub fn success(mut command: Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What a command that must fail says.
-pub fn refusal(mut command: Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(!output.status.success(), "{command:?} succeeded\n{}", said(&output));
-    said(&output)
-}
-
 pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

@@ -34,7 +34,7 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Print the JSON Schema of topology files.
     Schema,
-    /// Print length and SHA-256 of all distilled key of each link end.
+    /// Print length and SHA-256 of all distilled key of each link end, or of what the key stores hold.
     Digest(DigestArgs),
     /// Print where every bit of each block went, with sums checked.
     Ledger(LedgerArgs),
@@ -52,6 +52,8 @@ pub enum Command {
     Key(KeyCommand),
     /// List the delivered keys that a compromised relay at a site would have seen.
     Exposure(ExposureArgs),
+    /// Put the key store of a site under a new master key.
+    Rotate(RotateArgs),
     /// Certificates for applications (SAEs).
     #[command(subcommand)]
     Sae(SaeCommand),
@@ -268,15 +270,29 @@ impl PlaceArgs {
 pub struct DigestArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// What the key stores hold of each pool, an HMAC under a secret of the two sites. The network must not run.
+    #[arg(long, requires = "data")]
+    pub pools: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct LedgerArgs {
-    /// Data directory of a run.
+pub struct RotateArgs {
+    /// Site of the key store.
+    pub site: String,
+    /// Data directory of the network, which must not run.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LedgerArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// In a pod: what it has to say, for whoever puts the parts together.
+    #[arg(long, value_enum, hide = true, requires = "data")]
+    pub part: Option<LedgerPart>,
     /// Only this link.
     #[arg(long, value_name = "LINK")]
     pub link: Option<String>,
@@ -285,6 +301,14 @@ pub struct LedgerArgs {
     pub blocks: bool,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What a ledger is put together from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LedgerPart {
+    Marks,
+    Stores,
+    Links,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -19,7 +19,8 @@ pub fn run(suite: &mut Suite) {
     suite.step("status names the key stores and their applications", || {
         let status = json(&["status"]);
         assert_eq!(status["ready"], true, "{status}");
-        let sites: Vec<&str> = status["sites"].as_array().expect("sites").iter().filter_map(|s| s["site"].as_str()).collect();
+        let sites: Vec<&str> =
+            status["sites"].as_array().expect("sites").iter().filter_map(|s| s["site"].as_str()).collect();
         assert_eq!(sites, ["calern", "sophia", "valrose"]);
     });
     suite.step("key get and key fetch work from outside", || {

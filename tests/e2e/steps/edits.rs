@@ -2,7 +2,9 @@
 
 use super::applications::{INRIA, OBSERVATORY, UNIVERSITY};
 use super::{NAMESPACE, NETWORK};
-use crate::cluster::{applied, apply, eventually, holds, kubectl, objects, of, pod_uids, said, success, topology, wait_flowing};
+use crate::cluster::{
+    applied, apply, eventually, holds, kubectl, objects, of, pod_uids, said, success, topology, wait_flowing,
+};
 use crate::harness::Suite;
 use crate::topologies::{bright, changed, without_calern};
 
@@ -64,7 +66,8 @@ pub fn run(suite: &mut Suite) {
             if back.status.success() { Ok(()) } else { Err(said(&back)) }
         });
         eventually("the pod is back", || {
-            let text = success(kubectl(&["get", "statefulset", &set, "-n", NAMESPACE, "-o", "jsonpath={.spec.replicas}"]));
+            let text =
+                success(kubectl(&["get", "statefulset", &set, "-n", NAMESPACE, "-o", "jsonpath={.spec.replicas}"]));
             if text == "1" { Ok(()) } else { Err(text) }
         });
         wait_flowing(NAMESPACE, NETWORK);

@@ -9,7 +9,8 @@ pub fn run(suite: &mut Suite) {
         let image = image();
         let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
         let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
-        let words = ["upgrade", "--install", RELEASE, "charts/qkdnet", "-n", SYSTEM, "--set", &repository, "--set", &tag];
+        let words =
+            ["upgrade", "--install", RELEASE, "charts/qkdnet", "-n", SYSTEM, "--set", &repository, "--set", &tag];
         success(helm(&[&words[..], &["--set", "image.pullPolicy=Never", "--wait", "--timeout", "5m"]].concat()));
         success(kubectl(&["wait", "--for=condition=Established", "crd/topologies.qkdnet.dev", "--timeout=60s"]));
     });

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::applications::{INRIA, UNIVERSITY};
 use super::{NAMESPACE, NETWORK};
-use crate::cluster::{RELEASE, SYSTEM, eventually, helm, kubectl, objects, of, pod_uids, success, topology, wait_flowing};
+use crate::cluster::{
+    RELEASE, SYSTEM, eventually, helm, kubectl, objects, of, pod_uids, success, topology, wait_flowing,
+};
 use crate::harness::Suite;
 
 /// Rounds of the suite; `make e2e-soak` runs fifty.
@@ -59,7 +61,14 @@ pub fn run(suite: &mut Suite) {
         let nodes = success(kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]));
         let worker = nodes.split_whitespace().find(|name| name.contains("worker"));
         let Some(worker) = worker else { return println!("SKIPPED: one node alone") };
-        success(kubectl(&["drain", worker, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=240s"]));
+        success(kubectl(&[
+            "drain",
+            worker,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            "--force",
+            "--timeout=240s",
+        ]));
         success(kubectl(&["uncordon", worker]));
         wait_flowing(NAMESPACE, NETWORK);
         let keys = UNIVERSITY.get(&INRIA, 1);

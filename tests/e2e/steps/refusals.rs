@@ -1,6 +1,8 @@
 //! Topologies that are wrong: refused by the API server or said in `Accepted`, and nothing half-made.
 
-use crate::cluster::{apply, condition, eventually, kubectl, objects, of, restricted_namespace, said, success, topology};
+use crate::cluster::{
+    apply, condition, eventually, kubectl, objects, of, restricted_namespace, said, success, topology,
+};
 use crate::harness::Suite;
 use crate::topologies::{bright, changed, without_calern};
 
@@ -9,13 +11,23 @@ const NAME: &str = "bad";
 
 /// What is wrong, how it comes about, and what the answer must name.
 const WRONG: [(&str, &str, &str, &str); 20] = [
-    ("a field that does not exist", "      window: 120 ps\n", "      window: 120 ps\n      windows: 120 ps\n", "windows"),
+    (
+        "a field that does not exist",
+        "      window: 120 ps\n",
+        "      window: 120 ps\n      windows: 120 ps\n",
+        "windows",
+    ),
     ("a number without unit", "window: 120 ps", "window: 120", "window"),
     ("a unit of another dimension", "window: 120 ps", "window: 120 km", "window"),
     ("an unknown protocol", "protocol: bbm92-energy-time", "protocol: bb84", "protocol"),
     ("an unknown source", "type: spdc-cw", "type: lamp", "type"),
     ("a site that does not exist", "        - site: sophia\n", "        - site: atlantis\n", "atlantis"),
-    ("an application at a source", "provenance: {location: \"assumed: approximate coordinates of the campus\"}\n    # Universite", "saes: [thief]\n      provenance: {location: \"assumed: approximate coordinates of the campus\"}\n    # Universite", "plaine-du-var"),
+    (
+        "an application at a source",
+        "provenance: {location: \"assumed: approximate coordinates of the campus\"}\n    # Universite",
+        "saes: [thief]\n      provenance: {location: \"assumed: approximate coordinates of the campus\"}\n    # Universite",
+        "plaine-du-var",
+    ),
     ("two applications of one name", "saes: [inria]", "saes: [university]", "university"),
     ("two sites of one name", "    - name: sophia\n", "    - name: valrose\n", "valrose"),
     ("a name that is no label", "    - name: valrose-sophia\n", "    - name: Valrose_Sophia\n", "name"),

@@ -107,7 +107,8 @@ fn resolve(args: &KeyAccessArgs) -> Result<Access, Failure> {
     }
     let (Some(data), Some(name)) = (&args.data, &args.sae) else {
         let unclear = Failure::bad_input("whom to ask is not said");
-        return Err(unclear.hint("give `--data DIR --sae NAME`, `--topology NAME --sae NAME`, or all of `--url --ca --cert --key`"));
+        return Err(unclear
+            .hint("give `--data DIR --sae NAME`, `--topology NAME --sae NAME`, or all of `--url --ca --cert --key`"));
     };
     let network = status::running(data)?;
     let found = network.sites.iter().find_map(|site| {

@@ -15,6 +15,7 @@ mod ledger;
 mod operator;
 mod plan;
 mod render;
+mod rotate;
 mod sae;
 mod schema;
 mod spans;
@@ -38,6 +39,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rekey(args) => wire::rekey(args, log),
         Command::Key(command) => key::run(&command),
         Command::Exposure(args) => exposure::run(&args),
+        Command::Rotate(args) => rotate::run(&args),
         Command::Sae(command) => sae::run(&command),
         Command::Fault(command) => fault::run(&command),
         Command::Status(args) => status::run(&args),

@@ -13,6 +13,8 @@ use crate::cli::{Output, Place, TraceArgs};
 use crate::cluster;
 use crate::failure::Failure;
 
+mod key;
+
 pub fn run(args: &TraceArgs) -> Result<(), Failure> {
     let traces = match args.place.place() {
         Place::Data(data) => find(args, data.join(SPANS_DIR))?,
@@ -31,7 +33,10 @@ pub fn run(args: &TraceArgs) -> Result<(), Failure> {
             print_json(&spans)
         }
         Output::Text => {
-            let text: Vec<String> = traces.iter().map(|trace| render(trace, options())).collect();
+            let mut text: Vec<String> = traces.iter().map(|trace| render(trace, options())).collect();
+            if let Ok(key) = args.block.parse::<KeyId>() {
+                text.insert(0, key::describe(&traces, &kms::key_id::fingerprint(&key)));
+            }
             print(&text.join("\n"))
         }
     }
