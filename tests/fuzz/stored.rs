@@ -75,7 +75,13 @@ fn key_store(place: &Path) -> Vec<PathBuf> {
     MasterKey::create(&place.join("master.key")).unwrap();
     let master = MasterKey::read(&place.join("master.key")).unwrap();
     let store = KeyStore::open(&place.join("store"), &master, &settings()).unwrap();
-    let offer = Offer { id: [1; 16], key: Secret::new(vec![7; 9000]), origin: "{}".to_owned(), span: [0; SPAN_BYTES] };
+    let offer = Offer {
+        id: [1; 16],
+        key: Secret::new(vec![7; 9000]),
+        origin: "{}".to_owned(),
+        span: [0; SPAN_BYTES],
+        offered_ms: 1,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         store.offer("b", offer).await.unwrap();

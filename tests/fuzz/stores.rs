@@ -57,7 +57,13 @@ impl Bench {
 }
 
 fn block(number: u8) -> Offer {
-    Offer { id: [number; 16], key: Secret::new(vec![number; 3000]), origin: String::new(), span: [0; SPAN_BYTES] }
+    Offer {
+        id: [number; 16],
+        key: Secret::new(vec![number; 3000]),
+        origin: String::new(),
+        span: [0; SPAN_BYTES],
+        offered_ms: 1,
+    }
 }
 
 /// Between messages: what spoils one leaves the others.

@@ -37,7 +37,14 @@ fn assert_exact(ledger: &Value) {
     for pool in list(ledger, "pools") {
         let uses = ["supply_out", "supply_in", "relay_out", "relay_in"];
         let mut placed = 0;
-        for field in ["pending_bits", "confirmation_bits", "quarantined_bits", "unassigned_bits", "voided_bits"] {
+        for field in [
+            "pending_bits",
+            "confirmation_bits",
+            "quarantined_bits",
+            "abandoned_bits",
+            "unassigned_bits",
+            "voided_bits",
+        ] {
             placed += bits(pool, &[field]);
         }
         for use_ in uses {

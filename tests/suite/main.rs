@@ -3,11 +3,13 @@
 mod accounts;
 mod attacks;
 mod bad_input;
+mod chaos;
 mod collector;
 mod crashes;
 mod dependencies;
 mod determinism;
 mod disturbances;
+mod faults;
 mod keys;
 mod limits;
 mod ports;

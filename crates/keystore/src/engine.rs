@@ -25,6 +25,7 @@ use crate::{StoreError, Use};
 mod blocks;
 mod checkpoint;
 mod deposits;
+mod digest;
 mod expire;
 mod grants;
 mod lease;
@@ -169,6 +170,8 @@ impl Engine {
             }
         }
         txn.commit()?;
+        let checkpoint = self.checkpoint_due;
+        (self.settings.at_step)(if checkpoint { "store.checkpointed" } else { "store.committed" });
         self.commits += 1;
         self.shared.counts.database_commits.fetch_add(1, Relaxed);
         if std::mem::take(&mut self.checkpoint_due) {

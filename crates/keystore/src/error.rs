@@ -54,7 +54,10 @@ pub enum StoreError {
     InUse { path: PathBuf },
     #[error("the master key does not open this store")]
     WrongMasterKey,
-    #[error("format {found} of the store is not one this version reads ({supported})")]
+    #[error(
+        "format {found} of the store is not one this version reads ({} to {supported})",
+        crate::tables::FORMAT_OLDEST
+    )]
     UnsupportedFormat { found: u32, supported: u32 },
     #[error("{}: {why}", path.display())]
     MasterKeyFile { path: PathBuf, why: String },

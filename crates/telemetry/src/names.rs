@@ -35,6 +35,8 @@ pub mod span {
     /// One transfer of a relayed key at one site: at its origin from the first request to the decision, at the sites
     /// after it from its arrival to its departure or delivery. Each is the parent of the next site's.
     pub const TRANSFER: &str = "qkd.relay.transfer";
+    /// A fault that was brought into one service, from its beginning to its end. Root of a trace.
+    pub const FAULT: &str = "qkd.fault";
 }
 
 /// Names of attributes of spans and metrics.
@@ -118,6 +120,12 @@ pub mod attribute {
     pub const TRANSFER_BYTES: &str = "qkd.transfer.bytes";
     /// Sites of a transfer from origin to target, with commas between.
     pub const ROUTE_PATH: &str = "qkd.route.path";
+    /// A fault that was brought in; in a span of light, all that act on it, with commas between.
+    pub const FAULT_ID: &str = "qkd.fault.id";
+    /// In one word: `cut`, `loss`, `clock-step`, `clock-stop`, `disk-full`, `partition`, `stop` or `attack`.
+    pub const FAULT_KIND: &str = "qkd.fault.kind";
+    /// For people.
+    pub const FAULT_WHAT: &str = "qkd.fault.what";
     /// Tags left in the reserve.
     pub const RESERVE_TAGS: &str = "qkd.reserve.tags";
     /// Offset of the peer's clock.

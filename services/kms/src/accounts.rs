@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use keystore::{Imbalance, KeyStore, MasterKey, PoolLedger, Settings, Use, UseLedger};
+use keystore::{Imbalance, KeyStore, PoolLedger, Settings, Use, UseLedger};
 use serde::{Deserialize, Serialize};
+use shell::disk::Disk;
 
-use crate::node::master_key_path;
+use crate::master;
 
 /// Path of the accounts beside `/metrics`.
 pub const PATH: &str = "/ledger";
@@ -27,6 +28,8 @@ pub struct PoolAccount {
     pub confirmation_bits: u64,
     /// In blocks that differed.
     pub quarantined_bits: u64,
+    /// In blocks that the other site never had and never will.
+    pub abandoned_bits: u64,
     pub unassigned_bits: u64,
     /// Not assigned when a generation of the pool was given up.
     pub voided_bits: u64,
@@ -64,6 +67,7 @@ impl PoolAccount {
             pending_bits: ledger.pending_bits,
             confirmation_bits: ledger.deducted_bits,
             quarantined_bits: ledger.quarantined_bits,
+            abandoned_bits: ledger.abandoned_bits,
             unassigned_bits: ledger.unassigned_bits,
             voided_bits: ledger.voided_bits,
             supply_out: of_use(Use::SupplyOut),
@@ -81,7 +85,7 @@ impl PoolAccount {
     pub fn check(&self) -> Result<(), Imbalance> {
         let assigned: u64 = self.uses().iter().map(|use_| use_.assigned_bits).sum();
         let parts = [self.pending_bits, self.confirmation_bits, self.quarantined_bits, self.unassigned_bits];
-        let placed = parts.iter().sum::<u64>() + self.voided_bits + assigned;
+        let placed = parts.iter().sum::<u64>() + self.abandoned_bits + self.voided_bits + assigned;
         equal("offered = where it is", self.offered_bits, placed)?;
         for use_ in self.uses() {
             let spent = use_.handed_out_bits + use_.wasted_bits + use_.expired_bits + use_.left_bits;
@@ -108,8 +112,7 @@ pub fn read(data: &Path, site: &str) -> Result<Option<Vec<PoolAccount>>> {
     if !folder.is_dir() {
         return Ok(None);
     }
-    let master = MasterKey::read(&master_key_path(data, site)).context("load the master key")?;
-    let store = KeyStore::open(&folder, &master, &Settings::default()).context("open the key store")?;
+    let store = master::open_store(&folder, &Settings::default(), &Disk::default())?;
     let accounts = of_store(&store);
     store.close().context("close the key store")?;
     Ok(Some(accounts))
@@ -123,13 +126,15 @@ mod tests {
     #[test]
     fn the_account_of_a_pool_sums_as_its_ledger_does_and_a_bit_more_is_found() {
         let out = UseLedger { granted_bits: 10, handed_out_bits: 4, wasted_bits: 3, expired_bits: 2, left_bits: 1 };
-        let mut ledger = PoolLedger { offered_bits: 20, pending_bits: 3, confirmed_bits: 16, ..PoolLedger::default() };
+        let mut ledger = PoolLedger { offered_bits: 22, pending_bits: 3, confirmed_bits: 16, ..PoolLedger::default() };
+        ledger.abandoned_bits = 2;
         (ledger.quarantined_bits, ledger.deducted_bits, ledger.unassigned_bits) = (1, 1, 2);
         (ledger.voided_bits, ledger.uses[2]) = (3, out);
         ledger.check().unwrap();
         let good = PoolAccount::of("b", &ledger);
         good.check().unwrap();
-        let wrong: [fn(&mut PoolAccount); 5] = [
+        let wrong: [fn(&mut PoolAccount); 6] = [
+            |a| a.abandoned_bits += 1,
             |a| a.offered_bits += 1,
             |a| a.confirmation_bits += 1,
             |a| a.voided_bits += 1,

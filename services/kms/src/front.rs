@@ -140,6 +140,7 @@ fn metrics(status: &GetStatusResponse) -> String {
     metric("qkd_pool_confirmed_bits_total", "counter", "Bits that both sites hold.", &pools(|p| p.confirmed_bits));
     metric("qkd_pool_unassigned_bits", "gauge", "Bits that no use has been given.", &pools(|p| p.unassigned_bits));
     metric("qkd_pool_quarantined_bits_total", "counter", "Bits that differed.", &pools(|p| p.quarantined_bits));
+    metric("qkd_pool_abandoned_bits_total", "counter", "Bits that one site alone had.", &pools(|p| p.abandoned_bits));
     let uses = |value: fn(&proto::kms::v1::UseStatus) -> u64| -> Vec<(String, u64)> {
         let of_pool = |pool: &proto::kms::v1::PoolStatus| -> Vec<(String, u64)> {
             let row = |counted: &proto::kms::v1::UseStatus| {

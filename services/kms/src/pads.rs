@@ -256,7 +256,10 @@ impl Pads {
         let mut progress = pool.progress();
         loop {
             match pool.store.draw_many_async(&pool.peer, Use::RelayOut, bytes, 1).await {
-                Ok(mut drawn) => return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey)),
+                Ok(mut drawn) => {
+                    shell::failpoint::hit("pad.drawn");
+                    return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey));
+                }
                 Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -83,6 +83,21 @@ impl Supplier {
         &self.store
     }
 
+    /// Where an ID of any pool points, for those who look for a key that is not there.
+    #[cfg(test)]
+    pub fn describe(&self, id: &KeyId) -> String {
+        let of = |pool: &Arc<Pool>| {
+            let place = pool.ids().and_then(|ids| ids.decode(id)).map(|described| described.place);
+            format!(
+                "{place:?} in the pool with {} of {:?}, {:?}",
+                pool.peer,
+                pool.levels(),
+                pool.store.ledger(&pool.peer)
+            )
+        };
+        self.pools.values().map(of).collect::<Vec<_>>().join("; ")
+    }
+
     fn site_of(&self, sae: &SaeId) -> Result<&str, SupplyError> {
         self.directory.get(sae.as_str()).map(String::as_str).ok_or(SupplyError::UnknownSae)
     }
@@ -136,7 +151,10 @@ impl Supplier {
             let claimed = self.claim(sae, pool, asked);
             if claimed.is_ok() {
                 match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
-                    Ok(keys) => return Ok(keys),
+                    Ok(keys) => {
+                        shell::failpoint::hit("key.drawn");
+                        return Ok(keys);
+                    }
                     Err(error) => {
                         self.give_back(sae, pool, asked);
                         if !matches!(error, StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) {
@@ -280,7 +298,10 @@ impl Supplier {
             ranges.push((place.start, u64::from(place.bytes)));
         }
         match pool.store.redeem(&pool.peer, Use::SupplyIn, generation, &ranges).await {
-            Ok(keys) => Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect()))),
+            Ok(keys) => {
+                shell::failpoint::hit("key.redeemed");
+                Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect())))
+            }
             Err(
                 StoreError::NotGranted { .. }
                 | StoreError::AlreadyTaken { .. }

@@ -179,12 +179,13 @@ impl PoolLedger {
 }
 
 /// Where the bits are that a store took: each in one line.
-pub fn parts(account: &PoolAccount) -> [(&'static str, u64); 12] {
+pub fn parts(account: &PoolAccount) -> [(&'static str, u64); 13] {
     let sum = |figure: fn(&accounts::UseAccount) -> u64| account.uses().into_iter().map(figure).sum::<u64>();
     [
         ("not confirmed yet", account.pending_bits),
         ("confirmation", account.confirmation_bits),
         ("quarantined", account.quarantined_bits),
+        ("abandoned", account.abandoned_bits),
         ("not assigned yet", account.unassigned_bits),
         ("given up with pool", account.voided_bits),
         ("delivered to masters", account.supply_out.handed_out_bits),
