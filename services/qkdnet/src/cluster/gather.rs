@@ -13,7 +13,7 @@ use super::scratch::Scratch;
 use super::{Cluster, containers, with_data};
 
 /// The binary in the image.
-const PROGRAM: &str = "/qkdnet";
+const PROGRAM: &str = "/usr/bin/qkdnet";
 /// Pods that are asked at a time.
 const ASKED_AT_ONCE: usize = 8;
 /// Longest answer of one pod that is taken.
