@@ -25,6 +25,7 @@ use crate::{StoreError, Use};
 mod blocks;
 mod checkpoint;
 mod deposits;
+mod exchange;
 mod expire;
 mod grants;
 mod lease;

@@ -140,6 +140,14 @@ pub struct Offer {
     pub span: [u8; SPAN_BYTES],
 }
 
+/// What was made of bytes that were taken: see [`KeyStore::redeem_into`](crate::KeyStore::redeem_into).
+#[derive(Debug)]
+pub struct Made<T> {
+    /// With the pools that they are offered to.
+    pub offers: Vec<(String, Offer)>,
+    pub answer: T,
+}
+
 /// How far a block came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockStatus {

@@ -59,6 +59,11 @@ impl Entry {
         Ok(Secret::new(bytes))
     }
 
+    /// The entry as its vault keeps it.
+    pub fn offer(&self, transfer: TransferId) -> Result<Offer, StoreError> {
+        Ok(Offer { id: transfer.0, key: self.encode()?, origin: String::new(), span: [0; SPAN_BYTES] })
+    }
+
     fn decode(bytes: &Secret) -> Option<Self> {
         let mut rest = bytes.expose();
         let mut part = || {
@@ -94,11 +99,17 @@ impl Vault {
         }
     }
 
-    /// Keeps an entry; durable when it returns.
-    pub async fn put(&self, transfer: TransferId, entry: &Entry) -> Result<(), StoreError> {
-        let key = entry.encode()?;
-        let offer = Offer { id: transfer.0, key, origin: String::new(), span: [0; SPAN_BYTES] };
-        self.store.offer(self.name, offer).await.map(|_| ())
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Keeps an entry; durable when it returns. False where the transfer is known with another one.
+    pub async fn put(&self, transfer: TransferId, entry: &Entry) -> Result<bool, StoreError> {
+        match self.store.offer(self.name, entry.offer(transfer)?).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::BlockConflict { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub async fn get(&self, transfer: TransferId) -> Result<Option<Entry>, StoreError> {
