@@ -275,9 +275,8 @@ impl KeyStore {
         let (peer, (vault, id)) = (peer.to_owned(), (vault.0.to_owned(), vault.1));
         // What `make` holds to make it of is about as long as the range.
         let bytes = usize::try_from(range.1).unwrap_or(usize::MAX).min(DRAW_BYTES_MAX);
-        self.shared.submit(bytes, move |engine| {
-            engine.redeem_into((&peer, use_, generation), range, (&vault, &id), make)
-        })
+        self.shared
+            .submit(bytes, move |engine| engine.redeem_into((&peer, use_, generation), range, (&vault, &id), make))
     }
 
     // --- deposits

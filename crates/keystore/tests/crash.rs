@@ -222,7 +222,10 @@ impl Run {
                 self.hand_out(peer, use_, generation, range.0, &key[0]);
             }
             Err(StoreError::AlreadyTaken { .. } | StoreError::NotGranted { .. }) => {
-                assert!(kept.is_ok() || !self.was_there(peer, generation, range), "a range is gone, and nothing is kept");
+                assert!(
+                    kept.is_ok() || !self.was_there(peer, generation, range),
+                    "a range is gone, and nothing is kept"
+                );
             }
             Err(error) => panic!("{error}"),
         }

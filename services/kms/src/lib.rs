@@ -13,6 +13,7 @@ mod grpc;
 pub mod ingest;
 pub mod key_id;
 pub mod node;
+mod origins;
 mod pads;
 pub mod pair;
 pub mod seal;

@@ -239,7 +239,8 @@ impl Pads {
             let make = move |key: &Secret| {
                 let entry = Entry { about: kept, key: key.clone(), payload: Vec::new() };
                 let mut offers = vec![(name.to_owned(), entry.offer(transfer)?)];
-                offers.extend(whole.map(|(peer, origin)| (peer, Offer { id: group.0, key: key.clone(), origin, span })));
+                offers
+                    .extend(whole.map(|(peer, origin)| (peer, Offer { id: group.0, key: key.clone(), origin, span })));
                 Ok(Made { offers, answer: () })
             };
             match self.exchange(from, header, payload, &self.target, make).await? {

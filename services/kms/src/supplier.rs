@@ -372,8 +372,7 @@ impl Told<'_> {
         let Some((pool, places)) = self.pool else { return Vec::new() };
         let (Some(start), Some(supplied)) = (places.get(index), self.keys.get(index)) else { return Vec::new() };
         let generation = pool.levels().generation;
-        let pieces = pool.store.origins(&pool.peer, generation, *start, supplied.key.len() as u64).await;
-        pieces.unwrap_or_default()
+        pool.origins(generation, *start, supplied.key.len() as u64).await
     }
 }
 

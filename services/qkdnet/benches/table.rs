@@ -37,7 +37,7 @@ use topology::plan::{DetectorConfig, Plan, RunOptions, plan};
 const EPOCHS: u64 = 250;
 
 fn main() {
-    // What `cargo bench -- memory` asks for: that alone.
+    // What `cargo bench -- memory`, `-- supply` or `-- relay` asks for: that alone.
     let asked = |part: &str| std::env::args().any(|argument| argument == part);
     if asked(client::ARGUMENT) {
         return client::run().expect("the load");
@@ -47,11 +47,14 @@ fn main() {
     let document = topology::parse("nice-50km.yaml", &bytes).expect("a good topology");
     let plan = plan(&document.topology, &RunOptions { seed: Some(1), ..RunOptions::default() });
     println!("{:<58} {:>14}  bar", "what", "measured");
-    match () {
-        () if asked("memory") => return memory::memory(&file),
-        () if asked("supply") => return supply::supply(),
-        () if asked("relay") => return relay::relay(),
-        () => {}
+    if asked("memory") {
+        return memory::memory(&file);
+    }
+    if asked("supply") {
+        return supply::supply();
+    }
+    if asked("relay") {
+        return relay::relay();
     }
     stages(&plan);
     cascade();

@@ -435,7 +435,11 @@ impl World {
             let relay = node.relay.as_ref().expect("every relay runs");
             assert_eq!(relay.known_transfers(), (0, 0), "{name} is stuck with a transfer: {:?}", node.disk);
             let kept = node.noted.iter().fold(node.disk.keys().collect::<BTreeSet<_>>(), |mut kept, (key, record)| {
-                if record.is_some() { kept.insert(key) } else { kept.remove(key) };
+                if record.is_some() {
+                    kept.insert(key)
+                } else {
+                    kept.remove(key)
+                };
                 kept
             });
             assert!(kept.len() <= 1, "{name} left records behind");

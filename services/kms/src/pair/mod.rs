@@ -30,6 +30,7 @@ pub use follower::follow;
 pub use tag::CONFIRMATION_BYTES;
 
 use crate::key_id::{ID_SECRET_BYTES, IdCodec};
+use crate::origins::Origins;
 
 /// Messages that may wait in each direction.
 pub const MESSAGES_IN_FLIGHT: usize = 32;
@@ -71,6 +72,7 @@ pub struct Pool {
     /// Counts what the dialogue has brought about: those who wait for key look again.
     progress: watch::Sender<u64>,
     demand: [Demand; 2],
+    pub(crate) known_origins: Origins,
     pub shares: tokio::sync::mpsc::Sender<ShareOut>,
 }
 
@@ -104,6 +106,7 @@ impl Pool {
             wake: Notify::new(),
             progress: watch::Sender::new(0),
             demand: Default::default(),
+            known_origins: Origins::default(),
             shares,
         });
         (pool, outgoing)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kms::etsi014::client::{Client, ClientError, Delivered, NewKeys};
 use kms::supply::SaeId;
 use serde::{Deserialize, Serialize};
@@ -117,19 +117,23 @@ impl Drop for Load {
 /// Takes orders until there are no more.
 pub fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut applications = None;
+    let mut met: Option<Applications> = None;
     for line in std::io::stdin().lock().lines() {
         let order: Order = serde_json::from_str(&line?)?;
-        let report = match (order, &mut applications) {
-            (Order::Meet(places), _) => {
-                applications = Some(Applications { master: places.0, slave: places.1, keys: Vec::new() });
+        let report = match order {
+            Order::Meet(places) => {
+                let (master, slave) = *places;
+                met = Some(Applications { master, slave, keys: Vec::new() });
                 Report::default()
             }
-            (Order::Take { seconds, connecting, per_second }, Some(applications)) => {
+            Order::Take { seconds, connecting, per_second } => {
+                let applications = met.as_mut().context("an order before the first meeting")?;
                 runtime.block_on(applications.take(Duration::from_secs_f64(seconds), connecting, per_second))?
             }
-            (Order::Fetch { keys }, Some(applications)) => runtime.block_on(applications.fetch(keys))?,
-            (_, None) => bail!("an order before the first meeting"),
+            Order::Fetch { keys } => {
+                let applications = met.as_mut().context("an order before the first meeting")?;
+                runtime.block_on(applications.fetch(keys))?
+            }
         };
         let mut output = std::io::stdout().lock();
         serde_json::to_writer(&mut output, &report)?;

@@ -90,7 +90,7 @@ impl Network {
         std::fs::create_dir_all(self.run_dir())?;
         let sites = self.sites.iter();
         let mut names: Vec<String> = sites.flat_map(|site| [kms_name(site), relay_name(site)]).collect();
-        names.extend(self.sites.iter().flat_map(|site| self.near(site).map(|peer| module(site, peer))));
+        names.extend(self.sites.iter().flat_map(|site| self.near(site).map(move |peer| module(site, peer))));
         names.push(CONTROL_IDENTITY.to_owned());
         let authority = pki::prepare(&self.pki(), TOPOLOGY, &names)?;
         let saes: Vec<String> = self.sites.iter().map(|site| sae(site)).collect();
@@ -145,9 +145,10 @@ impl Network {
 
     fn relay_config(&self, site: &str, relaying: Relaying) -> RelayConfig {
         let near: Vec<&str> = self.near(site).collect();
-        let far = self.sites.iter().filter(|other| other.as_str() > site && !near.contains(&other.as_str()));
-        let mut accepts: Vec<String> =
-            near.iter().filter(|peer| **peer < site).map(|peer| relay_name(peer)).collect();
+        // The two at the ends alone want key of each other, so that what is measured goes over every hop.
+        let is_first = self.sites.first().is_some_and(|first| first == site);
+        let far = self.sites.last().filter(|_| is_first);
+        let mut accepts: Vec<String> = near.iter().filter(|peer| **peer < site).map(|peer| relay_name(peer)).collect();
         accepts.push(CONTROL_IDENTITY.to_owned());
         let neighbour = |site: &&str| RelayNeighbour { site: (*site).to_owned(), service: relay_name(site) };
         RelayConfig {
@@ -155,7 +156,7 @@ impl Network {
             site: site.to_owned(),
             kms: kms_name(site),
             neighbours: near.iter().map(neighbour).collect(),
-            targets: far.cloned().collect(),
+            targets: far.cloned().into_iter().collect(),
             transfer_bytes: relaying.transfer_bytes,
             low_water_bytes: relaying.low_water_bytes,
             high_water_bytes: relaying.high_water_bytes,
@@ -192,17 +193,8 @@ impl Network {
     }
 
     async fn until_connected(&self, site: &str) -> Result<()> {
-        let connected = async {
-            loop {
-                let status = self.kms_status(site).await?;
-                if status.pools.iter().all(|pool| pool.connected) && !status.pools.is_empty() {
-                    return anyhow::Ok(());
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        // What a store that has met nobody lists are no pools: it is asked again.
-        tokio::time::timeout(PATIENCE, connected).await.context("the sites do not meet")?
+        let mut watch = self.kms(site).await?;
+        until("the sites meet", async || Ok(watch.status().await?.pools.iter().all(|pool| pool.connected))).await
     }
 
     pub fn pid(&self, service: &str) -> Result<u32> {
@@ -361,4 +353,3 @@ fn module(site: &str, peer: &str) -> String {
 pub fn sae(site: &str) -> String {
     format!("sae-{site}")
 }
-

@@ -40,8 +40,7 @@ pub fn supply() {
 }
 
 async fn measure() -> Result<()> {
-    let taking_s: f64 =
-        std::env::var("QKDNET_BENCH_SUPPLY_S").ok().and_then(|text| text.parse().ok()).unwrap_or(60.0);
+    let taking_s: f64 = std::env::var("QKDNET_BENCH_SUPPLY_S").ok().and_then(|text| text.parse().ok()).unwrap_or(60.0);
     let mut small = Pair::start(SMALL_KEYS).await?;
     let mut large = Pair::start(LARGE_KEYS).await?;
     let (mut taken, mut fetched) = ([Turns::default(), Turns::default()], [Turns::default(), Turns::default()]);
@@ -67,7 +66,11 @@ async fn measure() -> Result<()> {
     for (what, connecting) in [("full handshakes", Connecting::NewFull), ("resumed", Connecting::NewResumed)] {
         let turn = small.turn(0, |load| load.take(5.0, connecting, None)).await?;
         let rate = turn.report.rate();
-        row(&format!("014 enc_keys, a new TLS connection each, {what}"), format!("{rate:.0} /s"), &at_least(rate, CONNECTIONS_BAR));
+        row(
+            &format!("014 enc_keys, a new TLS connection each, {what}"),
+            format!("{rate:.0} /s"),
+            &at_least(rate, CONNECTIONS_BAR),
+        );
         row("  processor time of a connection, store + application", turn.cpu(), "");
         small.turn(1, |load| load.fetch(usize::MAX)).await?;
     }
@@ -80,7 +83,7 @@ async fn measure() -> Result<()> {
 async fn ingest() -> Result<()> {
     let network = Network::start(&SITES, None).await?;
     let mut feeder = network.feeder(SITES[0], SITES[1]).await?;
-    let blocks = 64 << 20 >> BLOCK_BYTES.ilog2();
+    let blocks = (64 << 20) / BLOCK_BYTES;
     let begun = Instant::now();
     feeder.feed(blocks, BLOCK_BYTES).await?;
     all_confirmed(&network, blocks).await?;
