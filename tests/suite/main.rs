@@ -1,15 +1,21 @@
 //! Across services: the real binary, real processes, real ports.
 
+mod accounts;
 mod attacks;
 mod bad_input;
+mod chaos;
+mod collector;
 mod crashes;
 mod dependencies;
 mod determinism;
 mod disturbances;
+mod faults;
 mod keys;
 mod limits;
+mod ports;
 mod replay;
 mod reserve;
 mod runs;
+mod secrecy;
 mod support;
 mod traces;

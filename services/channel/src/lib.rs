@@ -10,15 +10,18 @@ mod run;
 mod status;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use distill::auth::{Endpoint, EndpointConfig, Layout, Side};
 use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame};
+use shell::disk::Disk;
 use shell::duplex::Duplex;
+use shell::fault::Desk;
 use topology::plan::ChannelConfig;
 
 pub use fault::Faults;
-pub use grpc::{ChannelService, serve};
+pub use grpc::{ChannelService, place, serve};
 pub use reserve::{FileReserve, OpenError, RekeyError, new_secret};
 pub use run::{Handle, run};
 pub use status::Status;
@@ -36,6 +39,7 @@ pub struct ChannelEnd {
     config: ChannelConfig,
     endpoint: Endpoint<FileReserve>,
     handle: Handle,
+    desk: Option<Desk>,
     requests: tokio::sync::mpsc::Receiver<run::Request>,
 }
 
@@ -59,16 +63,35 @@ fn folder(data: &Path, site: &str, link: &str) -> PathBuf {
     data.join(site).join(link)
 }
 
-/// Opens the reserve of one end, or makes it from the secret that was placed there.
-pub fn open(config: &ChannelConfig, data: &Path) -> Result<ChannelEnd> {
-    let side = if config.initiates { Side::Initiator } else { Side::Responder };
+/// Whether the reserves of the two ends of a link agree; while neither endpoint runs.
+pub fn reserves_agree(ends: [&ChannelConfig; 2], data: &Path) -> Result<bool> {
+    let [one, other] = ends.map(|config| open_reserve(config, data, Disk::default()));
+    Ok(one?.agrees_with(&other?))
+}
+
+/// Opens the reserve of one end, or makes it from the secret that was placed there. `desk` only where the topology
+/// allows faults.
+pub fn open(config: &ChannelConfig, data: &Path, desk: Option<Desk>) -> Result<ChannelEnd> {
+    let reserve = open_reserve(config, data, desk.as_ref().map(Desk::disk).unwrap_or_default())?;
+    let endpoint = Endpoint::new(EndpointConfig { side: side(config) }, reserve);
+    let (handle, requests) = Handle::new(config);
+    if let (Some(desk), Some(faults)) = (&desk, handle.shared_faults()) {
+        desk.on_attack(move |attack| {
+            faults.order(attack.kind(), attack.frames, Duration::from_millis(attack.delay_ms.into()));
+        });
+    }
+    handle.status().update(&endpoint);
+    Ok(ChannelEnd { config: config.clone(), endpoint, handle, desk, requests })
+}
+
+fn side(config: &ChannelConfig) -> Side {
+    if config.initiates { Side::Initiator } else { Side::Responder }
+}
+
+fn open_reserve(config: &ChannelConfig, data: &Path, disk: Disk) -> Result<FileReserve> {
     let layout = Layout::new(config.tags_per_hash_key);
     let path = reserve_path(data, &config.site, &config.link);
     let secret = secret_path(data, &config.site, &config.link);
-    let reserve = FileReserve::open(&path, &secret, side, layout)
-        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))?;
-    let endpoint = Endpoint::new(EndpointConfig { side }, reserve);
-    let (handle, requests) = Handle::new(config);
-    handle.status().update(&endpoint);
-    Ok(ChannelEnd { config: config.clone(), endpoint, handle, requests })
+    FileReserve::open(&path, &secret, side(config), layout, disk)
+        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))
 }

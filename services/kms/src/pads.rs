@@ -35,6 +35,7 @@ pub use serve::serve;
 
 use crate::pair::Pool;
 use crate::seal::{self, OpenError, SEAL_OVERHEAD_BYTES, Sealed};
+use crate::told;
 use group::Gathering;
 use vault::{About, Entry, Kept, Vault};
 use wire::Asked;
@@ -52,6 +53,10 @@ const KEPT_MS_MAX: u64 = 8 * 86_400_000;
 type Offered = Vec<Result<BlockStatus, StoreError>>;
 
 const NO_PAD: StoreError = StoreError::BadRequest { what: "a pad is used once" };
+
+/// Pieces of a pad that a span tells of.
+const PAD_PIECES_MAX: usize = 32;
+
 const VOID: &str = "void";
 const SETTLED: &str = "settled";
 const RELEASED: &str = "released";
@@ -123,15 +128,17 @@ impl Pads {
         match asked {
             Asked::Originate(header) => {
                 let mut span = self.span(header, traceparent);
-                ended(&mut span, self.originate(header).await)
+                let done = self.originate(header, &mut span).await;
+                ended(&mut span, done)
             }
             Asked::Reseal(header, payload) => {
                 let mut span = self.span(header, traceparent);
-                ended(&mut span, self.reseal(header, payload).await)
+                let done = self.reseal(header, payload, &mut span).await;
+                ended(&mut span, done)
             }
             Asked::Deliver(header, payload) => {
                 let mut span = self.span(header, traceparent);
-                let done = self.deliver(header, payload, &span).await;
+                let done = self.deliver(header, payload, &mut span).await;
                 ended(&mut span, done)
             }
             Asked::Release(group, transfers) => self.release(*group, transfers, traceparent).await,
@@ -169,7 +176,7 @@ impl Pads {
         if here { Ok(position) } else { Err(Failure::Refused(Reason::Unknown)) }
     }
 
-    async fn originate(&self, header: &Header) -> Result<Outcome, Failure> {
+    async fn originate(&self, header: &Header, span: &mut Span) -> Result<Outcome, Failure> {
         if self.position(header)? != 0 {
             return Err(Failure::Refused(Reason::Unknown));
         }
@@ -180,6 +187,7 @@ impl Pads {
             return Ok(Outcome::Sealed(payload));
         }
         let pad = self.pad(next, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
+        tell_pad(span, attribute::PAD_OUT_PIECE, next, pad.generation, pad.start, pad.key.len()).await;
         let key = seal::random(header.bytes as usize).map_err(|_| Failure::Refused(Reason::Busy))?;
         let payload = seal::seal_under(&pad, &key, &wire::context(header)).encode();
         let entry = Entry { about: About::of(header), key, payload: payload.clone() };
@@ -191,7 +199,7 @@ impl Pads {
         self.as_before(&self.origin, header.transfer).await
     }
 
-    async fn reseal(&self, header: &Header, payload: &[u8]) -> Result<Outcome, Failure> {
+    async fn reseal(&self, header: &Header, payload: &[u8], span: &mut Span) -> Result<Outcome, Failure> {
         let position = self.position(header)?;
         if position == 0 {
             return Err(Failure::Refused(Reason::Unknown));
@@ -204,6 +212,8 @@ impl Pads {
         }
         // The pad for the way on comes first: an opened key that cannot be sealed again is lost.
         let pad = self.pad(to, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
+        tell_pad(span, attribute::PAD_OUT_PIECE, to, pad.generation, pad.start, pad.key.len()).await;
+        tell_pad_in(span, from, payload).await;
         let pad = Arc::new(Mutex::new(Some(pad)));
         let (about, transfer, context) = (About::of(header), header.transfer, wire::context(header));
         let (name, outgoing) = (self.between.name(), pad.clone());
@@ -224,23 +234,26 @@ impl Pads {
         }
     }
 
-    async fn deliver(&self, header: &Header, payload: &[u8], span: &Span) -> Result<Outcome, Failure> {
+    async fn deliver(&self, header: &Header, payload: &[u8], span: &mut Span) -> Result<Outcome, Failure> {
         let position = self.position(header)?;
         if position != header.path.hops() {
             return Err(Failure::Refused(Reason::Unknown));
         }
         let (from, pool) = (self.pool(header, position - 1)?, self.pool(header, 0)?);
         if self.may_be_new(&self.target, header.transfer) || self.fresh(&self.target, header.transfer).await? {
+            tell_pad_in(span, from, payload).await;
             let (about, transfer) = (About::of(header), header.transfer);
             let (kept, name) = (about.clone(), self.target.name());
             // A key of one share is offered to the pool with the same commit.
             let whole = (header.of == 1).then(|| (pool.peer.clone(), group::origin(header.group, &[&header.path])));
-            let (group, span) = (header.group, crate::ingest::span_bytes(&span.context()));
+            let (group, origin_span) = (header.group, crate::ingest::span_bytes(&span.context()));
             let make = move |key: &Secret| {
                 let entry = Entry { about: kept, key: key.clone(), payload: Vec::new() };
                 let mut offers = vec![(name.to_owned(), entry.offer(transfer)?)];
-                offers
-                    .extend(whole.map(|(peer, origin)| (peer, Offer { id: group.0, key: key.clone(), origin, span })));
+                offers.extend(whole.map(|(peer, origin)| {
+                    let offered_ms = crate::now_ms();
+                    (peer, Offer { id: group.0, key: key.clone(), origin, span: origin_span, offered_ms })
+                }));
                 Ok(Made { offers, answer: () })
             };
             match self.exchange(from, header, payload, &self.target, make).await? {
@@ -297,7 +310,10 @@ impl Pads {
         // The first offer is that to the vault, and what it does not keep is lost.
         match offered.first() {
             Some(Err(error)) => Err(error.clone().into()),
-            _ => Ok(Some((answer, offered))),
+            _ => {
+                shell::failpoint::hit("share.kept");
+                Ok(Some((answer, offered)))
+            }
         }
     }
 
@@ -341,7 +357,10 @@ impl Pads {
         let mut progress = pool.progress();
         loop {
             match pool.store.draw_many_async(&pool.peer, Use::RelayOut, bytes, 1).await {
-                Ok(mut drawn) => return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey)),
+                Ok(mut drawn) => {
+                    shell::failpoint::hit("pad.drawn");
+                    return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey));
+                }
                 Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -383,6 +402,28 @@ impl Pads {
         {
             state.unseen.remove(&oldest);
         }
+    }
+}
+
+/// Says of which blocks a pad is made.
+async fn tell_pad(span: &mut Span, attribute: &str, pool: &Pool, generation: u32, start: u64, bytes: usize) {
+    if !span.is_recording() {
+        return;
+    }
+    let pieces = told::origins(pool, generation, start, bytes as u64).await;
+    for (at, piece) in told::describe(&pieces, start).into_iter().enumerate().take(PAD_PIECES_MAX) {
+        span.set(&attribute::numbered(attribute, at), piece);
+    }
+    for context in pieces.iter().take(PAD_PIECES_MAX).filter_map(|piece| crate::ingest::span_context(&piece.span)) {
+        span.link(&context);
+    }
+}
+
+/// Tells of the pad that a payload says it is sealed under.
+async fn tell_pad_in(span: &mut Span, from: &Pool, payload: &[u8]) {
+    if let Some(sealed) = Sealed::decode(payload) {
+        let bytes = sealed.bytes.len() + SEAL_OVERHEAD_BYTES;
+        tell_pad(span, attribute::PAD_IN_PIECE, from, sealed.generation, sealed.start, bytes).await;
     }
 }
 

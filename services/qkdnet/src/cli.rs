@@ -1,5 +1,7 @@
 //! What can be typed.
 
+pub mod fault;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -32,7 +34,7 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Print the JSON Schema of topology files.
     Schema,
-    /// Print length and SHA-256 of all distilled key of each link end.
+    /// Print length and SHA-256 of all distilled key of each link end, or of what the key stores hold.
     Digest(DigestArgs),
     /// Print where every bit of each block went, with sums checked.
     Ledger(LedgerArgs),
@@ -50,9 +52,14 @@ pub enum Command {
     Key(KeyCommand),
     /// List the delivered keys that a compromised relay at a site would have seen.
     Exposure(ExposureArgs),
+    /// Put the key store of a site under a new master key.
+    Rotate(RotateArgs),
     /// Certificates for applications (SAEs).
     #[command(subcommand)]
     Sae(SaeCommand),
+    /// Bring faults into a running network whose topology allows them (`faults: {allowed: true}`).
+    #[command(subcommand)]
+    Fault(fault::FaultCommand),
     /// Say where the key stores of a running network are, and which applications may ask them.
     Status(StatusArgs),
     /// Ask a service whether it does its job.
@@ -211,8 +218,20 @@ pub struct DigestArgs {
     /// Data directory of a run.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+    /// What the key stores hold of each pool, an HMAC under a secret of the two sites. The network must not run.
+    #[arg(long)]
+    pub pools: bool,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RotateArgs {
+    /// Site of the key store.
+    pub site: String,
+    /// Data directory of the network, which must not run.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -14,6 +14,11 @@ mod table;
 mod view;
 mod wire;
 
+/// Memory is cleared when it is given back: also the buffers of libraries through which key has passed (HTTP/2, TLS,
+/// protobuf) must not show up in a core file later.
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match commands::dispatch(cli) {

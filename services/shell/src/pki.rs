@@ -108,7 +108,8 @@ impl Authority {
         self.issue_until(service, SERVICE_VALIDITY)
     }
 
-    pub(crate) fn issue_until(&self, service: &str, validity: Duration) -> Result<Issued, PkiError> {
+    /// As [`issue`](Self::issue), for so long from now on.
+    pub fn issue_until(&self, service: &str, validity: Duration) -> Result<Issued, PkiError> {
         name::check(service)?;
         // The service's own name comes first: it is the one by which peers know it.
         let names = [service, name::LOOPBACK, "127.0.0.1"].map(str::to_owned);

@@ -61,7 +61,8 @@ impl Entry {
 
     /// The entry as its vault keeps it.
     pub fn offer(&self, transfer: TransferId) -> Result<Offer, StoreError> {
-        Ok(Offer { id: transfer.0, key: self.encode()?, origin: String::new(), span: [0; SPAN_BYTES] })
+        let (key, offered_ms) = (self.encode()?, crate::now_ms());
+        Ok(Offer { id: transfer.0, key, origin: String::new(), span: [0; SPAN_BYTES], offered_ms })
     }
 
     fn decode(bytes: &Secret) -> Option<Self> {
@@ -106,7 +107,10 @@ impl Vault {
     /// Keeps an entry; durable when it returns. False where the transfer is known with another one.
     pub async fn put(&self, transfer: TransferId, entry: &Entry) -> Result<bool, StoreError> {
         match self.store.offer(self.name, entry.offer(transfer)?).await {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                shell::failpoint::hit("share.kept");
+                Ok(true)
+            }
             Err(StoreError::BlockConflict { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -135,7 +139,7 @@ impl Vault {
     }
 
     pub async fn all(&self) -> Result<Vec<TransferId>, StoreError> {
-        match self.store.offered(self.name).await {
+        match self.store.offered(self.name, None).await {
             Ok(held) => Ok(held.into_iter().map(|entry| TransferId(entry.id)).collect()),
             Err(StoreError::UnknownPeer { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),

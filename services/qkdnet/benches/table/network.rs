@@ -133,6 +133,7 @@ impl Network {
                 key_count_max: 10_000_000,
                 additional_saes: 0,
                 keys_per_second: 0,
+                keys_waiting: 10_000,
                 // Room for a million keys, and for those that the peer has not fetched yet.
                 pool_bits: 1 << 30,
                 retention_ms: 86_400_000,
@@ -176,7 +177,10 @@ impl Network {
             pki: self.pki(),
             run_dir: self.run_dir(),
             data: self.folder.path().join("data"),
+            secrets: None,
+            restarted: false,
             span_dir,
+            span_file_bytes: None,
             peers: BTreeMap::new(),
         }
     }

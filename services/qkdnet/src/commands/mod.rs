@@ -8,10 +8,12 @@ mod completions;
 pub mod data;
 mod digest;
 mod exposure;
+mod fault;
 pub mod files;
 mod key;
 mod ledger;
 mod plan;
+mod rotate;
 mod sae;
 mod schema;
 mod status;
@@ -34,7 +36,9 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rekey(args) => wire::rekey(args, log),
         Command::Key(command) => key::run(&command),
         Command::Exposure(args) => exposure::run(&args),
+        Command::Rotate(args) => rotate::run(&args),
         Command::Sae(command) => sae::run(&command),
+        Command::Fault(command) => fault::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Health(args) => wire::health(args, log),
         Command::Completions(args) => completions::run(&args),

@@ -29,6 +29,10 @@ fn text(network: &Network) -> String {
     if network.seeded {
         text.push_str("a seed makes this run repeatable: its keys are worthless\n");
     }
+    for fault in &network.faults {
+        let state = if fault.active { "fault" } else { "fault to come" };
+        let _ = writeln!(text, "{state} {}: {}", fault.id, fault.what);
+    }
     for site in &network.sites {
         let _ = writeln!(text, "\n{}  {}  {}", site.site, site.kme_id, site.url);
         for sae in &site.saes {

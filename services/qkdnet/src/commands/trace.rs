@@ -12,6 +12,8 @@ use super::{print, print_json};
 use crate::cli::{Output, TraceArgs};
 use crate::failure::Failure;
 
+mod key;
+
 pub fn run(args: &TraceArgs) -> Result<(), Failure> {
     let folder = args.data.join(SPANS_DIR);
     let traces = find(args, folder)?;
@@ -25,7 +27,10 @@ pub fn run(args: &TraceArgs) -> Result<(), Failure> {
             print_json(&spans)
         }
         Output::Text => {
-            let text: Vec<String> = traces.iter().map(|trace| render(trace, options())).collect();
+            let mut text: Vec<String> = traces.iter().map(|trace| render(trace, options())).collect();
+            if let Ok(key) = args.block.parse::<KeyId>() {
+                text.insert(0, key::describe(&traces, &kms::key_id::fingerprint(&key)));
+            }
             print(&text.join("\n"))
         }
     }

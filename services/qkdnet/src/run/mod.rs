@@ -2,10 +2,13 @@
 //! own, watched through the same monitors.
 
 pub mod control;
+mod faults;
 mod keys;
+mod life;
 pub mod network;
 mod process;
 pub mod replay;
+pub mod roster;
 mod tasks;
 pub mod up;
 pub mod verify;
@@ -94,6 +97,10 @@ pub struct Running {
     pub nodes: JoinSet<Result<()>>,
     /// Everything else.
     pub others: JoinSet<Result<()>>,
+    /// Faults that begin and end.
+    pub faults: faults::Feed,
+    /// Whom to tell of faults; nobody where the topology allows none.
+    pub roster: Option<roster::Roster>,
     /// Listened to from before the first service starts: an interrupt never leaves services behind.
     pub interrupts: Interrupts,
 }
