@@ -1,7 +1,10 @@
 //! Across services: the real binary, real processes, real ports.
 
+mod accounts;
 mod attacks;
 mod bad_input;
+mod chaos;
+mod collector;
 mod crashes;
 mod dependencies;
 mod determinism;
@@ -9,8 +12,10 @@ mod disturbances;
 mod faults;
 mod keys;
 mod limits;
+mod ports;
 mod replay;
 mod reserve;
 mod runs;
+mod secrecy;
 mod support;
 mod traces;

@@ -96,8 +96,12 @@ pub mod attribute {
     pub const KEY_COUNT: &str = "qkd.key.count";
     /// Hash of a key's ID.
     pub const KEY_FINGERPRINT: &str = "qkd.key.fingerprint";
-    /// Which parts of which blocks a key is made of.
-    pub const KEY_PIECES: &str = "qkd.key.pieces";
+    /// Of which bits of which block a part of a key is made; see [`numbered`].
+    pub const KEY_PIECE: &str = "qkd.key.piece";
+    /// The same of the one-time pad that a key was sealed under for the next site.
+    pub const PAD_OUT_PIECE: &str = "qkd.pad.out.piece";
+    /// The same of the pad that it came under.
+    pub const PAD_IN_PIECE: &str = "qkd.pad.in.piece";
     /// Application that asked for keys.
     pub const SAE_MASTER: &str = "qkd.sae.master";
     /// Application that the keys are shared with.
@@ -132,6 +136,11 @@ pub mod attribute {
     pub const SIMULATED_S: &str = "qkd.simulated_s";
     /// What every entry of a block's ledger starts with; see [`ledger`](super::ledger).
     pub const LEDGER_PREFIX: &str = "qkd.ledger.";
+
+    /// The name of one of several values of an attribute; in the order of names they are in the order of values.
+    pub fn numbered(attribute: &str, at: usize) -> String {
+        format!("{attribute}.{at:03}")
+    }
 }
 
 /// Attributes of the process, as the semantic conventions name them.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use distill::auth::{Endpoint, EndpointConfig, Layout, Side};
 use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame};
+use shell::disk::Disk;
 use shell::duplex::Duplex;
 use shell::fault::Desk;
 use topology::plan::ChannelConfig;
@@ -77,6 +78,13 @@ fn folder(data: &Path, site: &str, link: &str) -> PathBuf {
     data.join(site).join(link)
 }
 
+/// Whether the reserves of the two ends of a link agree; while neither endpoint runs.
+pub fn reserves_agree(ends: [&ChannelConfig; 2], data: &Path) -> Result<bool> {
+    let [one, other] = ends
+        .map(|config| open_reserve(config, data, &secret_path(data, &config.site, &config.link), 0, Disk::default()));
+    Ok(one?.agrees_with(&other?))
+}
+
 /// Opens the reserve of one end, or makes it from the secret that was placed there. `desk` only where the topology
 /// allows faults.
 pub fn open(config: &ChannelConfig, data: &Path, desk: Option<Desk>) -> Result<ChannelEnd> {
@@ -114,13 +122,9 @@ fn open_at(
     generation: u64,
     desk: Option<Desk>,
 ) -> Result<ChannelEnd> {
-    let side = if config.initiates { Side::Initiator } else { Side::Responder };
-    let layout = Layout::new(config.tags_per_hash_key);
-    let path = reserve_path(data, &config.site, &config.link);
     let disk = desk.as_ref().map(Desk::disk).unwrap_or_default();
-    let reserve = FileReserve::open_as(&path, secret, generation, side, layout, disk)
-        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))?;
-    let endpoint = Endpoint::new(EndpointConfig { side }, reserve);
+    let reserve = open_reserve(config, data, secret, generation, disk)?;
+    let endpoint = Endpoint::new(EndpointConfig { side: side(config) }, reserve);
     let (handle, requests) = Handle::new(config);
     if let (Some(desk), Some(faults)) = (&desk, handle.shared_faults()) {
         desk.on_attack(move |attack| {
@@ -129,4 +133,21 @@ fn open_at(
     }
     handle.status().update(&endpoint);
     Ok(ChannelEnd { config: config.clone(), endpoint, handle, desk, requests })
+}
+
+fn side(config: &ChannelConfig) -> Side {
+    if config.initiates { Side::Initiator } else { Side::Responder }
+}
+
+fn open_reserve(
+    config: &ChannelConfig,
+    data: &Path,
+    secret: &Path,
+    generation: u64,
+    disk: Disk,
+) -> Result<FileReserve> {
+    let layout = Layout::new(config.tags_per_hash_key);
+    let path = reserve_path(data, &config.site, &config.link);
+    FileReserve::open_as(&path, secret, generation, side(config), layout, disk)
+        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))
 }

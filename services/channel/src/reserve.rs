@@ -148,6 +148,7 @@ impl FileReserve {
             return Err(RekeyError::Repeated);
         }
         self.append_record(SECRET, &bits.to_bytes())?;
+        shell::failpoint::hit("reserve.rekeyed");
         self.state.set_secret(secret)?;
         Ok(())
     }
@@ -164,6 +165,18 @@ impl FileReserve {
         self.append_record(STATE, &state.snapshot())?;
         self.state = state;
         Ok(())
+    }
+
+    /// Whether two ends hold the same cells, and neither has taken a tag of the other's that was not sent. The key itself
+    /// is told to nobody.
+    pub fn agrees_with(&self, peer: &Self) -> bool {
+        let same = |direction| {
+            let bytes = |end: &Self| Zeroizing::new(end.state.cells.direction(direction).to_bytes());
+            digest(&bytes(self)) == digest(&bytes(peer))
+        };
+        let (ours, theirs) = (self.state.offsets, peer.state.offsets);
+        let not_ahead = ours.receive <= theirs.send && theirs.receive <= ours.send;
+        self.side != peer.side && not_ahead && same(Direction::Forward) && same(Direction::Backward)
     }
 
     fn append_record(&mut self, kind: u8, body: &[u8]) -> Result<(), ReserveError> {
@@ -278,6 +291,7 @@ impl Reserve for FileReserve {
         if bits < self.state.cells.bits() {
             tracing::info!(from = self.state.cells.bits(), to = bits, "refills that only this end got are dropped");
             self.append_record(CUT, &bits.to_le_bytes())?;
+            shell::failpoint::hit("reserve.cut");
             self.state.cells.truncate(bits);
         }
         Ok(())

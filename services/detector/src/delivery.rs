@@ -148,6 +148,7 @@ impl Outbox {
             Some(first) if first.number == number => self.unconfirmed.pop_front(),
             _ => bail!("the key store took block {number}, which is not the next one"),
         };
+        shell::failpoint::hit("block.delivered");
         let text = format!("{}\n", number + 1);
         self.disk.write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")
     }
@@ -155,6 +156,11 @@ impl Outbox {
 
 async fn send(stream: &Duplex<Block, BlockTaken>, block: Block) -> Result<()> {
     stream.send(block).await.ok().context("the key store has gone")
+}
+
+/// First block of a link end that its key store has not said to be durable there; 0 where it never took any.
+pub fn next_undelivered(data: &Path, site: &str, link: &str) -> Result<u64> {
+    read_mark(&data.join(site).join(link).join(MARK_FILE))
 }
 
 fn read_mark(path: &Path) -> Result<u64> {

@@ -15,7 +15,7 @@ mod status;
 pub mod store;
 pub mod vault;
 
-pub use delivery::{Delivery, KmsDial};
+pub use delivery::{Delivery, KmsDial, next_undelivered};
 pub use grpc::MonitorService;
 pub use record::Recorder;
 pub use serve::{disk, initial_status, place, serve};

@@ -182,7 +182,9 @@ impl Vault {
 
     fn write_lease(&self) -> Result<()> {
         let text = format!("{}\n", self.leased);
-        self.disk.write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")
+        self.disk.write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")?;
+        shell::failpoint::hit("epoch.leased");
+        Ok(())
     }
 }
 

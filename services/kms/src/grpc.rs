@@ -91,6 +91,7 @@ fn pool_status(pool: &Pool) -> PoolStatus {
         confirmed_bits: ledger.confirmed_bits,
         deducted_bits: ledger.deducted_bits,
         quarantined_bits: ledger.quarantined_bits,
+        abandoned_bits: ledger.abandoned_bits,
         unassigned_bits: ledger.unassigned_bits,
         uses: Use::ALL.map(use_status).to_vec(),
         wasted_ungranted_bits: ledger.voided_bits,

@@ -12,7 +12,7 @@ mod records;
 mod run;
 mod spans;
 mod status;
-mod wire;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -362,6 +362,7 @@ impl Service {
                 let records = self.records.clone();
                 let written = tokio::task::spawn_blocking(move || records.write(&batch)).await;
                 written.context("write the relay's records")?.context("write the relay's records")?;
+                shell::failpoint::hit("relay.persisted");
             }
             for action in rest {
                 self.act(action)?;

@@ -250,6 +250,7 @@ struct Batch {
     /// IDs of the faults that have acted on the light.
     faults: BTreeSet<String>,
     suffered: Vec<String>,
+    last_epoch: u64,
     open: Option<Span>,
     traceparent: String,
 }
@@ -263,6 +264,7 @@ impl Batch {
             photons: 0,
             faults: BTreeSet::new(),
             suffered: Vec::new(),
+            last_epoch: 0,
             open: None,
             traceparent: String::new(),
         }
@@ -283,6 +285,7 @@ impl Batch {
         }
         self.photons += photons;
         self.faults.extend(self.suffered.drain(..));
+        self.last_epoch = epoch;
         self.traceparent.clone()
     }
 
@@ -293,6 +296,7 @@ impl Batch {
             if !faults.is_empty() {
                 span.set(attribute::FAULT_ID, faults.into_iter().collect::<Vec<_>>().join(","));
             }
+            span.set(attribute::EPOCH_LAST, self.last_epoch);
             span.end();
         }
         self.photons = 0;

@@ -95,7 +95,7 @@ impl Context<'_> {
         let mut volumes = vec![Volume {
             name: RUN.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: Some(Quantity("16Mi".to_owned())),
+                size_limit: Some(Quantity("64Mi".to_owned())),
                 ..EmptyDirVolumeSource::default()
             }),
             ..Volume::default()

@@ -91,6 +91,7 @@ fn write_file<C: Serialize>(start: &Start<'_>, name: &str, service: &C) -> Resul
         secrets: None,
         restarted: false,
         span_dir: Some(start.folders.spans.clone()),
+        span_file_bytes: None,
         peers: Default::default(),
     };
     let path = start.folders.run.join(format!("{name}.yaml"));

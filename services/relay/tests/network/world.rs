@@ -23,7 +23,8 @@ use topology::plan::{KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, Rela
 pub const TRANSFER_BYTES: u32 = 1024;
 pub const LOW_BYTES: u64 = 6 << 10;
 pub const HIGH_BYTES: u64 = 12 << 10;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Only what hangs waits so long: a busy machine is no failure.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 type Door<S, R> = mpsc::Sender<(String, Duplex<S, R>)>;
 type ModuleDoor = mpsc::Sender<Duplex<BlockTaken, Block>>;
@@ -211,6 +212,7 @@ impl World {
                 key_count_max: 100_000,
                 additional_saes: 0,
                 keys_per_second: 0,
+                keys_waiting: 10_000,
                 pool_bits: 1 << 27,
                 retention_ms: 3_600_000,
                 redelivery_window_ms: 0,
