@@ -78,7 +78,7 @@ impl Reserve for ChannelService {
             RekeyRefused::Invalid(_) => Status::invalid_argument(why.to_string()),
             RekeyRefused::Stopping => Status::unavailable(why.to_string()),
         };
-        let reserve_tags = self.handle.rekey(secret, generation).await.map_err(refused)?;
+        let reserve_tags = self.handle.rekey_as(secret, generation).await.map_err(refused)?;
         Ok(Response::new(RefillResponse { reserve_tags }))
     }
 }

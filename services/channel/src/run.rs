@@ -82,7 +82,12 @@ impl Handle {
     }
 
     /// Replaces the reserve by a fresh secret; the peer's end must get the same. Tells how many tags it makes.
-    pub async fn rekey(&self, secret: Zeroizing<Vec<u8>>, generation: Option<u64>) -> Result<u64, RekeyRefused> {
+    pub async fn rekey(&self, secret: Zeroizing<Vec<u8>>) -> Result<u64, RekeyRefused> {
+        self.rekey_as(secret, None).await
+    }
+
+    /// As [`Self::rekey`], where the secret has a number; without one it is the one after the present one.
+    pub async fn rekey_as(&self, secret: Zeroizing<Vec<u8>>, generation: Option<u64>) -> Result<u64, RekeyRefused> {
         let (answer, answered) = oneshot::channel();
         let request = Request { secret, generation, answer };
         self.requests.send(request).await.map_err(|_| RekeyRefused::Stopping)?;

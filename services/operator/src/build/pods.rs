@@ -296,7 +296,7 @@ fn probe(port: u16, period_s: i32, failures: i32) -> Probe {
 fn resources(wanted: topology::plan::estimate::Resources) -> ResourceRequirements {
     const MIB: u64 = 1 << 20;
     let mebibytes = wanted.memory_bytes.div_ceil(MIB).next_power_of_two();
-    let millicores = if wanted.millicores < 100 { wanted.millicores } else { wanted.millicores.next_power_of_two() };
+    let millicores = if wanted.millicores <= 100 { wanted.millicores } else { wanted.millicores.next_power_of_two() };
     let quantity = |text: String| Quantity(text);
     ResourceRequirements {
         requests: Some(
