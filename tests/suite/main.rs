@@ -2,6 +2,8 @@
 
 mod attacks;
 mod bad_input;
+mod chart;
+mod containers;
 mod crashes;
 mod dependencies;
 mod determinism;

@@ -59,6 +59,12 @@ impl<C: DeserializeOwned> ServiceFile<C> {
 }
 
 impl<C> ServiceFile<C> {
+    /// The same for another service.
+    pub fn holding<S>(self, service: S) -> ServiceFile<S> {
+        let Self { service: _, topology, listen, health_listen, ports, pki, run_dir, data, span_dir, peers } = self;
+        ServiceFile { service, topology, listen, health_listen, ports, pki, run_dir, data, span_dir, peers }
+    }
+
     pub fn credentials(&self, name: &str) -> Result<Credentials> {
         Credentials::from_folder(&self.pki, name).with_context(|| format!("load the certificate of {name}"))
     }

@@ -109,6 +109,12 @@ fn report(plan: &Plan) -> Report {
     }
 }
 
+/// Memory that one module will take.
+pub fn module_memory_bytes(plan: &Plan, config: &DetectorConfig) -> f64 {
+    let report = plan.link(&config.link).and_then(|link| link_report(plan, link));
+    report.map_or(0.0, |report| report.module_memory_bytes[config.output as usize % 2])
+}
+
 /// `None` where the plan lacks a service that it names, which `topology` never does.
 fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
     let source = match &plan.service(&link.source)?.config {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::DetectorConfig;
 
-use super::{End, Interrupts, Recording, Running, Start, keys};
+use super::{End, Held, Recording, Running, Start, keys};
 
 /// Streams that may wait to be taken up by a service.
 const STREAMS_WAITING: usize = 4;
@@ -28,7 +28,7 @@ struct Doors {
     peers: BTreeMap<String, mpsc::Sender<channel::PeerStream>>,
 }
 
-pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
+pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut doors = Doors::default();
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
@@ -46,7 +46,7 @@ pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running>
         ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: node.monitor.clone() });
         nodes.spawn(detector::run(node, stop.clone()));
     }
-    Ok(Running { ends, stores, drain, stop, nodes, others, interrupts })
+    Ok(Running { ends, stores, drain, stop, nodes, others, held })
 }
 
 fn start_sources(start: &Start<'_>, doors: &mut Doors, tasks: &mut JoinSet<Result<()>>, drain: &CancellationToken) {
