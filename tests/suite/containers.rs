@@ -92,7 +92,6 @@ fn build_image(engine: &str) -> String {
         .arg("--file")
         .arg(repository().join("Containerfile"))
         .arg(folder.path())
-        .env("DOCKER_BUILDKIT", "0")
         .stdout(Stdio::null())
         .status();
     assert!(status.expect("run the container engine").success(), "the image was not built");
