@@ -44,8 +44,7 @@ kind-down: ## removes that cluster
 	scripts/kind down
 
 observe: ## the testbed with a collector: one trace from source to key stores, across pods
-	VALUES="--set collector.enabled=true --set dashboard.enabled=true" TOPOLOGY=$(KIND_TOPOLOGY) scripts/kind up
-	scripts/observe
+	TOPOLOGY=$(KIND_TOPOLOGY) scripts/kind observe
 
 verify: build ## run TOPOLOGY and print measured beside published
 	target/release/qkdnet verify $(TOPOLOGY)

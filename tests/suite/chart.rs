@@ -22,7 +22,12 @@ fn helm() -> Option<Command> {
 
 fn render(values: &str, more: &[&str]) -> Option<Output> {
     let mut command = helm()?;
-    command.args(["template", "qkdnet"]).arg(chart()).args(["--kube-version", "1.33.0", "--namespace", "qkdnet-system"]);
+    command.args(["template", "qkdnet"]).arg(chart()).args([
+        "--kube-version",
+        "1.33.0",
+        "--namespace",
+        "qkdnet-system",
+    ]);
     command.arg("--values");
     command.arg(chart().join("ci").join(format!("{values}-values.yaml"))).args(more);
     Some(command.output().expect("run helm"))

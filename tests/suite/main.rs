@@ -3,6 +3,7 @@
 mod attacks;
 mod bad_input;
 mod chart;
+mod collector;
 mod containers;
 mod crashes;
 mod dependencies;

@@ -40,7 +40,8 @@ async fn serve(args: &CollectArgs) -> Result<()> {
     let health = bind(args.metrics_listen).await?;
     let health = health::start(health, Arc::new(Told(collector.clone())), shutdown.token()).context("serve metrics")?;
     let listener = bind(args.listen).await?;
-    tracing::info!(otlp = %args.listen, metrics = %health.address(), spans = %folder.display(), "collecting");
+    let otlp = listener.local_addr().context("find the own address")?;
+    tracing::info!(%otlp, metrics = %health.address(), spans = %folder.display(), "collecting");
     let server = tonic::transport::Server::builder()
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .add_service(collector.traces())
