@@ -329,6 +329,9 @@ pub struct KeyPrintArgs {
     /// Print keys to a terminal, too.
     #[arg(long)]
     pub show: bool,
+    /// Print the SHA-256 of each key beside its ID instead of the key: what two applications may compare in the open.
+    #[arg(long, conflicts_with_all = ["show", "out", "output"])]
+    pub digest: bool,
     /// Write keys to this new file, readable by its owner alone, and print their IDs.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["show", "output"])]
     pub out: Option<PathBuf>,
@@ -367,7 +370,7 @@ pub struct KeyFetchArgs {
     #[arg(required_unless_present = "check", value_name = "KEY-ID")]
     pub ids: Vec<String>,
     /// Fetch the keys that `get --out` wrote to this file, and say whether they are the same.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["ids", "show", "out", "output"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ids", "show", "digest", "out", "output"])]
     pub check: Option<PathBuf>,
     #[command(flatten)]
     pub print: KeyPrintArgs,

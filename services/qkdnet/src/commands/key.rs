@@ -1,5 +1,6 @@
 //! `qkdnet key`: an application (SAE) for people and scripts, over ETSI GS QKD 014.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{IsTerminal, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use kms::etsi014::client::{Client, ClientError, Delivered, NewKeys};
 use kms::supply::{KeyId, SaeId};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use telemetry::TelemetryConfig;
 use zeroize::Zeroizing;
@@ -103,7 +105,7 @@ fn may_print(args: &KeyPrintArgs) -> Result<Option<File>, Failure> {
         let cannot = |error| Failure::bad_input(format!("cannot write keys to {}: {error}", path.display()));
         return empty.map(Some).map_err(cannot);
     }
-    if std::io::stdout().is_terminal() && !args.show {
+    if std::io::stdout().is_terminal() && !args.show && !args.digest {
         let refused = Failure::bad_input("keys are not printed to a terminal");
         return Err(refused.hint("redirect the output to a file or a program, or say `--show`"));
     }
@@ -137,6 +139,22 @@ fn resolve(args: &KeyAccessArgs) -> Result<Access, Failure> {
     })
 }
 
+/// Shortest key whose digest nobody can find it by.
+const DIGEST_MIN_BYTES: usize = 16;
+
+fn digests(keys: &[Delivered]) -> Result<(), Failure> {
+    let mut text = String::new();
+    for delivered in keys {
+        let key = delivered.key.expose();
+        if key.len() < DIGEST_MIN_BYTES {
+            return Err(Failure::bad_input("a key of less than 128 bits could be found by its digest"));
+        }
+        let digest: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = writeln!(text, "{} {digest}", delivered.id);
+    }
+    print(&text)
+}
+
 /// The container of the standard, clause 6.3.
 #[derive(Serialize)]
 struct Container<'k> {
@@ -151,6 +169,9 @@ struct Item<'k> {
 }
 
 fn write(keys: &[Delivered], args: &KeyPrintArgs, out: Option<File>) -> Result<(), Failure> {
+    if args.digest {
+        return digests(keys);
+    }
     let encoded: Vec<(String, Zeroizing<String>)> = keys
         .iter()
         .map(|delivered| (delivered.id.to_string(), Zeroizing::new(BASE64.encode(delivered.key.expose()))))
