@@ -114,7 +114,10 @@ impl Dial<PeerFrame, PeerFrame> for PeerDial {
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<ChannelConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = &file.service;
-    let end = crate::open(config, &file.data)?;
+    let end = match &file.secrets {
+        Some(secrets) => crate::open_placed(config, &file.data, secrets)?,
+        None => crate::open(config, &file.data)?,
+    };
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);
     let (peers_tx, peers) = mpsc::channel(STREAMS_WAITING);
     let service = ChannelService::new(modules_tx, peers_tx, end.handle());

@@ -51,6 +51,16 @@ pub fn secret_path(data: &Path, site: &str, link: &str) -> PathBuf {
     folder(data, site, link).join("authentication.secret")
 }
 
+/// Where whoever starts an endpoint may have placed the secret of its link.
+pub fn placed_secret_path(secrets: &Path, link: &str) -> PathBuf {
+    secrets.join("links").join(format!("{link}.secret"))
+}
+
+/// A file of any content here says that the placed secret was taken at this end before.
+pub fn placed_mark_path(secrets: &Path, link: &str, site: &str) -> PathBuf {
+    secrets.join("links").join(format!("{link}.{site}.used"))
+}
+
 fn reserve_path(data: &Path, site: &str, link: &str) -> PathBuf {
     folder(data, site, link).join("authentication.reserve")
 }
@@ -61,11 +71,28 @@ fn folder(data: &Path, site: &str, link: &str) -> PathBuf {
 
 /// Opens the reserve of one end, or makes it from the secret that was placed there.
 pub fn open(config: &ChannelConfig, data: &Path) -> Result<ChannelEnd> {
+    open_at(config, data, &secret_path(data, &config.site, &config.link))
+}
+
+/// As [`open`], with the secret from a folder that outlives the data. An end that lost its reserve must not begin the
+/// same secret anew: its pads were used.
+pub fn open_placed(config: &ChannelConfig, data: &Path, secrets: &Path) -> Result<ChannelEnd> {
+    let used = placed_mark_path(secrets, &config.link, &config.site).exists();
+    anyhow::ensure!(
+        !used || reserve_path(data, &config.site, &config.link).exists(),
+        "the authentication reserve of {} at {} is lost, and the secret that it was made of was used: \
+         place a fresh one at both ends",
+        config.link,
+        config.site
+    );
+    open_at(config, data, &placed_secret_path(secrets, &config.link))
+}
+
+fn open_at(config: &ChannelConfig, data: &Path, secret: &Path) -> Result<ChannelEnd> {
     let side = if config.initiates { Side::Initiator } else { Side::Responder };
     let layout = Layout::new(config.tags_per_hash_key);
     let path = reserve_path(data, &config.site, &config.link);
-    let secret = secret_path(data, &config.site, &config.link);
-    let reserve = FileReserve::open(&path, &secret, side, layout)
+    let reserve = FileReserve::open(&path, secret, side, layout)
         .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))?;
     let endpoint = Endpoint::new(EndpointConfig { side }, reserve);
     let (handle, requests) = Handle::new(config);

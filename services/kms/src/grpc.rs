@@ -167,7 +167,7 @@ impl Dial<PairMessage, PairMessage> for KmsDial {
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
-    let node = node::open(&config, &file.data).await?;
+    let node = node::open_placed(&config, &file.data, file.secrets.as_deref()).await?;
     let stop = shutdown.token();
     let front = Front::start(&node, &file.pki, front::Addresses::of(&file), &stop).await?;
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);

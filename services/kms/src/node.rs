@@ -54,12 +54,26 @@ pub fn master_key_path(data: &Path, site: &str) -> PathBuf {
     keystore::folder(data, site).join("master.key")
 }
 
+/// Where whoever starts a key store may have placed its master key.
+pub fn placed_master_key_path(secrets: &Path, site: &str) -> PathBuf {
+    secrets.join("stores").join(format!("{site}.key"))
+}
+
 /// Opens the store of the site; makes it, and its master key, where there is none.
 pub async fn open(config: &KmsConfig, data: &Path) -> Result<Node> {
+    open_placed(config, data, None).await
+}
+
+/// As [`open`], with the master key from a folder of placed secrets.
+pub async fn open_placed(config: &KmsConfig, data: &Path, secrets: Option<&Path>) -> Result<Node> {
     let folder = keystore::folder(data, &config.site);
     shell::files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
     let path = master_key_path(data, &config.site);
-    let master = if path.exists() { MasterKey::read(&path) } else { MasterKey::create(&path) };
+    let master = match secrets {
+        Some(secrets) => MasterKey::read_placed(&placed_master_key_path(secrets, &config.site)),
+        None if path.exists() => MasterKey::read(&path),
+        None => MasterKey::create(&path),
+    };
     let master = master.context("load the master key")?;
     let day_ms = config.supply.retention_ms;
     let settings = Settings {

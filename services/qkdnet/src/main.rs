@@ -7,6 +7,7 @@ use clap::Parser;
 mod cli;
 mod commands;
 mod failure;
+mod host;
 mod run;
 mod snapshot;
 mod style;

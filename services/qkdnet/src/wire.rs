@@ -110,7 +110,8 @@ pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::
     result
 }
 
-fn serve(
+/// Runs services until the process is asked to stop.
+pub fn serve(
     config: TelemetryConfig,
     faults_allowed: bool,
     work: impl AsyncFnOnce(&Shutdown) -> anyhow::Result<()>,

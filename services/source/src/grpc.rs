@@ -64,7 +64,15 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     // Outputs can still come and be told of the end after this was asked to stop.
     let closing = CancellationToken::new();
     let running = server.start(closing.clone()).await?;
-    crate::run(config, outputs, status, shutdown.token()).await?;
+    if file.restarted {
+        // To those at the outputs this is an interruption: the light comes back with the next start.
+        tokio::select! {
+            ended = crate::run(config, outputs, status, CancellationToken::new()) => ended?,
+            () = shutdown.requested() => {}
+        }
+    } else {
+        crate::run(config, outputs, status, shutdown.token()).await?;
+    }
     closing.cancel();
     running.stopped().await?;
     Ok(())

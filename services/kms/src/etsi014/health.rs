@@ -68,7 +68,7 @@ const LIMITS: Limits = Limits {
     answer_key_bytes: 0,
 };
 
-/// Serves `/healthz` and `/metrics` until `stop` is cancelled.
+/// Serves `/healthz`, which is `/readyz` too, and `/metrics` until `stop` is cancelled.
 pub fn start<P: Probe>(listener: TcpListener, probe: Arc<P>, stop: CancellationToken) -> io::Result<Running> {
     let address = listener.local_addr()?;
     let task = tokio::spawn(run(listener, probe, stop));
@@ -109,7 +109,7 @@ struct Probes<P>(Arc<P>);
 impl<P: Probe> Answer for Probes<P> {
     async fn answer(&mut self, request: Request<'_>) -> Reply {
         let path = request.target.split('?').next().unwrap_or_default();
-        if !matches!(path, "/healthz" | "/metrics") {
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
             return Problem::not_found().into();
         }
         match request.method {

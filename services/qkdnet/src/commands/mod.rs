@@ -12,7 +12,9 @@ mod exposure;
 pub mod files;
 mod key;
 mod ledger;
-pub mod plan;
+mod operator;
+mod plan;
+mod render;
 mod sae;
 mod schema;
 mod status;
@@ -39,6 +41,9 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Sae(command) => sae::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Health(args) => wire::health(args, log),
+        Command::Render(args) => render::run(&args),
+        Command::Operator(command) => operator::run(command, log),
+        Command::Host(args) => crate::host::run(&args, log),
         Command::Completions(args) => completions::run(&args),
         Command::Source(args) => wire::source(args, log),
         Command::Detector(args) => wire::detector(args, log),

@@ -168,6 +168,8 @@ fn local_file(start: &Start<'_>) -> ServiceFile<()> {
         pki: start.folders.pki.clone(),
         run_dir: start.folders.run.clone(),
         data: start.folders.data.clone(),
+        secrets: None,
+        restarted: false,
         span_dir: Some(start.folders.spans.clone()),
         peers: Default::default(),
     }
@@ -176,11 +178,11 @@ fn local_file(start: &Start<'_>) -> ServiceFile<()> {
 /// The text of the file that a service reads.
 fn service_file(frame: ServiceFile<()>, config: &ServiceConfig) -> Result<String> {
     let text = match config {
-        ServiceConfig::Source(config) => serde_yaml::to_string(&frame.holding(config.as_ref())),
-        ServiceConfig::Detector(config) => serde_yaml::to_string(&frame.holding(config.as_ref())),
-        ServiceConfig::Channel(config) => serde_yaml::to_string(&frame.holding(config.as_ref())),
-        ServiceConfig::Kms(config) => serde_yaml::to_string(&frame.holding(config.as_ref())),
-        ServiceConfig::Relay(config) => serde_yaml::to_string(&frame.holding(config.as_ref())),
+        ServiceConfig::Source(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Detector(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Channel(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Kms(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Relay(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
     };
     text.context("write a configuration")
 }

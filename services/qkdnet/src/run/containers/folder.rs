@@ -223,6 +223,8 @@ fn inside(start: &Start<'_>, service: &Service) -> ServiceFile<()> {
         pki: Path::new(CONFIG).join("pki"),
         run_dir: RUN.into(),
         data: DATA.into(),
+        secrets: None,
+        restarted: false,
         span_dir: Some(Path::new(DATA).join(SPANS_DIR)),
         peers: service.connects_to.iter().map(peer).collect(),
     }
