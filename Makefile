@@ -1,11 +1,16 @@
 # The one entry point for people and for CI. `make help` says what there is.
 
 CARGO ?= cargo
+# Time that `make soak` gives to each parser.
+FUZZ_SECONDS ?= 60
+# What the test of traces receives with; pinned, so that it says the same everywhere.
+ROTEL ?= 0.0.1a15
+OTELTAP ?= 1.0.0
 TOPOLOGY ?= topologies/nice-50km.yaml
 # A cluster gets all of Nice, unless another topology is named.
 KIND_TOPOLOGY := $(if $(filter command line environment,$(origin TOPOLOGY)),$(TOPOLOGY),topologies/nice.yaml)
 
-.PHONY: help up build image test check fmt clippy doc chart bench soak verify kind kind-down observe clean
+.PHONY: help up build image test check fmt clippy doc chart bench soak verify collector kind kind-down observe clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -19,7 +24,16 @@ build: ## the one binary, target/release/qkdnet
 image: ## the one image, qkdnet:VERSION and qkdnet:dev, with Docker or Podman
 	scripts/image
 
-test: ## every test that fits into minutes
+collector: target/collector/rotel-agent ## an OpenTelemetry collector and receiver from PyPI, for the test of traces
+
+# Without PyPI the test that needs them says that it is skipped.
+target/collector/rotel-agent:
+	@mkdir -p target
+	@{ python3 -m venv target/collector && target/collector/bin/pip install --quiet rotel==$(ROTEL) oteltap==$(OTELTAP) \
+	  && cp target/collector/lib/python*/site-packages/rotel/rotel-agent $@; } \
+	  || echo "SKIPPED: no collector from PyPI; its test will say so" >&2
+
+test: collector ## every test that fits into minutes
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --manifest-path tests/foreign/Cargo.toml --target-dir target/foreign --locked
 
@@ -55,7 +69,10 @@ bench: ## one table of what the project must reach, measured on this machine, th
 
 soak: ## the long versions of the randomised tests
 	QKDNET_SOAK_ATTACKS=1000000 $(CARGO) test --release --workspace --locked
+	QKDNET_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p qkdnet --test fuzz -- --nocapture
 	SOAK_SEEDS=1500 $(CARGO) test --release --locked -p transfer --test network -- --ignored
+	KMS_SIMULATION_SEEDS=500 $(CARGO) test --release --locked -p kms --lib simulation
+	QKDNET_CHAOS_KILLS=1000 $(CARGO) test --release --locked -p qkdnet --test suite chaos -- --nocapture
 
 clean: ## what builds and runs leave behind
 	$(CARGO) clean

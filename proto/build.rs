@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "qkdnet/source/v1/source.proto",
     "qkdnet/detector/v1/detector.proto",
     "qkdnet/channel/v1/channel.proto",
     "qkdnet/kms/v1/kms.proto",
     "qkdnet/relay/v1/relay.proto",
+    "qkdnet/fault/v1/fault.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -34,3 +34,9 @@ pub mod relay {
         tonic::include_proto!("qkdnet.relay.v1");
     }
 }
+
+pub mod fault {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.fault.v1");
+    }
+}

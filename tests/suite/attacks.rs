@@ -3,25 +3,15 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use proto::channel::v1::fault_client::FaultClient;
-use proto::channel::v1::{FaultKind, InjectRequest};
-use shell::{Connector, Credentials, Endpoint};
+use crate::support::{Place, assert_equal_keys, bright, digest, lines, qkdnet, success, summary};
 
-use crate::support::{Place, assert_equal_keys, bright, digest, lines, qkdnet, summary};
+const ATTACKS: [&str; 6] = ["tamper", "inject", "replay", "reorder", "drop", "delay"];
 
-const CHANNEL: &str = "channel-valrose-sophia-valrose";
-
-/// Orders a fault at the endpoint of Valrose, once it is there.
-pub fn order(place: &Place, kind: FaultKind) {
-    let folder = place.path("data").join(".qkdnet");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let credentials = Credentials::from_folder(&folder.join("pki"), "control").expect("the control certificate");
-        let endpoint = Endpoint::in_run_dir(&folder.join("run"), CHANNEL);
-        let channel = Connector::new(&endpoint, CHANNEL, &credentials).connect().await.expect("reach the channel");
-        let request = InjectRequest { kind: kind.into(), frames: 1, delay_ms: 20 };
-        FaultClient::new(channel).inject(request).await.expect("faults are allowed");
-    });
+/// Orders an attack on one frame of Valrose, once the network says where it is.
+pub fn order(place: &Place, attack: &str) {
+    let mut command = qkdnet();
+    command.args(["fault", "attack", "valrose-sophia", "valrose", attack, "--data"]).arg(place.path("data"));
+    success(command);
 }
 
 #[test]
@@ -39,16 +29,14 @@ fn every_attack_on_the_channel_is_survived_and_no_wrong_key_is_stored() {
         let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
         detector::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().1)
     };
-    for kind in
-        [FaultKind::Tamper, FaultKind::Inject, FaultKind::Replay, FaultKind::Reorder, FaultKind::Drop, FaultKind::Delay]
-    {
+    for attack in ATTACKS {
         let before = committed();
         let patience = Instant::now() + Duration::from_secs(120);
         while committed() == before {
-            assert!(Instant::now() < patience, "no key before {kind:?}");
+            assert!(Instant::now() < patience, "no key before {attack}");
             std::thread::yield_now();
         }
-        order(&place, kind);
+        order(&place, attack);
     }
     let output = child.wait_with_output().expect("wait for qkdnet");
     assert!(output.status.success());

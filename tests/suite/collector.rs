@@ -1,106 +1,186 @@
-//! `qkdnet collect`: what services without a common disk tell of themselves.
+//! A real OpenTelemetry collector (rotel, from PyPI) between a network and a receiver (oteltap) that writes down what
+//! arrives. `make collector` installs both into `target/collector`.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::support::{Place, bright, qkdnet, success};
+use serde_json::Value;
 
-/// A collector that runs.
+use crate::keys::{Network, eventually, keys};
+use crate::support::{Place, bright_network_with_small_transfers, repository};
+
+/// A program that is killed in the end.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 struct Collector {
-    child: Child,
-    otlp: String,
-    metrics: String,
+    _receiver: Program,
+    _collector: Program,
+    endpoint: String,
+    received: PathBuf,
+}
+
+/// Where `make collector` puts the two programs; `None` with a loud word where they are not.
+fn programs() -> Option<(PathBuf, PathBuf)> {
+    let folder = repository().join("target/collector");
+    let (receiver, collector) = (folder.join("bin/oteltap"), folder.join("rotel-agent"));
+    if receiver.is_file() && collector.is_file() {
+        return Some((receiver, collector));
+    }
+    eprintln!("SKIPPED: NO COLLECTOR IN {}: run `make collector`, which needs PyPI", folder.display());
+    None
+}
+
+/// A port that nothing listens at.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.local_addr().expect("an address")
+}
+
+fn listening(address: SocketAddr) {
+    eventually("a program that listens", || TcpStream::connect(address).ok()).expect("it does not listen");
 }
 
 impl Collector {
-    fn start(data: &Path) -> Self {
-        let mut command = qkdnet();
-        command.args([
-            "--log",
-            "info",
-            "collect",
-            "--listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "127.0.0.1:0",
-            "--data",
-        ]);
-        let mut child = command.arg(data).env("NO_COLOR", "1").stderr(Stdio::piped()).spawn().expect("start qkdnet");
-        let mut lines = BufReader::new(child.stderr.take().expect("standard error")).lines().map_while(Result::ok);
-        let line = lines.find(|line| line.contains("collecting")).expect("a start");
-        // Whoever writes to a pipe that nobody reads comes to a halt.
-        std::thread::spawn(move || lines.for_each(|line| eprintln!("collector: {line}")));
-        let address = |name: &str| {
-            let (_, rest) = line.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("no {name} in {line}"));
-            rest.split_whitespace().next().expect("an address").to_owned()
-        };
-        Self { child, otlp: address("otlp"), metrics: address("metrics") }
+    fn start(folder: &Path) -> Option<Self> {
+        let (receiver, collector) = programs()?;
+        let received = folder.join("received.ndjson");
+        let (tap, grpc, http) = (free_port(), free_port(), free_port());
+        let output = fs::File::create(&received).expect("make a file");
+        let errors = fs::File::create(folder.join("oteltap.log")).expect("make a file");
+        let receiver = Command::new(receiver)
+            .args(["--port", &tap.port().to_string()])
+            .env("PYTHONUNBUFFERED", "1")
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .expect("start oteltap");
+        let receiver = Program(receiver);
+        listening(tap);
+        let log = fs::File::create(folder.join("rotel.log")).expect("make a file");
+        let collector = Command::new(collector)
+            .args(["start", "--otlp-grpc-endpoint", &grpc.to_string(), "--otlp-http-endpoint", &http.to_string()])
+            .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"])
+            .args(["--otlp-exporter-endpoint", &format!("http://{tap}")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("share a file"))
+            .stderr(log)
+            .spawn()
+            .expect("start rotel");
+        let collector = Program(collector);
+        listening(grpc);
+        Some(Self { _receiver: receiver, _collector: collector, endpoint: format!("http://{grpc}"), received })
     }
 
-    fn exposition(&self) -> String {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(&self.metrics).expect("connect");
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("ask");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("an answer");
-        text
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn one_trace_of_a_block_comes_together_from_services_that_share_no_disk_and_so_do_their_metrics() {
-    let place = Place::new(&bright(&[]));
-    let collector = Collector::start(&place.path("collected"));
-    let mut command = qkdnet();
-    command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
-    command.args(["--isolation", "process", "--for", "6s", "--seed", "5", "--output", "json"]);
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", collector.otlp));
-    success(command);
-    let names = |what: &str| {
-        let mut command = qkdnet();
-        command.arg("trace").arg(what).arg("--data").arg(place.path("collected")).args(["--output", "json"]);
-        let output = command.output().expect("run qkdnet");
-        let spans: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let spans = spans.as_array().cloned().unwrap_or_default();
-        spans.iter().filter_map(|span| span["name"].as_str().map(str::to_owned)).collect::<Vec<_>>()
-    };
-    // Exporters send what they have left when their process ends.
-    let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        let names = names("1");
-        let whole = ["qkd.source.emit", "qkd.block", "qkd.sift", "qkd.reconcile", "qkd.store", "qkd.kms.ingest"];
-        if whole.iter().all(|name| names.iter().any(|known| known == name)) {
-            break;
+    /// Every span that has arrived, whole lines alone.
+    fn spans(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.received).expect("read what arrived");
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut spans = Vec::new();
+        for line in whole.lines() {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line:.200}"));
+            collect(&value, &mut spans);
         }
-        assert!(Instant::now() < until, "{names:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let exposition = collector.exposition();
-    assert!(exposition.contains("\nqkd_link_skr{"), "{exposition}");
-    assert!(exposition.contains("topology=\"nice-50km\""), "{exposition}");
-    for site in ["valrose", "sophia"] {
-        let label = format!("qkd_site_id=\"{site}\"");
-        assert!(exposition.lines().any(|line| line.starts_with("qkd_link_key_bits{") && line.contains(&label)));
+        spans
     }
 }
 
+/// Objects with a span ID and a name, however deep they are.
+fn collect(value: &Value, spans: &mut Vec<Value>) {
+    match value {
+        Value::Object(members) => {
+            if member(value, "spanId").is_some() && members.contains_key("name") {
+                spans.push(value.clone());
+            } else {
+                members.values().for_each(|inner| collect(inner, spans));
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|inner| collect(inner, spans)),
+        _ => {}
+    }
+}
+
+/// A member in the spelling of JSON or of protobuf.
+fn member<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    let snake: String =
+        name.chars().flat_map(|c| if c.is_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] }).collect();
+    value.get(name).or_else(|| value.get(snake))
+}
+
+fn text(value: &Value, name: &str) -> String {
+    member(value, name).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn links(span: &Value) -> Vec<String> {
+    let links = member(span, "links").and_then(Value::as_array).cloned().unwrap_or_default();
+    links.iter().map(|link| text(link, "traceId")).collect()
+}
+
 #[test]
-fn health_is_asked_over_plain_http() {
-    let place = Place::new(&bright(&[]));
-    let collector = Collector::start(&place.path("collected"));
-    let ask = |url: String| Command::new(env!("CARGO_BIN_EXE_qkdnet")).args(["health", "--url", &url]).output();
-    let output = ask(format!("http://{}/healthz", collector.metrics)).expect("run qkdnet");
-    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"serving\n"[..]));
-    let output = ask(format!("http://{}/nothing", collector.metrics)).expect("run qkdnet");
-    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b"not serving\n"[..]));
-    assert_eq!(ask("https://127.0.0.1/".to_owned()).expect("run qkdnet").status.code(), Some(2));
+fn a_collector_receives_the_spans_of_a_delivered_key_with_links_to_its_blocks() {
+    let place = Place::new(&bright_network_with_small_transfers());
+    let Some(collector) = Collector::start(&place.path("")) else { return };
+    let network = Network::start_with(&place, "process", |command| {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "200");
+    });
+    for (master, slave) in [("university", "inria"), ("inria", "observatory")] {
+        let got = network.get(master, slave, "2");
+        let ids: Vec<&str> = got.iter().map(|(id, _)| id.as_str()).collect();
+        let fetched = network.fetch(slave, master, &ids);
+        assert!(keys(&fetched.stdout) == got, "{}", String::from_utf8_lossy(&fetched.stderr));
+    }
+    network.stop();
+
+    let wanted = [
+        "qkd.source.emit",
+        "qkd.block",
+        "qkd.store",
+        "qkd.kms.ingest",
+        "qkd.kms.supply",
+        "qkd.kms.fetch",
+        "qkd.kms.key",
+        "qkd.kms.relay",
+        "qkd.relay.transfer",
+    ];
+    let arrived = eventually("every kind of span has arrived", || {
+        let spans = collector.spans();
+        let names: BTreeSet<String> = spans.iter().map(|span| text(span, "name")).collect();
+        let keys = spans.iter().filter(|span| text(span, "name") == "qkd.kms.key").count();
+        (wanted.iter().all(|name| names.contains(*name)) && keys >= 8).then_some(spans)
+    });
+    let spans = arrived.unwrap_or_else(|| {
+        let names: BTreeSet<String> = collector.spans().iter().map(|span| text(span, "name")).collect();
+        panic!("of {wanted:?} only {names:?} arrived")
+    });
+    let mut traces: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for span in &spans {
+        traces.entry(text(span, "traceId")).or_default().insert(text(span, "name"));
+    }
+    let mut linked = BTreeSet::new();
+    for key in spans.iter().filter(|span| text(span, "name") == "qkd.kms.key") {
+        let made_of = links(key);
+        assert!(!made_of.is_empty(), "the span of a key has no links: {key}");
+        for trace in made_of {
+            linked.extend(traces.get(&trace).unwrap_or_else(|| panic!("the trace {trace} did not arrive")).clone());
+        }
+    }
+    // From light to both kinds of pools.
+    for name in ["qkd.source.emit", "qkd.block", "qkd.kms.ingest", "qkd.relay.transfer"] {
+        assert!(linked.contains(name), "no key is linked to {name}: {linked:?}");
+    }
+    // Where a collector takes them, spans are not kept beside it.
+    let kept = fs::read_dir(place.path("data").join("_spans")).map_or(0, |files| {
+        let spans = files.filter_map(Result::ok).filter(|file| file.file_name().to_string_lossy().contains(".spans."));
+        spans.filter(|file| file.metadata().is_ok_and(|data| data.len() > 0)).count()
+    });
+    assert_eq!(kept, 0);
 }

@@ -7,31 +7,38 @@ use serde_json::Value;
 
 use crate::support::{Place, bright, bright_network, qkdnet, success};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+/// However busy the machine, nothing here takes so long.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// A network in the background; it is interrupted and waited for in the end.
-struct Network<'p> {
+pub struct Network<'p> {
     place: &'p Place,
     child: Option<Child>,
 }
 
 impl<'p> Network<'p> {
-    fn start(place: &'p Place, isolation: &str) -> Self {
+    pub fn start(place: &'p Place, isolation: &str) -> Self {
+        Self::start_with(place, isolation, |_| {})
+    }
+
+    /// As [`start`](Self::start), with something else about the command.
+    pub fn start_with(place: &'p Place, isolation: &str, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = qkdnet();
         command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
         command.args(["--isolation", isolation]);
+        change(&mut command);
         let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("start qkdnet");
         Self { place, child: Some(child) }
     }
 
-    fn status(&self) -> Option<Value> {
+    pub fn status(&self) -> Option<Value> {
         let mut command = qkdnet();
         command.arg("status").arg("--data").arg(self.place.path("data")).args(["--output", "json"]);
         let output = command.output().expect("run qkdnet");
         output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
     }
 
-    fn key(&self, words: &[&str]) -> Command {
+    pub fn key(&self, words: &[&str]) -> Command {
         let mut command = qkdnet();
         command.arg("key").arg(words[0]).arg("--data").arg(self.place.path("data")).args(&words[1..]);
         command.args(["--output", "json"]);
@@ -39,7 +46,7 @@ impl<'p> Network<'p> {
     }
 
     /// Gets keys as soon as there are any.
-    fn get(&self, master: &str, slave: &str, number: &str) -> Vec<Key> {
+    pub fn get(&self, master: &str, slave: &str, number: &str) -> Vec<Key> {
         let mut last = String::new();
         eventually("keys are supplied", || {
             let output =
@@ -50,14 +57,14 @@ impl<'p> Network<'p> {
         .unwrap_or_else(|| panic!("{last}"))
     }
 
-    fn fetch(&self, slave: &str, master: &str, ids: &[&str]) -> std::process::Output {
+    pub fn fetch(&self, slave: &str, master: &str, ids: &[&str]) -> std::process::Output {
         let mut words = vec!["fetch", "--sae", slave, "--from", master];
         words.extend(ids);
         self.key(&words).output().expect("run qkdnet")
     }
 
     /// IDs of the keys that a relay at this site has seen.
-    fn exposed(&self, site: &str) -> Vec<String> {
+    pub fn exposed(&self, site: &str) -> Vec<String> {
         let mut command = qkdnet();
         command.arg("exposure").arg(site).arg("--data").arg(self.place.path("data")).args(["--output", "json"]);
         let listed: Value = serde_json::from_slice(&success(command).stdout).expect("JSON");
@@ -65,7 +72,7 @@ impl<'p> Network<'p> {
         ids.map(str::to_owned).collect()
     }
 
-    fn stored(&self, master: &str, slave: &str) -> u64 {
+    pub fn stored(&self, master: &str, slave: &str) -> u64 {
         let mut command = qkdnet();
         command.args(["key", "status", "--data"]).arg(self.place.path("data")).args(["--sae", master, "--to", slave]);
         let output = command.output().expect("run qkdnet");
@@ -74,13 +81,13 @@ impl<'p> Network<'p> {
     }
 
     /// Kills with SIGKILL the process of one service.
-    fn kill(&self, service: &str) {
+    pub fn kill(&self, service: &str) {
         let config = self.place.path("data").join(".qkdnet/run").join(format!("{service}.yaml"));
         let status = Command::new("pkill").args(["-KILL", "-f"]).arg(format!("config {}", config.display())).status();
         assert!(status.expect("run pkill").success(), "{service} was not running");
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         let mut child = self.child.take().expect("a network that runs");
         interrupt(&child);
         assert!(child.wait().expect("wait for qkdnet").success());
@@ -101,7 +108,7 @@ fn interrupt(child: &Child) {
 }
 
 /// Asks again until there is an answer.
-fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let patience = Instant::now() + PATIENCE;
     while Instant::now() < patience {
         if let Some(answer) = ask() {
@@ -113,9 +120,9 @@ fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     None
 }
 
-type Key = (String, String);
+pub type Key = (String, String);
 
-fn keys(answer: &[u8]) -> Vec<Key> {
+pub fn keys(answer: &[u8]) -> Vec<Key> {
     let container: Value = serde_json::from_slice(answer).expect("a key container");
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     let keys = container["keys"].as_array().expect("keys").iter();

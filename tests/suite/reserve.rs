@@ -5,7 +5,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use detector::store::BlockStore;
-use proto::channel::v1::FaultKind;
 
 use crate::attacks::order;
 use crate::support::{Place, assert_equal_keys, bright, digest, lines, qkdnet, success, summary};
@@ -101,7 +100,7 @@ fn an_empty_reserve_closes_the_link_and_a_fresh_secret_at_both_ends_revives_it()
     for spoilt in 0.. {
         assert!(spoilt < 100, "{spoilt} spoilt sessions have not emptied the reserve");
         let lost = notes("session-lost");
-        order(&place, FaultKind::Tamper);
+        order(&place, "tamper");
         // A spoilt greeting is said again, and costs no session.
         wait_up_to(Duration::from_secs(3), || notes("session-lost") > lost || shown());
         if is_exhausted() {

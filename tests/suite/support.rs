@@ -31,6 +31,19 @@ pub fn bright(extra: &[(&str, &str)]) -> String {
     text
 }
 
+/// As [`bright`], with other key management and with further applications at Valrose.
+pub fn bright_with(key_management: &str, further_saes: &str) -> String {
+    let management = format!("  keyManagement: {{{key_management}}}\n  sites:\n");
+    let saes = format!("saes: [university{further_saes}]");
+    bright(&[("  sites:\n", &management), ("saes: [university]", &saes)])
+}
+
+/// As [`bright_network`], with relayed key in small transfers, which need less of the slow link.
+pub fn bright_network_with_small_transfers() -> String {
+    let relay = "relay: {transfer: 2048 bit, lowWater: 8192 bit, highWater: 16384 bit}";
+    bright_network().replacen("  sites:\n", &format!("  keyManagement: {{{relay}}}\n  sites:\n"), 1)
+}
+
 /// All of Nice with little loss, few pairs and short rounds: three key stores, and two sites without a link.
 pub fn bright_network() -> String {
     let text = std::fs::read_to_string(repository().join("topologies/nice.yaml")).expect("read the topology of Nice");

@@ -29,7 +29,13 @@ impl Pool {
         while self.store.levels(PEER).map_or(0, |levels| levels.available(self.use_)) < least_bytes {
             let (number, bytes) = (self.blocks, BLOCK_BYTES as u64);
             let (id, start) = (u128::from(number).to_be_bytes(), number * bytes);
-            let offer = Offer { id, key: Secret::new(vec![1; BLOCK_BYTES]), origin: "{}".to_owned(), span: [0; 25] };
+            let offer = Offer {
+                id,
+                key: Secret::new(vec![1; BLOCK_BYTES]),
+                origin: "{}".to_owned(),
+                span: [0; 25],
+                offered_ms: 0,
+            };
             self.store.offer(PEER, offer).wait().unwrap();
             self.store.confirm(PEER, id, 0, start, 0).wait().unwrap();
             let grant =

@@ -37,7 +37,13 @@ fn id(number: u64) -> [u8; 16] {
 }
 
 fn offer(number: u64, bytes: usize) -> Offer {
-    Offer { id: id(number), key: Secret::new(vec![number as u8; bytes]), origin: "{}".to_owned(), span: [0; 25] }
+    Offer {
+        id: id(number),
+        key: Secret::new(vec![number as u8; bytes]),
+        origin: "{}".to_owned(),
+        span: [0; 25],
+        offered_ms: 0,
+    }
 }
 
 /// Blocks in, `window` of them offered ahead of their confirmation.

@@ -47,6 +47,11 @@ impl<'a> Reader<'a> {
         Ok(text.to_owned())
     }
 
+    /// Whether a row of an earlier format ends here.
+    pub fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub fn end(self) -> Result<(), StoreError> {
         if self.rest.is_empty() { Ok(()) } else { Err(StoreError::corrupt("a row is too long")) }
     }

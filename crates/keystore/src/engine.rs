@@ -25,6 +25,7 @@ use crate::{StoreError, Use};
 mod blocks;
 mod checkpoint;
 mod deposits;
+mod digest;
 mod expire;
 mod grants;
 mod lease;
@@ -84,6 +85,7 @@ pub(crate) struct Engine {
     dirty: BTreeSet<usize>,
     news: BTreeSet<usize>,
     deposits: u64,
+    deposits_by_master: HashMap<String, u64>,
 }
 
 impl Engine {
@@ -168,6 +170,8 @@ impl Engine {
             }
         }
         txn.commit()?;
+        let checkpoint = self.checkpoint_due;
+        (self.settings.at_step)(if checkpoint { "store.checkpointed" } else { "store.committed" });
         self.commits += 1;
         self.shared.counts.database_commits.fetch_add(1, Relaxed);
         if std::mem::take(&mut self.checkpoint_due) {

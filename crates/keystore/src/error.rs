@@ -35,6 +35,8 @@ pub enum StoreError {
     DepositNotFound,
     #[error("the caller is not named in one or more deposits")]
     DepositNotForCaller,
+    #[error("{max_items} deposits of one master wait to be taken, and no more may")]
+    TooManyDeposits { max_items: u64 },
     #[error("a deposit of this identifier exists")]
     DepositConflict,
     #[error("the pool is full: {stored_bytes} of {capacity_bytes} bytes")]
@@ -52,7 +54,10 @@ pub enum StoreError {
     InUse { path: PathBuf },
     #[error("the master key does not open this store")]
     WrongMasterKey,
-    #[error("format {found} of the store is not one this version reads ({supported})")]
+    #[error(
+        "format {found} of the store is not one this version reads ({} to {supported})",
+        crate::tables::FORMAT_OLDEST
+    )]
     UnsupportedFormat { found: u32, supported: u32 },
     #[error("{}: {why}", path.display())]
     MasterKeyFile { path: PathBuf, why: String },

@@ -134,6 +134,7 @@ impl State {
             confirmed_bits: 8 * c.confirmed,
             deducted_bits: 8 * c.deducted,
             quarantined_bits: 8 * c.quarantined,
+            abandoned_bits: 8 * c.abandoned,
             unassigned_bits: 8 * self.unassigned(),
             voided_bits: 8 * c.voided,
             uses: Use::ALL.map(of),

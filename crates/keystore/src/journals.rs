@@ -35,7 +35,11 @@ pub(crate) struct Journals {
 }
 
 impl Journals {
-    pub fn start(journals: [Journal; JOURNALS], shared: &Arc<Shared>) -> Result<Self, StoreError> {
+    pub fn start(
+        journals: [Journal; JOURNALS],
+        shared: &Arc<Shared>,
+        at_step: fn(&'static str),
+    ) -> Result<Self, StoreError> {
         let busy = Arc::new(Busy::default());
         let mut workers = Vec::with_capacity(JOURNALS);
         for number in 0..JOURNALS {
@@ -43,7 +47,7 @@ impl Journals {
             let (busy, shared) = (Arc::clone(&busy), Arc::clone(shared));
             let thread = std::thread::Builder::new()
                 .name(format!("keystore-log{number}"))
-                .spawn(move || write_records(number, &groups, &busy, &shared))
+                .spawn(move || write_records(number, &groups, &busy, &shared, at_step))
                 .map_err(|error| StoreError::io("start a journal", &error))?;
             workers.push((sender, thread));
         }
@@ -123,7 +127,7 @@ impl Busy {
     }
 }
 
-fn write_records(number: usize, groups: &Receiver<Group>, busy: &Busy, shared: &Shared) {
+fn write_records(number: usize, groups: &Receiver<Group>, busy: &Busy, shared: &Shared, at_step: fn(&'static str)) {
     let _freed = FreedAtEnd { number, busy };
     for group in groups {
         let begun = Instant::now();
@@ -132,6 +136,7 @@ fn write_records(number: usize, groups: &Receiver<Group>, busy: &Busy, shared: &
         shared.counts.journal_sync_ns.fetch_add(spent_ns, Relaxed);
         shared.counts.journal_commits.fetch_add(1, Relaxed);
         let failed = written.err();
+        at_step("store.redeemed");
         if let Some(error) = &failed {
             tracing::error!(%error, "the store stops");
             shared.stop(error);

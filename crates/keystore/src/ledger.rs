@@ -26,7 +26,10 @@ pub struct PoolLedger {
     pub confirmed_bits: u64,
     /// Used by the caller before the rest counted: the pad of a MAC.
     pub deducted_bits: u64,
+    /// Erased because the two ends differed.
     pub quarantined_bits: u64,
+    /// Offered and wasted: the other site did not have the block, and never will.
+    pub abandoned_bits: u64,
     pub unassigned_bits: u64,
     /// Confirmed, not granted, lost when the pool was voided.
     pub voided_bits: u64,
@@ -50,8 +53,8 @@ impl PoolLedger {
 
     /// Whether every bit is somewhere, and in one place only.
     pub fn check(&self) -> Result<(), Imbalance> {
-        let decided = self.pending_bits + self.confirmed_bits + self.quarantined_bits;
-        equal("offered = pending + confirmed + quarantined", self.offered_bits, decided)?;
+        let decided = self.pending_bits + self.confirmed_bits + self.quarantined_bits + self.abandoned_bits;
+        equal("offered = pending + confirmed + quarantined + abandoned", self.offered_bits, decided)?;
         let granted: u64 = self.uses.iter().map(|use_| use_.granted_bits).sum();
         let placed = self.deducted_bits + self.unassigned_bits + granted + self.voided_bits;
         equal("confirmed = deducted + unassigned + granted + voided", self.confirmed_bits, placed)?;
@@ -74,14 +77,16 @@ mod tests {
     #[test]
     fn a_bit_too_many_in_any_place_is_found() {
         let out = UseLedger { granted_bits: 10, handed_out_bits: 4, wasted_bits: 3, expired_bits: 2, left_bits: 1 };
-        let mut good = PoolLedger { offered_bits: 20, pending_bits: 3, confirmed_bits: 16, ..PoolLedger::default() };
+        let mut good = PoolLedger { offered_bits: 25, pending_bits: 3, confirmed_bits: 16, ..PoolLedger::default() };
+        good.abandoned_bits = 5;
         (good.quarantined_bits, good.deducted_bits, good.unassigned_bits, good.voided_bits) = (1, 1, 2, 3);
         good.uses[2] = out;
         good.check().unwrap();
-        let wrong: [fn(&mut PoolLedger); 8] = [
+        let wrong: [fn(&mut PoolLedger); 9] = [
             |l| l.offered_bits += 1,
             |l| l.pending_bits += 1,
             |l| l.quarantined_bits += 1,
+            |l| l.abandoned_bits += 1,
             |l| l.unassigned_bits += 1,
             |l| l.voided_bits += 1,
             |l| l.uses[2].left_bits += 1,

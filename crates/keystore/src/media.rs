@@ -32,11 +32,11 @@ pub struct Media<D, J> {
 impl Media<FileBackend, FileBackend> {
     /// The files in `folder`, made if they are not there, readable by the owner alone.
     pub fn files(folder: &Path) -> Result<Self, StoreError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| open_error(&error))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| open_error(folder, &error))?;
         let database = open(&folder.join(DATABASE_FILE))?;
         let [first, second] = JOURNAL_FILES.map(|file| open(&folder.join(file)));
         let journals = [first?, second?];
-        sync_folder_of(&folder.join(DATABASE_FILE)).map_err(|error| open_error(&error))?;
+        sync_folder_of(&folder.join(DATABASE_FILE)).map_err(|error| open_error(folder, &error))?;
         Ok(Self { database, journals })
     }
 }
@@ -49,12 +49,12 @@ pub(crate) fn database_path(folder: &Path) -> PathBuf {
 fn open(path: &Path) -> Result<FileBackend, StoreError> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = file.map_err(|error| open_error(&error))?;
-    FileBackend::new(file).map_err(|error| open_error(&error))
+    let file = file.map_err(|error| open_error(path, &error))?;
+    FileBackend::new(file).map_err(|error| open_error(path, &error))
 }
 
-fn open_error(error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::io("open the store's files", error)
+fn open_error(path: &Path, error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::io("open the store's files", &format_args!("{}: {error}", path.display()))
 }
 
 /// Makes the entry of a file in its folder survive a loss of power.

@@ -92,10 +92,16 @@ impl KeyStore {
         self.shared.submit(0, move |engine| engine.confirm(&peer, &id, (generation, start), deducted_bytes))
     }
 
-    /// Erases an offered block for good.
+    /// Erases an offered block for good: its two ends differ.
     pub fn quarantine(&self, peer: &str, id: [u8; 16], reason: &str) -> Pending<BlockStatus> {
         let (peer, reason) = (peer.to_owned(), reason.to_owned());
         self.shared.submit(reason.len(), move |engine| engine.quarantine(&peer, &id, &reason))
+    }
+
+    /// Erases an offered block for good: the other site does not have it, and what it is worth is wasted.
+    pub fn abandon(&self, peer: &str, id: [u8; 16], reason: &str) -> Pending<BlockStatus> {
+        let (peer, reason) = (peer.to_owned(), reason.to_owned());
+        self.shared.submit(reason.len(), move |engine| engine.abandon(&peer, &id, &reason))
     }
 
     pub fn block_status(&self, peer: &str, id: [u8; 16]) -> Pending<BlockStatus> {
@@ -103,10 +109,10 @@ impl KeyStore {
         self.shared.submit(0, move |engine| engine.block_status(&peer, &id))
     }
 
-    /// Blocks that wait for a decision, at most 1024 of them, in the order of their identifiers.
-    pub fn offered(&self, peer: &str) -> Pending<Vec<OfferedBlock>> {
+    /// Blocks that wait for a decision, in the order of their identifiers: those behind `after`, at most 1024.
+    pub fn offered(&self, peer: &str, after: Option<[u8; 16]>) -> Pending<Vec<OfferedBlock>> {
         let peer = peer.to_owned();
-        self.shared.submit(0, move |engine| engine.offered(&peer, ITEMS_MAX))
+        self.shared.submit(0, move |engine| engine.offered(&peer, after, ITEMS_MAX))
     }
 
     /// The bytes of a block that waits for a decision: for the MAC that decides it.
@@ -308,6 +314,20 @@ impl KeyStore {
     }
 
     // --- views
+
+    /// What of a pool may still be handed out or assigned from here, without In grants: of those the other site says
+    /// what is left.
+    pub fn held(&self, peer: &str) -> Pending<Vec<(u64, u64)>> {
+        let peer = peer.to_owned();
+        self.shared.submit(0, move |engine| engine.held(&peer))
+    }
+
+    /// How much of these ranges (start, bytes) is here and was not handed out, and an HMAC-SHA256 of it with its places:
+    /// two sites that hold the same bits for the same have the same digest under the same key.
+    pub fn digest(&self, peer: &str, generation: u32, ranges: &[(u64, u64)], key: &Secret) -> Pending<StreamDigest> {
+        let (peer, ranges, key) = (peer.to_owned(), ranges.to_vec(), key.clone());
+        self.shared.submit(16 * ranges.len(), move |engine| engine.digest(&peer, generation, &ranges, &key))
+    }
 
     /// Peers with a pool, sorted.
     pub fn pools(&self) -> Vec<String> {

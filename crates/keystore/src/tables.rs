@@ -7,7 +7,9 @@ use crate::types::SPAN_BYTES;
 use crate::{StoreError, Use};
 
 /// Version of everything below, and of the journal.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// The oldest one that is read: its offered blocks have no time, its pools no count of abandoned blocks.
+pub(crate) const FORMAT_OLDEST: u32 = 1;
 
 /// Pool, generation, position in the stream.
 pub(crate) type Place = (u32, u32, u64);
@@ -57,6 +59,7 @@ pub(crate) struct Counters {
     pub deducted: u64,
     pub quarantined: u64,
     pub voided: u64,
+    pub abandoned: u64,
     pub uses: [UseCounters; 4],
 }
 
@@ -86,7 +89,7 @@ impl PoolRow {
         for (use_, on_lease) in c.uses.iter().zip(self.on_lease) {
             row = row.u64(use_.granted).u64(use_.handed_out).u64(use_.wasted).u64(use_.expired).u64(on_lease);
         }
-        row.0
+        row.u64(c.abandoned).0
     }
 
     pub fn decode(row: &[u8]) -> Result<Self, StoreError> {
@@ -108,6 +111,9 @@ impl PoolRow {
             *use_ = UseCounters { granted: r.u64()?, handed_out: r.u64()?, wasted: r.u64()?, expired: r.u64()? };
             *on_lease = r.u64()?;
         }
+        if !r.is_at_end() {
+            c.abandoned = r.u64()?;
+        }
         r.end()?;
         Ok(pool)
     }
@@ -116,9 +122,10 @@ impl PoolRow {
 /// What became of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    Offered { origin: String, span: [u8; SPAN_BYTES] },
+    Offered { origin: String, span: [u8; SPAN_BYTES], offered_ms: u64 },
     Confirmed { generation: u32, start: u64, deducted: u64 },
     Quarantined { reason: String },
+    Abandoned { reason: String },
 }
 
 #[derive(Clone, Debug)]
@@ -133,9 +140,10 @@ impl BlockRow {
     pub fn encode(&self) -> Vec<u8> {
         let row = Row::default().u64(self.bytes).raw(&self.digest);
         let row = match &self.fate {
-            Fate::Offered { origin, span } => row.u8(0).raw(span).bytes(origin.as_bytes()),
+            Fate::Offered { origin, span, offered_ms } => row.u8(3).raw(span).bytes(origin.as_bytes()).u64(*offered_ms),
             Fate::Confirmed { generation, start, deducted } => row.u8(1).u32(*generation).u64(*start).u64(*deducted),
             Fate::Quarantined { reason } => row.u8(2).bytes(reason.as_bytes()),
+            Fate::Abandoned { reason } => row.u8(4).bytes(reason.as_bytes()),
         };
         row.0
     }
@@ -144,12 +152,18 @@ impl BlockRow {
         let mut r = Reader::new(row);
         let (bytes, digest) = (r.u64()?, r.array()?);
         let fate = match r.u8()? {
+            // Of format 1.
             0 => {
                 let span = r.array()?;
-                Fate::Offered { origin: r.text()?, span }
+                Fate::Offered { origin: r.text()?, span, offered_ms: 0 }
             }
             1 => Fate::Confirmed { generation: r.u32()?, start: r.u64()?, deducted: r.u64()? },
             2 => Fate::Quarantined { reason: r.text()? },
+            3 => {
+                let span = r.array()?;
+                Fate::Offered { origin: r.text()?, span, offered_ms: r.u64()? }
+            }
+            4 => Fate::Abandoned { reason: r.text()? },
             _ => return Err(StoreError::corrupt("a block has no known state")),
         };
         r.end()?;

@@ -88,11 +88,16 @@ pub struct Settings {
     pub capacity_bytes: u64,
     /// Most deposits that wait at once.
     pub deposits_max: u64,
+    /// Of them those of one master.
+    pub deposits_per_master_max: u64,
     /// Memory for pages of the database.
     pub cache_bytes: usize,
     /// Length of each journal of redemptions; when one is full, both are checkpointed into the database. Counts when a
     /// store is made.
     pub journal_bytes: u64,
+    /// Told the name of each step that has become durable and has not been told to anyone: where a test may end the
+    /// process. Does nothing unless set.
+    pub at_step: fn(&'static str),
 }
 
 impl Default for Settings {
@@ -104,8 +109,10 @@ impl Default for Settings {
             lease_bytes: 64 << 10,
             capacity_bytes: 1 << 30,
             deposits_max: 100_000,
+            deposits_per_master_max: 100_000,
             cache_bytes: 1 << 20,
             journal_bytes: 2 << 20,
+            at_step: |_| {},
         }
     }
 }
@@ -138,6 +145,8 @@ pub struct Offer {
     /// Opaque to the store: where the block came from, in the caller's words.
     pub origin: String,
     pub span: [u8; SPAN_BYTES],
+    /// The caller's wall time, from which its waiting for the peer counts.
+    pub offered_ms: u64,
 }
 
 /// How far a block came.
@@ -147,8 +156,10 @@ pub enum BlockStatus {
     Offered,
     /// Its bytes, less those deducted, are the stream from `start`.
     Confirmed { generation: u32, start: u64 },
-    /// Erased.
+    /// Erased: its two ends differed.
     Quarantined { reason: String },
+    /// Erased: the other site does not have it.
+    Abandoned { reason: String },
 }
 
 /// A block that waits for its peer's word.
@@ -156,6 +167,9 @@ pub enum BlockStatus {
 pub struct OfferedBlock {
     pub id: [u8; 16],
     pub bytes: u64,
+    pub origin: String,
+    /// 0 where an earlier version of the store took it.
+    pub offered_ms: u64,
 }
 
 /// Assignment of a range of the stream. Both sites make the same one, with mirrored uses.
@@ -198,6 +212,13 @@ pub struct OriginPiece {
     pub block_id: [u8; 16],
     pub origin: String,
     pub span: [u8; SPAN_BYTES],
+}
+
+/// What a store holds of some ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamDigest {
+    pub bytes: u64,
+    pub hmac_sha256: [u8; 32],
 }
 
 /// A key that waits under an identifier for several readers.

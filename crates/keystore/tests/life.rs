@@ -22,7 +22,8 @@ fn a_block_that_comes_twice_counts_once() {
     }
     let other = store.offer(PEER, block(1, 7, 0, 1_000)).wait().unwrap_err();
     assert!(matches!(other, StoreError::BlockConflict { .. }), "{other}");
-    assert_eq!(store.offered(PEER).wait().unwrap(), [OfferedBlock { id: id(1), bytes: 1_000 }]);
+    let offered = OfferedBlock { id: id(1), bytes: 1_000, origin: "{\"block\":1}".to_owned(), offered_ms: 5 };
+    assert_eq!(store.offered(PEER, None).wait().unwrap(), [offered]);
     assert_eq!(store.offered_key(PEER, id(1)).wait().unwrap().expose(), stream(0, 0, 1_000));
     let gap = store.confirm(PEER, id(1), 0, 1, 0).wait().unwrap_err();
     assert_eq!(gap, StoreError::NotContiguous { start: 1, end_bytes: 0 });
@@ -48,6 +49,77 @@ fn a_block_that_comes_twice_counts_once() {
     grant(&store, PEER, Use::SupplyOut, 984, 0);
     let key = store.draw(PEER, Use::SupplyOut, 984).unwrap().key;
     assert_eq!(key.expose(), stream(0, 16, 984), "without what the MAC used");
+}
+
+#[test]
+fn a_block_that_is_abandoned_is_counted_as_wasted_and_never_comes_back() {
+    let (disk, reason) = (Disk::default(), "the other site does not have it");
+    let store = open(&disk);
+    let abandoned = BlockStatus::Abandoned { reason: reason.to_owned() };
+    for number in [1, 2] {
+        store.offer(PEER, block(number, 0, 0, 1_000)).wait().unwrap();
+    }
+    assert_eq!(store.abandon(PEER, id(3), reason).wait().unwrap_err(), StoreError::UnknownBlock);
+    assert_eq!(store.abandon(PEER, id(1), reason).wait().unwrap(), abandoned);
+    store.confirm(PEER, id(2), 0, 0, 0).wait().unwrap();
+    assert!(store.abandon(PEER, id(2), reason).wait().is_err(), "it counts already");
+    drop(store);
+    let store = open(&disk);
+    assert_eq!(store.abandon(PEER, id(1), "again").wait().unwrap(), abandoned);
+    assert_eq!(store.quarantine(PEER, id(1), "again").wait().unwrap(), abandoned);
+    assert_eq!(
+        store.offer(PEER, block(1, 0, 0, 1_000)).wait().unwrap(),
+        abandoned,
+        "a module that is late is answered"
+    );
+    assert!(matches!(store.confirm(PEER, id(1), 0, 1_000, 0).wait(), Err(StoreError::BlockConflict { .. })));
+    assert!(store.offered_key(PEER, id(1)).wait().is_err());
+    let ledger = checked(&store, PEER);
+    assert_eq!((ledger.offered_bits, ledger.abandoned_bits, ledger.pending_bits), (16_000, 8_000, 0));
+    assert_eq!(store.levels(PEER).unwrap().offered_bytes, 0);
+}
+
+#[test]
+fn very_many_blocks_that_wait_are_listed_page_by_page() {
+    let store = open(&Disk::default());
+    let offered: Vec<_> = (0..2_500).map(|number| store.offer(PEER, block(number, 0, 0, 40))).collect();
+    offered.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.offered(PEER, after).wait().unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        listed.extend(page.iter().map(|block| block.id));
+    }
+    assert_eq!(listed, (0..2_500).map(id).collect::<Vec<_>>());
+    assert!(store.offered(PEER, Some([255; 16])).wait().unwrap().is_empty());
+}
+
+#[test]
+fn two_stores_that_hold_the_same_have_one_digest_whatever_the_chunks() {
+    let (here, there) = (open(&Disk::default()), open(&Disk::default()));
+    let key = Secret::new(vec![3; 32]);
+    for store in [&here, &there] {
+        fill(store, PEER, 1, 20_000);
+    }
+    grant(&here, PEER, Use::SupplyOut, 9_000, 0);
+    grant(&there, PEER, Use::SupplyIn, 9_000, 0);
+    grant(&here, PEER, Use::SupplyIn, 5_000, 0);
+    grant(&there, PEER, Use::SupplyOut, 5_000, 0);
+    let drawn = here.draw(PEER, Use::SupplyOut, 700).unwrap();
+    there.redeem(PEER, Use::SupplyIn, 0, &[(drawn.start, 700)]).wait().unwrap();
+    there.draw(PEER, Use::SupplyOut, 64).unwrap();
+    assert_eq!(here.held(PEER).wait().unwrap(), [(700, 8_300), (14_000, 6_000)]);
+    assert_eq!(there.held(PEER).wait().unwrap(), [(9_064, 4_936), (14_000, 6_000)]);
+    let ranges = [(700, 8_300), (9_064, 4_936), (14_000, 6_000)];
+    let digest = |store: &KeyStore, key: &Secret| store.digest(PEER, 0, &ranges, key).wait().unwrap();
+    let both = digest(&here, &key);
+    assert_eq!((both, both.bytes), (digest(&there, &key), 19_236));
+    assert_ne!(digest(&here, &Secret::new(vec![4; 32])).hmac_sha256, both.hmac_sha256);
+    // A byte that one of them has given away is missing from its digest alone.
+    there.redeem(PEER, Use::SupplyIn, 0, &[(5_000, 1)]).wait().unwrap();
+    assert_eq!((digest(&here, &key).bytes, digest(&there, &key).bytes), (19_236, 19_235));
+    assert_ne!(digest(&here, &key).hmac_sha256, digest(&there, &key).hmac_sha256);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use common::disk::{Disk, Loss};
 use common::*;
 use keystore::*;
+use redb::ReadableTable;
 
 fn open(disk: &Disk) -> Result<KeyStore, StoreError> {
     KeyStore::open_on(disk.media(), &master(), &settings())
@@ -48,16 +49,67 @@ fn files_are_for_their_owner_and_for_one_store_at_a_time() {
 
 #[test]
 fn another_format_is_refused_by_its_number() {
-    let folder = tempfile::tempdir().unwrap();
-    drop(KeyStore::open(folder.path(), &master(), &settings()).unwrap());
-    let database = redb::Database::open(folder.path().join("keys.redb")).unwrap();
+    for found in [0u32, 3, 77] {
+        let folder = tempfile::tempdir().unwrap();
+        drop(KeyStore::open(folder.path(), &master(), &settings()).unwrap());
+        edit(folder.path(), |txn| {
+            txn.open_table(FACTS).unwrap().insert("format", found.to_le_bytes().as_slice()).unwrap();
+        });
+        let refused = KeyStore::open(folder.path(), &master(), &settings()).unwrap_err();
+        assert_eq!(refused, StoreError::UnsupportedFormat { found, supported: 2 });
+        assert_eq!(refused.to_string(), format!("format {found} of the store is not one this version reads (1 to 2)"));
+    }
+}
+
+type Facts = redb::TableDefinition<'static, &'static str, &'static [u8]>;
+const FACTS: Facts = redb::TableDefinition::new("store");
+
+/// Changes the database behind the store's back.
+fn edit(folder: &std::path::Path, change: impl FnOnce(&redb::WriteTransaction)) {
+    let database = redb::Database::open(folder.join("keys.redb")).unwrap();
     let txn = database.begin_write().unwrap();
-    let table: redb::TableDefinition<&str, &[u8]> = redb::TableDefinition::new("store");
-    txn.open_table(table).unwrap().insert("format", 2u32.to_le_bytes().as_slice()).unwrap();
+    change(&txn);
     txn.commit().unwrap();
-    drop(database);
-    let refused = KeyStore::open(folder.path(), &master(), &settings()).unwrap_err();
-    assert_eq!(refused, StoreError::UnsupportedFormat { found: 2, supported: 1 });
+}
+
+/// What a store of format 1 looks like: offered blocks without a time, pools without a count of abandoned blocks.
+fn make_it_format_1(folder: &std::path::Path) {
+    const BLOCKS: redb::TableDefinition<(u32, u128), &[u8]> = redb::TableDefinition::new("blocks");
+    const POOLS: Facts = redb::TableDefinition::new("pools");
+    edit(folder, |txn| {
+        txn.open_table(FACTS).unwrap().insert("format", 1u32.to_le_bytes().as_slice()).unwrap();
+        let (mut pools, mut blocks) = (txn.open_table(POOLS).unwrap(), txn.open_table(BLOCKS).unwrap());
+        let row = pools.get(PEER).unwrap().unwrap().value().to_vec();
+        pools.insert(PEER, &row[..row.len() - 8]).unwrap();
+        let place = (0, u128::from_be_bytes(id(2)));
+        let mut row = blocks.get(place).unwrap().unwrap().value().to_vec();
+        // Behind length and digest: what became of it.
+        assert_eq!(std::mem::replace(&mut row[40], 0), 3);
+        blocks.insert(place, &row[..row.len() - 8]).unwrap();
+    });
+}
+
+#[test]
+fn a_store_of_the_format_before_is_taken_over_with_all_that_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = KeyStore::open(folder.path(), &master(), &settings()).unwrap();
+    fill(&store, PEER, 1, 1_000);
+    grant(&store, PEER, Use::SupplyOut, 500, 0);
+    store.draw(PEER, Use::SupplyOut, 100).unwrap();
+    store.offer(PEER, block(2, 0, 1_000, 300)).wait().unwrap();
+    let before = checked(&store, PEER);
+    drop(store);
+    make_it_format_1(folder.path());
+    for _ in 0..2 {
+        let store = KeyStore::open(folder.path(), &master(), &settings()).unwrap();
+        assert_eq!(checked(&store, PEER), before);
+        assert_eq!(store.offered(PEER, None).wait().unwrap()[0].offered_ms, 0);
+        assert_eq!(store.offered_key(PEER, id(2)).wait().unwrap().expose(), stream(0, 1_000, 300));
+    }
+    edit(folder.path(), |txn| {
+        let format = txn.open_table(FACTS).unwrap().get("format").unwrap().unwrap().value().to_vec();
+        assert_eq!(format, 2u32.to_le_bytes(), "it is of this version's format now");
+    });
 }
 
 #[test]
@@ -124,6 +176,56 @@ fn a_full_disk_stops_the_store_and_loses_nothing() {
     assert_eq!(store.stopped(), Some(refused));
     let store = open(&disk.after_power_loss(Loss::All)).unwrap();
     assert_eq!(store.draw(PEER, Use::SupplyOut, 10_000).unwrap().key.expose(), stream(0, 0, 10_000));
+}
+
+#[test]
+fn a_read_only_disk_stops_the_store_says_so_and_loses_nothing() {
+    let disk = Disk::default();
+    let store = open(&disk).unwrap();
+    fill(&store, PEER, 1, 10_000);
+    grant(&store, PEER, Use::SupplyIn, 10_000, 0);
+    disk.turn_read_only();
+    let refused = store.redeem(PEER, Use::SupplyIn, 0, &[(0, 32)]).wait().unwrap_err();
+    assert!(refused.is_fatal() && refused.to_string().contains("read-only"), "{refused}");
+    let stopped = store.offer(PEER, block(2, 0, 10_000, 100)).wait().unwrap_err();
+    assert!(stopped.is_fatal() || stopped == StoreError::Closed, "{stopped}");
+    assert_eq!(store.stopped(), Some(refused));
+    // Opening writes that the store is open: it is refused, not served from.
+    let refused = open(&disk).unwrap_err();
+    assert!(refused.is_fatal() && refused.to_string().contains("read-only"), "{refused}");
+    let store = open(&disk.after_power_loss(Loss::All)).unwrap();
+    let key = store.redeem(PEER, Use::SupplyIn, 0, &[(0, 32)]).wait().unwrap();
+    assert_eq!(key[0].expose(), stream(0, 0, 32), "what was refused was not taken");
+}
+
+#[test]
+fn files_that_cannot_be_opened_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("keys.redb")).unwrap();
+    let refused = KeyStore::open(folder.path(), &master(), &settings()).unwrap_err();
+    assert!(refused.to_string().contains("keys.redb"), "{refused}");
+}
+
+#[test]
+fn a_write_that_power_loss_tore_is_as_if_it_had_not_been_begun() {
+    for torn in 0..200 {
+        let disk = Disk::default();
+        let store = open(&disk).unwrap();
+        fill(&store, PEER, 1, 10_000);
+        grant(&store, PEER, Use::SupplyIn, 10_000, 0);
+        store.redeem(PEER, Use::SupplyIn, 0, &[(0, 100)]).wait().unwrap();
+        // The sync of the next record fails: what was written before it is torn somewhere.
+        disk.fail_at(disk.operations() + 2);
+        assert!(store.redeem(PEER, Use::SupplyIn, 0, &[(100, 100), (300, 5_000)]).wait().is_err());
+        drop(store);
+        let store = open(&disk.after_power_loss(Loss::Some(torn))).unwrap();
+        let again = store.redeem(PEER, Use::SupplyIn, 0, &[(0, 100)]).wait();
+        assert_eq!(again.err(), Some(StoreError::AlreadyTaken { start: 0, bytes: 100 }), "{torn}");
+        // All of what nobody was answered, or nothing.
+        let first = store.redeem(PEER, Use::SupplyIn, 0, &[(100, 100)]).wait().is_ok();
+        assert_eq!(store.redeem(PEER, Use::SupplyIn, 0, &[(300, 5_000)]).wait().is_ok(), first, "{torn}");
+        assert_eq!(checked(&store, PEER).of(Use::SupplyIn).handed_out_bits, 8 * 5_200, "{torn}");
+    }
 }
 
 #[test]

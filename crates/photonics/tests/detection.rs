@@ -7,7 +7,7 @@ mod common;
 use common::*;
 use photonics::config::{Clock, Detector, EnergyTimeAnalyser, Step};
 use photonics::emitter::Emitter;
-use photonics::instrument::{Controls, Instrument, InstrumentError};
+use photonics::instrument::{Controls, Instrument, InstrumentError, Shift};
 use photonics::photons::PhotonsError;
 use std::collections::BTreeMap;
 
@@ -198,6 +198,34 @@ fn the_clock_runs_with_its_offset_and_frequency() {
             .collect();
         let matched = coincidences(&expected, &local, 4).iter().filter(|c| c.1 == c.2).count();
         assert!(matched + 8000 > truth.len().min(local.len()), "{matched} of {} and {}", truth.len(), local.len());
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_wrong_stamps_no_time_twice_and_is_right_again_afterwards() {
+    let run = |shifts: &[Shift]| {
+        let mut instrument = instrument(&detector(), &clock(), EPOCH_PS, "a");
+        instrument.shift_clock(shifts);
+        // Strictly ascending, frame after frame, which `tags` checks.
+        tags(&detect(&mut instrument, &mut light(2e5, EPOCH_PS), 0..60))
+    };
+    let truth = run(&[]);
+    for by_ps in [3_000_000_000, -3_000_000_000] {
+        let local = run(&[Shift { epoch_first: 20, epoch_end: 40, by_ps }]);
+        let origin_ps = 1_000_000_000_000;
+        let border = |epoch: u64| origin_ps + (epoch * EPOCH_PS) as i64;
+        let within = |t: i64| (border(20)..border(40)).contains(&t);
+        // What would be stamped when the clock has been there already is not stamped at all.
+        let (lost_from, lost_to) =
+            if by_ps < 0 { (border(20), border(20) - by_ps) } else { (border(40), border(40) + by_ps) };
+        let expected: Vec<_> = truth
+            .iter()
+            .filter(|(t, _)| !(lost_from..lost_to).contains(t))
+            .map(|&(t, port)| (if within(t) { t + by_ps } else { t }, port))
+            .collect();
+        let matched = coincidences(&expected, &local, 4).iter().filter(|c| c.1 == c.2).count();
+        assert!(matched + 10 > expected.len(), "{matched} of {} for {by_ps} ps", expected.len());
+        assert!(local.len() <= expected.len() + 10, "{} of {}", local.len(), expected.len());
     }
 }
 

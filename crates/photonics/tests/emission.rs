@@ -217,6 +217,18 @@ fn nothing_comes_through_infinite_loss_or_without_pump() {
 }
 
 #[test]
+fn loss_that_is_added_takes_its_part_of_one_arm_and_goes_again() {
+    let mut emitter = lossless(1e7);
+    for (epoch, loss_db) in [(0, [0.0, 0.0]), (1, [3.0, 0.0]), (2, [f64::INFINITY, 10.0]), (3, [0.0, 0.0])] {
+        emitter.attenuate(loss_db);
+        let photons = emitter.emit(epoch, 1.0, [&STILL; 2]);
+        for (photons, loss_db) in photons.iter().zip(loss_db) {
+            assert_count(photons.count as usize, 2e5 * 10f64.powf(-loss_db / 10.0), &format!("{loss_db} dB"));
+        }
+    }
+}
+
+#[test]
 fn pump_follows_its_set_point_and_its_steps() {
     let mut source = source(1e6);
     source.steps = vec![Step { at_s: 1.0, value: 0.5 }, Step { at_s: 2.0, value: 1.2 }];

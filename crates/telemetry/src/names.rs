@@ -35,6 +35,8 @@ pub mod span {
     /// One transfer of a relayed key at one site: at its origin from the first request to the decision, at the sites
     /// after it from its arrival to its departure or delivery. Each is the parent of the next site's.
     pub const TRANSFER: &str = "qkd.relay.transfer";
+    /// A fault that was brought into one service, from its beginning to its end. Root of a trace.
+    pub const FAULT: &str = "qkd.fault";
 }
 
 /// Names of attributes of spans and metrics.
@@ -94,8 +96,12 @@ pub mod attribute {
     pub const KEY_COUNT: &str = "qkd.key.count";
     /// Hash of a key's ID.
     pub const KEY_FINGERPRINT: &str = "qkd.key.fingerprint";
-    /// Which parts of which blocks a key is made of.
-    pub const KEY_PIECES: &str = "qkd.key.pieces";
+    /// Of which bits of which block a part of a key is made; see [`numbered`].
+    pub const KEY_PIECE: &str = "qkd.key.piece";
+    /// The same of the one-time pad that a key was sealed under for the next site.
+    pub const PAD_OUT_PIECE: &str = "qkd.pad.out.piece";
+    /// The same of the pad that it came under.
+    pub const PAD_IN_PIECE: &str = "qkd.pad.in.piece";
     /// Application that asked for keys.
     pub const SAE_MASTER: &str = "qkd.sae.master";
     /// Application that the keys are shared with.
@@ -114,6 +120,12 @@ pub mod attribute {
     pub const TRANSFER_BYTES: &str = "qkd.transfer.bytes";
     /// Sites of a transfer from origin to target, with commas between.
     pub const ROUTE_PATH: &str = "qkd.route.path";
+    /// A fault that was brought in; in a span of light, all that act on it, with commas between.
+    pub const FAULT_ID: &str = "qkd.fault.id";
+    /// In one word: `cut`, `loss`, `clock-step`, `clock-stop`, `disk-full`, `partition`, `stop` or `attack`.
+    pub const FAULT_KIND: &str = "qkd.fault.kind";
+    /// For people.
+    pub const FAULT_WHAT: &str = "qkd.fault.what";
     /// Tags left in the reserve.
     pub const RESERVE_TAGS: &str = "qkd.reserve.tags";
     /// Offset of the peer's clock.
@@ -124,6 +136,11 @@ pub mod attribute {
     pub const SIMULATED_S: &str = "qkd.simulated_s";
     /// What every entry of a block's ledger starts with; see [`ledger`](super::ledger).
     pub const LEDGER_PREFIX: &str = "qkd.ledger.";
+
+    /// The name of one of several values of an attribute; in the order of names they are in the order of values.
+    pub fn numbered(attribute: &str, at: usize) -> String {
+        format!("{attribute}.{at:03}")
+    }
 }
 
 /// Attributes of the process, as the semantic conventions name them.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::attribute;
+use crate::names::{attribute, span as name};
 
 /// Lines longer than this are skipped.
 pub const LINE_LIMIT_BYTES: u64 = 1 << 20;
@@ -49,6 +49,13 @@ impl SpanRecord {
 
     pub fn text(&self, key: &str) -> Option<&str> {
         self.attributes.get(key)?.as_str()
+    }
+
+    /// The values of an attribute of which there are several, in order.
+    pub fn texts(&self, attribute: &str) -> Vec<&str> {
+        let prefix = format!("{attribute}.");
+        let numbered = self.attributes.iter().filter(|(key, _)| key.starts_with(&prefix));
+        numbered.filter_map(|(_, value)| value.as_str()).collect()
     }
 
     /// The entries of the ledger that this span carries, without their prefix.
@@ -128,7 +135,8 @@ impl Store {
         self.load(&ids)
     }
 
-    /// The traces of a key's deliveries, and those of the blocks that it is made of, earliest first.
+    /// The traces of a key's deliveries, those of the blocks that it is made of, and where it was relayed those of the
+    /// blocks that its pads are made of, earliest first.
     pub fn key(&self, fingerprint: &str) -> Result<Vec<Trace>, StoreError> {
         let mut ids = BTreeSet::new();
         self.scan(fingerprint, |span| {
@@ -137,7 +145,12 @@ impl Store {
                 ids.insert(span.trace);
             }
         })?;
-        self.load(&ids)
+        let traces = self.load(&ids)?;
+        let relayed = traces.iter().flat_map(Trace::spans).filter(|span| span.name == name::RELAY);
+        let pads: Vec<String> = relayed.flat_map(|span| &span.links).map(|link| link.trace.clone()).collect();
+        let known = ids.len();
+        ids.extend(pads);
+        if ids.len() == known { Ok(traces) } else { self.load(&ids) }
     }
 
     /// Every span of every file, in the order of the files.

@@ -160,6 +160,13 @@ impl Span {
         self.inner.set_attribute(KeyValue::new(key.to_owned(), value.into()));
     }
 
+    /// As [`Builder::link`], for what is known only later.
+    pub fn link(&mut self, to: &SpanContext) {
+        if to.is_valid() {
+            self.inner.add_link(to.clone(), vec![]);
+        }
+    }
+
     /// Something that happened at one moment of the span.
     pub fn event(&mut self, name: &'static str) {
         self.inner.add_event(name, vec![]);

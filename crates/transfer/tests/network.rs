@@ -3,11 +3,11 @@
 
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use transfer::{RelayEvent, exposed};
+use transfer::{RelayEvent, SiteName, TransferId, exposed};
 use world::{Faults, World, settings, site};
 
 type Links = Vec<(String, String, u64)>;
@@ -238,6 +238,150 @@ fn a_partition_that_outlasts_every_doubt_leaves_nothing_undecided() {
         world.check();
         assert!(!world.completed("s00").is_empty());
     }
+}
+
+/// What must hold in a network without faults and with enough of everything: each bit of key cost one bit of pad on each
+/// hop of its way and nothing else, both ends have it, and no key came twice.
+fn check_exact(world: &World) -> usize {
+    let mut spent: BTreeMap<(SiteName, SiteName), u64> = BTreeMap::new();
+    let (mut keys, mut made) = (BTreeSet::new(), 0);
+    for name in world.names() {
+        for share in world.completed(name.as_str()).iter().filter(|it| it.origin == name) {
+            let key = &world.nodes[&name].kms.originated[&share.transfer].key;
+            assert!(world.nodes[&share.target].kms.delivered[&share.transfer].key == *key, "the ends differ");
+            assert!(keys.insert(key.clone()), "a key came twice");
+            made += 1;
+            for (from, to) in share.path.links() {
+                *spent.entry((from.clone(), to.clone())).or_default() += u64::from(share.bytes);
+            }
+        }
+    }
+    for (from, to) in world.pools.0.keys() {
+        let due = spent.get(&(from.clone(), to.clone())).copied().unwrap_or(0);
+        assert_eq!(world.pools.drawn_bytes(from, to), due, "{from} to {to}: one bit of pad a bit and hop, no more");
+    }
+    world.check();
+    made
+}
+
+/// Fills pairs of a network that has enough, and counts what it cost.
+fn costs_one_bit_a_hop(links: &Links, pairs: &[(usize, usize)]) {
+    let mut world = World::new(21, links, 60_000, settings());
+    for (a, b) in pairs {
+        world.want(&format!("s{a:02}"), &format!("s{b:02}"), (1024, 2048), 1, 0);
+    }
+    world.run(30_000);
+    for (a, b) in pairs {
+        assert!(world.level(&format!("s{a:02}"), &format!("s{b:02}")) >= 1024, "s{a:02} s{b:02}");
+    }
+    world.heal();
+    assert!(check_exact(&world) >= 4 * pairs.len());
+}
+
+#[test]
+fn over_a_ring_each_bit_costs_one_bit_a_hop_and_no_key_comes_twice() {
+    costs_one_bit_a_hop(&ring(6, 40_000), &[(0, 2), (0, 3), (1, 4), (2, 5)]);
+}
+
+#[test]
+fn over_a_line_of_ten_each_bit_costs_one_bit_a_hop_and_no_key_comes_twice() {
+    costs_one_bit_a_hop(&line(10, 40_000), &[(0, 9), (1, 8), (3, 5)]);
+}
+
+#[test]
+fn over_a_star_each_bit_costs_one_bit_a_hop_and_no_key_comes_twice() {
+    costs_one_bit_a_hop(&star(8, 40_000), &[(1, 2), (3, 7), (4, 6), (1, 5)]);
+}
+
+#[test]
+fn over_a_mesh_of_fifty_each_bit_costs_one_bit_a_hop_and_no_key_comes_twice() {
+    let links = mesh(23, 50, 110);
+    let linked = |a: usize, b: usize| links.iter().any(|it| it.0 == format!("s{a:02}") && it.1 == format!("s{b:02}"));
+    let pairs: Vec<(usize, usize)> = (0..25).map(|at| (at, 49 - at)).filter(|(a, b)| !linked(*a, *b)).collect();
+    costs_one_bit_a_hop(&links, &pairs);
+}
+
+#[test]
+fn c4_the_weakest_hop_sets_the_rate() {
+    let rates = [40_000, 8_000, 20_000];
+    let links: Links = (0..3).map(|at| link(&format!("s{at:02}"), &format!("s{:02}", at + 1), rates[at])).collect();
+    let mut world = World::new(22, &links, 2048, settings());
+    world.want("s00", "s03", (60_000, 65_000), 1, 60_000);
+    let bytes = |world: &World| world.completed("s00").iter().map(|it| u64::from(it.bytes)).sum::<u64>();
+    // Until what lay there at the start is used up.
+    world.run(30_000);
+    let before = bytes(&world);
+    world.run(120_000);
+    let rate_bps = (bytes(&world) - before) as f64 * 8.0 / 120.0;
+    // Of a link's key each direction gets half.
+    let weakest_bps = 8_000.0 / 2.0;
+    assert!((0.95..=1.01).contains(&(rate_bps / weakest_bps)), "{rate_bps} bit/s of {weakest_bps}");
+    world.heal();
+    world.check();
+}
+
+#[test]
+fn c4_a_compromised_relay_knows_the_keys_that_it_carried_alone() {
+    let mut world = World::new(24, &line(4, 40_000), 30_000, settings());
+    world.want("s00", "s03", (4096, 8192), 1, 0);
+    world.run(20_000);
+    world.heal();
+    let completed = world.completed("s00");
+    assert!(completed.len() >= 16);
+    for share in &completed {
+        let key = &world.nodes[&site("s00")].kms.originated[&share.transfer].key;
+        for between in ["s01", "s02"] {
+            assert!(world.nodes[&site(between)].kms.seen[&share.transfer] == *key, "{between} has had it in the clear");
+            assert!(exposed(&completed, &site(between)).contains(&share.group), "and is known to have had it");
+        }
+    }
+    check_exact(&world);
+}
+
+#[test]
+fn c4_with_shares_over_disjoint_paths_a_single_relay_knows_nothing_and_all_together_do() {
+    // Three ways from s00 to s04, each over one site; and of shares in two over two of them.
+    let links: Links = (1..4)
+        .flat_map(|at| [link("s00", &format!("s{at:02}"), 40_000), link(&format!("s{at:02}"), "s04", 40_000)])
+        .collect();
+    for shares in [2u8, 3] {
+        let mut world = World::new(25, &links, 30_000, settings());
+        world.want("s00", "s04", (2048, 4096), shares, 0);
+        world.run(20_000);
+        world.heal();
+        let completed = world.completed("s00");
+        let mut groups: BTreeMap<TransferId, Vec<TransferId>> = BTreeMap::new();
+        completed.iter().for_each(|share| groups.entry(share.group).or_default().push(share.transfer));
+        assert!(groups.len() >= 8);
+        let origin = &world.nodes[&site("s00")].kms.originated;
+        for transfers in groups.values() {
+            assert_eq!(transfers.len(), usize::from(shares));
+            let key = sum(transfers.iter().map(|transfer| &origin[transfer].key));
+            let seen_at = |name: &str| -> Vec<&Vec<u8>> {
+                let seen = &world.nodes[&site(name)].kms.seen;
+                transfers.iter().filter_map(|transfer| seen.get(transfer)).collect()
+            };
+            let relays = ["s01", "s02", "s03"];
+            for relay in relays {
+                let seen = seen_at(relay);
+                assert!(seen.len() <= 1, "{relay} carried {} shares of one key", seen.len());
+                assert!(seen.iter().all(|share| **share != key), "{relay} knows the key");
+            }
+            assert!(sum(relays.iter().flat_map(|relay| seen_at(relay))) == key, "together they know it");
+        }
+        for relay in ["s01", "s02", "s03"] {
+            assert!(exposed(&completed, &site(relay)).is_empty());
+        }
+        check_exact(&world);
+    }
+}
+
+/// The exclusive or of all.
+fn sum<'a>(shares: impl Iterator<Item = &'a Vec<u8>>) -> Vec<u8> {
+    shares.fold(Vec::new(), |sum, share| {
+        let sum = if sum.is_empty() { vec![0; share.len()] } else { sum };
+        sum.iter().zip(share).map(|(a, b)| a ^ b).collect()
+    })
 }
 
 /// Run by hand and by the long tests: `cargo test -p transfer --test network --release -- --ignored soak`.

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use distill::auth::Frame;
-use proto::channel::v1::FaultKind;
+use proto::fault::v1::AttackKind;
 
 /// Frames an attacker keeps for later.
 const RECORDED: usize = 4;
 /// Longer ones are not kept.
 const RECORDED_BYTES: usize = 1 << 20;
-/// Most frames that one order hits, and the longest delay.
-pub const FRAMES_MAX: u32 = 1_000_000;
-pub const DELAY_MAX: Duration = Duration::from_secs(60);
+/// Longest delay of a frame.
+pub const DELAY_MAX: Duration = Duration::from_millis(shell::fault::DELAY_MAX_MS as u64);
 
 /// Orders that wait for frames.
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Order {
-    kind: FaultKind,
+    kind: AttackKind,
     frames: u32,
     delay: Duration,
 }
@@ -44,8 +43,8 @@ pub(crate) type Outgoing = (Duration, Bytes);
 
 impl Faults {
     /// Hits the next `frames` frames to the peer, after what was ordered before.
-    pub fn order(&self, kind: FaultKind, frames: u32, delay: Duration) {
-        let order = Order { kind, frames: frames.min(FRAMES_MAX), delay: delay.min(DELAY_MAX) };
+    pub fn order(&self, kind: AttackKind, frames: u32, delay: Duration) {
+        let order = Order { kind, frames: frames.min(shell::fault::FRAMES_MAX), delay: delay.min(DELAY_MAX) };
         self.lock().orders.push_back(order);
     }
 
@@ -84,23 +83,23 @@ impl Inner {
         out
     }
 
-    fn strike(&mut self, kind: FaultKind, delay: Duration, frame: &Bytes) -> Vec<Outgoing> {
+    fn strike(&mut self, kind: AttackKind, delay: Duration, frame: &Bytes) -> Vec<Outgoing> {
         match kind {
-            FaultKind::Unspecified => vec![(Duration::ZERO, frame.clone())],
-            FaultKind::Tamper => vec![(Duration::ZERO, self.tampered(frame))],
-            FaultKind::Inject => vec![(Duration::ZERO, self.tampered(frame)), (Duration::ZERO, frame.clone())],
-            FaultKind::Replay => {
+            AttackKind::Unspecified => vec![(Duration::ZERO, frame.clone())],
+            AttackKind::Tamper => vec![(Duration::ZERO, self.tampered(frame))],
+            AttackKind::Inject => vec![(Duration::ZERO, self.tampered(frame)), (Duration::ZERO, frame.clone())],
+            AttackKind::Replay => {
                 let old = self.number(self.recorded.len());
                 let old = self.recorded.get(old).cloned();
                 old.into_iter().chain([frame.clone()]).map(|frame| (Duration::ZERO, frame)).collect()
             }
             // Goes out after the next one.
-            FaultKind::Reorder => {
+            AttackKind::Reorder => {
                 self.held = Some(frame.clone());
                 Vec::new()
             }
-            FaultKind::Drop => Vec::new(),
-            FaultKind::Delay => vec![(delay, frame.clone())],
+            AttackKind::Drop => Vec::new(),
+            AttackKind::Delay => vec![(delay, frame.clone())],
         }
     }
 

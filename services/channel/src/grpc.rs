@@ -1,24 +1,22 @@
 //! The channel over gRPC.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
 use proto::channel::v1::channel_client::ChannelClient;
 use proto::channel::v1::channel_server::{Channel, ChannelServer};
-use proto::channel::v1::fault_server::{Fault, FaultServer};
 use proto::channel::v1::reserve_server::{Reserve, ReserveServer};
 use proto::channel::v1::{
-    ChannelMessage, FaultKind, GetStatusRequest, GetStatusResponse, InjectRequest, InjectResponse, ModuleMessage,
-    PeerFrame, RefillRequest, RefillResponse,
+    ChannelMessage, GetStatusRequest, GetStatusResponse, ModuleMessage, PeerFrame, RefillRequest, RefillResponse,
 };
 use shell::dial::Dial;
+use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
 use shell::{Connector, Shutdown, duplex};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
-use topology::plan::ChannelConfig;
+use topology::plan::{CONTROL_IDENTITY, ChannelConfig};
 use zeroize::Zeroizing;
 
 use crate::run::RekeyRefused;
@@ -70,29 +68,17 @@ impl Channel for ChannelService {
 }
 
 #[tonic::async_trait]
-impl Fault for ChannelService {
-    async fn inject(&self, request: Request<InjectRequest>) -> Result<Response<InjectResponse>, Status> {
-        let faults = self.handle.faults().ok_or_else(|| Status::permission_denied("the topology allows no faults"))?;
-        let InjectRequest { kind, frames, delay_ms } = request.into_inner();
-        let kind = FaultKind::try_from(kind).unwrap_or(FaultKind::Unspecified);
-        if kind == FaultKind::Unspecified || frames == 0 {
-            return Err(Status::invalid_argument("a fault needs a kind and a number of frames"));
-        }
-        faults.order(kind, frames, Duration::from_millis(delay_ms.into()));
-        Ok(Response::new(InjectResponse {}))
-    }
-}
-
-#[tonic::async_trait]
 impl Reserve for ChannelService {
     async fn refill(&self, request: Request<RefillRequest>) -> Result<Response<RefillResponse>, Status> {
-        let secret = Zeroizing::new(request.into_inner().secret.to_vec());
+        let RefillRequest { secret, generation } = request.into_inner();
+        let secret = Zeroizing::new(secret.to_vec());
+        let generation = (generation != 0).then_some(generation);
         let refused = |why: RekeyRefused| match why {
             RekeyRefused::SessionOpen => Status::failed_precondition(why.to_string()),
             RekeyRefused::Invalid(_) => Status::invalid_argument(why.to_string()),
             RekeyRefused::Stopping => Status::unavailable(why.to_string()),
         };
-        let reserve_tags = self.handle.rekey(secret).await.map_err(refused)?;
+        let reserve_tags = self.handle.rekey_as(secret, generation).await.map_err(refused)?;
         Ok(Response::new(RefillResponse { reserve_tags }))
     }
 }
@@ -111,22 +97,27 @@ impl Dial<PeerFrame, PeerFrame> for PeerDial {
     }
 }
 
+/// What this endpoint is to its desk of faults.
+pub fn place(config: &ChannelConfig) -> Place {
+    Place::new(&config.name, &config.site, &config.link, Kind::Channel, 0)
+}
+
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<ChannelConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = &file.service;
+    let faults = file.fault_desk(config.faults_allowed, place(config), CONTROL_IDENTITY, shutdown).await?;
     let end = match &file.secrets {
-        Some(secrets) => crate::open_placed(config, &file.data, secrets)?,
-        None => crate::open(config, &file.data)?,
+        Some(secrets) => crate::open_placed(config, &file.data, secrets, faults.clone())?,
+        None => crate::open(config, &file.data, faults.clone())?,
     };
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);
     let (peers_tx, peers) = mpsc::channel(STREAMS_WAITING);
     let service = ChannelService::new(modules_tx, peers_tx, end.handle());
-    let faults = config.faults_allowed.then(|| FaultServer::new(service.clone()));
     let server = file
         .server(&config.name, &config.accepts)?
         .add_service(shell::limited!(ChannelServer::new(service.clone())))
         .add_service(ReserveServer::new(service))
-        .add_optional_service(faults);
+        .add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &shutdown.token()));
     let running = server.start(shutdown.token()).await?;
     let dial = PeerDial(file.connector(&config.name, &config.peer, &shutdown.token())?);
     crate::run(end, modules, peers, Arc::new(dial), shutdown.token()).await?;

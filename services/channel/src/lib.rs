@@ -10,15 +10,18 @@ mod run;
 mod status;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use distill::auth::{Endpoint, EndpointConfig, Layout, Side};
 use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame};
+use shell::disk::Disk;
 use shell::duplex::Duplex;
+use shell::fault::Desk;
 use topology::plan::ChannelConfig;
 
 pub use fault::Faults;
-pub use grpc::{ChannelService, serve};
+pub use grpc::{ChannelService, place, serve};
 pub use reserve::{FileReserve, OpenError, RekeyError, new_secret};
 pub use run::{Handle, run};
 pub use status::Status;
@@ -36,6 +39,7 @@ pub struct ChannelEnd {
     config: ChannelConfig,
     endpoint: Endpoint<FileReserve>,
     handle: Handle,
+    desk: Option<Desk>,
     requests: tokio::sync::mpsc::Receiver<run::Request>,
 }
 
@@ -56,6 +60,11 @@ pub fn placed_secret_path(secrets: &Path, link: &str) -> PathBuf {
     secrets.join("links").join(format!("{link}.secret"))
 }
 
+/// Which one of the secrets of its link that is, where it is not the first: both ends must count alike.
+pub fn placed_generation_path(secrets: &Path, link: &str) -> PathBuf {
+    secrets.join("links").join(format!("{link}.generation"))
+}
+
 /// A file of any content here says that the placed secret was taken at this end before.
 pub fn placed_mark_path(secrets: &Path, link: &str, site: &str) -> PathBuf {
     secrets.join("links").join(format!("{link}.{site}.used"))
@@ -69,14 +78,22 @@ fn folder(data: &Path, site: &str, link: &str) -> PathBuf {
     data.join(site).join(link)
 }
 
-/// Opens the reserve of one end, or makes it from the secret that was placed there.
-pub fn open(config: &ChannelConfig, data: &Path) -> Result<ChannelEnd> {
-    open_at(config, data, &secret_path(data, &config.site, &config.link))
+/// Whether the reserves of the two ends of a link agree; while neither endpoint runs.
+pub fn reserves_agree(ends: [&ChannelConfig; 2], data: &Path) -> Result<bool> {
+    let [one, other] = ends
+        .map(|config| open_reserve(config, data, &secret_path(data, &config.site, &config.link), 0, Disk::default()));
+    Ok(one?.agrees_with(&other?))
+}
+
+/// Opens the reserve of one end, or makes it from the secret that was placed there. `desk` only where the topology
+/// allows faults.
+pub fn open(config: &ChannelConfig, data: &Path, desk: Option<Desk>) -> Result<ChannelEnd> {
+    open_at(config, data, &secret_path(data, &config.site, &config.link), 0, desk)
 }
 
 /// As [`open`], with the secret from a folder that outlives the data. An end that lost its reserve must not begin the
 /// same secret anew: its pads were used.
-pub fn open_placed(config: &ChannelConfig, data: &Path, secrets: &Path) -> Result<ChannelEnd> {
+pub fn open_placed(config: &ChannelConfig, data: &Path, secrets: &Path, desk: Option<Desk>) -> Result<ChannelEnd> {
     let used = placed_mark_path(secrets, &config.link, &config.site).exists();
     anyhow::ensure!(
         !used || reserve_path(data, &config.site, &config.link).exists(),
@@ -85,17 +102,52 @@ pub fn open_placed(config: &ChannelConfig, data: &Path, secrets: &Path) -> Resul
         config.link,
         config.site
     );
-    open_at(config, data, &placed_secret_path(secrets, &config.link))
+    let generation = placed_generation(&placed_generation_path(secrets, &config.link))?;
+    open_at(config, data, &placed_secret_path(secrets, &config.link), generation, desk)
 }
 
-fn open_at(config: &ChannelConfig, data: &Path, secret: &Path) -> Result<ChannelEnd> {
-    let side = if config.initiates { Side::Initiator } else { Side::Responder };
+/// The number of a placed secret; of one without a number it is that of a first secret.
+fn placed_generation(path: &Path) -> Result<u64> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} is not a number", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn open_at(
+    config: &ChannelConfig,
+    data: &Path,
+    secret: &Path,
+    generation: u64,
+    desk: Option<Desk>,
+) -> Result<ChannelEnd> {
+    let disk = desk.as_ref().map(Desk::disk).unwrap_or_default();
+    let reserve = open_reserve(config, data, secret, generation, disk)?;
+    let endpoint = Endpoint::new(EndpointConfig { side: side(config) }, reserve);
+    let (handle, requests) = Handle::new(config);
+    if let (Some(desk), Some(faults)) = (&desk, handle.shared_faults()) {
+        desk.on_attack(move |attack| {
+            faults.order(attack.kind(), attack.frames, Duration::from_millis(attack.delay_ms.into()));
+        });
+    }
+    handle.status().update(&endpoint);
+    Ok(ChannelEnd { config: config.clone(), endpoint, handle, desk, requests })
+}
+
+fn side(config: &ChannelConfig) -> Side {
+    if config.initiates { Side::Initiator } else { Side::Responder }
+}
+
+fn open_reserve(
+    config: &ChannelConfig,
+    data: &Path,
+    secret: &Path,
+    generation: u64,
+    disk: Disk,
+) -> Result<FileReserve> {
     let layout = Layout::new(config.tags_per_hash_key);
     let path = reserve_path(data, &config.site, &config.link);
-    let reserve = FileReserve::open(&path, secret, side, layout)
-        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))?;
-    let endpoint = Endpoint::new(EndpointConfig { side }, reserve);
-    let (handle, requests) = Handle::new(config);
-    handle.status().update(&endpoint);
-    Ok(ChannelEnd { config: config.clone(), endpoint, handle, requests })
+    FileReserve::open_as(&path, secret, generation, side(config), layout, disk)
+        .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use distill::auth::reserve::{Cells, Offsets};
 use distill::auth::{Cell, Direction, Layout, Mark, Reserve, ReserveError, Side};
 use distill::bits::Bits;
 use sha2::{Digest, Sha256};
+use shell::disk::Disk;
 use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 8] = b"QKDAUTH1";
@@ -51,6 +52,8 @@ pub enum OpenError {
 
 /// One end's reserve.
 pub struct FileReserve {
+    path: PathBuf,
+    disk: Disk,
     file: File,
     /// Held as long as the reserve is open.
     _lock: File,
@@ -58,7 +61,14 @@ pub struct FileReserve {
     layout: Layout,
     state: State,
     /// The last write failed: what is on disk is not known any more, so nothing may be used.
-    broken: bool,
+    broken: Option<Broken>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    /// The disk was full: a part of the last record may be there, and no sync has failed.
+    NoRoom,
+    Unknown,
 }
 
 /// What the records of a file add up to.
@@ -72,8 +82,20 @@ struct State {
 }
 
 impl FileReserve {
-    /// Opens the reserve at `path`, or makes it from the secret that was placed at `secret`.
-    pub fn open(path: &Path, secret: &Path, side: Side, layout: Layout) -> Result<Self, OpenError> {
+    /// Opens the reserve at `path`, or makes it from the first secret, which was placed at `secret`.
+    pub fn open(path: &Path, secret: &Path, side: Side, layout: Layout, disk: Disk) -> Result<Self, OpenError> {
+        Self::open_as(path, secret, 0, side, layout, disk)
+    }
+
+    /// As [`Self::open`], where the placed secret is not the first one of its link.
+    pub fn open_as(
+        path: &Path,
+        secret: &Path,
+        generation: u64,
+        side: Side,
+        layout: Layout,
+        disk: Disk,
+    ) -> Result<Self, OpenError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
@@ -83,10 +105,28 @@ impl FileReserve {
         }
         let lock = lock(path)?;
         if !path.exists() {
-            let state = State::of_secret(secret)?;
-            shell::files::write_durably(path, &state.file(side, layout)).map_err(io(path))?;
+            let state = State::of_secret(secret, generation)?;
+            disk.write_durably(path, &state.file(side, layout)).map_err(io(path))?;
         }
-        let bytes = Zeroizing::new(std::fs::read(path).map_err(io(path))?);
+        let (file, state) = Self::load(path, side, layout, &disk)?;
+        Ok(Self { path: path.to_owned(), disk, file, _lock: lock, side, layout, state, broken: None })
+    }
+
+    /// Goes on after the disk was full: reads what is there, without the record that was written in part. True where
+    /// there was something to mend. After a failed sync the reserve stays as it is: nobody knows what the disk has.
+    pub fn mend(&mut self) -> Result<bool, OpenError> {
+        if self.broken != Some(Broken::NoRoom) {
+            return Ok(false);
+        }
+        (self.file, self.state) = Self::load(&self.path, self.side, self.layout, &self.disk)?;
+        self.broken = None;
+        Ok(true)
+    }
+
+    /// What the file holds. A torn record is dropped for good.
+    fn load(path: &Path, side: Side, layout: Layout, disk: &Disk) -> Result<(File, State), OpenError> {
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let bytes = Zeroizing::new(std::fs::read(path).map_err(io)?);
         check_header(path, &bytes, side, layout)?;
         let (mut state, torn) = State::replay(path, &bytes)?;
         if let Some(at) = torn {
@@ -95,10 +135,9 @@ impl FileReserve {
             state.offsets.receive = state.offsets.receive.saturating_add(1);
         }
         if torn.is_some() || bytes.len() > COMPACT_BYTES {
-            shell::files::write_durably(path, &state.file(side, layout)).map_err(io(path))?;
+            disk.write_durably(path, &state.file(side, layout)).map_err(io)?;
         }
-        let file = OpenOptions::new().append(true).open(path).map_err(io(path))?;
-        Ok(Self { file, _lock: lock, side, layout, state, broken: false })
+        Ok((OpenOptions::new().append(true).open(path).map_err(io)?, state))
     }
 
     /// Replaces the reserve by a fresh secret that the peer's end gets too. Tags are numbered anew.
@@ -109,19 +148,51 @@ impl FileReserve {
             return Err(RekeyError::Repeated);
         }
         self.append_record(SECRET, &bits.to_bytes())?;
+        shell::failpoint::hit("reserve.rekeyed");
         self.state.set_secret(secret)?;
         Ok(())
     }
 
+    /// As [`Self::rekey`], where the secret has a number that the peer's end knows it by.
+    pub fn rekey_as(&mut self, secret: &[u8], generation: u64) -> Result<(), RekeyError> {
+        check_secret(secret).map_err(|bits| RekeyError::Length { bits })?;
+        if self.state.secrets.contains(&digest(secret)) {
+            return Err(RekeyError::Repeated);
+        }
+        let mut state = State { secrets: self.state.secrets.clone(), ..State::default() };
+        state.set_secret(secret)?;
+        state.generation = generation;
+        self.append_record(STATE, &state.snapshot())?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Whether two ends hold the same cells, and neither has taken a tag of the other's that was not sent. The key itself
+    /// is told to nobody.
+    pub fn agrees_with(&self, peer: &Self) -> bool {
+        let same = |direction| {
+            let bytes = |end: &Self| Zeroizing::new(end.state.cells.direction(direction).to_bytes());
+            digest(&bytes(self)) == digest(&bytes(peer))
+        };
+        let (ours, theirs) = (self.state.offsets, peer.state.offsets);
+        let not_ahead = ours.receive <= theirs.send && theirs.receive <= ours.send;
+        self.side != peer.side && not_ahead && same(Direction::Forward) && same(Direction::Backward)
+    }
+
     fn append_record(&mut self, kind: u8, body: &[u8]) -> Result<(), ReserveError> {
-        if self.broken {
+        if self.broken.is_some() {
             return Err(ReserveError::Store(io::Error::other("an earlier write failed")));
         }
         // Stays so unless everything below succeeds.
-        self.broken = true;
-        self.file.write_all(&record(kind, body))?;
+        self.broken = Some(Broken::Unknown);
+        if let Err(error) = self.disk.write_all(&self.file, &record(kind, body)) {
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                self.broken = Some(Broken::NoRoom);
+            }
+            return Err(error.into());
+        }
         self.file.sync_data()?;
-        self.broken = false;
+        self.broken = None;
         Ok(())
     }
 
@@ -220,6 +291,7 @@ impl Reserve for FileReserve {
         if bits < self.state.cells.bits() {
             tracing::info!(from = self.state.cells.bits(), to = bits, "refills that only this end got are dropped");
             self.append_record(CUT, &bits.to_le_bytes())?;
+            shell::failpoint::hit("reserve.cut");
             self.state.cells.truncate(bits);
         }
         Ok(())
@@ -227,14 +299,14 @@ impl Reserve for FileReserve {
 }
 
 impl State {
-    fn of_secret(path: &Path) -> Result<Self, OpenError> {
+    fn of_secret(path: &Path, generation: u64) -> Result<Self, OpenError> {
         let secret = std::fs::read(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         let secret = Zeroizing::new(secret);
         let wrong = |bits| OpenError::Secret { path: path.to_owned(), bits };
         check_secret(&secret).map_err(wrong)?;
         let mut state = Self::default();
         state.set_secret(&secret).map_err(|_| wrong(secret.len() as u64 * 8))?;
-        state.generation = 0;
+        state.generation = generation;
         Ok(state)
     }
 

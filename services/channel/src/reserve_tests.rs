@@ -4,13 +4,14 @@ use super::*;
 
 struct Folder {
     folder: tempfile::TempDir,
+    disk: Disk,
 }
 
 impl Folder {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("secret"), new_secret(128 * 12).unwrap().as_slice()).unwrap();
-        Self { folder }
+        Self { folder, disk: Disk::fillable() }
     }
 
     fn path(&self) -> PathBuf {
@@ -18,7 +19,13 @@ impl Folder {
     }
 
     fn open(&self) -> Result<FileReserve, OpenError> {
-        FileReserve::open(&self.path(), &self.folder.path().join("secret"), Side::Initiator, Layout::new(4))
+        FileReserve::open(
+            &self.path(),
+            &self.folder.path().join("secret"),
+            Side::Initiator,
+            Layout::new(4),
+            self.disk.clone(),
+        )
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -125,7 +132,14 @@ fn a_reserve_of_the_other_end_is_refused() {
     let folder = Folder::new();
     drop(folder.open().unwrap());
     let open = |side, tags| {
-        FileReserve::open(&folder.path(), &folder.folder.path().join("secret"), side, Layout::new(tags)).err()
+        FileReserve::open(
+            &folder.path(),
+            &folder.folder.path().join("secret"),
+            side,
+            Layout::new(tags),
+            Disk::default(),
+        )
+        .err()
     };
     assert!(matches!(open(Side::Responder, 4), Some(OpenError::Other { .. })));
     assert!(matches!(open(Side::Initiator, 5), Some(OpenError::Other { .. })));
@@ -171,4 +185,52 @@ fn a_cut_survives_a_restart() {
     let after = reserve.marks();
     drop(reserve);
     assert_eq!(folder.open().unwrap().marks(), after);
+}
+
+#[test]
+fn a_full_disk_closes_the_reserve_and_no_tag_of_it_comes_twice() {
+    let folder = Folder::new();
+    let mut reserve = folder.open().unwrap();
+    reserve.take_send(0).unwrap();
+    folder.disk.fill(true);
+    assert!(reserve.take_send(1).is_err(), "no pad leaves that is not on the disk as used");
+    assert!(reserve.mend().is_err(), "there is still no room");
+    assert!(reserve.take_send(1).is_err());
+    folder.disk.fill(false);
+    assert!(reserve.take_send(1).is_err(), "not before what was written in part is off the disk");
+    assert!(reserve.mend().unwrap());
+    assert_eq!(reserve.next_send(), 2, "the tag that may have been used is skipped");
+    assert!(matches!(reserve.take_send(1), Err(ReserveError::Used(1))));
+    reserve.take_send(2).unwrap();
+    reserve.append(5, &key(1)).unwrap();
+    assert!(!reserve.mend().unwrap(), "nothing to mend");
+    let marks = reserve.marks();
+    drop(reserve);
+    let again = folder.open().unwrap();
+    assert_eq!((again.next_send(), again.marks()), (3, marks));
+}
+
+#[test]
+fn ends_that_count_differently_agree_on_a_numbered_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let (secret, fresh) = (new_secret(4096).unwrap(), new_secret(4096).unwrap());
+    let place = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let (first, second) = (place("first", &secret), place("second", &fresh));
+    let layout = Layout::new(8);
+    let path = folder.path().join("kept");
+    let mut kept = FileReserve::open(&path, &first, Side::Initiator, layout, Disk::default()).unwrap();
+    kept.rekey_as(&fresh, 77).unwrap();
+    assert!(matches!(kept.rekey_as(&fresh, 78), Err(RekeyError::Repeated)));
+    assert!(matches!(kept.rekey_as(&secret, 78), Err(RekeyError::Repeated)), "an older one is remembered");
+    drop(kept);
+    // Also after a restart, and beside an end that begins with the fresh secret.
+    let kept = FileReserve::open(&path, &first, Side::Initiator, layout, Disk::default()).unwrap();
+    let lost = folder.path().join("lost");
+    let lost = FileReserve::open_as(&lost, &second, 77, Side::Responder, layout, Disk::default()).unwrap();
+    assert_eq!((kept.generation(), kept.next_send()), (77, 0));
+    assert_eq!(kept.generation(), lost.generation());
 }

@@ -12,6 +12,7 @@ use futures::future::{BoxFuture, OptionFuture};
 use proto::channel::v1 as message;
 use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame, channel_message, module_message};
 use shell::dial::Dial;
+use shell::fault;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,8 @@ pub struct Handle {
 
 pub(crate) struct Request {
     secret: Zeroizing<Vec<u8>>,
+    /// `None` for the one after the present one.
+    generation: Option<u64>,
     answer: oneshot::Sender<Result<u64, RekeyRefused>>,
 }
 
@@ -74,10 +77,19 @@ impl Handle {
         self.faults.as_deref()
     }
 
+    pub(crate) fn shared_faults(&self) -> Option<Arc<Faults>> {
+        self.faults.clone()
+    }
+
     /// Replaces the reserve by a fresh secret; the peer's end must get the same. Tells how many tags it makes.
     pub async fn rekey(&self, secret: Zeroizing<Vec<u8>>) -> Result<u64, RekeyRefused> {
+        self.rekey_as(secret, None).await
+    }
+
+    /// As [`Self::rekey`], where the secret has a number; without one it is the one after the present one.
+    pub async fn rekey_as(&self, secret: Zeroizing<Vec<u8>>, generation: Option<u64>) -> Result<u64, RekeyRefused> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { secret, answer };
+        let request = Request { secret, generation, answer };
         self.requests.send(request).await.map_err(|_| RekeyRefused::Stopping)?;
         answered.await.map_err(|_| RekeyRefused::Stopping)?
     }
@@ -92,7 +104,8 @@ pub async fn run(
     peer: Arc<dyn Dial<PeerFrame, PeerFrame>>,
     stop: CancellationToken,
 ) -> Result<()> {
-    let ChannelEnd { config, endpoint, handle, mut requests } = end;
+    let ChannelEnd { config, endpoint, handle, desk, mut requests } = end;
+    let peer = fault::dial(desk.as_ref(), &config.peer_site, peer);
     let mut task = Task::new(endpoint, handle, &config);
     let mut dialling: Option<BoxFuture<'_, Result<PeerStream>>> = None;
     let mut redial = REDIAL_MIN;
@@ -112,7 +125,12 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => break,
             Some(module) = modules.recv() => task.module_arrives(module),
-            Some(stream) = incoming.recv(), if !config.initiates => task.peer_arrives(stream),
+            Some(stream) = incoming.recv(), if !config.initiates => match &desk {
+                Some(desk) => if let Some(stream) = desk.reach(&config.peer_site, stream) {
+                    task.peer_arrives(stream);
+                },
+                None => task.peer_arrives(stream),
+            },
             Some(dialled) = OptionFuture::from(dialling.as_mut()) => {
                 dialling = None;
                 match dialled {
@@ -216,7 +234,11 @@ impl Task {
     fn rekey(&mut self, request: Request) {
         let answer = match self.endpoint.reserve_mut() {
             None => Err(RekeyRefused::SessionOpen),
-            Some(reserve) => reserve.rekey(&request.secret).map_err(|error| RekeyRefused::Invalid(error.to_string())),
+            Some(reserve) => match request.generation {
+                Some(generation) => reserve.rekey_as(&request.secret, generation),
+                None => reserve.rekey(&request.secret),
+            }
+            .map_err(|error| RekeyRefused::Invalid(error.to_string())),
         };
         if answer.is_ok() {
             tracing::info!(link = self.link, tags = self.endpoint.remaining(), "authentication reserve replaced");
@@ -278,7 +300,7 @@ impl Task {
 
     fn module_says(&mut self, message: module_message::Message) {
         let result = match message {
-            module_message::Message::Open(open) => match nonce() {
+            module_message::Message::Open(open) => match self.ready_to_open() {
                 Ok(nonce) => self.endpoint.open(nonce, &open.hello),
                 Err(error) => return self.module_errs(&error.to_string()),
             },
@@ -300,6 +322,16 @@ impl Task {
             Ok(actions) => self.act(actions),
             Err(error) => self.module_errs(&error.to_string()),
         }
+    }
+
+    /// A number for the session to come; a reserve that had no room is mended first.
+    fn ready_to_open(&mut self) -> std::io::Result<u64> {
+        if let Some(reserve) = self.endpoint.reserve_mut()
+            && reserve.mend().map_err(std::io::Error::other)?
+        {
+            tracing::info!(link = self.link, "the authentication reserve is written again");
+        }
+        nonce()
     }
 
     /// The module does not keep to the contract; it may come back with a new stream.

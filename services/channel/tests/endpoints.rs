@@ -17,8 +17,9 @@ use futures::future::BoxFuture;
 use proto::channel::v1::channel_message::Message as Heard;
 use proto::channel::v1::module_message::Message as Said;
 use proto::channel::v1::{
-    Bundle, ChannelMessage, CloseReason, FaultKind, ModuleMessage, Open, PeerFrame, Refill, channel_message,
+    Bundle, ChannelMessage, CloseReason, ModuleMessage, Open, PeerFrame, Refill, channel_message,
 };
+use proto::fault::v1::AttackKind;
 use shell::dial::{Dial, MemoryDial};
 use shell::duplex::Duplex;
 use tokio::sync::mpsc;
@@ -164,7 +165,7 @@ impl World {
     /// Starts endpoint and module of one side; 0 initiates.
     fn start(&mut self, side: usize) {
         let config = ChannelConfig { speed: self.speed, ..config(side == 0, self.faults_allowed) };
-        let end = channel::open(&config, self.data()).unwrap();
+        let end = channel::open(&config, self.data(), None).unwrap();
         let handle = end.handle();
         let (modules_tx, modules) = mpsc::channel::<ModuleStream>(4);
         let (peers_tx, peers) = mpsc::channel::<PeerStream>(4);
@@ -304,9 +305,14 @@ async fn every_fault_is_survived_and_none_is_accepted() {
     let mut world = World::new(128 * 400, true);
     world.start(0);
     world.start(1);
-    for kind in
-        [FaultKind::Tamper, FaultKind::Inject, FaultKind::Replay, FaultKind::Reorder, FaultKind::Drop, FaultKind::Delay]
-    {
+    for kind in [
+        AttackKind::Tamper,
+        AttackKind::Inject,
+        AttackKind::Replay,
+        AttackKind::Reorder,
+        AttackKind::Drop,
+        AttackKind::Delay,
+    ] {
         for side in 0..2 {
             world.advance(1).await;
             let faults = world.handle(side).faults().unwrap();
@@ -403,11 +409,11 @@ async fn an_empty_reserve_is_said_and_a_fresh_secret_revives_it() {
     world.start(0);
     world.start(1);
     world.advance(1).await;
-    assert!(world.handle(0).rekey(channel::new_secret(1280).unwrap()).await.is_err(), "a session is open");
+    assert!(world.handle(0).rekey(channel::new_secret(1280).unwrap(), None).await.is_err(), "a session is open");
     // Rounds that are spoilt are not paid for by any key.
     let spoil = async {
         loop {
-            world.handle(0).faults().unwrap().order(FaultKind::Tamper, 1, Duration::ZERO);
+            world.handle(0).faults().unwrap().order(AttackKind::Tamper, 1, Duration::ZERO);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -421,10 +427,10 @@ async fn an_empty_reserve_is_said_and_a_fresh_secret_revives_it() {
     }
     let secret = channel::new_secret(128 * 300).unwrap();
     for side in 0..2 {
-        while world.handle(side).rekey(Zeroizing::new(secret.to_vec())).await.is_err() {
+        while world.handle(side).rekey(Zeroizing::new(secret.to_vec()), None).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let again = world.handle(side).rekey(Zeroizing::new(secret.to_vec())).await;
+        let again = world.handle(side).rekey(Zeroizing::new(secret.to_vec()), None).await;
         assert!(again.is_err(), "the same secret twice");
     }
     // Other pads under the same numbers from here on.
@@ -435,7 +441,7 @@ async fn an_empty_reserve_is_said_and_a_fresh_secret_revives_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_peers_and_modules_do_no_harm() {
     let folder = World::new(128 * 20, false);
-    let end = channel::open(&config(false, false), folder.data()).unwrap();
+    let end = channel::open(&config(false, false), folder.data(), None).unwrap();
     let handle = end.handle();
     let (modules_tx, modules) = mpsc::channel::<ModuleStream>(4);
     let (peers_tx, peers) = mpsc::channel::<PeerStream>(4);

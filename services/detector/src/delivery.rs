@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use proto::kms::v1::{Block, BlockTaken};
 use sha2::{Digest, Sha256};
 use shell::dial::Dial;
+use shell::disk::Disk;
 use shell::duplex::Duplex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::store::StoredBlock;
+use crate::vault::Vault;
 
 /// Blocks on their way to the key store. A store that does not take them holds the link up.
 const BLOCKS_WAITING: usize = 16;
@@ -35,12 +37,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Starts to deliver behind what the mark in `directory` says.
-    pub fn start(dial: KmsDial, directory: &Path, stop: CancellationToken) -> Result<Self> {
-        let mark = directory.join(MARK_FILE);
+    /// Starts to deliver behind what the mark beside the blocks says.
+    pub fn start(dial: KmsDial, vault: &Vault, stop: CancellationToken) -> Result<Self> {
+        let mark = vault.directory().join(MARK_FILE);
         let next = read_mark(&mark)?;
         let (blocks, waiting) = mpsc::channel(BLOCKS_WAITING);
-        let outbox = Outbox { dial, mark, waiting, unconfirmed: VecDeque::new() };
+        let outbox = Outbox { dial, disk: vault.disk(), mark, waiting, unconfirmed: VecDeque::new() };
         Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next })
     }
 
@@ -93,6 +95,7 @@ fn identity(link: &str, stored: &StoredBlock) -> [u8; 16] {
 
 struct Outbox {
     dial: KmsDial,
+    disk: Disk,
     mark: PathBuf,
     waiting: mpsc::Receiver<Block>,
     /// Sent, and not said to be durable.
@@ -145,13 +148,19 @@ impl Outbox {
             Some(first) if first.number == number => self.unconfirmed.pop_front(),
             _ => bail!("the key store took block {number}, which is not the next one"),
         };
+        shell::failpoint::hit("block.delivered");
         let text = format!("{}\n", number + 1);
-        shell::files::write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")
+        self.disk.write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")
     }
 }
 
 async fn send(stream: &Duplex<Block, BlockTaken>, block: Block) -> Result<()> {
     stream.send(block).await.ok().context("the key store has gone")
+}
+
+/// First block of a link end that its key store has not said to be durable there; 0 where it never took any.
+pub fn next_undelivered(data: &Path, site: &str, link: &str) -> Result<u64> {
+    read_mark(&data.join(site).join(link).join(MARK_FILE))
 }
 
 fn read_mark(path: &Path) -> Result<u64> {

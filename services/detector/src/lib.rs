@@ -15,9 +15,9 @@ mod status;
 pub mod store;
 pub mod vault;
 
-pub use delivery::{Delivery, KmsDial};
+pub use delivery::{Delivery, KmsDial, next_undelivered};
 pub use grpc::MonitorService;
 pub use record::Recorder;
-pub use serve::{initial_status, serve};
+pub use serve::{disk, initial_status, place, serve};
 pub use session::{Light, Links, Node, Seeds, run};
 pub use status::Monitor;

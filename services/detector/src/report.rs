@@ -278,13 +278,21 @@ impl Reporter {
     fn end(&mut self, block: u64, outcome: &str, ledger: &BlockLedger) {
         let Some(mut trace) = self.blocks.remove(&block) else { return };
         trace.block.set(attr::BLOCK_OUTCOME, outcome);
-        if let Ok(serde_json::Value::Object(figures)) = serde_json::to_value(ledger) {
-            for (name, value) in figures {
-                if let Some(value) = value.as_u64() {
-                    trace.block.set(&format!("{}{name}", attr::LEDGER_PREFIX), value);
-                }
-            }
+        for (line, value) in serde_json::to_value(ledger).iter().flat_map(lines) {
+            trace.block.set(&telemetry::names::ledger(&line), value);
         }
         trace.block.end();
     }
+}
+
+/// Every line of a ledger; those of one end are called by the end and the line, and left out where they are 0.
+fn lines(ledger: &serde_json::Value) -> Vec<(String, u64)> {
+    let mut lines = Vec::new();
+    for (name, value) in ledger.as_object().into_iter().flatten() {
+        lines.extend(value.as_u64().map(|value| (name.clone(), value)));
+        let of_end = value.as_object().into_iter().flatten();
+        let of_end = of_end.filter_map(|(line, value)| Some((format!("{name}.{line}"), value.as_u64()?)));
+        lines.extend(of_end.filter(|(_, value)| *value > 0));
+    }
+    lines
 }

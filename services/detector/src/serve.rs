@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use proto::detector::v1::ModuleStatus;
 use proto::detector::v1::detector_server::DetectorServer;
 use shell::Shutdown;
+use shell::fault::{Desk, Disk, FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use topology::plan::DetectorConfig;
+use topology::plan::{CONTROL_IDENTITY, DetectorConfig};
 
 use crate::delivery::Delivery;
 use crate::dial::{ChannelDial, KeyStoreDial, SourceDial};
@@ -27,28 +28,40 @@ pub fn initial_status(config: &DetectorConfig) -> ModuleStatus {
     }
 }
 
+/// What this node is to its desk of faults.
+pub fn place(config: &DetectorConfig) -> Place {
+    Place::new(&config.name, &config.site, &config.link, Kind::Detector, config.epoch_ps)
+}
+
+/// Where the node writes.
+pub fn disk(faults: Option<&Desk>) -> Disk {
+    faults.map(Desk::disk).unwrap_or_default()
+}
+
 /// Serves until the run ends or the process is asked to stop.
 pub async fn serve(file: ServiceFile<DetectorConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
+    let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let monitor = Arc::new(Monitor::new(initial_status(&config)));
     let stop = shutdown.token();
     let service = shell::limited!(DetectorServer::new(MonitorService::new(monitor.clone())));
     let server = file.server(&config.name, &config.accepts)?.health(monitor.health()).add_service(service);
+    let server = server.add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &stop));
     let running = server.start(stop.clone()).await?;
     let links = Links {
         light: Light::Source(Arc::new(SourceDial(file.connector(&config.name, &config.source, &stop)?))),
         channel: Arc::new(ChannelDial(file.connector(&config.name, &config.channel, &stop)?)),
     };
-    let vault = Vault::open(&file.data, &config.site, &config.link).context("open the vault")?;
+    let vault = Vault::open(&file.data, &config.site, &config.link, disk(faults.as_ref())).context("open the vault")?;
     let seeds = Seeds::of(&config)?;
     let delivery = match &config.kms {
         Some(kms) => {
             let dial = KeyStoreDial(file.connector(&config.name, kms, &stop)?);
-            Some(Delivery::start(Arc::new(dial), vault.directory(), stop.clone())?)
+            Some(Delivery::start(Arc::new(dial), &vault, stop.clone())?)
         }
         None => None,
     };
-    let node = Node { config, seeds, links, vault, monitor, recorder: None, delivery, light_over: false };
+    let node = Node { config, seeds, links, vault, monitor, recorder: None, delivery, light_over: false, faults };
     let run = session::run(node, stop.clone());
     // A module that has ended goes on answering for its status until it is told to stop.
     let result = run.await;

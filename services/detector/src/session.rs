@@ -16,6 +16,7 @@ use proto::detector::v1::LinkState;
 use proto::source::v1::{AnalyserState, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update};
 use shell::dial::Dial;
 use shell::duplex::Duplex;
+use shell::fault::Desk;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{DetectorConfig, SecretSeed};
@@ -85,6 +86,8 @@ pub struct Node {
     pub delivery: Option<Delivery>,
     /// The source has said that the run has no more light.
     pub light_over: bool,
+    /// Only where the topology allows faults.
+    pub faults: Option<Desk>,
 }
 
 impl Node {
@@ -125,7 +128,7 @@ async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
     node.deliver_committed("").await?;
     let pump = if node.config.protocol.role == Role::Matcher { node.config.initial_pump } else { 0.0 };
     let mut setpoints = Setpoints { pump, ..Setpoints::default() };
-    let mut retry = RETRY_MIN;
+    let (mut retry, mut said) = (RETRY_MIN, String::new());
     loop {
         if node.monitor.state() != LinkState::AuthenticationExhausted {
             node.monitor.enter(LinkState::Connecting);
@@ -151,18 +154,21 @@ async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
                 }
                 return Ok(true);
             }
-            Err(error) => lost(&monitor, &error),
+            Err(error) => lost(&monitor, &error, &mut said),
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(false),
             () = tokio::time::sleep(retry) => {}
+        }
+        if opened {
+            said.clear();
         }
         retry = if opened { RETRY_MIN } else { (retry * 2).min(RETRY_MAX) };
     }
 }
 
 /// Says why there is no session. An empty reserve is a state, said once, that lasts until a session opens again.
-fn lost(monitor: &Monitor, error: &anyhow::Error) {
+fn lost(monitor: &Monitor, error: &anyhow::Error, said: &mut String) {
     let reason = error.downcast_ref::<SessionClosed>().map(|closed| closed.reason);
     let was_exhausted = monitor.state() == LinkState::AuthenticationExhausted;
     if reason == Some(CloseReason::ReserveExhausted) {
@@ -172,13 +178,27 @@ fn lost(monitor: &Monitor, error: &anyhow::Error) {
         }
     } else if !was_exhausted {
         monitor.enter(LinkState::Connecting);
-        monitor.note("session-lost", &format!("{error:#}"));
+        // What goes on for long is not said with every attempt.
+        let why = format!("{error:#}");
+        if *said != why {
+            monitor.note("session-lost", &why);
+            *said = why;
+        }
     }
 }
 
 /// One session, from greeting to farewell.
 async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
     let protocol = node.config.protocol.clone();
+    if let Some(faults) = &node.faults
+        && faults.clock_stands_still()
+    {
+        node.monitor.note("clock-stopped", instrument::CLOCK_STANDS_STILL);
+        faults.clock_runs().await;
+        node.monitor.note("clock-runs", "the local clock was set and runs again");
+    }
+    // A block file that had no room may have some by now.
+    node.vault.mend().context("mend the block file")?;
     let mut channel = Link::new(node.links.channel.dial().await.context("reach the channel")?);
     for block in node.vault.unfinished(protocol.role) {
         if let Some(key) = node.vault.reserve_slice(block)? {
@@ -206,7 +226,10 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
     let result = run.distil(clicks).await;
     if result.is_err() {
         for (block, ledger) in run.module.void() {
-            run.node.vault.abort(block, &ledger)?;
+            // Why the session ended counts for more than a ledger that found no room.
+            if let Err(error) = run.node.vault.abort(block, &ledger) {
+                tracing::warn!(block, "the ledger of a void round is not kept: {error:#}");
+            }
             run.reporter.voided(&run.node.monitor, block);
         }
     }
@@ -291,8 +314,9 @@ async fn attach(
     let Duplex { tx, rx } = source;
     let instrument = analyser(node);
     let mut before = analyser(node);
+    let faults = node.faults.clone();
     tokio::spawn(async move {
-        if let Err(error) = instrument::run(instrument, first_epoch, rx, &clicks_tx).await {
+        if let Err(error) = instrument::run(instrument, first_epoch, rx, &clicks_tx, faults.as_ref()).await {
             // A session that has ended for another reason does not ask any more.
             let _ = clicks_tx.send(Err(error)).await;
         }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use distill::bits::Bits;
 use sha2::{Digest as _, Sha256};
+use shell::disk::Disk;
 use zeroize::Zeroizing;
 
 mod record;
@@ -117,12 +118,22 @@ struct Entry {
     state: BlockState,
 }
 
+/// Why nothing is written any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    /// The disk was full: a part of the last record may be there, and no sync has failed.
+    NoRoom,
+    /// What the disk has is unknown.
+    Unknown,
+}
+
 /// The blocks of one link end.
 pub struct BlockStore {
     path: PathBuf,
     file: File,
+    disk: Disk,
     writable: bool,
-    poisoned: bool,
+    broken: Option<Broken>,
     end: u64,
     sequence: u64,
     entries: Vec<Entry>,
@@ -134,6 +145,11 @@ pub struct BlockStore {
 impl BlockStore {
     /// Opens the file for writing, creating it and its directories where they do not exist. One process at a time.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_on(path, Disk::default())
+    }
+
+    /// As [`open`](Self::open), on a disk that may be full.
+    pub fn open_on(path: impl AsRef<Path>, disk: Disk) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut builder = DirBuilder::new();
@@ -148,6 +164,7 @@ impl BlockStore {
             Err(std::fs::TryLockError::Error(error)) => return Err(at("lock", path)(error)),
         }
         let mut store = Self::scan(path, file, true)?;
+        store.disk = disk;
         store.cut_torn_tail(directory)?;
         Ok(store)
     }
@@ -294,7 +311,7 @@ impl BlockStore {
 
     fn append(&mut self, kind: Kind, block: &NewBlock<'_>) -> Result<(), StoreError> {
         let too_large = |what| StoreError::TooLarge { block: block.number, what };
-        if self.poisoned || !self.writable {
+        if self.broken.is_some() || !self.writable {
             return Err(StoreError::Poisoned { path: self.path.clone() });
         }
         if block.key.len() as u64 > KEY_BITS_MAX {
@@ -320,11 +337,31 @@ impl BlockStore {
 
     /// Appends and waits for the disk. What a failed write left behind is unknown, so nothing more is written.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let written = self.file.write_all_at(bytes, self.end).and_then(|()| self.file.sync_data());
-        written.map_err(|error| {
-            self.poisoned = true;
+        if let Err(error) = self.disk.write_all_at(&self.file, bytes, self.end) {
+            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            self.broken = Some(if full { Broken::NoRoom } else { Broken::Unknown });
+            return Err(at("write", &self.path)(error));
+        }
+        self.file.sync_data().map_err(|error| {
+            self.broken = Some(Broken::Unknown);
             at("write", &self.path)(error)
         })
+    }
+
+    /// Goes on after the disk was full: cuts off what was begun and written in part, of which nobody was told. True
+    /// where there was something to mend. A file whose sync failed stays as it is: nobody knows what the disk has.
+    pub fn mend(&mut self) -> Result<bool, StoreError> {
+        if self.broken != Some(Broken::NoRoom) {
+            return Ok(false);
+        }
+        // The lock belongs to the open file, which both handles share.
+        let file = self.file.try_clone().map_err(at("open", &self.path))?;
+        let mut fresh = Self::scan(&self.path, file, true)?;
+        fresh.disk = self.disk.clone();
+        let directory = self.path.parent().unwrap_or(Path::new(".")).to_owned();
+        fresh.cut_torn_tail(&directory)?;
+        *self = fresh;
+        Ok(true)
     }
 
     /// Takes a record into the index.
@@ -351,8 +388,9 @@ impl BlockStore {
         let mut store = Self {
             path: path.to_owned(),
             file,
+            disk: Disk::default(),
             writable,
-            poisoned: false,
+            broken: None,
             end: 0,
             sequence: 0,
             entries: Vec::new(),

@@ -11,6 +11,7 @@ use distill::bits::Bits;
 use distill::config::Role;
 use distill::ledger::BlockLedger;
 use distill::module::FinishedBlock;
+use shell::disk::Disk;
 use zeroize::Zeroizing;
 
 use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
@@ -25,6 +26,7 @@ const SLICE_FILE: &str = "reserve.slice";
 /// The durable side of one link end.
 pub struct Vault {
     directory: PathBuf,
+    disk: Disk,
     store: BlockStore,
     session: u64,
     /// First block and epoch that were never used.
@@ -34,21 +36,33 @@ pub struct Vault {
 }
 
 impl Vault {
-    pub fn open(data: &Path, site: &str, link: &str) -> Result<Self> {
+    pub fn open(data: &Path, site: &str, link: &str, disk: Disk) -> Result<Self> {
         let path = store::path(data, site, link);
-        let store = BlockStore::open(&path).context("open the block file")?;
+        let store = BlockStore::open_on(&path, disk.clone()).context("open the block file")?;
         if let Some(torn) = store.torn_tail() {
             tracing::warn!(path = %path.display(), "{torn}");
         }
         let directory = path.parent().map(Path::to_owned).unwrap_or_default();
         let leased = read_lease(&directory)?;
         let next_block = store.next_number();
-        Ok(Self { directory, store, session: 0, next_block, leased, next_epoch: leased })
+        Ok(Self { directory, disk, store, session: 0, next_block, leased, next_epoch: leased })
     }
 
     /// Folder of this link end.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    pub fn disk(&self) -> Disk {
+        self.disk.clone()
+    }
+
+    /// Goes on after a block file that had no room, now that there may be some. Nothing to do where it had.
+    pub fn mend(&mut self) -> Result<()> {
+        if self.store.mend()? {
+            tracing::info!("the block file is written again");
+        }
+        Ok(())
     }
 
     /// The first block from `number` on that counts, unless one before it is undecided.
@@ -110,7 +124,7 @@ impl Vault {
         let delivered = block.key.slice(block.reserve_bits, block.key.len() - block.reserve_bits);
         let mut slice = Zeroizing::new(block.number.to_le_bytes().to_vec());
         slice.extend_from_slice(&Zeroizing::new(reserve.to_bytes()));
-        shell::files::write_durably(&self.directory.join(SLICE_FILE), &slice).context("write the reserve slice")?;
+        self.disk.write_durably(&self.directory.join(SLICE_FILE), &slice).context("write the reserve slice")?;
         shell::failpoint::hit("block.slice");
         self.append(block.number, &delivered, &block.ledger, trace_id, BlockStore::prepare)
     }
@@ -168,7 +182,9 @@ impl Vault {
 
     fn write_lease(&self) -> Result<()> {
         let text = format!("{}\n", self.leased);
-        shell::files::write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")
+        self.disk.write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")?;
+        shell::failpoint::hit("epoch.leased");
+        Ok(())
     }
 }
 

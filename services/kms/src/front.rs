@@ -12,6 +12,7 @@ use shell::{files, pki};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts;
 use crate::etsi014::{self, Access, AccessList, CredentialFiles, Credentials, Server, health};
 use crate::grpc::{View, status};
 use crate::node::Node;
@@ -112,6 +113,10 @@ impl health::Probe for Probe {
     fn metrics(&self) -> String {
         metrics(&status(&self.view))
     }
+
+    fn ledger(&self) -> serde_json::Value {
+        serde_json::to_value(accounts::of_store(self.view.store())).unwrap_or_default()
+    }
 }
 
 /// The text format of Prometheus.
@@ -135,6 +140,7 @@ fn metrics(status: &GetStatusResponse) -> String {
     metric("qkd_pool_confirmed_bits_total", "counter", "Bits that both sites hold.", &pools(|p| p.confirmed_bits));
     metric("qkd_pool_unassigned_bits", "gauge", "Bits that no use has been given.", &pools(|p| p.unassigned_bits));
     metric("qkd_pool_quarantined_bits_total", "counter", "Bits that differed.", &pools(|p| p.quarantined_bits));
+    metric("qkd_pool_abandoned_bits_total", "counter", "Bits that one site alone had.", &pools(|p| p.abandoned_bits));
     let uses = |value: fn(&proto::kms::v1::UseStatus) -> u64| -> Vec<(String, u64)> {
         let of_pool = |pool: &proto::kms::v1::PoolStatus| -> Vec<(String, u64)> {
             let row = |counted: &proto::kms::v1::UseStatus| {

@@ -15,11 +15,12 @@ use proto::kms::v1::{
     UseStatus,
 };
 use shell::dial::Dial;
+use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
 use shell::{Connector, PeerIdentity, Shutdown, duplex};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
-use topology::plan::KmsConfig;
+use topology::plan::{CONTROL_IDENTITY, KmsConfig};
 
 use crate::etsi014::Counters;
 use crate::front::{self, Front};
@@ -90,6 +91,7 @@ fn pool_status(pool: &Pool) -> PoolStatus {
         confirmed_bits: ledger.confirmed_bits,
         deducted_bits: ledger.deducted_bits,
         quarantined_bits: ledger.quarantined_bits,
+        abandoned_bits: ledger.abandoned_bits,
         unassigned_bits: ledger.unassigned_bits,
         uses: Use::ALL.map(use_status).to_vec(),
         wasted_ungranted_bits: ledger.voided_bits,
@@ -164,10 +166,16 @@ impl Dial<PairMessage, PairMessage> for KmsDial {
     }
 }
 
+/// What this key store is to its desk of faults.
+pub fn place(config: &KmsConfig) -> Place {
+    Place::new(&config.name, &config.site, "", Kind::Kms, 0)
+}
+
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
-    let node = node::open_placed(&config, &file.data, file.secrets.as_deref()).await?;
+    let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
+    let node = node::open_placed(&config, &file.data, file.secrets.as_deref(), faults.clone()).await?;
     let stop = shutdown.token();
     let front = Front::start(&node, &file.pki, front::Addresses::of(&file), &stop).await?;
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);
@@ -177,7 +185,8 @@ pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<
     let server = file
         .server(&config.name, &config.accepts)?
         .add_service(shell::limited!(KmsServer::new(service.clone())))
-        .add_service(shell::limited!(KmsPeerServer::new(service)));
+        .add_service(shell::limited!(KmsPeerServer::new(service)))
+        .add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &stop));
     let running = server.start(stop.clone()).await?;
     let mut dials: BTreeMap<String, PairDial> = BTreeMap::new();
     for peer in config.peers.iter().filter(|peer| peer.site > config.site) {

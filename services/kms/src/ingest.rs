@@ -57,6 +57,7 @@ async fn store(pool: &Pool, tracer: &Tracer, block: Block, stop: &CancellationTo
         .span(span::INGEST)
         .parent_from(&block.traceparent)
         .attribute(attribute::LINK_ID, block.link.as_str())
+        .attribute(attribute::PEER_SITE, pool.peer.as_str())
         .attribute(attribute::BLOCK_ID, block.number)
         .attribute(attribute::KEY_BITS, bytes * 8)
         .start();
@@ -65,13 +66,15 @@ async fn store(pool: &Pool, tracer: &Tracer, block: Block, stop: &CancellationTo
         key: Secret::copy_of(&block.key[..bytes]),
         origin: origin.to_string(),
         span: span_bytes(&span.context()),
+        offered_ms: crate::now_ms(),
     };
     if bytes > 0 {
         offer_when_there_is_room(pool, offer, stop).await?;
     }
+    shell::failpoint::hit("ingest.offered");
     span.succeed();
     span.end();
-    pool.wake.notify_one();
+    pool.has_handed_over(&block.link, block.number).await?;
     Ok(())
 }
 
@@ -81,6 +84,7 @@ async fn offer_when_there_is_room(pool: &Pool, offer: Offer, stop: &Cancellation
     loop {
         match pool.store.offer(&pool.peer, offer.clone()).await {
             Ok(_) => return Ok(()),
+            Err(StoreError::BlockConflict { .. }) => return refuse(pool, &offer).await,
             Err(StoreError::PoolFull { .. } | StoreError::Busy) => {}
             Err(error) => return Err(error.into()),
         }
@@ -91,6 +95,16 @@ async fn offer_when_there_is_room(pool: &Pool, offer: Offer, stop: &Cancellation
             () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
             () = stop.cancelled() => bail!("stopping"),
         }
+    }
+}
+
+/// A block that came before with other bits: which are right nobody can say, so it does not count if it does not yet.
+async fn refuse(pool: &Pool, offer: &Offer) -> Result<()> {
+    tracing::error!(peer = pool.peer, "a module handed over the same block with other bits: it is quarantined");
+    match pool.store.quarantine(&pool.peer, offer.id, "a module handed over two of it").await {
+        // What counts was confirmed with the peer.
+        Ok(_) | Err(StoreError::BlockConflict { .. }) => Ok(()),
+        Err(error) => Err(error).context("quarantine a block"),
     }
 }
 

@@ -4,14 +4,19 @@
 //! * [`supply`]: what a front end asks of the key store, whichever standard it speaks; [`supplier`] answers.
 //! * [`pair`]: the dialogue with another site's key store, by which both hold the same stream of key.
 //! * [`ingest`]: blocks from the site's modules. `pads`: what the site's relay needs key for.
+//! * [`master`]: the key under which all of it lies on the disk. [`compare`]: whether two sites' stores agree.
 //! * [`key_id`]: key IDs that say where their key is, to the pair alone.
 
+pub mod accounts;
+pub mod compare;
 pub mod deliveries;
 pub mod etsi014;
+mod fair;
 pub mod front;
 mod grpc;
 pub mod ingest;
 pub mod key_id;
+pub mod master;
 pub mod node;
 mod pads;
 pub mod pair;
@@ -19,11 +24,17 @@ pub mod seal;
 pub mod share;
 pub mod supplier;
 pub mod supply;
+mod told;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod simulation;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use grpc::{View, serve, status};
+pub use grpc::{View, place, serve, status};
 pub use node::{Incoming, Node, open, run};
+pub use pads::serve as serve_relay;
 
 /// Wall time, by which stored key expires.
 pub(crate) fn now_ms() -> u64 {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use keystore::{KeyStore, MasterKey, Settings};
+use keystore::{KeyStore, Settings};
 use proto::kms::v1::{PairMessage, RelayAnswer, RelayRequest};
 use shell::dial::Dial;
 use shell::duplex::Duplex;
+use shell::fault::{self, Desk};
 use telemetry::trace::Tracer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,9 +19,9 @@ use topology::plan::KmsConfig;
 
 use crate::deliveries::Deliveries;
 use crate::ingest::{self, ModuleStream};
-use crate::pads;
 use crate::pair::{self, PairStream, Pool, ShareOut};
 use crate::supplier::Supplier;
+use crate::{master, pads};
 
 /// Wait before a broken dialogue is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -39,6 +40,7 @@ pub struct Node {
     pub pools: BTreeMap<String, Arc<Pool>>,
     pub supplier: Arc<Supplier>,
     shares: BTreeMap<String, mpsc::Receiver<ShareOut>>,
+    faults: Option<Desk>,
 }
 
 /// Streams that others open to this key store.
@@ -49,53 +51,73 @@ pub struct Incoming {
     pub relays: mpsc::Receiver<RelayStream>,
 }
 
-/// Where the master key of a site's store is.
-pub fn master_key_path(data: &Path, site: &str) -> PathBuf {
-    keystore::folder(data, site).join("master.key")
-}
-
 /// Where whoever starts a key store may have placed its master key.
 pub fn placed_master_key_path(secrets: &Path, site: &str) -> PathBuf {
     secrets.join("stores").join(format!("{site}.key"))
 }
 
 /// Opens the store of the site; makes it, and its master key, where there is none.
-pub async fn open(config: &KmsConfig, data: &Path) -> Result<Node> {
-    open_placed(config, data, None).await
+/// `faults` only where the topology allows them.
+pub async fn open(config: &KmsConfig, data: &Path, faults: Option<Desk>) -> Result<Node> {
+    open_placed(config, data, None, faults).await
 }
 
 /// As [`open`], with the master key from a folder of placed secrets.
-pub async fn open_placed(config: &KmsConfig, data: &Path, secrets: Option<&Path>) -> Result<Node> {
+pub async fn open_placed(
+    config: &KmsConfig,
+    data: &Path,
+    secrets: Option<&Path>,
+    faults: Option<Desk>,
+) -> Result<Node> {
     let folder = keystore::folder(data, &config.site);
     shell::files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let path = master_key_path(data, &config.site);
-    let master = match secrets {
-        Some(secrets) => MasterKey::read_placed(&placed_master_key_path(secrets, &config.site)),
-        None if path.exists() => MasterKey::read(&path),
-        None => MasterKey::create(&path),
+    let disk = faults.as_ref().map(Desk::disk).unwrap_or_default();
+    let settings = settings(config);
+    let store = match secrets {
+        Some(secrets) => {
+            master::open_placed(&folder, &placed_master_key_path(secrets, &config.site), &settings, &disk)?
+        }
+        None => master::open_store(&folder, &settings, &disk)?,
     };
-    let master = master.context("load the master key")?;
-    let day_ms = config.supply.retention_ms;
-    let settings = Settings {
-        retention_out_ms: day_ms,
+    let deliveries = Deliveries::open(&folder).with_context(|| format!("open a file in {}", folder.display()))?;
+    on_store(config, store, deliveries, faults).await
+}
+
+/// Limits of the store, as the configuration has them.
+pub(crate) fn settings(config: &KmsConfig) -> Settings {
+    let retention_ms = config.supply.retention_ms;
+    Settings {
+        retention_out_ms: retention_ms,
         // What one site still hands out the other must still redeem.
-        retention_in_ms: day_ms + day_ms / 8 + 60_000,
+        retention_in_ms: retention_ms + retention_ms / 8 + 60_000,
         capacity_bytes: config.supply.pool_bits / 8,
+        at_step: shell::failpoint::hit,
+        deposits_per_master_max: config.supply.keys_waiting.into(),
         ..Settings::default()
-    };
-    let store = Arc::new(KeyStore::open(&folder, &master, &settings).context("open the key store")?);
+    }
+}
+
+/// The node on a store that is open.
+pub(crate) async fn on_store(
+    config: &KmsConfig,
+    store: KeyStore,
+    deliveries: Deliveries,
+    faults: Option<Desk>,
+) -> Result<Node> {
+    let store = Arc::new(store);
     let (mut pools, mut shares) = (BTreeMap::new(), BTreeMap::new());
     for peer in &config.peers {
         let relayed = config.relay.is_some() && peer.adjacent;
         let (pool, outgoing) =
             Pool::new(store.clone(), &config.site, &peer.site, peer.adjacent, relayed, config.supply.retention_ms);
-        pool.load().await.with_context(|| format!("load the pool shared with {}", peer.site))?;
+        let links = config.modules.iter().filter(|module| module.peer_site == peer.site);
+        let loaded = pool.load(links.map(|module| module.link.as_str())).await;
+        loaded.with_context(|| format!("load the pool shared with {}", peer.site))?;
         pools.insert(peer.site.clone(), pool);
         shares.insert(peer.site.clone(), outgoing);
     }
-    let deliveries = Deliveries::open(&folder).with_context(|| format!("open a file in {}", folder.display()))?;
     let supplier = Arc::new(Supplier::new(config, store.clone(), pools.clone(), deliveries));
-    Ok(Node { config: config.clone(), store, pools, supplier, shares })
+    Ok(Node { config: config.clone(), store, pools, supplier, shares, faults })
 }
 
 /// Runs until `stop`.
@@ -112,7 +134,10 @@ pub async fn run(
         let Some(shares) = node.shares.remove(site) else { continue };
         let (pool, stop) = (pool.clone(), stop.clone());
         match dials.get(site) {
-            Some(dial) => drop(tasks.spawn(keep_coordinating(pool, dial.clone(), shares, stop))),
+            Some(dial) => {
+                let dial = fault::dial(node.faults.as_ref(), site, dial.clone());
+                drop(tasks.spawn(keep_coordinating(pool, dial, shares, stop)));
+            }
             None => {
                 let (door, streams) = mpsc::channel(1);
                 doors.insert(site.clone(), door);
@@ -126,9 +151,15 @@ pub async fn run(
     loop {
         tokio::select! {
             Some((site, stream)) = pairs.recv() => {
-                if let Some(door) = doors.get(&site) {
-                    // A newer stream takes the place of one that nobody has taken up.
-                    let _ = door.try_send(stream);
+                let stream = match &node.faults {
+                    Some(desk) => desk.reach(&site, stream),
+                    None => Some(stream),
+                };
+                if let (Some(door), Some(stream)) = (doors.get(&site), stream) {
+                    // One that waits is taken up at once and dropped for this one.
+                    if door.send(stream).await.is_err() {
+                        tracing::debug!(site, "nobody takes up the peer's dialogue");
+                    }
                 }
             }
             Some(ended) = tasks.join_next() => {
@@ -165,14 +196,23 @@ async fn keep_following(
     mut shares: mpsc::Receiver<ShareOut>,
     stop: CancellationToken,
 ) -> Result<()> {
+    let mut next = None;
     loop {
-        let stream = tokio::select! {
-            stream = streams.recv() => stream,
-            () = stop.cancelled() => return Ok(()),
+        let stream = match next.take() {
+            Some(stream) => Some(stream),
+            None => tokio::select! {
+                stream = streams.recv() => stream,
+                () = stop.cancelled() => return Ok(()),
+            },
         };
         let Some(stream) = stream else { return Ok(()) };
         let ended = tokio::select! {
             ended = pair::follow(&pool, stream, &mut shares) => ended,
+            // The peer has begun anew: what it still said on the old stream does not count.
+            newer = streams.recv() => {
+                next = newer;
+                continue;
+            }
             () = stop.cancelled() => return Ok(()),
         };
         if !pause(&pool, ended, &stop).await? {

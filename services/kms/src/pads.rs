@@ -34,6 +34,7 @@ pub use serve::serve;
 
 use crate::pair::Pool;
 use crate::seal::{self, OpenError, SEAL_OVERHEAD_BYTES, Sealed};
+use crate::told;
 use group::Gathering;
 use vault::{About, Entry, Kept, Vault};
 use wire::Asked;
@@ -46,6 +47,9 @@ const SPARES_MAX: usize = 16;
 const UNSEEN_MAX: usize = 8192;
 /// A share without news for so long is erased.
 const KEPT_MS_MAX: u64 = 8 * 86_400_000;
+
+/// Pieces of a pad that a span tells of.
+const PAD_PIECES_MAX: usize = 32;
 
 const VOID: &str = "void";
 const SETTLED: &str = "settled";
@@ -118,15 +122,17 @@ impl Pads {
         match asked {
             Asked::Originate(header) => {
                 let mut span = self.span(header, traceparent);
-                ended(&mut span, self.originate(header).await)
+                let done = self.originate(header, &mut span).await;
+                ended(&mut span, done)
             }
             Asked::Reseal(header, payload) => {
                 let mut span = self.span(header, traceparent);
-                ended(&mut span, self.reseal(header, payload).await)
+                let done = self.reseal(header, payload, &mut span).await;
+                ended(&mut span, done)
             }
             Asked::Deliver(header, payload) => {
                 let mut span = self.span(header, traceparent);
-                let done = self.deliver(header, payload, &span).await;
+                let done = self.deliver(header, payload, &mut span).await;
                 ended(&mut span, done)
             }
             Asked::Release(group, transfers) => self.release(*group, transfers, traceparent).await,
@@ -164,7 +170,7 @@ impl Pads {
         if here { Ok(position) } else { Err(Failure::Refused(Reason::Unknown)) }
     }
 
-    async fn originate(&self, header: &Header) -> Result<Outcome, Failure> {
+    async fn originate(&self, header: &Header, span: &mut Span) -> Result<Outcome, Failure> {
         if self.position(header)? != 0 {
             return Err(Failure::Refused(Reason::Unknown));
         }
@@ -173,13 +179,14 @@ impl Pads {
             return Ok(Outcome::Sealed(payload));
         }
         let pad = self.pad(next, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
+        tell_pad(span, attribute::PAD_OUT_PIECE, next, pad.generation, pad.start, pad.key.len()).await;
         let key = seal::random(header.bytes as usize).map_err(|_| Failure::Refused(Reason::Busy))?;
         let payload = seal::seal_under(&pad, &key, &wire::context(header)).encode();
         self.origin.put(header.transfer, &Entry { about: About::of(header), key, payload: payload.clone() }).await?;
         Ok(Outcome::Sealed(payload))
     }
 
-    async fn reseal(&self, header: &Header, payload: &[u8]) -> Result<Outcome, Failure> {
+    async fn reseal(&self, header: &Header, payload: &[u8], span: &mut Span) -> Result<Outcome, Failure> {
         let position = self.position(header)?;
         if position == 0 {
             return Err(Failure::Refused(Reason::Unknown));
@@ -190,7 +197,8 @@ impl Pads {
         }
         // The pad for the way on comes first: an opened key that cannot be sealed again is lost.
         let pad = self.pad(to, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
-        let key = match self.unseal(from, header, payload).await {
+        tell_pad(span, attribute::PAD_OUT_PIECE, to, pad.generation, pad.start, pad.key.len()).await;
+        let key = match self.unseal(from, header, payload, span).await {
             Ok(key) => key,
             Err(failure) => {
                 self.spare(to, pad);
@@ -203,14 +211,14 @@ impl Pads {
         Ok(Outcome::Sealed(payload))
     }
 
-    async fn deliver(&self, header: &Header, payload: &[u8], span: &Span) -> Result<Outcome, Failure> {
+    async fn deliver(&self, header: &Header, payload: &[u8], span: &mut Span) -> Result<Outcome, Failure> {
         let position = self.position(header)?;
         if position != header.path.hops() {
             return Err(Failure::Refused(Reason::Unknown));
         }
         let (from, _) = (self.pool(header, position - 1)?, self.pool(header, 0)?);
         if self.fresh(&self.target, header.transfer).await? {
-            let key = self.unseal(from, header, payload).await?;
+            let key = self.unseal(from, header, payload, span).await?;
             let entry = Entry { about: About::of(header), key, payload: Vec::new() };
             self.target.put(header.transfer, &entry).await?;
             self.gather(header.transfer, &entry.about);
@@ -248,7 +256,10 @@ impl Pads {
         let mut progress = pool.progress();
         loop {
             match pool.store.draw_many_async(&pool.peer, Use::RelayOut, bytes, 1).await {
-                Ok(mut drawn) => return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey)),
+                Ok(mut drawn) => {
+                    shell::failpoint::hit("pad.drawn");
+                    return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey));
+                }
                 Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -280,9 +291,11 @@ impl Pads {
         state.spares.remove(at).map(|(_, pad)| pad)
     }
 
-    async fn unseal(&self, from: &Pool, header: &Header, payload: &[u8]) -> Result<Secret, Failure> {
+    async fn unseal(&self, from: &Pool, header: &Header, payload: &[u8], span: &mut Span) -> Result<Secret, Failure> {
         let sealed = Sealed::decode(payload).filter(|sealed| sealed.bytes.len() == header.bytes as usize);
         let sealed = sealed.ok_or(Failure::Refused(Reason::BadTag))?;
+        let bytes = sealed.bytes.len() + SEAL_OVERHEAD_BYTES;
+        tell_pad(span, attribute::PAD_IN_PIECE, from, sealed.generation, sealed.start, bytes).await;
         seal::open(from, Use::RelayIn, &sealed, &wire::context(header)).await.map_err(|error| match error {
             OpenError::BadTag => Failure::Refused(Reason::BadTag),
             OpenError::UnknownPad => Failure::Refused(Reason::Unknown),
@@ -300,6 +313,20 @@ impl Pads {
         {
             state.unseen.remove(&oldest);
         }
+    }
+}
+
+/// Says of which blocks a pad is made.
+async fn tell_pad(span: &mut Span, attribute: &str, pool: &Pool, generation: u32, start: u64, bytes: usize) {
+    if !span.is_recording() {
+        return;
+    }
+    let pieces = told::origins(pool, generation, start, bytes as u64).await;
+    for (at, piece) in told::describe(&pieces, start).into_iter().enumerate().take(PAD_PIECES_MAX) {
+        span.set(&attribute::numbered(attribute, at), piece);
+    }
+    for context in pieces.iter().take(PAD_PIECES_MAX).filter_map(|piece| crate::ingest::span_context(&piece.span)) {
+        span.link(&context);
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::pair::{Pool, ShareOut};
 use crate::seal::{self, Sealed};
+use crate::supply::SaeId;
 
 const ORIGIN: &str = r#"{"kind":"multicast"}"#;
 
@@ -15,7 +16,7 @@ const ORIGIN: &str = r#"{"kind":"multicast"}"#;
 pub struct Multicast<'a> {
     pub key_id: [u8; 16],
     pub key: &'a Secret,
-    pub master: &'a str,
+    pub master: &'a SaeId,
     pub slaves: Vec<String>,
     pub expires_ms: u64,
 }
@@ -26,7 +27,7 @@ impl Multicast<'_> {
         Deposit {
             key_id: self.key_id,
             key: self.key.clone(),
-            master: self.master.to_owned(),
+            master: self.master.to_string(),
             slaves: self.slaves.clone(),
             expires_ms: self.expires_ms,
             origin: ORIGIN.to_owned(),
@@ -38,7 +39,7 @@ impl Multicast<'_> {
         let sealed = seal::seal(pool, Use::SupplyOut, self.key, &self.context(&self.slaves)).await?;
         let share = Share {
             key_id: self.key_id.to_vec().into(),
-            master_sae: self.master.to_owned(),
+            master_sae: self.master.to_string(),
             slave_saes: self.slaves.clone(),
             generation: sealed.generation,
             start: sealed.start,
@@ -51,7 +52,7 @@ impl Multicast<'_> {
     }
 
     fn context(&self, slaves: &[String]) -> Vec<u8> {
-        context(&self.key_id, self.master, slaves)
+        context(&self.key_id, self.master.as_str(), slaves)
     }
 }
 

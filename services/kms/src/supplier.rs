@@ -4,22 +4,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use keystore::{Drawn, KeyStore, OriginPiece, Secret, StoreError, Use};
-use serde_json::Value;
-use telemetry::names::{attribute, span};
-use telemetry::trace::Tracer;
+use keystore::{Drawn, KeyStore, Secret, StoreError, Use};
+use telemetry::names::span;
 use topology::plan::{KeySupply as Limits, KmsConfig};
 
-use crate::deliveries::{Deliveries, RelayedKey, RelayedPiece};
-use crate::key_id::{self, Described, KeyPlace};
+use crate::deliveries::Deliveries;
+use crate::fair::{FairShare, Refused};
+use crate::key_id::{Described, KeyPlace};
 use crate::pair::Pool;
+use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::share::Multicast;
 use crate::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
+use crate::told::{Teller, Told};
 
 /// How long a request waits for key that is stored but not assigned to it yet.
 const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(1);
-/// Links of one span, as OpenTelemetry limits them.
-const LINKS_MAX: usize = 32;
 const RETRY_AFTER_S: u32 = 5;
 
 /// Supplies the applications of one site.
@@ -28,13 +27,14 @@ pub struct Supplier {
     kme_id: String,
     store: Arc<KeyStore>,
     pools: BTreeMap<String, Arc<Pool>>,
+    /// By pool: what each application has had of it.
+    shares: BTreeMap<String, FairShare>,
     directory: BTreeMap<String, String>,
     limits: Limits,
     buckets: Mutex<HashMap<SaeId, Bucket>>,
     /// Keys that an application may ask for once more.
     repeatable: Mutex<HashMap<KeyId, Repeatable>>,
-    tracer: Tracer,
-    deliveries: Deliveries,
+    teller: Teller,
     pub counts: Counts,
 }
 
@@ -68,19 +68,34 @@ impl Supplier {
             site: config.site.clone(),
             kme_id: config.name.clone(),
             store,
+            shares: pools.keys().map(|peer| (peer.clone(), FairShare::default())).collect(),
             pools,
             directory: config.directory.clone(),
             limits: config.supply.clone(),
             buckets: Mutex::default(),
             repeatable: Mutex::default(),
-            tracer: Tracer::new(config.name.clone()),
-            deliveries,
+            teller: Teller::new(&config.name, &config.site, deliveries),
             counts: Counts::default(),
         }
     }
 
     pub fn store(&self) -> &KeyStore {
         &self.store
+    }
+
+    /// Where an ID of any pool points, for those who look for a key that is not there.
+    #[cfg(test)]
+    pub fn describe(&self, id: &KeyId) -> String {
+        let of = |pool: &Arc<Pool>| {
+            let place = pool.ids().and_then(|ids| ids.decode(id)).map(|described| described.place);
+            format!(
+                "{place:?} in the pool with {} of {:?}, {:?}",
+                pool.peer,
+                pool.levels(),
+                pool.store.ledger(&pool.peer)
+            )
+        };
+        self.pools.values().map(of).collect::<Vec<_>>().join("; ")
     }
 
     fn site_of(&self, sae: &SaeId) -> Result<&str, SupplyError> {
@@ -114,32 +129,54 @@ impl Supplier {
         Ok(())
     }
 
-    /// Draws keys from the pool; where there is enough but not assigned yet, waits for that a little.
-    async fn draw(&self, pool: &Pool, bytes: usize, number: usize) -> Result<Vec<Drawn>, SupplyError> {
+    /// Books `bytes` of what is assigned to applications of this site, as far as the others' shares leave them.
+    fn claim(&self, sae: &SaeId, pool: &Pool, bytes: u64) -> Result<(), Refused> {
+        let Some(share) = self.shares.get(&pool.peer) else { return Ok(()) };
+        share.claim(sae, bytes, || pool.levels().available(Use::SupplyOut), Instant::now())
+    }
+
+    fn give_back(&self, sae: &SaeId, pool: &Pool, bytes: u64) {
+        if let Some(share) = self.shares.get(&pool.peer) {
+            share.give_back(sae, bytes);
+        }
+    }
+
+    /// Draws keys from the pool within the application's share; where there is enough but not assigned yet, waits for
+    /// that a little.
+    async fn draw(&self, sae: &SaeId, pool: &Pool, bytes: usize, number: usize) -> Result<Vec<Drawn>, SupplyError> {
         let asked = (bytes * number) as u64;
         let patience = tokio::time::Instant::now() + ASSIGNMENT_PATIENCE;
         let mut progress = pool.progress();
         loop {
-            match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
-                Ok(keys) => return Ok(keys),
-                Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
-                Err(error) => {
-                    tracing::error!(%error, peer = pool.peer, "cannot draw key");
-                    return Err(SupplyError::Failed("the key store cannot be used"));
+            let claimed = self.claim(sae, pool, asked);
+            if claimed.is_ok() {
+                match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
+                    Ok(keys) => {
+                        shell::failpoint::hit("key.drawn");
+                        return Ok(keys);
+                    }
+                    Err(error) => {
+                        self.give_back(sae, pool, asked);
+                        if !matches!(error, StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) {
+                            tracing::error!(%error, peer = pool.peer, "cannot draw key");
+                            return Err(SupplyError::Failed("the key store cannot be used"));
+                        }
+                    }
                 }
             }
             let levels = pool.levels();
             let could_be = levels.available(Use::SupplyOut) + levels.unassigned_bytes;
             let exhausted = SupplyError::Exhausted {
                 asked_bits: 8 * asked,
-                available_bits: 8 * could_be,
+                available_bits: 8 * claimed.map_or_else(|refused| refused.allowed_bytes, |()| could_be),
                 retry_after_s: RETRY_AFTER_S,
             };
-            if could_be < asked || !pool.connected() {
+            if could_be < asked || !pool.connected() || (claimed.is_err() && levels.unassigned_bytes == 0) {
                 return Err(exhausted);
             }
-            // Some is lost at the ends of grants.
-            pool.want(Use::SupplyOut, asked + bytes as u64);
+            // Some is lost at the ends of grants, and the others' shares have to lie beside it.
+            let reserved = claimed.map_or_else(|refused| refused.reserved_bytes, |()| 0);
+            pool.want(Use::SupplyOut, asked + bytes as u64 + reserved);
             if tokio::time::timeout_at(patience, progress.changed()).await.is_err() {
                 return Err(exhausted);
             }
@@ -154,7 +191,7 @@ impl Supplier {
             retry_after_s: RETRY_AFTER_S,
         })?;
         let (master, slave) = (ids.tag(request.master.as_str()), ids.tag(request.slave.as_str()));
-        let drawn = self.draw(pool, bytes, number).await?;
+        let drawn = self.draw(request.master, pool, bytes, number).await?;
         let (mut keys, mut places) = (Vec::with_capacity(number), Vec::with_capacity(number));
         for drawn in drawn {
             let place = KeyPlace {
@@ -169,9 +206,9 @@ impl Supplier {
             keys.push(SuppliedKey { id, key: drawn.key });
         }
         let told = Told { master: request.master, slave: request.slave, keys: &keys, pool: Some((pool, &places)) };
-        self.tell(span::SUPPLY, &told).await;
+        self.teller.tell(span::SUPPLY, &told).await;
         if !pool.adjacent {
-            self.note_relayed(&told).await;
+            self.teller.note_relayed(&told).await;
         }
         Ok(keys)
     }
@@ -193,7 +230,7 @@ impl Supplier {
                 let multicast = Multicast {
                     key_id: id.0,
                     key: &key,
-                    master: request.master.as_str(),
+                    master: request.master,
                     slaves: slaves.clone(),
                     expires_ms: crate::now_ms() + self.limits.retention_ms,
                 };
@@ -202,19 +239,29 @@ impl Supplier {
             keys.push(SuppliedKey { id, key });
         }
         let told = Told { master: request.master, slave: request.slave, keys: &keys, pool: None };
-        self.tell(span::SUPPLY, &told).await;
+        self.teller.tell(span::SUPPLY, &told).await;
         Ok(keys)
     }
 
     async fn place(&self, site: &str, multicast: &Multicast<'_>) -> Result<(), SupplyError> {
         if site == self.site {
-            return self.store.deposit(multicast.deposit()).await.map_err(|error| {
-                tracing::error!(%error, "cannot keep a key");
-                SupplyError::Failed("the key store cannot be used")
+            return self.store.deposit(multicast.deposit()).await.map_err(|error| match error {
+                StoreError::TooManyDeposits { .. } => SupplyError::TooManyWait { retry_after_s: RETRY_AFTER_S },
+                error => {
+                    tracing::error!(%error, "cannot keep a key");
+                    SupplyError::Failed("the key store cannot be used")
+                }
             });
         }
         let pool = self.pool(site)?;
+        let bytes = (multicast.key.len() + SEAL_OVERHEAD_BYTES) as u64;
+        self.claim(multicast.master, pool, bytes).map_err(|refused| SupplyError::Exhausted {
+            asked_bits: 8 * bytes,
+            available_bits: 8 * refused.allowed_bytes,
+            retry_after_s: RETRY_AFTER_S,
+        })?;
         multicast.send(pool).await.map_err(|error| {
+            self.give_back(multicast.master, pool, bytes);
             tracing::warn!(peer = site, "a key did not reach a further slave: {error:#}");
             SupplyError::Exhausted {
                 asked_bits: multicast.key.len() as u64 * 8,
@@ -251,7 +298,10 @@ impl Supplier {
             ranges.push((place.start, u64::from(place.bytes)));
         }
         match pool.store.redeem(&pool.peer, Use::SupplyIn, generation, &ranges).await {
-            Ok(keys) => Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect()))),
+            Ok(keys) => {
+                shell::failpoint::hit("key.redeemed");
+                Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect())))
+            }
             Err(
                 StoreError::NotGranted { .. }
                 | StoreError::AlreadyTaken { .. }
@@ -303,103 +353,6 @@ impl Supplier {
             kept.insert(supplied.id, Repeatable { slave: slave.clone(), key: supplied.key.clone(), until });
         }
     }
-
-    /// A span per request, and below it one per key, linked to the blocks that the key is made of.
-    async fn tell(&self, name: &'static str, told: &Told<'_>) {
-        let mut request = self
-            .tracer
-            .span(name)
-            .attribute(attribute::SAE_MASTER, told.master.as_str())
-            .attribute(attribute::SAE_SLAVE, told.slave.as_str())
-            .attribute(attribute::KEY_COUNT, told.keys.len())
-            .start();
-        if !request.is_recording() {
-            return;
-        }
-        for (index, supplied) in told.keys.iter().enumerate() {
-            let mut builder = self
-                .tracer
-                .span(span::KEY)
-                .parent(&request.context())
-                .attribute(attribute::SITE_ID, self.site.as_str())
-                .attribute(attribute::KEY_FINGERPRINT, key_id::fingerprint(&supplied.id))
-                .attribute(attribute::KEY_BITS, supplied.key.len_bits());
-            let pieces = told.pieces(index).await;
-            if !pieces.is_empty() {
-                let text: Vec<String> = pieces.iter().map(describe).collect();
-                builder = builder.attribute(attribute::KEY_PIECES, text.join("; "));
-            }
-            for context in pieces.iter().take(LINKS_MAX).filter_map(|piece| crate::ingest::span_context(&piece.span)) {
-                builder = builder.link(&context);
-            }
-            builder.start().end();
-        }
-        request.succeed();
-        request.end();
-    }
-
-    /// Writes down by which ways keys of sites without a link came.
-    async fn note_relayed(&self, told: &Told<'_>) {
-        for (index, supplied) in told.keys.iter().enumerate() {
-            let pieces = told.pieces(index).await;
-            let Some((pool, _)) = told.pool else { return };
-            let key = RelayedKey {
-                key_id: supplied.id.to_string(),
-                master: told.master.to_string(),
-                slave: told.slave.to_string(),
-                sites: [self.site.clone(), pool.peer.clone()],
-                pieces: pieces.iter().filter_map(relayed_piece).collect(),
-            };
-            if let Err(error) = self.deliveries.note(&key) {
-                tracing::warn!(%error, "cannot write down by which way a key came");
-            }
-        }
-    }
-}
-
-/// Keys that were handed out, for those who follow them.
-struct Told<'a> {
-    master: &'a SaeId,
-    slave: &'a SaeId,
-    keys: &'a [SuppliedKey],
-    /// Where in a pool each of them started.
-    pool: Option<(&'a Pool, &'a [u64])>,
-}
-
-impl Told<'_> {
-    /// What a key is made of; nothing where that is not known any more.
-    async fn pieces(&self, index: usize) -> Vec<OriginPiece> {
-        let Some((pool, places)) = self.pool else { return Vec::new() };
-        let (Some(start), Some(supplied)) = (places.get(index), self.keys.get(index)) else { return Vec::new() };
-        let generation = pool.levels().generation;
-        let pieces = pool.store.origins(&pool.peer, generation, *start, supplied.key.len() as u64).await;
-        pieces.unwrap_or_default()
-    }
-}
-
-/// A piece for people: its bytes in the pool, and where they are from.
-fn describe(piece: &OriginPiece) -> String {
-    let (start, end) = (piece.start, piece.start + piece.bytes);
-    let origin: Value = serde_json::from_str(&piece.origin).unwrap_or_default();
-    match origin["kind"].as_str() {
-        Some("link") => {
-            let (link, block, epoch) =
-                (origin["link"].as_str().unwrap_or_default(), &origin["block"], &origin["epoch"]);
-            format!("bytes {start}..{end}: link {link} block {block} by epoch {epoch}")
-        }
-        Some("relay") => {
-            let sites = origin["path"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            format!("bytes {start}..{end}: relayed {}", sites.collect::<Vec<_>>().join(" > "))
-        }
-        _ => format!("bytes {start}..{end}"),
-    }
-}
-
-fn relayed_piece(piece: &OriginPiece) -> Option<RelayedPiece> {
-    let origin: Value = serde_json::from_str(&piece.origin).ok()?;
-    let path = origin["path"].as_array()?.iter().filter_map(|site| site.as_str().map(str::to_owned)).collect();
-    let shares = origin["shares"].as_u64().and_then(|shares| u32::try_from(shares).ok()).unwrap_or(1);
-    Some(RelayedPiece { bits: piece.bytes * 8, path, shares })
 }
 
 impl KeySupply for Supplier {
@@ -477,7 +430,7 @@ impl KeySupply for Supplier {
         self.keep(caller, &keys);
         self.counts.fetched.fetch_add(keys.len() as u64, std::sync::atomic::Ordering::Relaxed);
         let pool = self.pools.get(site).zip(places.as_deref()).map(|(pool, places)| (&**pool, places));
-        self.tell(span::FETCH, &Told { master, slave: caller, keys: &keys, pool }).await;
+        self.teller.tell(span::FETCH, &Told { master, slave: caller, keys: &keys, pool }).await;
         Ok(keys)
     }
 }

@@ -214,6 +214,8 @@ pub enum SupplyError {
     TooMany { what: &'static str, asked: u64, limit: u64 },
     #[error("too many requests")]
     RateLimited { retry_after_s: u32 },
+    #[error("too many keys of the SAE wait to be fetched")]
+    TooManyWait { retry_after_s: u32 },
     #[error("no multicast")]
     MulticastUnsupported,
     #[error("the key store failed: {0}")]

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceRequirements, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -13,8 +13,8 @@ use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::build::{Applied, Objects, Prepared, labels};
-use crate::compare::covers;
+use crate::build::{Applied, CONFIG_HASH, Objects, Prepared, labels};
+use crate::compare::{covers, quantity};
 
 /// Objects of one request to list.
 const PAGE: u32 = 500;
@@ -113,6 +113,7 @@ impl Cluster<'_> {
         // No `..`: a kind that is built and not applied does not compile.
         let Objects { secrets, services, network_policies, disruption_budgets, mut stateful_sets, stage: _ } = objects;
         keep_claim_templates(&mut stateful_sets, &live.stateful_sets);
+        keep_resources(&mut stateful_sets, &live.stateful_sets);
         let mut changes = Changes::default();
         self.apply_kind(&secrets, &live.secrets, &mut changes).await?;
         self.apply_kind(&services, &live.services, &mut changes).await?;
@@ -203,6 +204,42 @@ fn same_owners(live: &serde_json::Value, wanted: &serde_json::Value) -> bool {
 fn same_keys(live: &serde_json::Value, wanted: &serde_json::Value) -> bool {
     let keys = |object: &serde_json::Value| object["data"].as_object().map(|data| data.len());
     keys(live) == keys(wanted)
+}
+
+/// More of a processor or of memory than this, relative to what a pod has, is worth starting it anew for.
+const RESOURCES_GROWTH: f64 = 2.0;
+
+/// A pod is not started anew for an estimate alone, which moves when something else of its link changes.
+fn keep_resources(wanted: &mut [StatefulSet], live: &[StatefulSet]) {
+    for set in wanted {
+        let Some(found) = live.iter().find(|found| found.name_any() == set.name_any()) else { continue };
+        if config_hash(found) != config_hash(set) {
+            continue;
+        }
+        let pod = |set: &StatefulSet| set.spec.as_ref().and_then(|spec| spec.template.spec.clone());
+        let there = pod(found).map(|pod| pod.containers).unwrap_or_default();
+        let pod = set.spec.as_mut().and_then(|spec| spec.template.spec.as_mut());
+        for container in pod.into_iter().flat_map(|pod| &mut pod.containers) {
+            let has = there.iter().find(|one| one.name == container.name).and_then(|one| one.resources.clone());
+            if let (Some(has), Some(wants)) = (has, &container.resources)
+                && suffices(&has, wants)
+            {
+                container.resources = Some(has);
+            }
+        }
+    }
+}
+
+fn config_hash(set: &StatefulSet) -> Option<&String> {
+    set.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(CONFIG_HASH)
+}
+
+fn suffices(has: &ResourceRequirements, wants: &ResourceRequirements) -> bool {
+    let of = |all: &ResourceRequirements, kind: &str| quantity(&all.requests.as_ref()?.get(kind)?.0);
+    ["cpu", "memory"].iter().all(|kind| match (of(has, kind), of(wants, kind)) {
+        (Some(has), Some(wants)) => wants <= RESOURCES_GROWTH * has,
+        _ => false,
+    })
 }
 
 /// What a volume was asked for with can never change; a new size is for new volumes.

@@ -32,7 +32,8 @@ fn same_quantity(a: &str, b: &str) -> bool {
     matches!((quantity(a), quantity(b)), (Some(a), Some(b)) if a == b)
 }
 
-fn quantity(text: &str) -> Option<f64> {
+/// The number behind a quantity of Kubernetes.
+pub fn quantity(text: &str) -> Option<f64> {
     const SUFFIXES: [(&str, f64); 12] = [
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),

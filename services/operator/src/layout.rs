@@ -36,6 +36,11 @@ pub mod paths {
     pub const RUN: &str = "/run/qkdnet";
 }
 
+/// Folder of spans, as `qkdnet trace --data` expects it.
+const SPANS_DIR: &str = "_spans";
+/// Three files of this size for each container fit into what a pod has for scratch.
+const SPAN_FILE_BYTES: u64 = 4 << 20;
+
 /// The pods of a topology.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -346,7 +351,8 @@ impl Layout {
             data: PathBuf::from(data),
             secrets: Some(PathBuf::from(paths::SECRETS)),
             restarted: true,
-            span_dir: None,
+            span_dir: Some(PathBuf::from(paths::RUN).join(SPANS_DIR)),
+            span_file_bytes: Some(SPAN_FILE_BYTES),
             peers: placed.service.connects_to.iter().filter_map(peer).collect(),
         }
     }

@@ -51,6 +51,8 @@ pub struct LinkSecret {
     pub secret: Hidden,
     /// Sites whose end has taken it, with the identity of the volume that its reserve is on.
     pub used: BTreeMap<String, String>,
+    /// Which one of the link's secrets it is; 0 is the first.
+    pub generation: u64,
     /// Sites whose end has a reserve of an older secret and is to be given this one.
     pub refill: BTreeMap<String, String>,
 }
@@ -111,6 +113,7 @@ pub mod keys {
     pub const CERTIFICATE: &str = "tls.crt";
     pub const KEY: &str = "tls.key";
     pub const LINK_SECRET: &str = "authentication.secret";
+    pub const GENERATION: &str = "generation";
     pub const STORE_KEY: &str = "master.key";
 
     pub fn used(site: &str) -> String {
@@ -234,6 +237,7 @@ fn links(
             secret: hidden(secret.to_vec()),
             used: marks(existing, &name, ".used"),
             refill: marks(existing, &name, ".refill"),
+            generation: generation(existing, &name),
         });
         let known = || before.and_then(|before| before.links.get(link).cloned());
         let secret = match found.or_else(known) {
@@ -248,7 +252,12 @@ fn links(
 /// A secret that nobody has used, never derived from a seed.
 pub fn fresh_link(reserve_bits: u64) -> Result<LinkSecret, MaterialError> {
     let secret = channel::new_secret(reserve_bits).map_err(MaterialError::Randomness)?;
-    Ok(LinkSecret { secret: hidden(secret.to_vec()), used: BTreeMap::new(), refill: BTreeMap::new() })
+    Ok(LinkSecret { secret: hidden(secret.to_vec()), used: BTreeMap::new(), refill: BTreeMap::new(), generation: 0 })
+}
+
+fn generation(existing: &Existing<'_>, secret: &str) -> u64 {
+    let text = data(existing, secret, keys::GENERATION).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// Sites and volumes in the keys of one kind.

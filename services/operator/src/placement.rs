@@ -74,7 +74,9 @@ pub fn advance(
             });
             let refill = survivors.collect();
             let bits = reserve_bits.get(link).copied().unwrap_or_default();
-            *secret = LinkSecret { refill, ..fresh_link(bits)? };
+            // A number that no earlier secret of the link had, whatever its ends counted by themselves.
+            let generation = fresh_generation()?;
+            *secret = LinkSecret { refill, generation, ..fresh_link(bits)? };
             renewed.push(link.clone());
             continue;
         }
@@ -85,6 +87,13 @@ pub fn advance(
         }
     }
     Ok(renewed)
+}
+
+fn fresh_generation() -> Result<u64, MaterialError> {
+    let entropy = shell::entropy().map_err(MaterialError::Randomness)?;
+    let drawn = entropy.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    // Not 0, which is a first secret's, and with room for those that ends count on from it.
+    Ok((drawn >> 2) | 1 << 61)
 }
 
 /// Gives fresh secrets to the ends that kept their reserve. What does not succeed is tried again in the next round.
@@ -99,7 +108,7 @@ pub async fn refill(material: &mut Material, layout: &Layout, settings: &Setting
             });
             let Some((unit, placed)) = end else { continue };
             let address = format!("{}.{}.svc.{}:{}", unit.name, layout.namespace, settings.cluster_domain, placed.port);
-            match give(&address, &placed.service.name, &credentials, &secret.secret.0).await {
+            match give(&address, &placed.service.name, &credentials, &secret.secret.0, secret.generation).await {
                 Ok(()) => {
                     tracing::info!(link, site, "the end that kept its reserve has the fresh secret");
                     secret.refill.remove(&site);
@@ -111,11 +120,17 @@ pub async fn refill(material: &mut Material, layout: &Layout, settings: &Setting
     }
 }
 
-async fn give(address: &str, name: &str, credentials: &Credentials, secret: &[u8]) -> Result<(), String> {
+async fn give(
+    address: &str,
+    name: &str,
+    credentials: &Credentials,
+    secret: &[u8],
+    generation: u64,
+) -> Result<(), String> {
     let endpoint: Endpoint = address.parse().map_err(|error: shell::client::EndpointError| error.to_string())?;
     let channel = Connector::new(&endpoint, name, credentials).deadline(PATIENCE).connect();
     let mut client = ReserveClient::new(channel.await.map_err(|error| error.to_string())?);
-    let request = RefillRequest { secret: secret.to_vec().into() };
+    let request = RefillRequest { secret: secret.to_vec().into(), generation };
     match tokio::time::timeout(PATIENCE, client.refill(request)).await {
         Err(_) => Err("no answer".to_owned()),
         Ok(Ok(_)) => Ok(()),
@@ -159,7 +174,7 @@ mod tests {
         let before = links["l"].secret.clone();
         let renewed = advance(&mut links, &bits, &ends(end("9", false), end("2", true))).unwrap();
         assert_eq!(renewed, ["l"]);
-        assert!(links["l"].secret != before);
+        assert!(links["l"].secret != before && links["l"].generation != 0);
         assert_eq!((links["l"].used.len(), &links["l"].refill), (0, &[("b".to_owned(), "2".to_owned())].into()));
         // The lost end starts from the fresh one, and is marked with its new volume; the other waits for its refill.
         assert!(advance(&mut links, &bits, &ends(end("9", true), end("2", true))).unwrap().is_empty());

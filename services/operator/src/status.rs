@@ -168,9 +168,13 @@ pub fn transitions<'a>(old: Option<&TopologyStatus>, new: &'a TopologyStatus) ->
         let before = old.and_then(|old| old.conditions.iter().find(|other| other.type_ == condition.type_));
         before.is_none_or(|before| (&before.status, &before.reason) != (&condition.status, &condition.reason))
     };
-    let transition = |condition| {
+    let transition = |condition: &'a Condition| {
         let harmless = ["PodsStarting", "LinkConnecting", "LinkAcquiring", "FirstBlockPending", "NotAsked"];
-        Transition { condition, good: condition.status == "True" || harmless.contains(&condition.reason.as_str()) }
+        // Before key has flowed for the first time nothing is lost.
+        let before = old.and_then(|old| old.conditions.iter().find(|other| other.type_ == condition.type_));
+        let starting = condition.type_ == KEY_FLOWING && before.is_none_or(|before| before.status != "True");
+        let harmless = starting || harmless.contains(&condition.reason.as_str());
+        Transition { condition, good: condition.status == "True" || harmless }
     };
     new.conditions.iter().filter(changed).map(transition).collect()
 }

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 pub mod containers;
+pub mod fault;
 
 use std::path::PathBuf;
 
@@ -38,7 +39,7 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Print the JSON Schema of topology files.
     Schema,
-    /// Print length and SHA-256 of all distilled key of each link end.
+    /// Print length and SHA-256 of all distilled key of each link end, or of what the key stores hold.
     Digest(DigestArgs),
     /// Print where every bit of each block went, with sums checked.
     Ledger(LedgerArgs),
@@ -56,11 +57,19 @@ pub enum Command {
     Key(KeyCommand),
     /// List the delivered keys that a compromised relay at a site would have seen.
     Exposure(ExposureArgs),
+    /// Put the key store of a site under a new master key.
+    Rotate(RotateArgs),
     /// Certificates for applications (SAEs).
     #[command(subcommand)]
     Sae(SaeCommand),
+    /// Bring faults into a running network whose topology allows them (`faults: {allowed: true}`).
+    #[command(subcommand)]
+    Fault(fault::FaultCommand),
     /// Say where the key stores of a running network are, and which applications may ask them.
     Status(StatusArgs),
+    /// Print the span files of a run, one span a line.
+    #[command(hide = true)]
+    Spans(SpansArgs),
     /// Ask a service whether it does its job.
     Health(HealthArgs),
     /// Print the Kubernetes objects of a topology, for clusters without the operator.
@@ -233,20 +242,73 @@ pub struct ValidateArgs {
     pub output: OutputArgs,
 }
 
+/// Where a network is: on this machine or on a cluster.
+#[derive(Clone, Debug, Args)]
+pub struct PlaceArgs {
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR", required_unless_present = "topology")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// A topology on a Kubernetes cluster, reached as `kubectl` reaches it.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArgs {
+    /// Topology on a Kubernetes cluster, instead of a data directory.
+    #[arg(long, value_name = "NAME", conflicts_with = "data")]
+    pub topology: Option<String>,
+    /// Namespace of the topology [default: that of the context].
+    #[arg(long, short = 'n', value_name = "NAMESPACE", requires = "topology")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig [default: the current one].
+    #[arg(long, value_name = "CONTEXT", requires = "topology")]
+    pub context: Option<String>,
+}
+
+/// The place that was named.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    Data(&'a std::path::Path),
+    Cluster(&'a ClusterArgs),
+}
+
+impl PlaceArgs {
+    pub fn place(&self) -> Place<'_> {
+        match &self.data {
+            Some(data) => Place::Data(data),
+            None => Place::Cluster(&self.cluster),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct DigestArgs {
-    /// Data directory of a run.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// What the key stores hold of each pool, an HMAC under a secret of the two sites. The network must not run.
+    #[arg(long, requires = "data")]
+    pub pools: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct LedgerArgs {
-    /// Data directory of a run.
+pub struct RotateArgs {
+    /// Site of the key store.
+    pub site: String,
+    /// Data directory of the network, which must not run.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LedgerArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// In a pod: what it has to say, for whoever puts the parts together.
+    #[arg(long, value_enum, hide = true, requires = "data")]
+    pub part: Option<LedgerPart>,
     /// Only this link.
     #[arg(long, value_name = "LINK")]
     pub link: Option<String>,
@@ -257,18 +319,32 @@ pub struct LedgerArgs {
     pub output: OutputArgs,
 }
 
+/// What a ledger is put together from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LedgerPart {
+    Marks,
+    Stores,
+    Links,
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct TraceArgs {
     /// Number of a block, ID of a delivered key, or a trace ID of 32 hexadecimal digits.
     pub block: String,
-    /// Data directory of a run.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Link of the block; needed where several links have a block of this number.
     #[arg(long, value_name = "LINK")]
     pub link: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SpansArgs {
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -283,9 +359,8 @@ pub struct RekeyArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
-    /// Data directory of the network.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -294,9 +369,11 @@ pub struct StatusArgs {
 pub struct ExposureArgs {
     /// Site of the relay.
     pub site: String,
-    /// Data directory of the network, running or not.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The site's own key store is elsewhere: what those here know of it.
+    #[arg(long, hide = true)]
+    pub elsewhere: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -321,7 +398,7 @@ pub struct KeyAccessArgs {
     #[arg(long, value_name = "NAME")]
     pub sae: Option<String>,
     /// Key store to ask, as https://HOST:PORT, where it is on no data directory here.
-    #[arg(long, value_name = "URL", requires_all = ["ca", "cert", "key"], conflicts_with = "data")]
+    #[arg(long, value_name = "URL", requires_all = ["ca", "cert", "key"], conflicts_with_all = ["data", "topology"])]
     pub url: Option<String>,
     /// Certificate of the authority that the key store's certificate is from.
     #[arg(long, value_name = "FILE")]
@@ -332,6 +409,8 @@ pub struct KeyAccessArgs {
     /// Private key of the application.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 #[derive(Clone, Debug, Args)]

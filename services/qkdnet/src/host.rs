@@ -20,9 +20,10 @@ pub fn run(args: &HostArgs, log: Option<&str>) -> Result<(), Failure> {
     let Some(first) = files.first() else {
         return Err(Failure::bad_input("no service to run").hint("give --config FILE or --folder DIR"));
     };
-    let telemetry = wire::telemetry("host", &first.topology, first.span_dir.clone(), log);
+    let telemetry = wire::service_telemetry(first, "host", log);
     let faults_allowed = files.iter().all(|file| faults_allowed(&file.service));
-    wire::serve(telemetry, faults_allowed, async |shutdown| host(files, shutdown).await)
+    let failpoints = wire::failpoints(first, "host", faults_allowed);
+    wire::serve(telemetry, &failpoints, async |shutdown| host(files, shutdown).await)
 }
 
 fn load(args: &HostArgs) -> Result<Vec<HostedFile>> {
@@ -34,7 +35,7 @@ fn load(args: &HostArgs) -> Result<Vec<HostedFile>> {
 }
 
 /// Configurations by name. What Kubernetes keeps beside them begins with a dot.
-fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
         let path = entry.with_context(|| format!("read {}", folder.display()))?.path();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod cli;
+mod cluster;
 mod commands;
 mod failure;
 mod host;
@@ -14,6 +15,11 @@ mod style;
 mod table;
 mod view;
 mod wire;
+
+/// Memory is cleared when it is given back: also the buffers of libraries through which key has passed (HTTP/2, TLS,
+/// protobuf) must not show up in a core file later.
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

@@ -1,6 +1,6 @@
 //! What a run shows while it runs and when it ends: plain data, filled by the runner.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How a network stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -16,6 +16,9 @@ pub struct Snapshot {
     pub links: Vec<LinkRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<StoreRow>,
+    /// What goes wrong on purpose.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultRow>,
     /// Latest events, oldest first; kept short by whoever fills it.
     #[serde(skip)]
     pub events: Vec<Event>,
@@ -140,6 +143,17 @@ pub struct PoolRow {
     pub connected: bool,
     pub stored_bits: u64,
     pub confirmed_bits: u64,
+}
+
+/// A fault that was brought into the network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FaultRow {
+    pub id: String,
+    pub what: String,
+    /// Otherwise it is still to begin.
+    pub active: bool,
+    /// Services that suffer it.
+    pub services: Vec<String>,
 }
 
 /// Something that happened.

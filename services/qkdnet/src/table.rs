@@ -105,6 +105,10 @@ fn heading(snapshot: &Snapshot) -> Line<'static> {
         let _ = write!(text, ", {:.1} s behind", snapshot.lag_s);
     }
     let _ = write!(text, "  {}", if snapshot.ready() { "key is flowing" } else { "not all links have key yet" });
+    if !snapshot.faults.is_empty() {
+        let ids: Vec<&str> = snapshot.faults.iter().map(|fault| fault.id.as_str()).collect();
+        let _ = write!(text, "  faults: {}", ids.join(" "));
+    }
     let mut spans = vec![Span::raw(text)];
     if let Some(seed) = snapshot.seed {
         spans.push(Span::raw(format!("  seed {seed}: keys are worthless")));

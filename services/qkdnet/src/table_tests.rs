@@ -47,6 +47,7 @@ fn snapshot() -> Snapshot {
         seed: Some(7),
         links: vec![locked, acquiring],
         stores: Vec::new(),
+        faults: Vec::new(),
         events: vec![event()],
     }
 }

@@ -46,37 +46,51 @@ pub fn health(args: HealthArgs, _log: Option<&str>) -> Result<(), Failure> {
 
 pub fn source(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::SourceConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
-    serve(telemetry, file.service.faults_allowed, async |shutdown| source::serve(file, shutdown).await)
+    let telemetry = service_telemetry(&file, &file.service.name, log);
+    let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
+    serve(telemetry, &failpoints, async |shutdown| source::serve(file, shutdown).await)
 }
 
 pub fn detector(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::DetectorConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
-    serve(telemetry, file.service.faults_allowed, async |shutdown| detector::serve(file, shutdown).await)
+    let telemetry = service_telemetry(&file, &file.service.name, log);
+    let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
+    serve(telemetry, &failpoints, async |shutdown| detector::serve(file, shutdown).await)
 }
 
 pub fn channel(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::ChannelConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
-    serve(telemetry, file.service.faults_allowed, async |shutdown| channel::serve(file, shutdown).await)
+    let telemetry = service_telemetry(&file, &file.service.name, log);
+    let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
+    serve(telemetry, &failpoints, async |shutdown| channel::serve(file, shutdown).await)
 }
 
 pub fn kms(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::KmsConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
-    serve(telemetry, file.service.faults_allowed, async |shutdown| kms::serve(file, shutdown).await)
+    let telemetry = service_telemetry(&file, &file.service.name, log);
+    let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
+    serve(telemetry, &failpoints, async |shutdown| kms::serve(file, shutdown).await)
 }
 
 pub fn relay(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::RelayConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
-    serve(telemetry, file.service.faults_allowed, async |shutdown| relay::serve(file, shutdown).await)
+    let telemetry = service_telemetry(&file, &file.service.name, log);
+    let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
+    serve(telemetry, &failpoints, async |shutdown| relay::serve(file, shutdown).await)
 }
 
 fn bad_config(error: anyhow::Error) -> Failure {
     Failure::bad_input(format!("{error:#}"))
         .hint("the file is what `qkdnet up --isolation process` writes for each service")
+}
+
+/// Telemetry of a process that was started with this file.
+pub fn service_telemetry<C>(file: &ServiceFile<C>, service: &str, log: Option<&str>) -> TelemetryConfig {
+    let mut config = telemetry(service, &file.topology, file.span_dir.clone(), log);
+    if let Some(bytes) = file.span_file_bytes {
+        config.span_file_limit_bytes = bytes;
+    }
+    config
 }
 
 /// Telemetry of one process.
@@ -110,13 +124,25 @@ pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::
     result
 }
 
+/// Whether and where failpoints of a service may be armed.
+pub struct Failpoints {
+    service: String,
+    run_dir: PathBuf,
+    allowed: bool,
+}
+
+pub fn failpoints<C>(file: &ServiceFile<C>, service: &str, allowed: bool) -> Failpoints {
+    Failpoints { service: service.to_owned(), run_dir: file.run_dir.clone(), allowed }
+}
+
 /// Runs services until the process is asked to stop.
 pub fn serve(
     config: TelemetryConfig,
-    faults_allowed: bool,
+    failpoints: &Failpoints,
     work: impl AsyncFnOnce(&Shutdown) -> anyhow::Result<()>,
 ) -> Result<(), Failure> {
-    shell::failpoint::arm_from_environment(faults_allowed).map_err(|error| Failure::bad_input(error.to_string()))?;
+    shell::failpoint::arm_service(&failpoints.run_dir, &failpoints.service, failpoints.allowed)
+        .map_err(|error| Failure::bad_input(error.to_string()))?;
     block_on(&config, async {
         let shutdown = Shutdown::on_signals(DRAIN).context("listen for signals")?;
         work(&shutdown).await

@@ -13,11 +13,12 @@ use proto::relay::v1::{
     GetStatusRequest, GetStatusResponse, ListTransfersRequest, ListTransfersResponse, RelayMessage,
 };
 use shell::dial::Dial;
+use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
 use shell::{Connector, PeerIdentity, Shutdown, duplex};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Streaming};
-use topology::plan::RelayConfig;
+use topology::plan::{CONTROL_IDENTITY, RelayConfig};
 
 use crate::records::PAGE_MAX;
 use crate::{Dials, KmsStream, MESSAGES_IN_FLIGHT, NeighbourDial, NeighbourStream, Status, run};
@@ -105,13 +106,22 @@ impl Dial<RelayRequest, RelayAnswer> for KmsConnector {
     }
 }
 
+/// What this relay is to its desk of faults.
+pub fn place(config: &RelayConfig) -> Place {
+    Place::new(&config.name, &config.site, "", Kind::Relay, 0)
+}
+
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<RelayConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
+    let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let (status, stop) = (Arc::new(Status::default()), shutdown.token());
     let (neighbours, incoming) = mpsc::channel(STREAMS_WAITING);
     let service = RelayService::new(&config, neighbours, status.clone());
-    let server = file.server(&config.name, &config.accepts)?.add_service(shell::limited!(RelayServer::new(service)));
+    let server = file
+        .server(&config.name, &config.accepts)?
+        .add_service(shell::limited!(RelayServer::new(service)))
+        .add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &stop));
     let running = server.start(stop.clone()).await?;
     let mut dials: BTreeMap<String, NeighbourDial> = BTreeMap::new();
     for near in config.neighbours.iter().filter(|near| near.site > config.site) {
@@ -119,7 +129,7 @@ pub async fn serve(file: ServiceFile<RelayConfig>, shutdown: &Shutdown) -> Resul
         dials.insert(near.site.clone(), Arc::new(NeighbourConnector(connector)));
     }
     let kms = Arc::new(KmsConnector(file.connector(&config.name, &config.kms, &stop)?));
-    let ended = run(config, &file.data, Dials { kms, neighbours: dials }, incoming, status, stop).await;
+    let ended = run(config, &file.data, Dials { kms, neighbours: dials }, incoming, status, faults, stop).await;
     shutdown.request();
     running.stopped().await?;
     ended

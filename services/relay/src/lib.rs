@@ -12,7 +12,7 @@ mod records;
 mod run;
 mod spans;
 mod status;
-mod wire;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use proto::relay::v1::RelayMessage;
 use shell::dial::Dial;
 use shell::duplex::Duplex;
 
-pub use grpc::{RelayService, serve};
+pub use grpc::{RelayService, place, serve};
 pub use records::{COMPLETED_MAX, RecordError, completed, folder};
 pub use run::{run, run_with};
 pub use status::Status;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::relay::v1::RelayMessage;
+use shell::fault::Desk;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -115,6 +116,7 @@ pub async fn keep_dialling(
 pub async fn keep_accepting(
     sites: BTreeMap<String, SiteName>,
     mut incoming: mpsc::Receiver<(String, NeighbourStream)>,
+    faults: Option<Desk>,
     lives: Arc<Lives>,
     events: mpsc::Sender<Event>,
     stop: CancellationToken,
@@ -127,6 +129,11 @@ pub async fn keep_accepting(
                     tracing::warn!(site, "a stream of a site that should not open one is dropped");
                     continue;
                 };
+                let stream = match &faults {
+                    Some(desk) => desk.reach(site.as_str(), stream),
+                    None => Some(stream),
+                };
+                let Some(stream) = stream else { continue };
                 let (lives, events, stop) = (lives.clone(), events.clone(), stop.clone());
                 talks.spawn(async move { talk(&site, stream, &lives, &events, &stop).await });
             }

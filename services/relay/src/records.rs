@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use shell::disk::{Backend, Disk};
 use transfer::{CompletedTransfer, Record, RecordKey};
 
 /// Completed transfers that are remembered.
@@ -87,7 +88,7 @@ pub struct Records {
 
 impl Records {
     /// Opens the records of a site, or makes them.
-    pub fn open(data: &Path, site: &str) -> Result<Self, RecordError> {
+    pub fn open(data: &Path, site: &str, disk: Disk) -> Result<Self, RecordError> {
         let (folder, path) = (folder(data, site), file(data, site));
         let failed = |source| RecordError::File { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
@@ -97,7 +98,7 @@ impl Records {
         std::fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
-        let backend = FileBackend::new(opened)?;
+        let backend = Backend::new(FileBackend::new(opened)?, disk);
         let database = builder.create_with_backend(backend).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => RecordError::InUse { path: path.clone() },
             other => other.into(),
@@ -190,7 +191,7 @@ pub fn completed(data: &Path, site: &str) -> Result<Vec<CompletedTransfer>, Reco
     if !file(data, site).exists() {
         return Ok(Vec::new());
     }
-    let records = Records::open(data, site)?;
+    let records = Records::open(data, site, Disk::default())?;
     let mut all = Vec::new();
     let mut first = 0;
     loop {
@@ -226,12 +227,12 @@ mod tests {
     #[test]
     fn what_was_written_is_there_after_a_restart_and_what_was_forgotten_is_not() {
         let data = tempfile::tempdir().unwrap();
-        let records = Records::open(data.path(), "a").unwrap();
-        assert!(matches!(Records::open(data.path(), "a"), Err(RecordError::InUse { .. })));
+        let records = Records::open(data.path(), "a", Disk::default()).unwrap();
+        assert!(matches!(Records::open(data.path(), "a", Disk::default()), Err(RecordError::InUse { .. })));
         let batch = Batch { changes: vec![Change::Put(Record::Incarnation(7))], completed: vec![done(1), done(2)] };
         records.write(&batch).unwrap();
         drop(records);
-        let records = Records::open(data.path(), "a").unwrap();
+        let records = Records::open(data.path(), "a", Disk::default()).unwrap();
         assert_eq!(records.load().unwrap(), [Record::Incarnation(7)]);
         assert_eq!(records.page(1, 10).unwrap(), [(1, done(2))]);
         let changes = vec![Change::Forget(RecordKey::Incarnation)];
@@ -245,7 +246,7 @@ mod tests {
     #[test]
     fn the_oldest_completed_transfers_are_forgotten_first() {
         let data = tempfile::tempdir().unwrap();
-        let records = Records::open(data.path(), "a").unwrap();
+        let records = Records::open(data.path(), "a", Disk::default()).unwrap();
         for start in (0..COMPLETED_MAX + 10).step_by(10_000) {
             let completed = (start..(start + 10_000).min(COMPLETED_MAX + 10)).map(done).collect();
             records.write(&Batch { completed, ..Batch::default() }).unwrap();

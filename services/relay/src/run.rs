@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use proto::kms::v1::{PoolLevel, RelayAnswer, RelayRequest, relay_answer};
 use proto::relay::v1::{GetStatusResponse, NeighbourStatus};
+use shell::fault::{self, Desk};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -60,24 +61,26 @@ pub async fn run(
     dials: Dials,
     incoming: mpsc::Receiver<(String, NeighbourStream)>,
     status: Arc<Status>,
+    faults: Option<Desk>,
     stop: CancellationToken,
 ) -> Result<()> {
     let settings = Settings::of_chunks(config.transfer_bytes);
-    run_with(config, settings, data, dials, incoming, status, stop).await
+    run_with(config, settings, data, dials, incoming, (status, faults), stop).await
 }
 
-/// As [`run`], with other limits and times. What the configuration says goes before them.
+/// As [`run`], with other limits and times. What the configuration says goes before them. A desk of faults only where the
+/// topology allows them.
 pub async fn run_with(
     config: RelayConfig,
     settings: Settings,
     data: &Path,
     dials: Dials,
     incoming: mpsc::Receiver<(String, NeighbourStream)>,
-    status: Arc<Status>,
+    (status, faults): (Arc<Status>, Option<Desk>),
     stop: CancellationToken,
 ) -> Result<()> {
     let settings = Settings { chunk_bytes: config.transfer_bytes, ..settings };
-    let records = open(data, &config.site).await?;
+    let records = open(data, &config.site, faults.as_ref()).await?;
     let _lent = status.lend(&records);
     let mut service = Service::new(&config, settings, records, status).await?;
     let (events_tx, events) = mpsc::channel(EVENTS_WAITING);
@@ -89,7 +92,7 @@ pub async fn run_with(
         match dials.neighbours.get(site.as_str()) {
             Some(dial) => drop(tasks.spawn(links::keep_dialling(
                 site.clone(),
-                dial.clone(),
+                fault::dial(faults.as_ref(), site.as_str(), dial.clone()),
                 lives.clone(),
                 events_tx.clone(),
                 stop.clone(),
@@ -97,18 +100,19 @@ pub async fn run_with(
             None => drop(accepted.insert(site.to_string(), site.clone())),
         }
     }
-    tasks.spawn(links::keep_accepting(accepted, incoming, lives.clone(), events_tx.clone(), stop.clone()));
+    tasks.spawn(links::keep_accepting(accepted, incoming, faults, lives.clone(), events_tx.clone(), stop.clone()));
     tasks.spawn(kms_link::keep_dialling(dials.kms, lives, events_tx, stop.clone()));
     let ended = service.work(events, &stop).await;
     tasks.shutdown().await;
     ended
 }
 
-async fn open(data: &Path, site: &str) -> Result<Records> {
+async fn open(data: &Path, site: &str, faults: Option<&Desk>) -> Result<Records> {
+    let disk = faults.map(Desk::disk).unwrap_or_default();
     let mut attempts = 0;
     loop {
-        let (data, site) = (data.to_owned(), site.to_owned());
-        let opened = tokio::task::spawn_blocking(move || Records::open(&data, &site)).await;
+        let (data, site, disk) = (data.to_owned(), site.to_owned(), disk.clone());
+        let opened = tokio::task::spawn_blocking(move || Records::open(&data, &site, disk)).await;
         match opened.context("open the relay's records")? {
             Err(RecordError::InUse { .. }) if attempts < OPEN_ATTEMPTS => attempts += 1,
             opened => return opened.context("open the relay's records"),
@@ -358,6 +362,7 @@ impl Service {
                 let records = self.records.clone();
                 let written = tokio::task::spawn_blocking(move || records.write(&batch)).await;
                 written.context("write the relay's records")?.context("write the relay's records")?;
+                shell::failpoint::hit("relay.persisted");
             }
             for action in rest {
                 self.act(action)?;

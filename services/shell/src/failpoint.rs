@@ -1,15 +1,49 @@
 //! Places where a test may crash the process, to see what a restart makes of what was persisted.
 //!
 //! A service names the place (`failpoint::hit("block.prepared")`) between two persisting steps. Nothing happens there
-//! unless the configuration allows faults and `QKDNET_FAILPOINTS` arms the place: `block.prepared=3` aborts at
-//! the third hit.
+//! unless the configuration allows faults and the place is armed: `block.prepared=3` aborts at the third hit. What
+//! arms places is `QKDNET_FAILPOINTS`, or for one service alone the file `<service>.failpoints` beside its address
+//! file. A service takes that file away when it starts, so that it is armed once: killed and started again by whoever
+//! keeps it running, it crashes once more, in the place that was named, and then goes on.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Name of the environment variable that arms failpoints.
 pub const VARIABLE: &str = "QKDNET_FAILPOINTS";
+
+/// Every place there is, by the kind of the service that comes to it.
+pub const PLACES: [(&str, &[&str]); 4] = [
+    (
+        "detector",
+        &["epoch.leased", "block.slice", "block.prepared", "block.refilled", "block.committed", "block.delivered"],
+    ),
+    ("channel", &["tag.persisted", "reserve.refilled", "reserve.cut", "reserve.rekeyed"]),
+    (
+        "kms",
+        &[
+            "ingest.offered",
+            "pair.followed",
+            "pair.confirmed",
+            "pair.grant-followed",
+            "pair.granted",
+            "pair.activated",
+            "store.committed",
+            "store.redeemed",
+            "store.checkpointed",
+            "key.drawn",
+            "key.redeemed",
+            "pad.drawn",
+            "share.kept",
+            "share.offered",
+            "share.released",
+        ],
+    ),
+    ("relay", &["relay.persisted"]),
+];
 
 static ARMED: OnceLock<BTreeMap<String, AtomicU64>> = OnceLock::new();
 
@@ -17,6 +51,10 @@ static ARMED: OnceLock<BTreeMap<String, AtomicU64>> = OnceLock::new();
 pub enum FailpointError {
     #[error("failpoint `{0}`: expected `name=hit`, with the hit counted from 1")]
     Malformed(String),
+    #[error("there is no failpoint `{0}`")]
+    Unknown(String),
+    #[error("{}: {why}", path.display())]
+    File { path: PathBuf, why: String },
     #[error("failpoints are armed, but the topology does not allow faults")]
     NotAllowed,
     #[error("failpoints were armed before")]
@@ -31,9 +69,33 @@ pub fn arm_from_environment(faults_allowed: bool) -> Result<(), FailpointError> 
     }
 }
 
-/// Arms what `text` names, such as `block.prepared=3,tag.sent=1`. Once per process.
+/// The file that arms one service at its next start.
+pub fn file(run_dir: &Path, service: &str) -> PathBuf {
+    run_dir.join(format!("{service}.failpoints"))
+}
+
+/// Arms what the file of a service names, and takes the file away; without one, what the environment names.
+pub fn arm_service(run_dir: &Path, service: &str, faults_allowed: bool) -> Result<(), FailpointError> {
+    let path = file(run_dir, service);
+    let failed = |error: io::Error| FailpointError::File { path: path.clone(), why: error.to_string() };
+    match std::fs::read_to_string(&path) {
+        Ok(_) if !faults_allowed => Err(FailpointError::NotAllowed),
+        Ok(text) => {
+            std::fs::remove_file(&path).map_err(failed)?;
+            arm(&text, faults_allowed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => arm_from_environment(faults_allowed),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Arms what `text` names, such as `block.prepared=3,tag.persisted=1`. Once per process.
 pub fn arm(text: &str, faults_allowed: bool) -> Result<(), FailpointError> {
     let points = parse(text)?;
+    let known = |name: &str| PLACES.iter().any(|(_, places)| places.contains(&name));
+    if let Some(unknown) = points.keys().find(|name| !known(name)) {
+        return Err(FailpointError::Unknown(unknown.clone()));
+    }
     if !faults_allowed {
         return Err(FailpointError::NotAllowed);
     }
@@ -76,6 +138,19 @@ mod tests {
         for bad in ["block", "block=", "block=0", "=1", "block=-1", "a=1,b"] {
             assert!(matches!(parse(bad), Err(FailpointError::Malformed(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_file_of_a_service_arms_it_once_and_only_where_faults_are_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path(), "kms-a");
+        std::fs::write(&path, "block.prepaired=1").unwrap();
+        assert_eq!(arm_service(folder.path(), "kms-a", false), Err(FailpointError::NotAllowed));
+        assert!(path.exists(), "a service that may not crash says so at every start");
+        let unknown = Err(FailpointError::Unknown("block.prepaired".to_owned()));
+        assert_eq!(arm_service(folder.path(), "kms-a", true), unknown);
+        assert!(!path.exists());
+        assert_eq!(arm_service(folder.path(), "kms-b", true), Ok(()));
     }
 
     #[test]

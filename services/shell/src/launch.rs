@@ -48,6 +48,9 @@ pub struct ServiceFile<C> {
     /// Where spans go if no OpenTelemetry collector is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_dir: Option<PathBuf>,
+    /// Size at which a file of spans is put aside for the next; three are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_file_bytes: Option<u64>,
     /// Where peers are; one that is not named here is looked for in `run_dir`.
     #[serde(default)]
     pub peers: BTreeMap<String, String>,
@@ -81,6 +84,7 @@ impl<C> ServiceFile<C> {
             secrets: self.secrets,
             restarted: self.restarted,
             span_dir: self.span_dir,
+            span_file_bytes: self.span_file_bytes,
             peers: self.peers,
         }
     }

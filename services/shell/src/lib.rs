@@ -5,12 +5,15 @@
 //! * [`duplex`], [`dial`]: a bounded two-way stream that is either gRPC or memory; logic written on it does not know which.
 //! * [`launch`]: the file that a service in a process or container of its own is started with.
 //! * [`shutdown`], [`failpoint`], [`files`]: ending in order, crashing on purpose, and writing so that a crash is harmless.
+//! * [`fault`], [`disk`]: what goes wrong on purpose in a running service, where the topology allows it.
 //! * [`trace`]: trace context in gRPC metadata.
 
 pub mod client;
 pub mod dial;
+pub mod disk;
 pub mod duplex;
 pub mod failpoint;
+pub mod fault;
 pub mod files;
 pub mod health;
 pub mod launch;

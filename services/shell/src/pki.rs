@@ -125,15 +125,20 @@ impl Authority {
 
     /// Makes a certificate with which a service may accept and connect.
     pub fn issue(&self, service: &str) -> Result<Issued, PkiError> {
-        self.issue_until(service, &[], SERVICE_VALIDITY)
+        self.issue_until(service, SERVICE_VALIDITY)
     }
 
     /// As [`Self::issue`], for a service that clients also reach under other names of hosts.
     pub fn issue_for_hosts(&self, service: &str, hosts: &[String]) -> Result<Issued, PkiError> {
-        self.issue_until(service, hosts, SERVICE_VALIDITY)
+        self.issue_with(service, hosts, SERVICE_VALIDITY)
     }
 
-    pub(crate) fn issue_until(&self, service: &str, hosts: &[String], validity: Duration) -> Result<Issued, PkiError> {
+    /// As [`issue`](Self::issue), for so long from now on.
+    pub fn issue_until(&self, service: &str, validity: Duration) -> Result<Issued, PkiError> {
+        self.issue_with(service, &[], validity)
+    }
+
+    fn issue_with(&self, service: &str, hosts: &[String], validity: Duration) -> Result<Issued, PkiError> {
         name::check(service)?;
         // The service's own name comes first: it is the one by which peers know it.
         let own = [service, name::LOOPBACK, "127.0.0.1"].map(str::to_owned);

@@ -35,7 +35,7 @@ fn the_process_under_test() {
 
 #[test]
 fn the_process_is_aborted_at_the_hit_that_is_armed() {
-    let output = run("block.prepared=3,other=1", "yes");
+    let output = run("block.prepared=3,tag.persisted=1", "yes");
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.signal(), Some(SIGABRT), "{said}");
     assert!(said.contains("passed 2") && !said.contains("passed 3"), "{said}");

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use proto::source::v1::source_server::{Source, SourceServer};
 use proto::source::v1::{AnalyserUpdate, GetStatusRequest, GetStatusResponse, PhotonEpoch};
+use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
 use shell::{Shutdown, duplex};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use topology::plan::SourceConfig;
+use topology::plan::{CONTROL_IDENTITY, SourceConfig};
 
 use crate::{EPOCHS_IN_FLIGHT, Output};
 
@@ -53,25 +54,32 @@ impl Source for SourceService {
     }
 }
 
+/// What this source is to its desk of faults.
+pub fn place(config: &SourceConfig) -> Place {
+    Place::new(&config.name, &config.site, &config.link, Kind::Source, config.epoch_ps)
+}
+
 /// Serves until the process is asked to stop; a run that is under way is ended in order.
 pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
+    let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let status = Arc::new(crate::Status::default());
     let (outputs_tx, outputs) = mpsc::channel(4);
     let service = SourceService::new(config.link.clone(), outputs_tx, status.clone());
     let service = shell::limited!(SourceServer::new(service));
-    let server = file.server(&config.name, &config.accepts)?.add_service(service);
     // Outputs can still come and be told of the end after this was asked to stop.
     let closing = CancellationToken::new();
+    let orders = FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &closing);
+    let server = file.server(&config.name, &config.accepts)?.add_service(service).add_optional_service(orders);
     let running = server.start(closing.clone()).await?;
     if file.restarted {
         // To those at the outputs this is an interruption: the light comes back with the next start.
         tokio::select! {
-            ended = crate::run(config, outputs, status, CancellationToken::new()) => ended?,
+            ended = crate::run(config, outputs, status, faults, CancellationToken::new()) => ended?,
             () = shutdown.requested() => {}
         }
     } else {
-        crate::run(config, outputs, status, shutdown.token()).await?;
+        crate::run(config, outputs, status, faults, shutdown.token()).await?;
     }
     closing.cancel();
     running.stopped().await?;

@@ -7,7 +7,7 @@ mod grpc;
 mod run;
 mod status;
 
-pub use grpc::serve;
+pub use grpc::{place, serve};
 pub use run::run;
 use shell::duplex::Duplex;
 pub use status::Status;

@@ -1,5 +1,6 @@
 //! The emission loop: meet both outputs, then emit epoch after epoch until one leaves or the run ends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use photonics::random::Subseed;
 use proto::source::v1::{
     AnalyserState as StateMessage, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update::Update,
 };
+use shell::fault::Desk;
 use telemetry::names::{attribute, span};
 use telemetry::trace::{Span, Tracer};
 use tokio::sync::mpsc;
@@ -55,6 +57,7 @@ pub async fn run(
     config: SourceConfig,
     mut outputs: mpsc::Receiver<Output>,
     status: Arc<Status>,
+    faults: Option<Desk>,
     stop: CancellationToken,
 ) -> Result<()> {
     let subseed = match &config.subseed {
@@ -85,7 +88,7 @@ pub async fn run(
         }
         if let Some(pair) = take_pair(&mut waiting) {
             status.update(|s| s.outputs_attached = 2);
-            let emitted = emit(&config, &subseed, pair, &status, &stop).await;
+            let emitted = emit(&config, &subseed, pair, (&status, faults.as_ref()), &stop).await;
             status.update(|s| s.outputs_attached = 0);
             match emitted {
                 Ok(()) if stop.is_cancelled() => return Ok(()),
@@ -122,7 +125,7 @@ async fn emit(
     config: &SourceConfig,
     subseed: &Subseed,
     pair: [Attached; 2],
-    status: &Status,
+    (status, faults): (&Status, Option<&Desk>),
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut emitter = Emitter::new(
@@ -147,6 +150,11 @@ async fn emit(
         }
         for (output, state) in outputs.iter_mut().zip(&mut states) {
             next_state(output, epoch, state, &mut pump).await?;
+        }
+        if let Some(faults) = faults {
+            let effects = faults.enter_epoch(epoch);
+            emitter.attenuate(effects.loss_db);
+            batch.suffers(effects.ids);
         }
         let photons = emitter.emit(epoch, pump, [&states[0], &states[1]]);
         let traceparent = batch.traceparent(epoch, photons.iter().map(|p| u64::from(p.count)).sum());
@@ -239,6 +247,10 @@ struct Batch {
     link: String,
     epochs: u64,
     photons: u64,
+    /// IDs of the faults that have acted on the light.
+    faults: BTreeSet<String>,
+    suffered: Vec<String>,
+    last_epoch: u64,
     open: Option<Span>,
     traceparent: String,
 }
@@ -250,9 +262,17 @@ impl Batch {
             link: config.link.clone(),
             epochs: config.round_epochs.max(1),
             photons: 0,
+            faults: BTreeSet::new(),
+            suffered: Vec::new(),
+            last_epoch: 0,
             open: None,
             traceparent: String::new(),
         }
+    }
+
+    /// Faults act on the epoch that comes next.
+    fn suffers(&mut self, faults: Vec<String>) {
+        self.suffered = faults;
     }
 
     fn traceparent(&mut self, epoch: u64, photons: u64) -> String {
@@ -264,12 +284,19 @@ impl Batch {
             self.open = Some(span);
         }
         self.photons += photons;
+        self.faults.extend(self.suffered.drain(..));
+        self.last_epoch = epoch;
         self.traceparent.clone()
     }
 
     fn finish(&mut self) {
         if let Some(mut span) = self.open.take() {
             span.set(attribute::PHOTONS, self.photons);
+            let faults = std::mem::take(&mut self.faults);
+            if !faults.is_empty() {
+                span.set(attribute::FAULT_ID, faults.into_iter().collect::<Vec<_>>().join(","));
+            }
+            span.set(attribute::EPOCH_LAST, self.last_epoch);
             span.end();
         }
         self.photons = 0;

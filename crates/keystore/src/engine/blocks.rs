@@ -4,7 +4,9 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::{Engine, limit};
 use crate::crypt::{offered_aad, stream_aad};
-use crate::tables::{BLOCKS, BlockRow, CHUNK_BYTES, DECIDED, Fate, OFFERED, ORIGINS, OriginRow, Place, STREAM};
+use crate::tables::{
+    BLOCKS, BlockRow, CHUNK_BYTES, Counters, DECIDED, Fate, OFFERED, ORIGINS, OriginRow, Place, STREAM,
+};
 use crate::types::{
     BLOCK_BYTES_MAX, BLOCKS_REMEMBERED, BlockStatus, NAME_BYTES_MAX, ORIGIN_BYTES_MAX, Offer, OfferedBlock, OriginPiece,
 };
@@ -33,7 +35,7 @@ impl Engine {
         let pool = self.pool_or_new(peer)?;
         self.check_capacity(pool, bytes as u64)?;
         self.write(|engine, txn| {
-            let fate = Fate::Offered { origin: offer.origin.clone(), span: offer.span };
+            let fate = Fate::Offered { origin: offer.origin.clone(), span: offer.span, offered_ms: offer.offered_ms };
             let sealed = engine.sealer.seal(&offered_aad(peer, id), offer.key.expose())?;
             let place = (engine.pools[pool].row.id, id);
             txn.open_table(OFFERED)?.insert(place, sealed.as_slice())?;
@@ -73,16 +75,29 @@ impl Engine {
         Ok(status(row.fate))
     }
 
-    /// The blocks that still wait, at most `max` of them.
-    pub fn offered(&mut self, peer: &str, max: usize) -> Result<Vec<OfferedBlock>, StoreError> {
+    /// The blocks that still wait, those behind `after`, at most `max` of them.
+    pub fn offered(
+        &mut self,
+        peer: &str,
+        after: Option<[u8; 16]>,
+        max: usize,
+    ) -> Result<Vec<OfferedBlock>, StoreError> {
         let id = self.pools[self.pool_of(peer)?].row.id;
+        let first = match after.map(u128::from_be_bytes) {
+            Some(u128::MAX) => return Ok(Vec::new()),
+            after => after.map_or(0, |after| after + 1),
+        };
         self.look(|_, txn| {
-            let table = txn.open_table(OFFERED)?;
+            let (table, rows) = (txn.open_table(OFFERED)?, txn.open_table(BLOCKS)?);
             let mut blocks = Vec::new();
-            for row in table.range((id, 0)..=(id, u128::MAX))?.take(max) {
-                let (place, sealed) = row?;
-                let bytes = sealed.value().len().saturating_sub(crate::crypt::SEAL_BYTES) as u64;
-                blocks.push(OfferedBlock { id: place.value().1.to_be_bytes(), bytes });
+            for found in table.range((id, first)..=(id, u128::MAX))?.take(max) {
+                let place = found?.0.value();
+                let row = rows.get(place)?.ok_or_else(|| StoreError::corrupt("an offered block has no row"))?;
+                let BlockRow { bytes, fate, .. } = BlockRow::decode(row.value())?;
+                let Fate::Offered { origin, offered_ms, .. } = fate else {
+                    return Err(StoreError::corrupt("an offered block was decided before"));
+                };
+                blocks.push(OfferedBlock { id: place.1.to_be_bytes(), bytes, origin, offered_ms });
             }
             Ok(blocks)
         })
@@ -113,10 +128,11 @@ impl Engine {
         let block = self.block(pool, id)?.ok_or(StoreError::UnknownBlock)?;
         let confirmed = Fate::Confirmed { generation, start, deducted };
         let (origin, span) = match block.fate {
-            Fate::Offered { origin, span } => (origin, span),
+            Fate::Offered { origin, span, .. } => (origin, span),
             known if known == confirmed => return Ok(status(known)),
             Fate::Confirmed { .. } => return Err(StoreError::BlockConflict { was: "confirmed otherwise" }),
             Fate::Quarantined { .. } => return Err(StoreError::BlockConflict { was: "quarantined" }),
+            Fate::Abandoned { .. } => return Err(StoreError::BlockConflict { was: "abandoned" }),
         };
         let row = &self.pools[pool].row;
         if generation != row.generation {
@@ -155,7 +171,26 @@ impl Engine {
         Ok(())
     }
 
+    /// Erases an offered block whose two ends differ.
     pub fn quarantine(&mut self, peer: &str, id: &[u8; 16], reason: &str) -> Result<BlockStatus, StoreError> {
+        let fate = Fate::Quarantined { reason: reason.to_owned() };
+        self.erase(peer, id, reason, fate, |counters| &mut counters.quarantined)
+    }
+
+    /// Erases an offered block that the other site does not have.
+    pub fn abandon(&mut self, peer: &str, id: &[u8; 16], reason: &str) -> Result<BlockStatus, StoreError> {
+        let fate = Fate::Abandoned { reason: reason.to_owned() };
+        self.erase(peer, id, reason, fate, |counters| &mut counters.abandoned)
+    }
+
+    fn erase(
+        &mut self,
+        peer: &str,
+        id: &[u8; 16],
+        reason: &str,
+        fate: Fate,
+        counter: fn(&mut Counters) -> &mut u64,
+    ) -> Result<BlockStatus, StoreError> {
         if reason.len() > NAME_BYTES_MAX {
             return Err(limit("the length of a reason in bytes", NAME_BYTES_MAX, reason.len()));
         }
@@ -168,9 +203,8 @@ impl Engine {
             known => return Ok(status(known)),
         }
         self.write(|engine, txn| {
-            let fate = Fate::Quarantined { reason: reason.to_owned() };
             engine.decide(txn, pool, id, BlockRow { fate: fate.clone(), ..block })?;
-            engine.change(pool).row.counters.quarantined += block.bytes;
+            *counter(&mut engine.change(pool).row.counters) += block.bytes;
             Ok(status(fate))
         })
     }
@@ -255,5 +289,6 @@ fn status(fate: Fate) -> BlockStatus {
         Fate::Offered { .. } => BlockStatus::Offered,
         Fate::Confirmed { generation, start, .. } => BlockStatus::Confirmed { generation, start },
         Fate::Quarantined { reason } => BlockStatus::Quarantined { reason },
+        Fate::Abandoned { reason } => BlockStatus::Abandoned { reason },
     }
 }

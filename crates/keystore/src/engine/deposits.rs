@@ -29,6 +29,11 @@ impl Engine {
             let max = self.settings.deposits_max;
             return Err(StoreError::Limit { what: "the number of deposits", max, given: max + 1 });
         }
+        let of_master = self.deposits_by_master.get(&deposit.master).copied().unwrap_or(0);
+        if of_master >= self.settings.deposits_per_master_max {
+            let max_items = self.settings.deposits_per_master_max;
+            return Err(StoreError::TooManyDeposits { max_items });
+        }
         self.write(|engine, txn| {
             let row = DepositRow {
                 expires_ms: deposit.expires_ms,
@@ -41,6 +46,7 @@ impl Engine {
             txn.open_table(DEPOSITS)?.insert(id, row.encode().as_slice())?;
             txn.open_table(DEPOSIT_EXPIRY)?.insert((deposit.expires_ms, id), ())?;
             engine.deposits += 1;
+            *engine.deposits_by_master.entry(deposit.master.clone()).or_default() += 1;
             Ok(())
         })
     }
@@ -82,7 +88,7 @@ impl Engine {
                 if row.slaves.iter().all(|(_, has_it)| *has_it) {
                     table.remove(id)?;
                     expiry.remove((row.expires_ms, id))?;
-                    engine.deposits -= 1;
+                    engine.deposit_gone(&row.master);
                 } else {
                     table.insert(id, row.encode().as_slice())?;
                 }
@@ -90,6 +96,16 @@ impl Engine {
             }
             Ok(taken)
         })
+    }
+
+    fn deposit_gone(&mut self, master: &str) {
+        self.deposits -= 1;
+        if let Some(count) = self.deposits_by_master.get_mut(master) {
+            *count -= 1;
+            if *count == 0 {
+                self.deposits_by_master.remove(master);
+            }
+        }
     }
 
     pub(super) fn expire_deposits(&mut self, now_ms: u64) -> Result<(), StoreError> {
@@ -106,8 +122,8 @@ impl Engine {
             let (mut table, mut expiry) = (txn.open_table(DEPOSITS)?, txn.open_table(DEPOSIT_EXPIRY)?);
             for place in old {
                 expiry.remove(place)?;
-                table.remove(place.1)?;
-                engine.deposits -= 1;
+                let row = table.remove(place.1)?.map(|row| DepositRow::decode(row.value())).transpose()?;
+                engine.deposit_gone(row.as_ref().map_or("", |row| &row.master));
             }
             Ok(())
         })

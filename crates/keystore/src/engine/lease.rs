@@ -122,7 +122,7 @@ impl Engine {
 
 impl Pool {
     /// Where drawing stands, by lane and grant, in all that is on lease: with the callers, or about to be.
-    fn positions(&self) -> [BTreeMap<u64, u64>; 2] {
+    pub(super) fn positions(&self) -> [BTreeMap<u64, u64>; 2] {
         let state = self.face.lock();
         let mut positions = state.lanes.each_ref().map(Lane::positions);
         for (positions, news) in positions.iter_mut().zip(&self.news) {

@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
-    TableError,
-};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableError};
 use zeroize::Zeroizing;
 
 use super::{Engine, Pool, chunk_at, erase_stream, put_grant, store_fact};
@@ -17,8 +14,8 @@ use crate::master::MasterKey;
 use crate::media::{Backend, Media};
 use crate::queue::Shared;
 use crate::tables::{
-    BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, FORMAT, GRANTS, GrantRow, META, OFFERED, ORIGINS, POOLS, PoolRow, STORE,
-    STREAM, TAKEN,
+    BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, DepositRow, FORMAT, FORMAT_OLDEST, GRANTS, GrantRow, META, OFFERED,
+    ORIGINS, POOLS, PoolRow, STORE, STREAM, TAKEN,
 };
 use crate::taken::Chunk;
 use crate::types::Settings;
@@ -29,6 +26,8 @@ struct Facts {
     instance: [u8; 16],
     data_key: Zeroizing<[u8; 32]>,
     epoch: u64,
+    /// Of an earlier version.
+    old: bool,
 }
 
 /// A store ready to serve, and its instance identifier.
@@ -69,7 +68,7 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         }
     };
     let [first, second] = journals;
-    let journals = Journals::start([first?, second?], shared)?;
+    let journals = Journals::start([first?, second?], shared, settings.at_step)?;
     if torn {
         tracing::warn!("the last record of a journal was not written to its end and is left out");
     }
@@ -90,7 +89,12 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         dirty: BTreeSet::new(),
         news: BTreeSet::new(),
         deposits: 0,
+        deposits_by_master: HashMap::new(),
     };
+    if facts.old {
+        tracing::info!(format = FORMAT, "the store is taken to the format of this version");
+        engine.write(|_, txn| store_fact(txn, "format", &FORMAT.to_le_bytes()))?;
+    }
     engine.load()?;
     engine.replay(&replayed)?;
     engine.settle_crash()?;
@@ -119,13 +123,14 @@ fn facts(db: &Database, master: &MasterKey) -> Result<Option<Facts>, StoreError>
         Ok(value.value().to_vec())
     };
     let found = u32::from_le_bytes(exact(&fact("format")?)?);
-    if found != FORMAT {
+    if !(FORMAT_OLDEST..=FORMAT).contains(&found) {
         return Err(StoreError::UnsupportedFormat { found, supported: FORMAT });
     }
     Ok(Some(Facts {
         instance: exact(&fact("instance")?)?,
         data_key: master.unwrap_key(&fact("data_key")?)?,
         epoch: u64::from_le_bytes(exact(&fact("journal_epoch")?)?),
+        old: found != FORMAT,
     }))
 }
 
@@ -135,7 +140,7 @@ fn exact<const N: usize>(value: &[u8]) -> Result<[u8; N], StoreError> {
 
 /// Writes a new store: all tables, so that none is found missing later. The journal is on the disk by now.
 fn make(db: &Database, master: &MasterKey) -> Result<Facts, StoreError> {
-    let mut facts = Facts { instance: [0; 16], data_key: Zeroizing::new([0; 32]), epoch: 1 };
+    let mut facts = Facts { instance: [0; 16], data_key: Zeroizing::new([0; 32]), epoch: 1, old: false };
     random(&mut facts.instance)?;
     // A random UUID, version 4.
     facts.instance[6] = facts.instance[6] & 0x0f | 0x40;
@@ -163,7 +168,11 @@ fn make(db: &Database, master: &MasterKey) -> Result<Facts, StoreError> {
 impl Engine {
     fn load(&mut self) -> Result<(), StoreError> {
         let txn = self.db.begin_read()?;
-        self.deposits = txn.open_table(DEPOSITS)?.len()?;
+        for found in txn.open_table(DEPOSITS)?.iter()? {
+            let row = DepositRow::decode(found?.1.value())?;
+            self.deposits += 1;
+            *self.deposits_by_master.entry(row.master).or_default() += 1;
+        }
         let mut pools = BTreeMap::new();
         for found in txn.open_table(POOLS)?.iter()? {
             let (peer, row) = found?;

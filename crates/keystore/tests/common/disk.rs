@@ -28,6 +28,8 @@ struct State {
     operations: u64,
     /// The operation at which power fails, or the disk does.
     fails_at: Option<u64>,
+    /// What it says then; a full disk unless set.
+    failure: Option<io::ErrorKind>,
     dead: bool,
 }
 
@@ -63,6 +65,14 @@ impl Disk {
     /// From this many operations on, everything fails.
     pub fn fail_at(&self, operation: u64) {
         self.0.lock().unwrap().fails_at = Some(operation);
+    }
+
+    /// From now on nothing can be changed: the file system went read-only, as it does after a fault of the device.
+    pub fn turn_read_only(&self) {
+        let mut state = self.0.lock().unwrap();
+        (state.fails_at, state.failure) = (Some(0), Some(io::ErrorKind::ReadOnlyFilesystem));
+        // Nothing is in flight: not even the first change reaches it.
+        state.dead = true;
     }
 
     /// The disk that is found after the power failed.
@@ -142,7 +152,8 @@ impl Handle {
             }
             _ => {}
         }
-        if fails { Err(io::Error::new(io::ErrorKind::StorageFull, "the disk failed")) } else { Ok(()) }
+        let failure = state.failure.unwrap_or(io::ErrorKind::StorageFull);
+        if fails { Err(failure.into()) } else { Ok(()) }
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct ArmState {
     epoch_s: f64,
     epoch_ps: i64,
     transmission: f64,
+    /// Part of the light that is left by what came between since the start.
+    left: f64,
     threshold: u32,
     /// Delay by dispersion of one standard deviation of detuning.
     dispersion_ps: f64,
@@ -44,6 +46,7 @@ impl ArmState {
             epoch_s: epoch_ps as f64 * 1e-12,
             epoch_ps: epoch_ps as i64,
             transmission: probability(libm::exp10(-arm.loss_db / 10.0) * detector.efficiency),
+            left: 1.0,
             threshold: libm::round(z_probability * f64::from(THRESHOLD_ONE)) as u32,
             dispersion_ps: sign * arm.dispersion_ps_per_nm * source.bandwidth_nm / FWHM_PER_SIGMA,
             survival: 0.0,
@@ -58,12 +61,18 @@ impl ArmState {
     pub(super) fn enter(&mut self, t_s: f64, state: &AnalyserState) {
         let error = polarisation_error_rad(&self.arm.polarisation, t_s, state.polarisation_rad);
         let sine = libm::sin(error / 2.0);
-        self.survival = probability(self.transmission * (1.0 - self.arm.polarisation.dependent_loss * sine * sine));
+        self.survival =
+            probability(self.transmission * self.left * (1.0 - self.arm.polarisation.dependent_loss * sine * sine));
         self.delay_ps = self.delay_at(t_s);
         let next_delay_ps = self.delay_at(t_s + self.epoch_s);
         self.delay_growth = (next_delay_ps - self.delay_ps) / self.epoch_ps as f64;
         let rounded = |delay_ps: f64| libm::round(delay_ps) as i64;
         self.window_ps = (rounded(self.delay_ps), self.epoch_ps + rounded(next_delay_ps));
+    }
+
+    /// Loss beside what the arm has anyway; infinite where no light comes through.
+    pub(super) fn attenuate(&mut self, loss_db: f64) {
+        self.left = probability(libm::exp10(-loss_db / 10.0));
     }
 
     fn delay_at(&self, t_s: f64) -> f64 {

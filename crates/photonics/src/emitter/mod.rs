@@ -77,6 +77,11 @@ impl Emitter {
         self.pair_rate_hz * power.max(0.0)
     }
 
+    /// Adds loss to the arms, from the next epoch on and instead of what was added before; infinite for a cut.
+    pub fn attenuate(&mut self, loss_db: [f64; 2]) {
+        self.arms.iter_mut().zip(loss_db).for_each(|(arm, loss_db)| arm.attenuate(loss_db));
+    }
+
     /// The photons that reach the detectors in `epoch`, for either output.
     ///
     /// Photons on their way over the border of an epoch are kept for the next one, so epochs are asked for in

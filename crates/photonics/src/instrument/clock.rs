@@ -22,6 +22,14 @@ const COARSE_BITS: u32 = 6;
 const SLOPE_BITS: u32 = 38;
 const FRACTION_BITS: u32 = SLOPE_BITS - COARSE_BITS;
 
+/// A clock that somebody has set wrong: in epochs from `epoch_first` to before `epoch_end` it is `by_ps` ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shift {
+    pub epoch_first: u64,
+    pub epoch_end: u64,
+    pub by_ps: i64,
+}
+
 /// Where the clock is, epoch after epoch. It can be followed from epoch 0 again by any process.
 pub(super) struct LocalClock {
     clock: Clock,
@@ -31,6 +39,7 @@ pub(super) struct LocalClock {
     epoch: u64,
     offset_ps: f64,
     frequency: f64,
+    shifts: Vec<Shift>,
 }
 
 /// The clock during one epoch: a straight line in fixed point.
@@ -62,7 +71,20 @@ impl LocalClock {
             epoch: 0,
             offset_ps: clock.offset_ps,
             frequency: clock.frequency_error,
+            shifts: Vec::new(),
         }
+    }
+
+    /// What the clock is off by beside its own error. Epochs that were asked for already stay as they were.
+    pub(super) fn shift(&mut self, shifts: &[Shift]) {
+        if self.shifts != shifts {
+            self.shifts = shifts.to_vec();
+        }
+    }
+
+    fn shift_ps(&self, epoch: u64) -> i64 {
+        let acting = self.shifts.iter().filter(|shift| (shift.epoch_first..shift.epoch_end).contains(&epoch));
+        acting.fold(0, |sum, shift| sum.saturating_add(shift.by_ps))
     }
 
     /// The last epoch that the clock's range reaches over: 53 days.
@@ -85,7 +107,11 @@ impl LocalClock {
         Segment {
             epoch,
             epoch_ps: self.epoch_ps as i64,
-            local_ps: true_ps.saturating_add(ORIGIN_PS).saturating_add(whole as i64).max(LOCAL_MIN_PS),
+            local_ps: true_ps
+                .saturating_add(ORIGIN_PS)
+                .saturating_add(whole as i64)
+                .saturating_add(self.shift_ps(epoch))
+                .max(LOCAL_MIN_PS),
             fraction: libm::ldexp(self.offset_ps - whole, FRACTION_BITS as i32) as i64,
             slope: libm::ldexp(self.slope(), SLOPE_BITS as i32) as i64,
         }

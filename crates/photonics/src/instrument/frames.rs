@@ -17,6 +17,8 @@ pub(super) struct Framer {
     resolution: u64,
     frame_units: u64,
     number: Option<u64>,
+    /// Clicks before it cannot be stamped: the clock was there before.
+    floor: u64,
     tags: Vec<u64>,
     stamped: Box<[u64; STAMPED]>,
     spare: Vec<Vec<u64>>,
@@ -34,6 +36,7 @@ impl Framer {
             resolution: (libm::round(resolution_ps / UNIT_PS as f64) as u64).max(1),
             frame_units: (frame_ps / UNIT_PS).max(1),
             number: None,
+            floor: 0,
             tags: Vec::new(),
             stamped: Box::new([0; STAMPED]),
             spare: Vec::new(),
@@ -42,12 +45,19 @@ impl Framer {
 
     pub(super) fn reset(&mut self) {
         self.number = None;
+        self.floor = 0;
         self.tags.clear();
     }
 
     /// Nothing is known of the time before `units`: the first frame is the next that begins.
     pub(super) fn begin(&mut self, units: u64) {
         self.number = Some(units.div_ceil(self.frame_units));
+    }
+
+    /// The clock was set back when it was at `units`: until it is there again nothing is stamped, or tags would come
+    /// twice.
+    pub(super) fn set_back(&mut self, units: u64) {
+        self.floor = self.floor.max(units + self.resolution);
     }
 
     /// Adds clicks in order of time, stamped by `clock`.
@@ -63,9 +73,9 @@ impl Framer {
 
     fn add_quantised(&mut self, mut clicks: &[Arrival], units: impl Fn(Arrival) -> u64, out: &mut Vec<Frame>) {
         let Some(mut number) = self.number else { return };
-        let begin = number * self.frame_units;
+        let begin = (number * self.frame_units).max(self.floor);
         if clicks.first().is_some_and(|&click| units(click) < begin) {
-            // Before the first frame.
+            // Before the first frame, or stamped already.
             clicks = &clicks[clicks.partition_point(|&click| units(click) < begin)..];
         }
         while !clicks.is_empty() {

@@ -10,6 +10,7 @@ mod clock;
 mod frames;
 mod phase;
 
+pub use clock::Shift;
 pub use frames::Frame;
 
 use crate::config::{Clock, Detector, EnergyTimeAnalyser};
@@ -91,6 +92,11 @@ impl Instrument {
             run: None,
             survey: Survey::default(),
         }
+    }
+
+    /// Sets the clock wrong for some epochs to come. Those of the last call that are not named again are over.
+    pub fn shift_clock(&mut self, shifts: &[Shift]) {
+        self.clock.shift(shifts);
     }
 
     /// What the light meets in `epoch` when the actuators are set to `controls`.
@@ -226,6 +232,11 @@ impl Instrument {
                 break;
             }
             run.segment = self.clock.segment(run.segment.epoch() + 1);
+            let before = line.units(end_ps);
+            // Straight pieces that were rounded may miss each other by a unit.
+            if run.segment.line(run.epoch).units(end_ps) + 2 < before {
+                self.framer.set_back(before);
+            }
         }
         self.arrivals.forget(used);
         run.settled_ps = limit_ps;

@@ -27,6 +27,10 @@ pub struct KeyManagement {
     /// Keys that one application may take in a second of wall time; 0 for no limit.
     #[schemars(range(max = 10_000_000))]
     pub keys_per_second: u32,
+    /// Keys for several applications, or within one site, that may wait to be fetched at a site, by master; more are
+    /// not made.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub keys_waiting: u32,
     /// Bits that a pool holds for one peer site; a full pool stops its links.
     pub pool: DataSize,
     /// Age in wall time at which stored key expires.
@@ -47,6 +51,7 @@ impl Default for KeyManagement {
             key_count_max: 1_000_000,
             additional_saes: 8,
             keys_per_second: 0,
+            keys_waiting: 10_000,
             pool: DataSize::preset("268435456 bit"),
             retention: Duration::preset("86400 s"),
             redelivery_window: Duration::preset("0 s"),

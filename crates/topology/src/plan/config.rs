@@ -160,6 +160,7 @@ pub struct KeySupply {
     pub key_count_max: u32,
     pub additional_saes: u32,
     pub keys_per_second: u32,
+    pub keys_waiting: u32,
     pub pool_bits: u64,
     pub retention_ms: u64,
     pub redelivery_window_ms: u64,

@@ -185,6 +185,7 @@ fn supply(keys: &KeyManagement) -> KeySupply {
         key_count_max: keys.key_count_max,
         additional_saes: keys.additional_saes,
         keys_per_second: keys.keys_per_second,
+        keys_waiting: keys.keys_waiting,
         pool_bits: keys.pool.rounded(),
         retention_ms: keys.retention.rounded() / PS_PER_MS,
         redelivery_window_ms: keys.redelivery_window.rounded() / PS_PER_MS,

@@ -91,6 +91,11 @@ impl Pools {
         .collect()
     }
 
+    /// All that was ever drawn from the pads of one direction of a link.
+    pub fn drawn_bytes(&self, from: &SiteName, to: &SiteName) -> u64 {
+        self.0.get(&(from.clone(), to.clone())).map_or(0, |pool| pool.drawn.values().sum())
+    }
+
     pub fn draws(&self) -> usize {
         self.0.values().map(|pool| pool.drawn.len()).sum()
     }

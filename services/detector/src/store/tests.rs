@@ -276,3 +276,27 @@ fn key_bits_are_not_in_debug_output() {
     assert!(!text.contains("255"), "{text}");
     assert!(!text.contains("18446744073709551615"));
 }
+
+#[test]
+fn a_full_disk_loses_no_block_that_was_acknowledged_and_the_file_goes_on_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("blocks.qkd");
+    let disk = shell::disk::Disk::fillable();
+    let mut store = BlockStore::open_on(&path, disk.clone()).unwrap();
+    let key = Bits::from_words(vec![7; 4], 256);
+    let block = |number| NewBlock { number, session: 1, key: &key, ledger: "{}", trace_id: "" };
+    store.store(&block(0)).unwrap();
+    disk.fill(true);
+    assert!(matches!(store.store(&block(1)), Err(StoreError::Io { .. })));
+    assert!(matches!(store.store(&block(1)), Err(StoreError::Poisoned { .. })), "not a second try on top of it");
+    disk.fill(false);
+    assert!(matches!(store.store(&block(1)), Err(StoreError::Poisoned { .. })));
+    assert!(store.mend().unwrap());
+    assert!(!store.mend().unwrap(), "nothing is left to mend");
+    assert_eq!(store.state(1), None, "of what was written in part nobody was told");
+    store.store(&block(1)).unwrap();
+    assert!(matches!(BlockStore::open(&path), Err(StoreError::InUse { .. })), "the file has stayed this process's");
+    drop(store);
+    let again = BlockStore::open(&path).unwrap();
+    assert_eq!((again.committed_totals(), again.torn_tail()), ((2, 512), None));
+}

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
@@ -95,12 +95,58 @@ pub(super) struct Certified {
     named: Option<SaeId>,
 }
 
+/// Counts the connections of each client, by the name in its certificate, or by the certificate where it names nobody.
+#[derive(Debug, Default)]
+pub(super) struct Presence(Mutex<HashMap<String, usize>>);
+
+/// One connection that counts until it is dropped.
+#[derive(Debug)]
+pub(super) struct Present {
+    all: Arc<Presence>,
+    name: String,
+}
+
+impl Presence {
+    /// Counts one more, unless there are `limit` of this client.
+    pub(super) fn enter(self: &Arc<Self>, certified: &Certified, limit: usize) -> Option<Present> {
+        let name = match &certified.named {
+            Some(sae) => sae.to_string(),
+            None => certified.fingerprint.to_string(),
+        };
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(name.clone()).or_insert(0);
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Present { all: self.clone(), name })
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.name);
+            }
+        }
+    }
+}
+
 /// The certificate is outside of its time, or not readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client's certificate is not valid now")]
 pub(super) struct Unfit;
 
 impl Certified {
+    /// Of a client without a certificate, where there is no TLS that would bring one.
+    pub(super) fn uncertified(sae: SaeId) -> Self {
+        Self { fingerprint: Fingerprint([0; 32]), named: Some(sae) }
+    }
+
     /// Resumed sessions bring the certificate of their first handshake along, unchecked, so that its time is checked
     /// here.
     pub(super) fn by(certificate: &CertificateDer<'_>) -> Result<Self, Unfit> {

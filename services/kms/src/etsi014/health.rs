@@ -1,4 +1,4 @@
-//! Health and metrics over plain HTTP, for probes and scrapers that present no certificate. Nothing else is here.
+//! Health, metrics and the ledger of the pools over plain HTTP, for probes and scrapers that present no certificate. Nothing else is here.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +10,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+use crate::accounts;
 
 use super::connection::{self, Answer, Request};
 use super::head::Method;
@@ -30,6 +32,11 @@ pub trait Probe: Send + Sync + 'static {
 
     /// Metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
+
+    /// Where every bit is; see [`accounts`]. What keeps no key has nothing to account for.
+    fn ledger(&self) -> serde_json::Value {
+        serde_json::Value::Array(Vec::new())
+    }
 }
 
 /// A listener that runs.
@@ -54,6 +61,7 @@ impl Running {
 /// Probes are small, few, and not to be waited for.
 const LIMITS: Limits = Limits {
     connections: 64,
+    connections_per_sae: 64,
     handshakes: 64,
     handshake: Duration::from_secs(1),
     idle: Duration::from_secs(30),
@@ -68,7 +76,7 @@ const LIMITS: Limits = Limits {
     answer_key_bytes: 0,
 };
 
-/// Serves `/healthz`, which is `/readyz` too, and `/metrics` until `stop` is cancelled.
+/// Serves `/healthz`, which is `/readyz` too, `/metrics` and `/ledger` until `stop` is cancelled.
 pub fn start<P: Probe>(listener: TcpListener, probe: Arc<P>, stop: CancellationToken) -> io::Result<Running> {
     let address = listener.local_addr()?;
     let task = tokio::spawn(run(listener, probe, stop));
@@ -109,7 +117,7 @@ struct Probes<P>(Arc<P>);
 impl<P: Probe> Answer for Probes<P> {
     async fn answer(&mut self, request: Request<'_>) -> Reply {
         let path = request.target.split('?').next().unwrap_or_default();
-        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics" | accounts::PATH) {
             return Problem::not_found().into();
         }
         match request.method {
@@ -119,6 +127,9 @@ impl<P: Probe> Answer for Probes<P> {
         }
         if path == "/metrics" {
             return Reply::new(200, Body::Text(self.0.metrics()));
+        }
+        if path == accounts::PATH {
+            return Reply::json(200, &self.0.ledger());
         }
         let report = self.0.health();
         Reply::json(if report.reasons.is_empty() { 200 } else { 503 }, &report)

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at a time, those in their handshake included; more are closed at once.
     pub connections: usize,
+    /// Of them those of one SAE, so that no SAE keeps the others out.
+    pub connections_per_sae: usize,
     /// Handshakes at a time; more are closed at once.
     pub handshakes: usize,
     /// Time for a handshake.
@@ -35,6 +37,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_per_sae: 256,
             handshakes: 256,
             handshake: Duration::from_secs(5),
             idle: Duration::from_secs(60),

@@ -127,6 +127,9 @@ impl From<SupplyError> for Problem {
             SupplyError::RateLimited { retry_after_s } => {
                 Self::new(503, "too many requests").retry_after_s(retry_after_s)
             }
+            SupplyError::TooManyWait { retry_after_s } => {
+                Self::new(503, "too many keys of this SAE wait to be fetched").retry_after_s(retry_after_s)
+            }
             SupplyError::MulticastUnsupported => Self::request("additional_slave_SAE_IDs are not supported"),
             SupplyError::Failed(reason) => Self::new(503, message::ACCESS).details(json!({"reason": reason})),
         }

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::access::{AccessList, Caller, Certified};
+use super::access::{AccessList, Caller, Certified, Presence};
 use super::counters::{Counters, Refusal, Snapshot};
 use super::handler::{SaeRequests, Service};
 use super::{Credentials, Limits, connection};
@@ -79,6 +79,7 @@ impl<S: KeySupply> Server<S> {
             service: Arc::new(service),
             credentials: self.credentials,
             access: self.access,
+            presence: Arc::default(),
             handshakes: Arc::new(Semaphore::new(self.limits.handshakes)),
             connections: Arc::new(Semaphore::new(self.limits.connections)),
             stop,
@@ -101,6 +102,7 @@ struct Acceptor<S> {
     service: Arc<Service<S>>,
     credentials: Credentials,
     access: AccessList,
+    presence: Arc<Presence>,
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     stop: CancellationToken,
@@ -164,6 +166,10 @@ impl<S: KeySupply> Acceptor<S> {
         let (stream, certified) = match shaken {
             Ok(shaken) => shaken,
             Err((refusal, error)) => return self.refused(refusal, address, &error),
+        };
+        let limit = self.service.limits.connections_per_sae;
+        let Some(_present) = self.presence.enter(&certified, limit) else {
+            return self.refused(Refusal::Overload, address, &"too many connections of one client");
         };
         let (_, session) = stream.get_ref();
         self.service.counters.handshake(session.handshake_kind() == Some(HandshakeKind::Resumed));

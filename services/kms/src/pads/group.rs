@@ -92,9 +92,18 @@ impl Pads {
         paths: &[&Path],
         span: [u8; SPAN_BYTES],
     ) -> Result<(), Failure> {
-        let offer = Offer { id: group.0, key: combined(shares), origin: origin(group, paths), span };
+        let offer = Offer {
+            id: group.0,
+            key: combined(shares),
+            origin: origin(group, paths),
+            span,
+            offered_ms: crate::now_ms(),
+        };
         match pool.store.offer(&pool.peer, offer).await {
-            Ok(_) => pool.wake.notify_one(),
+            Ok(_) => {
+                shell::failpoint::hit("share.offered");
+                pool.wake.notify_one();
+            }
             // Offered before with another end of the same key: it will never be confirmed.
             Err(StoreError::BlockConflict { .. }) => {
                 tracing::error!(peer = pool.peer, %group, "a relayed key came twice and differs");
@@ -138,6 +147,7 @@ impl Pads {
     async fn released(&self, transfers: &[TransferId]) -> Result<Outcome, Failure> {
         for transfer in transfers {
             self.origin.erase(*transfer, RELEASED).await?;
+            shell::failpoint::hit("share.released");
         }
         Ok(Outcome::Done)
     }

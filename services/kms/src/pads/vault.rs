@@ -97,8 +97,11 @@ impl Vault {
     /// Keeps an entry; durable when it returns.
     pub async fn put(&self, transfer: TransferId, entry: &Entry) -> Result<(), StoreError> {
         let key = entry.encode()?;
-        let offer = Offer { id: transfer.0, key, origin: String::new(), span: [0; SPAN_BYTES] };
-        self.store.offer(self.name, offer).await.map(|_| ())
+        let offer =
+            Offer { id: transfer.0, key, origin: String::new(), span: [0; SPAN_BYTES], offered_ms: crate::now_ms() };
+        self.store.offer(self.name, offer).await?;
+        shell::failpoint::hit("share.kept");
+        Ok(())
     }
 
     pub async fn get(&self, transfer: TransferId) -> Result<Option<Entry>, StoreError> {
@@ -124,7 +127,7 @@ impl Vault {
     }
 
     pub async fn all(&self) -> Result<Vec<TransferId>, StoreError> {
-        match self.store.offered(self.name).await {
+        match self.store.offered(self.name, None).await {
             Ok(held) => Ok(held.into_iter().map(|entry| TransferId(entry.id)).collect()),
             Err(StoreError::UnknownPeer { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),

@@ -1,6 +1,6 @@
 //! The end that decides: where in the stream a block counts, and what a range is for.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::{Context, Result, bail};
 use keystore::{Grant, Secret, StoreError, Use};
@@ -8,6 +8,7 @@ use proto::kms::v1::{self as wire, Confirm, ConfirmResult, Confirmed, Granted, P
 use tokio::sync::mpsc;
 
 use super::tag::{self, BlockTags, CONFIRMATION_BYTES};
+use super::unmatched::{Blocks, all_offered, give_up};
 use super::*;
 use crate::share;
 
@@ -23,16 +24,22 @@ struct Proposal {
 }
 
 /// Coordinates until the stream ends.
-pub async fn coordinate(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::Receiver<ShareOut>) -> Result<()> {
+pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver<ShareOut>) -> Result<()> {
+    let mut line = Line::new(stream);
     let mut hello = pool.hello().await?;
     hello.id_secret = id_secret(pool).await?.expose().to_vec().into();
-    say(&stream, Message::Hello(hello)).await?;
-    let theirs = hear_hello(&mut stream).await?;
+    line.say(Message::Hello(hello))?;
+    let theirs = line.hear_hello().await?;
     catch_up(pool, &theirs).await?;
+    // What the follower had stored and this end had not is at both ends now.
+    for grant in &theirs.ahead_grants {
+        line.say(Message::Granted(Granted { seq: grant.seq }))?;
+    }
     let _connected = Connected::new(pool);
     let mut dialogue = Coordinator {
         pool,
-        here: BTreeSet::new(),
+        blocks: Blocks::default(),
+        unseen: true,
         proposals: VecDeque::new(),
         next_start: pool.levels().end_bytes,
         settling: false,
@@ -41,18 +48,21 @@ pub async fn coordinate(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::
     };
     let mut waiting = BTreeMap::new();
     let mut pulse = tokio::time::interval(PULSE);
+    let mut pulses = 0u64;
     loop {
         let pulsed = tokio::select! {
-            message = hear(&mut stream) => {
+            message = line.hear() => {
                 match message? {
                     Message::BlockHere(here) => {
-                        dialogue.here.insert(id(&here.block)?);
+                        dialogue.blocks.hear(pool, &mut line, here).await?;
+                        dialogue.unseen = true;
                     }
+                    Message::MissingAnswer(answer) => dialogue.blocks.answered(pool, &answer).await?,
                     Message::Confirmed(confirmed) => dialogue.confirmed(&confirmed).await?,
-                    Message::Granted(Granted { seq }) => dialogue.granted(&stream, seq).await?,
+                    Message::Granted(Granted { seq }) => dialogue.granted(&mut line, seq).await?,
                     Message::Levels(levels) => dialogue.theirs = Some(levels),
                     Message::Share(theirs) => {
-                        say(&stream, Message::ShareTaken(share::take(pool, theirs).await)).await?;
+                        line.say(Message::ShareTaken(share::take(pool, theirs).await))?;
                     }
                     Message::ShareTaken(answer) => share_taken(&mut waiting, &answer),
                     _ => bail!("the follower said something out of turn"),
@@ -60,18 +70,29 @@ pub async fn coordinate(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::
                 false
             }
             Some(out) = shares.recv() => {
-                send_share(&stream, &mut waiting, out).await?;
+                send_share(&mut line, &mut waiting, out)?;
                 false
             }
-            () = pool.wake.notified() => false,
+            () = pool.wake.notified() => {
+                dialogue.unseen = true;
+                false
+            }
             _ = pulse.tick() => true,
         };
         if pulsed {
+            line.check()?;
             // So that the follower hears something, too.
-            say(&stream, Message::Levels(pool.own_levels(true))).await?;
+            let levels = pool.own_levels(true);
+            if line.is_said() {
+                line.say(Message::Levels(levels))?;
+            }
+            pulses += 1;
+            if pulses.is_multiple_of(PULSES_PER_LOOK) {
+                dialogue.look(&mut line).await?;
+            }
         }
-        dialogue.propose(&stream).await?;
-        dialogue.assign(&stream).await?;
+        dialogue.propose(&mut line).await?;
+        dialogue.assign(&mut line)?;
     }
 }
 
@@ -122,8 +143,9 @@ async fn store_grant(pool: &Pool, seq: u64, use_: Use, start: u64, bytes: u64) -
 
 struct Coordinator<'p> {
     pool: &'p Pool,
-    /// Blocks that the follower holds.
-    here: BTreeSet<[u8; 16]>,
+    blocks: Blocks,
+    /// There may be a block at both ends that was not proposed.
+    unseen: bool,
     proposals: VecDeque<Proposal>,
     next_start: u64,
     /// A proposal was not taken, so those after it will not be either: wait until all are answered.
@@ -135,23 +157,34 @@ struct Coordinator<'p> {
 
 impl Coordinator<'_> {
     /// Proposes blocks that both ends hold.
-    async fn propose(&mut self, stream: &PairStream) -> Result<()> {
-        if self.settling || self.here.is_empty() || self.proposals.len() >= PROPOSALS_MAX {
+    async fn propose(&mut self, line: &mut Line) -> Result<()> {
+        if self.settling || !self.unseen || self.blocks.is_empty() || self.proposals.len() >= PROPOSALS_MAX {
             return Ok(());
         }
-        let offered = self.pool.store.offered(&self.pool.peer).await.context("list offered blocks")?;
-        for block in offered.into_iter().map(|block| block.id) {
+        for block in all_offered(self.pool).await?.into_iter().map(|block| block.id) {
             if self.proposals.len() >= PROPOSALS_MAX {
-                break;
+                return Ok(());
             }
-            if self.here.contains(&block) && !self.proposals.iter().any(|proposal| proposal.block == block) {
-                self.propose_block(stream, block).await?;
+            if self.blocks.is_here(&block) && !self.is_proposed(&block) {
+                self.propose_block(line, block).await?;
             }
         }
+        self.unseen = false;
         Ok(())
     }
 
-    async fn propose_block(&mut self, stream: &PairStream, block: [u8; 16]) -> Result<()> {
+    fn is_proposed(&self, block: &[u8; 16]) -> bool {
+        self.proposals.iter().any(|proposal| proposal.block == *block)
+    }
+
+    /// Brings blocks to an end that one end alone has.
+    async fn look(&mut self, line: &mut Line) -> Result<()> {
+        let proposals = &self.proposals;
+        let proposed = |block: &[u8; 16]| proposals.iter().any(|proposal| proposal.block == *block);
+        self.blocks.look(self.pool, line, proposed).await
+    }
+
+    async fn propose_block(&mut self, line: &mut Line, block: [u8; 16]) -> Result<()> {
         let key = match self.pool.store.offered_key(&self.pool.peer, block).await {
             Ok(key) => key,
             // Voided in the meantime.
@@ -159,9 +192,10 @@ impl Coordinator<'_> {
             Err(error) => return Err(error).context("read an offered block"),
         };
         let Some(tags) = BlockTags::of(&block, &key) else {
-            self.here.remove(&block);
+            self.blocks.remove(&block);
             let quarantined = self.pool.store.quarantine(&self.pool.peer, block, "too short to be confirmed").await;
-            return quarantined.map(|_| ()).context("quarantine a block");
+            quarantined.context("quarantine a block")?;
+            return give_up(line, block, "too short to be confirmed");
         };
         let bytes = (key.len() - CONFIRMATION_BYTES) as u64;
         let confirm = Confirm {
@@ -173,7 +207,7 @@ impl Coordinator<'_> {
         };
         self.proposals.push_back(Proposal { block, start: self.next_start, tags });
         self.next_start += bytes;
-        say(stream, Message::Confirm(confirm)).await
+        line.say(Message::Confirm(confirm))
     }
 
     async fn confirmed(&mut self, answer: &Confirmed) -> Result<()> {
@@ -189,32 +223,34 @@ impl Coordinator<'_> {
                 let (generation, deducted) = (self.pool.levels().generation, CONFIRMATION_BYTES as u64);
                 let confirmed = store.confirm(peer, block, generation, proposal.start, deducted).await;
                 confirmed.context("confirm a block")?;
-                self.here.remove(&block);
+                shell::failpoint::hit("pair.confirmed");
+                self.blocks.remove(&block);
                 self.pool.advanced();
             }
             ConfirmResult::NotYet => {
                 if !self.settling {
-                    self.here.remove(&block);
+                    self.blocks.remove(&block);
                 }
                 self.settling = true;
             }
             ConfirmResult::Mismatch => {
                 tracing::error!(peer, "the two ends of a block differ: it is quarantined");
                 store.quarantine(peer, block, "the two ends differ").await.context("quarantine a block")?;
-                self.here.remove(&block);
+                self.blocks.remove(&block);
                 self.settling = true;
             }
             ConfirmResult::Unspecified => bail!("the follower's answer says nothing"),
         }
         if self.proposals.is_empty() {
             self.settling = false;
+            self.unseen = true;
             self.next_start = self.pool.levels().end_bytes;
         }
         Ok(())
     }
 
     /// Gives each use what it should have, the neediest first.
-    async fn assign(&mut self, stream: &PairStream) -> Result<()> {
+    fn assign(&mut self, line: &mut Line) -> Result<()> {
         while self.grants.len() < GRANTS_MAX {
             let levels = self.pool.levels();
             let pending: u64 = self.grants.iter().map(|grant| grant.bytes).sum();
@@ -225,7 +261,7 @@ impl Coordinator<'_> {
             let purpose = wire_use(use_).into();
             let grant = wire::Grant { seq, generation: levels.generation, start, bytes, purpose };
             self.grants.push_back(grant);
-            say(stream, Message::Grant(grant)).await?;
+            line.say(Message::Grant(grant))?;
         }
         Ok(())
     }
@@ -252,11 +288,12 @@ impl Coordinator<'_> {
     }
 
     /// The follower has the grant on its disk: now this end, and then both may use it.
-    async fn granted(&mut self, stream: &PairStream, seq: u64) -> Result<()> {
+    async fn granted(&mut self, line: &mut Line, seq: u64) -> Result<()> {
         let grant = self.grants.pop_front().filter(|grant| grant.seq == seq);
         let grant = grant.context("the follower answered what was not granted")?;
         let use_ = use_of(grant.purpose()).context("a grant for no use")?;
         store_grant(self.pool, seq, use_, grant.start, grant.bytes).await.context("store a grant")?;
+        shell::failpoint::hit("pair.granted");
         // Counted here until the follower says its levels anew.
         if let Some(theirs) = &mut self.theirs {
             match use_ {
@@ -266,6 +303,6 @@ impl Coordinator<'_> {
             }
         }
         self.pool.advanced();
-        say(stream, Message::Granted(Granted { seq })).await
+        line.say(Message::Granted(Granted { seq }))
     }
 }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use keystore::{BlockStatus, Grant, StoreError, Use};
 use proto::kms::v1::{
-    self as wire, BlockHere, Confirm, ConfirmResult, Confirmed, Granted, PairHello, Placed, pair_message::Message,
+    self as wire, BlockHere, Confirm, ConfirmResult, Confirmed, Granted, MissingState, PairHello, Placed,
+    pair_message::Message,
 };
 use tokio::sync::mpsc;
 
 use super::tag::{self, BlockTags, CONFIRMATION_BYTES};
+use super::unmatched::{self, all_offered};
 use super::*;
 use crate::share;
 
@@ -17,49 +19,66 @@ use crate::share;
 const INACTIVE_MAX: u64 = 256;
 
 /// Follows until the stream ends.
-pub async fn follow(pool: &Pool, mut stream: PairStream, shares: &mut mpsc::Receiver<ShareOut>) -> Result<()> {
-    let theirs = hear_hello(&mut stream).await?;
+pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver<ShareOut>) -> Result<()> {
+    let mut line = Line::new(stream);
+    let theirs = line.hear_hello().await?;
     meet(pool, &theirs).await?;
     let mut ours = pool.hello().await?;
     ours.ahead_blocks = ahead_blocks(pool, theirs.stream_end).await?;
     ours.ahead_grants = ahead_grants(pool, theirs.grants).await?;
-    say(&stream, Message::Hello(ours)).await?;
+    line.say(Message::Hello(ours))?;
     activate_up_to(pool, theirs.grants).await?;
     let _connected = Connected::new(pool);
     let mut told = std::collections::BTreeSet::new();
     let mut waiting = BTreeMap::new();
     let mut pulse = tokio::time::interval(PULSE);
     let mut said = wire::Levels::default();
-    tell_blocks(pool, &stream, &mut told).await?;
+    tell_blocks(pool, &mut line, &mut told).await?;
     loop {
         tokio::select! {
-            message = hear(&mut stream) => match message? {
+            message = line.hear() => match message? {
                 Message::Confirm(confirm) => {
                     let answer = confirm_block(pool, &confirm).await?;
                     told.remove(confirm.block.as_ref());
                     let again = answer.result() == ConfirmResult::NotYet;
-                    say(&stream, Message::Confirmed(answer)).await?;
+                    line.say(Message::Confirmed(answer))?;
                     if again {
-                        tell_blocks(pool, &stream, &mut told).await?;
+                        tell_blocks(pool, &mut line, &mut told).await?;
                     }
                 }
                 Message::Grant(grant) => {
                     let seq = grant.seq;
                     store_grant(pool, &grant).await?;
-                    say(&stream, Message::Granted(Granted { seq })).await?;
+                    line.say(Message::Granted(Granted { seq }))?;
+                }
+                Message::Missing(missing) => {
+                    let answer = unmatched::missing(pool, &missing).await?;
+                    let here = answer.state() == MissingState::Here;
+                    line.say(Message::MissingAnswer(answer))?;
+                    if here {
+                        told.remove(missing.block.as_ref());
+                        tell_blocks(pool, &mut line, &mut told).await?;
+                    }
+                }
+                Message::GiveUp(verdict) => {
+                    unmatched::given_up(pool, &verdict).await?;
+                    told.remove(verdict.block.as_ref());
                 }
                 Message::Granted(Granted { seq }) => activate(pool, seq).await?,
-                Message::Share(theirs) => say(&stream, Message::ShareTaken(share::take(pool, theirs).await)).await?,
+                Message::Share(theirs) => line.say(Message::ShareTaken(share::take(pool, theirs).await))?,
                 Message::ShareTaken(answer) => share_taken(&mut waiting, &answer),
                 Message::Levels(_) => {}
                 _ => bail!("the coordinator said something out of turn"),
             },
-            Some(out) = shares.recv() => send_share(&stream, &mut waiting, out).await?,
+            Some(out) = shares.recv() => send_share(&mut line, &mut waiting, out)?,
             () = pool.wake.notified() => {
-                tell_blocks(pool, &stream, &mut told).await?;
-                tell_levels(pool, &stream, &mut said, false).await?;
+                tell_blocks(pool, &mut line, &mut told).await?;
+                tell_levels(pool, &mut line, &mut said, false)?;
             }
-            _ = pulse.tick() => tell_levels(pool, &stream, &mut said, true).await?,
+            _ = pulse.tick() => {
+                line.check()?;
+                tell_levels(pool, &mut line, &mut said, true)?;
+            }
         }
     }
 }
@@ -118,26 +137,34 @@ async fn activate(pool: &Pool, seq: u64) -> Result<()> {
         Ok(()) | Err(StoreError::WrongUse { .. }) => {}
         Err(error) => return Err(error).context("activate a grant"),
     }
+    shell::failpoint::hit("pair.activated");
     pool.advanced();
     Ok(())
 }
 
-/// Says which blocks are here, each once.
-async fn tell_blocks(pool: &Pool, stream: &PairStream, told: &mut std::collections::BTreeSet<[u8; 16]>) -> Result<()> {
-    for block in pool.store.offered(&pool.peer).await.context("list offered blocks")? {
-        if told.insert(block.id) {
-            say(stream, Message::BlockHere(BlockHere { block: block.id.to_vec().into() })).await?;
-        }
+/// Says which blocks are here, each once, those of a link in their order.
+async fn tell_blocks(pool: &Pool, line: &mut Line, told: &mut std::collections::BTreeSet<[u8; 16]>) -> Result<()> {
+    let now_ms = crate::now_ms();
+    let mut new = Vec::new();
+    for block in all_offered(pool).await?.into_iter().filter(|block| !told.contains(&block.id)) {
+        let (link, number) = unmatched::link_and_number(&block.origin).unwrap_or_default();
+        let waited_ms = now_ms.saturating_sub(block.offered_ms);
+        new.push((block.id, BlockHere { block: block.id.to_vec().into(), link, number, waited_ms }));
+    }
+    new.sort_by(|(_, a), (_, b)| (&a.link, a.number).cmp(&(&b.link, b.number)));
+    for (id, here) in new {
+        told.insert(id);
+        line.say(Message::BlockHere(here))?;
     }
     Ok(())
 }
 
-async fn tell_levels(pool: &Pool, stream: &PairStream, said: &mut wire::Levels, pulse: bool) -> Result<()> {
+fn tell_levels(pool: &Pool, line: &mut Line, said: &mut wire::Levels, pulse: bool) -> Result<()> {
     let levels = pool.own_levels(pulse);
     // Said at every pulse, so that silence means that the peer has gone.
-    if levels != *said || pulse {
+    if line.is_said() && (levels != *said || pulse) {
         *said = levels;
-        say(stream, Message::Levels(levels)).await?;
+        line.say(Message::Levels(levels))?;
     }
     Ok(())
 }
@@ -164,7 +191,10 @@ async fn confirm_block(pool: &Pool, confirm: &Confirm) -> Result<Confirmed> {
     };
     let deducted = CONFIRMATION_BYTES as u64;
     match pool.store.confirm(&pool.peer, block, confirm.generation, confirm.start, deducted).await {
-        Ok(BlockStatus::Confirmed { .. }) => Ok(answer(ConfirmResult::Confirmed, tags.followers())),
+        Ok(BlockStatus::Confirmed { .. }) => {
+            shell::failpoint::hit("pair.followed");
+            Ok(answer(ConfirmResult::Confirmed, tags.followers()))
+        }
         // An earlier one of a row was not confirmed; the coordinator proposes another place.
         Ok(_) | Err(StoreError::NotContiguous { .. }) => Ok(answer(ConfirmResult::NotYet, &[])),
         Err(error) => Err(error).context("confirm a block"),
@@ -183,5 +213,6 @@ async fn store_grant(pool: &Pool, grant: &wire::Grant) -> Result<()> {
         active: false,
     };
     pool.store.grant(&pool.peer, grant).await.context("store a grant")?;
+    shell::failpoint::hit("pair.grant-followed");
     Ok(())
 }

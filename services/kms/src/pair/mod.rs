@@ -5,6 +5,8 @@
 //! never the coordinator, and says at the next greeting by how much. A store that lost its volume, or fell behind,
 //! is noticed at the greeting, and the pool starts a new generation with nothing in it.
 //!
+//! A block that only one end has comes to an end of its own (`unmatched`).
+//!
 //! A block counts once both ends have shown by a one-time tag under its first bytes that they hold the same bits. A
 //! range may be drawn from once both ends have it on their disks.
 
@@ -14,9 +16,11 @@ mod tag;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod unmatched;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +28,7 @@ use keystore::{KeyStore, Levels, Secret, Use};
 use proto::kms::v1::{self as wire, PairHello, PairMessage, Share, ShareTaken, pair_message};
 use shell::duplex::Duplex;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
 pub use coordinator::coordinate;
 pub use follower::follow;
@@ -40,10 +45,14 @@ const GRANT_BYTES_MAX: u64 = 1 << 20;
 const GRANT_UNIT_BYTES: u64 = 64;
 /// Time between looks at what is drawn and what is left.
 const PULSE: Duration = Duration::from_millis(100);
+/// Pulses between looks for blocks that one end alone has.
+const PULSES_PER_LOOK: u64 = 5;
 /// A peer that says nothing for so long has gone.
 const SILENCE: Duration = Duration::from_secs(20);
+/// Most that waits to be said.
+const UNSAID_MAX: usize = 1 << 18;
 
-const META_SECRET: &str = "id-secret";
+pub(crate) const META_SECRET: &str = "id-secret";
 const META_INSTANCE: &str = "peer-instance";
 
 pub type PairStream = Duplex<PairMessage, PairMessage>;
@@ -71,6 +80,8 @@ pub struct Pool {
     /// Counts what the dialogue has brought about: those who wait for key look again.
     progress: watch::Sender<u64>,
     demand: [Demand; 2],
+    /// The block that the site's module of each link handed over last.
+    handed_over: Mutex<BTreeMap<String, u64>>,
     pub shares: tokio::sync::mpsc::Sender<ShareOut>,
 }
 
@@ -104,6 +115,7 @@ impl Pool {
             wake: Notify::new(),
             progress: watch::Sender::new(0),
             demand: Default::default(),
+            handed_over: Mutex::default(),
             shares,
         });
         (pool, outgoing)
@@ -127,8 +139,16 @@ impl Pool {
         self.ids.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Takes up what the two sites agreed on before this start.
-    pub async fn load(&self) -> Result<()> {
+    /// Takes up what the two sites agreed on before this start, and how far the modules of these links came.
+    pub async fn load(&self, links: impl Iterator<Item = &str>) -> Result<()> {
+        for link in links {
+            let known = self.store.meta_get(&self.peer, &handed_over_name(link)).await;
+            let known = known.context("read which block was handed over")?;
+            if let Some(number) = known.and_then(|number| number.expose().try_into().ok()) {
+                let mut handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
+                handed_over.insert(link.to_owned(), u64::from_le_bytes(number));
+            }
+        }
         if let Some(secret) = self.store.meta_get(&self.peer, META_SECRET).await.context("read the ID secret")? {
             self.set_ids(&secret)?;
         }
@@ -145,6 +165,25 @@ impl Pool {
     pub fn want(&self, use_: Use, bytes: u64) {
         self.demand[lane(use_)].wanted_bytes.fetch_max(bytes, Ordering::Relaxed);
         self.wake.notify_one();
+    }
+
+    /// A module handed a block over, and it is on the disk. So is this, once it returns.
+    pub async fn has_handed_over(&self, link: &str, number: u64) -> Result<()> {
+        let value = Secret::copy_of(&number.to_le_bytes());
+        let noted = self.store.meta_put(&self.peer, &handed_over_name(link), value).await;
+        noted.context("note which block was handed over")?;
+        self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).insert(link.to_owned(), number);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// The block that a link's module handed over last. It hands them over in order: none before comes any more.
+    fn handed_over(&self, link: &str) -> Option<u64> {
+        self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).get(link).copied()
+    }
+
+    fn is_passed_over(&self, link: &str, number: u64) -> bool {
+        self.handed_over(link).is_some_and(|newest| newest > number)
     }
 
     /// Sees changes from now on.
@@ -205,10 +244,12 @@ impl Pool {
 
     /// Where this end stands.
     async fn hello(&self) -> Result<PairHello> {
+        // First what waits its turn behind all that an earlier dialogue may have left under way.
+        let peer_instance = self.remembered_instance().await?.into();
         let levels = self.levels();
         Ok(PairHello {
             instance: self.store.instance_id().to_vec().into(),
-            peer_instance: self.remembered_instance().await?.into(),
+            peer_instance,
             generation: levels.generation,
             stream_end: levels.end_bytes,
             grants: levels.next_grant,
@@ -244,6 +285,10 @@ impl Drop for Connected<'_> {
     }
 }
 
+fn handed_over_name(link: &str) -> String {
+    format!("handed-over:{link}")
+}
+
 fn lane(use_: Use) -> usize {
     usize::from(matches!(use_, Use::RelayOut | Use::RelayIn))
 }
@@ -272,31 +317,70 @@ fn id(bytes: &[u8]) -> Result<[u8; 16]> {
     bytes.try_into().ok().context("an identifier has 16 bytes")
 }
 
-async fn say(stream: &PairStream, message: pair_message::Message) -> Result<()> {
-    stream.send(PairMessage { message: Some(message) }).await.ok().context("the peer has gone")
+/// A dialogue's stream. What is said waits here until there is room, and meanwhile the peer is heard: so two ends that
+/// have much to say never wait for each other.
+struct Line {
+    stream: PairStream,
+    unsaid: VecDeque<PairMessage>,
+    /// One that says nothing for [`SILENCE`] has gone, whatever the connection says.
+    heard: Instant,
 }
 
-async fn hear(stream: &mut PairStream) -> Result<pair_message::Message> {
-    let message = tokio::time::timeout(SILENCE, stream.receive()).await.context("the peer says nothing")?;
-    message.context("the peer has gone")?.message.context("the peer said something unknown")
-}
+impl Line {
+    fn new(stream: PairStream) -> Self {
+        Self { stream, unsaid: VecDeque::new(), heard: Instant::now() }
+    }
 
-/// The first message, which must be a greeting.
-async fn hear_hello(stream: &mut PairStream) -> Result<PairHello> {
-    match hear(stream).await? {
-        pair_message::Message::Hello(hello) => Ok(hello),
-        _ => bail!("the peer did not greet"),
+    fn say(&mut self, message: pair_message::Message) -> Result<()> {
+        if self.unsaid.len() >= UNSAID_MAX {
+            bail!("the peer does not take what is said to it");
+        }
+        self.unsaid.push_back(PairMessage { message: Some(message) });
+        Ok(())
+    }
+
+    /// Whether all that was said is on its way.
+    fn is_said(&self) -> bool {
+        self.unsaid.is_empty()
+    }
+
+    /// The next message. Loses nothing where it is not waited for to the end.
+    async fn hear(&mut self) -> Result<pair_message::Message> {
+        let message = loop {
+            let Some(first) = self.unsaid.front() else { break self.stream.rx.recv().await };
+            tokio::select! {
+                message = self.stream.rx.recv() => break message,
+                room = self.stream.tx.reserve() => {
+                    room.ok().context("the peer has gone")?.send(first.clone());
+                    self.unsaid.pop_front();
+                }
+            }
+        };
+        self.heard = Instant::now();
+        message.context("the peer has gone")?.message.context("the peer said something unknown")
+    }
+
+    /// The first message, which must be a greeting.
+    async fn hear_hello(&mut self) -> Result<PairHello> {
+        match tokio::time::timeout(SILENCE, self.hear()).await.context("the peer says nothing")?? {
+            pair_message::Message::Hello(hello) => Ok(hello),
+            _ => bail!("the peer did not greet"),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.heard.elapsed() > SILENCE { bail!("the peer says nothing") } else { Ok(()) }
     }
 }
 
 /// What both ends do with shares of multicast keys: send ours, store theirs.
-async fn send_share(
-    stream: &PairStream,
+fn send_share(
+    line: &mut Line,
     waiting: &mut std::collections::BTreeMap<Vec<u8>, oneshot::Sender<bool>>,
     out: ShareOut,
 ) -> Result<()> {
     waiting.insert(out.share.key_id.to_vec(), out.taken);
-    say(stream, pair_message::Message::Share(out.share)).await
+    line.say(pair_message::Message::Share(out.share))
 }
 
 fn share_taken(waiting: &mut std::collections::BTreeMap<Vec<u8>, oneshot::Sender<bool>>, answer: &ShareTaken) {

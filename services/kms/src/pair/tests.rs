@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+const RETENTION_MS: u64 = 60_000;
+
 /// One site's end, with its disk.
 struct End {
     folder: TempDir,
@@ -27,8 +29,8 @@ impl End {
         let path: &Path = self.folder.path();
         let master = MasterKey::read(&path.join("master")).unwrap();
         let store = KeyStore::open(&path.join("store"), &master, &Settings::default()).unwrap();
-        let (pool, shares) = Pool::new(Arc::new(store), self.site, self.peer, true, true, 60_000);
-        pool.load().await.unwrap();
+        let (pool, shares) = Pool::new(Arc::new(store), self.site, self.peer, true, true, RETENTION_MS);
+        pool.load(["one"].into_iter()).await.unwrap();
         (pool, shares)
     }
 
@@ -56,7 +58,7 @@ impl World {
         key.truncate(bytes);
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.rng.to_be_bytes());
-        Offer { id, key: Secret::new(key), origin: String::new(), span: [0; SPAN_BYTES] }
+        Offer { id, key: Secret::new(key), origin: String::new(), span: [0; SPAN_BYTES], offered_ms: crate::now_ms() }
     }
 
     /// Lets both ends talk until `until` holds; the line is cut, and with it both processes, after so many messages
@@ -93,7 +95,7 @@ impl World {
                 carry(b_rx, a_tx, cut_after[1]),
             )
         };
-        let bounded = tokio::time::timeout(Duration::from_secs(60), async {
+        let bounded = tokio::time::timeout(Duration::from_secs(600), async {
             tokio::select! {
                 ended = talk => {
                     assert!(cut.is_cancelled(), "the dialogue ended: {:?} {:?}", ended.0, ended.1);
@@ -212,6 +214,128 @@ async fn a_site_that_lost_its_store_rejoins_empty_and_its_peer_gives_the_pool_up
         assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
         check_ledgers(&pools);
     }
+}
+
+/// A block of a link, as modules hand it over.
+fn of_link(number: u64, block: Offer) -> Offer {
+    Offer { origin: format!(r#"{{"kind":"link","link":"one","block":{number}}}"#), ..block }
+}
+
+/// Talks until no block waits at either end.
+async fn at_rest(world: &World) -> [Arc<Pool>; 2] {
+    let rest = |pool: &Pool| pool.connected() && pool.levels().offered_blocks == 0;
+    world.talk([usize::MAX; 2], |a, b| rest(a) && rest(b)).await
+}
+
+async fn is_abandoned(pool: &Pool, block: &Offer) {
+    let status = pool.store.block_status(&pool.peer, block.id).await.unwrap();
+    assert!(matches!(status, keystore::BlockStatus::Abandoned { .. }), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_the_other_module_passed_over_is_abandoned_also_when_it_comes_late() {
+    for end in 0..2 {
+        let mut world = World::new();
+        let (alone, later) = (of_link(4, world.block(4000)), of_link(5, world.block(3000)));
+        let pools = world.talk([0; 2], |_, _| true).await;
+        pools[end].store.offer(&pools[end].peer, alone.clone()).await.unwrap();
+        pools[end].has_handed_over("one", 4).await.unwrap();
+        offer(&pools, &later).await;
+        for pool in &pools {
+            pool.has_handed_over("one", 5).await.unwrap();
+        }
+        drop(pools);
+        // Both stores start anew before they talk: what the modules handed over is known all the same.
+        let pools = at_rest(&world).await;
+        is_abandoned(&pools[end], &alone).await;
+        let ledgers = pools.each_ref().map(|pool| pool.store.ledger(&pool.peer).unwrap());
+        assert_eq!((ledgers[end].abandoned_bits, ledgers[1 - end].abandoned_bits), (32_000, 0));
+        assert!(ledgers.iter().all(|ledger| ledger.confirmed_bits == 24_000));
+        pools[1 - end].store.offer(&pools[1 - end].peer, alone.clone()).await.unwrap();
+        drop(pools);
+        let pools = at_rest(&world).await;
+        is_abandoned(&pools[1 - end], &alone).await;
+        check_ledgers(&pools);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_only_one_end_has_is_abandoned_when_it_is_as_old_as_key_may_be() {
+    for end in 0..2 {
+        let mut world = World::new();
+        let pools = world.talk([0; 2], |_, _| true).await;
+        // A relayed key: no module hands over anything behind it.
+        let (old, young) = (world.block(4000), world.block(2000));
+        let offered_ms = crate::now_ms() - RETENTION_MS;
+        pools[end].store.offer(&pools[end].peer, Offer { offered_ms, ..old.clone() }).await.unwrap();
+        pools[end].store.offer(&pools[end].peer, young.clone()).await.unwrap();
+        drop(pools);
+        let one_left = |pool: &Pool| pool.connected() && pool.levels().offered_blocks < 2;
+        let pools = world.talk([usize::MAX; 2], |a, b| one_left(a) && one_left(b)).await;
+        is_abandoned(&pools[end], &old).await;
+        let status = pools[end].store.block_status(&pools[end].peer, young.id).await;
+        assert_eq!(status, Ok(keystore::BlockStatus::Offered), "it may still come at the other end");
+        check_ledgers(&pools);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_one_end_has_decided_on_alone_ends_at_the_other_end_too() {
+    for end in 0..2 {
+        let mut world = World::new();
+        let pools = world.talk([0; 2], |_, _| true).await;
+        let (block, tiny) = (world.block(4000), world.block(CONFIRMATION_BYTES));
+        offer(&pools, &block).await;
+        offer(&pools, &tiny).await;
+        // A crash came between the two quarantines.
+        pools[end].store.quarantine(&pools[end].peer, block.id, "the two ends differ").await.unwrap();
+        drop(pools);
+        let pools = at_rest(&world).await;
+        is_abandoned(&pools[1 - end], &block).await;
+        // The coordinator does not confirm what has no bit to deliver.
+        is_abandoned(&pools[1], &tiny).await;
+        check_ledgers(&pools);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_only_the_follower_confirmed_before_the_generation_ended_ends_with_it() {
+    let mut world = World::new();
+    drop(world.talk([usize::MAX; 2], |a, b| a.connected() && b.connected()).await);
+    let pools = world.talk([0; 2], |_, _| true).await;
+    let block = world.block(4000);
+    offer(&pools, &block).await;
+    pools[1].store.confirm("a", block.id, 0, 0, CONFIRMATION_BYTES as u64).await.unwrap();
+    pools[1].void_to(1, "out of step").await.unwrap();
+    drop(pools);
+    let pools = at_rest(&world).await;
+    is_abandoned(&pools[0], &block).await;
+    assert!(pools.iter().all(|pool| pool.levels().generation >= 1 && pool.levels().end_bytes == 0));
+    check_ledgers(&pools);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_ends_with_very_many_blocks_that_the_other_one_lacks_come_to_an_end_all_the_same() {
+    let mut world = World::new();
+    let pools = world.talk([0; 2], |_, _| true).await;
+    let both = of_link(9_999, world.block(2000));
+    for (end, pool) in pools.iter().enumerate() {
+        // More than is listed at once, more than may be in flight, and the identifiers of both ends mixed.
+        let blocks: Vec<Offer> = (0..1500).map(|at| of_link(2 * at + end as u64, world.block(40))).collect();
+        let offered: Vec<_> = blocks.into_iter().map(|block| pool.store.offer(&pool.peer, block)).collect();
+        for offered in offered {
+            offered.await.unwrap();
+        }
+        pool.store.offer(&pool.peer, both.clone()).await.unwrap();
+        pool.has_handed_over("one", 9_999).await.unwrap();
+    }
+    drop(pools);
+    let pools = at_rest(&world).await;
+    for pool in &pools {
+        let ledger = pool.store.ledger(&pool.peer).unwrap();
+        assert_eq!((ledger.abandoned_bits, ledger.confirmed_bits), (1500 * 320, 16_000));
+    }
+    check_ledgers(&pools);
 }
 
 proptest! {

@@ -20,6 +20,10 @@ impl Probe for Reasons {
     fn metrics(&self) -> String {
         "kms_keys 7\n".to_owned()
     }
+
+    fn ledger(&self) -> serde_json::Value {
+        serde_json::json!([{"peer": "b"}])
+    }
 }
 
 async fn ask(running: &health::Running, method: &str, path: &str) -> String {
@@ -43,6 +47,7 @@ async fn health_and_metrics_are_all_that_is_served_without_tls() {
     assert!(unhealthy.starts_with("HTTP/1.1 503 ") && unhealthy.ends_with("{\"reasons\":[\"the store is closed\"]}"));
     let metrics = ask(&running, "GET", "/metrics").await;
     assert!(metrics.contains("content-type: text/plain; version=0.0.4") && metrics.ends_with("\r\n\r\nkms_keys 7\n"));
+    assert!(ask(&running, "GET", "/ledger").await.ends_with("\r\n\r\n[{\"peer\":\"b\"}]"));
     assert!(ask(&running, "POST", "/healthz").await.starts_with("HTTP/1.1 405 "));
     for path in ["/", "/api/v1/keys/sae-b/status", "/api/v1/keys/sae-b/enc_keys", "/metrics/"] {
         assert!(ask(&running, "GET", path).await.starts_with("HTTP/1.1 404 "), "{path}");

@@ -116,6 +116,29 @@ async fn connections_above_the_limit_are_closed_and_others_follow_when_one_ends(
 }
 
 #[tokio::test]
+async fn one_sae_with_all_the_connections_it_may_have_keeps_no_other_out() {
+    let site = site_with(Limits { connections_per_sae: 2, ..Limits::default() }).await;
+    let (mut first, mut second) = (site.connect("sae-a").await, site.connect("sae-a").await);
+    assert_eq!([first.ask("GET", ENC, "").await.status, second.ask("GET", ENC, "").await.status], [200, 200]);
+    // In TLS 1.3 the client is through before the server has counted it; what it reads next is the end.
+    let mut third = site.connect("sae-a").await;
+    let _ = third.send(format!("GET {ENC} HTTP/1.1\r\nHost: k\r\n\r\n")).await;
+    assert!(third.closed().await);
+    assert_eq!(site.server.snapshot().refused_overload, 1);
+    assert_eq!(site.connect("sae-b").await.ask("GET", ENC, "").await.status, 200);
+    drop(second);
+    let again = async {
+        loop {
+            let mut raw = site.connect("sae-a").await;
+            if raw.send(format!("GET {ENC} HTTP/1.1\r\nHost: k\r\n\r\n")).await.is_ok() && !raw.closed().await {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("a connection that ended makes room");
+}
+
+#[tokio::test]
 async fn a_supply_that_does_not_answer_is_a_503() {
     let site = site_with(Limits { answer: SHORT, ..Limits::default() }).await;
     shut(&site);

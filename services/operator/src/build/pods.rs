@@ -95,7 +95,7 @@ impl Context<'_> {
         let mut volumes = vec![Volume {
             name: RUN.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: Some(Quantity("16Mi".to_owned())),
+                size_limit: Some(Quantity("64Mi".to_owned())),
                 ..EmptyDirVolumeSource::default()
             }),
             ..Volume::default()
@@ -105,7 +105,7 @@ impl Context<'_> {
         let pull_secrets: Vec<LocalObjectReference> =
             pull_secrets.map(|name| LocalObjectReference { name: name.clone() }).collect();
         PodSpec {
-            affinity: apart(unit),
+            affinity: apart(&self.layout.topology, unit),
             automount_service_account_token: Some(false),
             // No service learns from its environment what else is in the namespace.
             enable_service_links: Some(false),
@@ -218,6 +218,7 @@ impl Context<'_> {
                 ServiceConfig::Channel(end) => {
                     let secret = secret_names::link(topology, &end.link);
                     add(&secret, keys::LINK_SECRET, format!("secrets/links/{}.secret", end.link));
+                    add(&secret, keys::GENERATION, format!("secrets/links/{}.generation", end.link));
                     let mark = KeyToPath {
                         key: keys::used(&end.site),
                         path: format!("secrets/links/{}.{}.used", end.link, end.site),
@@ -290,15 +291,17 @@ fn probe(port: u16, period_s: i32, failures: i32) -> Probe {
     }
 }
 
-/// Requests are the plan's estimate; memory may grow to three times that, the processor is whatever is free.
+/// Requests are the plan's estimate, in powers of two: a pod is started anew when they change, which a little more
+/// loss is not worth. Memory may grow to three times that, the processor is whatever is free.
 fn resources(wanted: topology::plan::estimate::Resources) -> ResourceRequirements {
     const MIB: u64 = 1 << 20;
-    let mebibytes = wanted.memory_bytes.div_ceil(MIB);
+    let mebibytes = wanted.memory_bytes.div_ceil(MIB).next_power_of_two();
+    let millicores = if wanted.millicores <= 100 { wanted.millicores } else { wanted.millicores.next_power_of_two() };
     let quantity = |text: String| Quantity(text);
     ResourceRequirements {
         requests: Some(
             [
-                ("cpu".to_owned(), quantity(format!("{}m", wanted.millicores))),
+                ("cpu".to_owned(), quantity(format!("{millicores}m"))),
                 ("memory".to_owned(), quantity(format!("{mebibytes}Mi"))),
             ]
             .into(),
@@ -309,10 +312,13 @@ fn resources(wanted: topology::plan::estimate::Resources) -> ResourceRequirement
 }
 
 /// The two ends of a link stand in different places, where there are two.
-fn apart(unit: &Unit) -> Option<Affinity> {
+fn apart(topology: &str, unit: &Unit) -> Option<Affinity> {
     let link = unit.link.as_ref().filter(|_| unit.component == layout::Component::LinkEnd)?;
-    let selector =
-        [(labels::LINK.to_owned(), link.clone()), (labels::COMPONENT.to_owned(), Component::LinkEnd.name().to_owned())];
+    let selector = [
+        (labels::TOPOLOGY.to_owned(), topology.to_owned()),
+        (labels::LINK.to_owned(), link.clone()),
+        (labels::COMPONENT.to_owned(), Component::LinkEnd.name().to_owned()),
+    ];
     Some(Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {

@@ -69,7 +69,9 @@ impl Context<'_> {
             }
             let mut labels = self.labels();
             labels.insert(labels::LINK.to_owned(), link.clone());
-            let mut content = data([(keys::LINK_SECRET, placed.secret.0.as_slice())]);
+            let generation = placed.generation.to_string();
+            let mut content =
+                data([(keys::LINK_SECRET, placed.secret.0.as_slice()), (keys::GENERATION, generation.as_bytes())]);
             let used = placed.used.iter().map(|(site, volume)| (keys::used(site), volume));
             let refill = placed.refill.iter().map(|(site, volume)| (keys::refill(site), volume));
             content.extend(used.chain(refill).map(|(key, volume)| (key, ByteString(volume.as_bytes().to_vec()))));

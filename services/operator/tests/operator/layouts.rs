@@ -104,10 +104,10 @@ fn files_of_a_crowded_pod_are_spread_over_as_many_secrets_as_they_need() {
     let files = pod.volumes.as_ref().unwrap().iter().find(|volume| volume.name == "files-host").unwrap();
     let sources = files.projected.as_ref().unwrap().sources.as_ref().unwrap();
     let items: usize = sources.iter().map(|source| source.secret.as_ref().unwrap().items.as_ref().unwrap().len()).sum();
-    // A configuration, a certificate and a key for each service; the authority; a secret and two marks for each link,
-    // which both of its ends project; a key for each store.
+    // A configuration, a certificate and a key for each service; the authority; a secret, its number and a mark for each
+    // link end; a key for each store.
     let services = layout.services().count();
-    assert_eq!(items, 3 * services + 1 + 2 * 150 + 2 * 150 + 151);
+    assert_eq!(items, 3 * services + 1 + 3 * 2 * 150 + 151);
 }
 
 #[test]

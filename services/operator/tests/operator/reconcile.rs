@@ -226,3 +226,23 @@ async fn everything_is_owned_by_the_topology_but_what_must_outlive_it() {
         }
     }
 }
+
+#[tokio::test]
+async fn loss_starts_the_source_anew_and_nothing_else() {
+    let dim = chain().replace("pairRate: 1e8 /s", "pairRate: 1e6 /s");
+    let world = World::new(&dim);
+    world.round().await.unwrap();
+    world.api.take_writes();
+    let end = "{site: middle, fibre: {length: 10 km";
+    world.edit(&dim.replacen(end, &format!("{end}, deviceLoss: 1 dB"), 1));
+    world.round().await.unwrap();
+    let writes = world.api.take_writes();
+    let sets: Vec<&String> = writes.iter().filter(|write| write.contains("/statefulsets/")).collect();
+    assert!(matches!(&sets[..], [only] if only.ends_with("/alps-source-wm")), "{writes:?}");
+
+    // A hundred times the light is more than the modules' memory was made for.
+    world.edit(&chain());
+    world.round().await.unwrap();
+    let writes = world.api.take_writes();
+    assert!(writes.iter().any(|write| write.ends_with("/statefulsets/alps-end-wm-west")), "{writes:?}");
+}

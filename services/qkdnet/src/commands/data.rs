@@ -60,7 +60,8 @@ pub fn link_ends(data: &Path) -> Result<Vec<LinkEnd>, Failure> {
     Ok(ends)
 }
 
-fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
+/// Name and path of each folder in a folder.
+pub fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
     let cannot = |error: std::io::Error| Failure::bad_input(format!("cannot read {}: {error}", path.display()));
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(cannot)? {

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use kms::etsi014::client::{Client, ClientError, Delivered, NewKeys};
 use kms::supply::{KeyId, SaeId};
+use operator::material::keys;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{print, status};
 use crate::cli::{KeyAccessArgs, KeyCommand, KeyFetchArgs, KeyPrintArgs, Output};
+use crate::cluster;
 use crate::failure::Failure;
 use crate::wire;
 
@@ -112,11 +114,31 @@ fn may_print(args: &KeyPrintArgs) -> Result<Option<File>, Failure> {
     Ok(None)
 }
 
-fn ask<T>(access: &KeyAccessArgs, request: impl AsyncFnOnce(&Client) -> Result<T, ClientError>) -> Result<T, Failure> {
-    let Access { url, ca, cert, key } = resolve(access)?;
+fn ask<T>(args: &KeyAccessArgs, request: impl AsyncFnOnce(&Client) -> Result<T, ClientError>) -> Result<T, Failure> {
+    if args.cluster.topology.is_some() {
+        return ask_on_cluster(args, request);
+    }
+    let Access { url, ca, cert, key } = resolve(args)?;
     let client = Client::builder(url, ca, cert, key).build().map_err(|error| Failure::bad_input(error.to_string()))?;
     let answer = wire::block_on(&TelemetryConfig::new("qkdnet"), async { Ok(request(&client).await) })?;
     answer.map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// Through a forwarded port, with the certificate from the application's Secret.
+fn ask_on_cluster<T>(
+    args: &KeyAccessArgs,
+    request: impl AsyncFnOnce(&Client) -> Result<T, ClientError>,
+) -> Result<T, Failure> {
+    let name = args.sae.as_deref().ok_or_else(|| {
+        Failure::bad_input("as which application to ask is not said").hint("give `--sae NAME` beside `--topology`")
+    })?;
+    cluster::run(&args.cluster, async |there| {
+        let door = there.application(name).await?;
+        let [ca, cert, key] = [keys::AUTHORITY, keys::CERTIFICATE, keys::KEY].map(|name| door.files.path().join(name));
+        let url = format!("https://{}", door.forward.address);
+        let client = Client::builder(url, ca, cert, key).build()?;
+        Ok(request(&client).await?)
+    })
 }
 
 /// From the files named, or from the network that runs on the data directory.
@@ -126,7 +148,8 @@ fn resolve(args: &KeyAccessArgs) -> Result<Access, Failure> {
     }
     let (Some(data), Some(name)) = (&args.data, &args.sae) else {
         let unclear = Failure::bad_input("whom to ask is not said");
-        return Err(unclear.hint("give `--data DIR --sae NAME`, or all of `--url --ca --cert --key`"));
+        return Err(unclear
+            .hint("give `--data DIR --sae NAME`, `--topology NAME --sae NAME`, or all of `--url --ca --cert --key`"));
     };
     let network = status::running(data)?;
     let found = network.sites.iter().find_map(|site| {

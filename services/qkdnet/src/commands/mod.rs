@@ -9,14 +9,17 @@ mod completions;
 pub mod data;
 mod digest;
 mod exposure;
+mod fault;
 pub mod files;
 mod key;
 mod ledger;
 mod operator;
 mod plan;
 mod render;
+mod rotate;
 mod sae;
 mod schema;
+mod spans;
 mod status;
 mod trace;
 mod validate;
@@ -38,8 +41,11 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rekey(args) => wire::rekey(args, log),
         Command::Key(command) => key::run(&command),
         Command::Exposure(args) => exposure::run(&args),
+        Command::Rotate(args) => rotate::run(&args),
         Command::Sae(command) => sae::run(&command),
+        Command::Fault(command) => fault::run(&command),
         Command::Status(args) => status::run(&args),
+        Command::Spans(args) => spans::run(&args),
         Command::Health(args) => wire::health(args, log),
         Command::Render(args) => render::run(&args),
         Command::Operator(command) => operator::run(command, log),

@@ -3,15 +3,27 @@
 use std::fmt::Write as _;
 
 use super::{print, print_json};
-use crate::cli::{Output, StatusArgs};
+use crate::cli::{Output, Place, StatusArgs};
+use crate::cluster;
 use crate::failure::Failure;
 use crate::run::network::Network;
 
 pub fn run(args: &StatusArgs) -> Result<(), Failure> {
-    let network = running(&args.data)?;
-    match args.output.output {
-        Output::Json => print_json(&network),
-        Output::Text => print(&text(&network)),
+    match args.place.place() {
+        Place::Data(data) => {
+            let network = running(data)?;
+            match args.output.output {
+                Output::Json => print_json(&network),
+                Output::Text => print(&text(&network)),
+            }
+        }
+        Place::Cluster(place) => {
+            let network = cluster::run(place, async |there| cluster::status(there).await)?;
+            match args.output.output {
+                Output::Json => print_json(&network),
+                Output::Text => print(&network.text()),
+            }
+        }
     }
 }
 
@@ -28,6 +40,10 @@ fn text(network: &Network) -> String {
     let mut text = format!("{}: {flows}\n", network.topology);
     if network.seeded {
         text.push_str("a seed makes this run repeatable: its keys are worthless\n");
+    }
+    for fault in &network.faults {
+        let state = if fault.active { "fault" } else { "fault to come" };
+        let _ = writeln!(text, "{state} {}: {}", fault.id, fault.what);
     }
     for site in &network.sites {
         let _ = writeln!(text, "\n{}  {}  {}", site.site, site.kme_id, site.url);

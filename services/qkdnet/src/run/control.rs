@@ -83,7 +83,7 @@ pub fn rekey(args: &RekeyArgs) -> Result<(), Failure> {
     let secret = Zeroizing::new(secret);
     let tags = wire::block_on(&TelemetryConfig::new("qkdnet"), async {
         let mut client = ReserveClient::new(connector.connect().await?);
-        let request = RefillRequest { secret: bytes::Bytes::copy_from_slice(&secret) };
+        let request = RefillRequest { secret: bytes::Bytes::copy_from_slice(&secret), generation: 0 };
         let answer = client.refill(request).await.context("refill the reserve")?;
         Ok(answer.into_inner().reserve_tags)
     })?;

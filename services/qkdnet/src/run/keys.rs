@@ -1,26 +1,31 @@
 //! Key stores and relays as tasks of this process, and what is seen of key stores wherever they run.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
+use kms::View;
 use kms::front::{Addresses, Front};
 use kms::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
 use kms::node::{Incoming, PairDial, RELAY_MESSAGES_IN_FLIGHT, RelayStream};
 use kms::pair::{MESSAGES_IN_FLIGHT, PairStream};
 use proto::kms::v1::kms_client::KmsClient;
 use proto::kms::v1::{GetStatusRequest, GetStatusResponse};
-use shell::dial::{Dial, MemoryDial};
+use shell::dial::{Dial, Door, MemoryDial};
 use shell::duplex::Duplex;
+use shell::fault::Desk;
 use shell::{Connector, Credentials, Endpoint, pki};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::KmsConfig;
 
 use super::Start;
+use super::faults::Desks;
+use super::life::{Life, Run};
 
 const STREAMS_WAITING: usize = 4;
 /// Time between looks at a key store.
@@ -36,13 +41,13 @@ pub struct StoreMonitor {
 #[derive(Default)]
 pub struct Doors {
     pub modules: BTreeMap<String, detector::KmsDial>,
-    pub relays: BTreeMap<String, mpsc::Sender<RelayStream>>,
+    relays: BTreeMap<String, Door<RelayStream>>,
 }
 
 /// Opens streams to a service that is told which site connects.
 struct SiteDoor<M> {
     site: String,
-    listener: mpsc::Sender<(String, Duplex<M, M>)>,
+    door: Door<(String, Duplex<M, M>)>,
     capacity: usize,
 }
 
@@ -50,7 +55,7 @@ impl<M: Send + 'static> Dial<M, M> for SiteDoor<M> {
     fn dial(&self) -> BoxFuture<'_, Result<Duplex<M, M>>> {
         Box::pin(async move {
             let (ours, theirs) = Duplex::pair(self.capacity);
-            self.listener.send((self.site.clone(), theirs)).await.ok().context("the service is not running")?;
+            self.door.bring((self.site.clone(), theirs)).await?;
             Ok(ours)
         })
     }
@@ -66,66 +71,88 @@ pub fn prepare_certificates(start: &Start<'_>, names: &[String]) -> Result<()> {
 /// Starts every key store of the plan as a task.
 pub async fn start(
     start: &Start<'_>,
+    desks: &Desks,
     tasks: &mut JoinSet<Result<()>>,
     stop: &CancellationToken,
 ) -> Result<(Doors, Vec<StoreMonitor>)> {
     let (mut doors, mut monitors) = (Doors::default(), Vec::new());
-    let (mut pair_doors, mut pair_queues) = (BTreeMap::new(), BTreeMap::new());
+    let pairs: BTreeMap<String, Door<(String, PairStream)>> =
+        start.plan.key_stores().map(|config| (config.site.clone(), Door::new(STREAMS_WAITING))).collect();
     for config in start.plan.key_stores() {
-        let (door, queue) = mpsc::channel(STREAMS_WAITING);
-        pair_doors.insert(config.site.clone(), door);
-        pair_queues.insert(config.site.clone(), queue);
-    }
-    for config in start.plan.key_stores() {
-        let (modules_tx, modules) = mpsc::channel::<ModuleStream>(STREAMS_WAITING);
-        let (relays_tx, relays) = mpsc::channel(STREAMS_WAITING);
-        doors.modules.insert(config.name.clone(), Arc::new(MemoryDial::new(modules_tx, BLOCKS_IN_FLIGHT)));
-        doors.relays.insert(config.name.clone(), relays_tx);
-        let pairs = pair_queues.remove(&config.site).context("a key store is planned twice")?;
-        let node = kms::open(config, &start.folders.data).await?;
-        let addresses = Addresses::loopback(&start.folders.run);
-        let front = Front::start(&node, &start.folders.pki, addresses, stop).await?;
-        monitors.push(watch_here(config, &front, tasks, stop));
-        let dials = pair_dials(config, &pair_doors);
-        let (stop, incoming) = (stop.clone(), Incoming { modules, pairs, relays });
-        tasks.spawn(async move {
-            let ended = kms::run(node, dials, incoming, stop).await;
-            front.stopped().await;
-            ended
+        let modules: Door<ModuleStream> = Door::new(STREAMS_WAITING);
+        let relays = Door::new(STREAMS_WAITING);
+        let dial = MemoryDial::through(modules.clone(), BLOCKS_IN_FLIGHT);
+        doors.modules.insert(config.name.clone(), Arc::new(dial));
+        doors.relays.insert(config.name.clone(), relays.clone());
+        let (status, latest) = watch::channel(GetStatusResponse { site: config.site.clone(), ..Default::default() });
+        monitors.push(StoreMonitor { site: config.site.clone(), latest });
+        let desk = desks.get(&config.name);
+        let store = Arc::new(Store {
+            config: config.clone(),
+            data: start.folders.data.clone(),
+            pki: start.folders.pki.clone(),
+            run_dir: start.folders.run.clone(),
+            modules,
+            pairs: pairs.get(&config.site).context("a key store is not planned")?.clone(),
+            relays,
+            dials: pair_dials(config, &pairs),
+            status: Arc::new(status),
+            faults: desk.clone(),
         });
+        let begin = move |life| -> BoxFuture<'static, Result<Run>> { Box::pin(store.clone().begin(life)) };
+        tasks.spawn(Life::start(&config.name, desk, stop, begin).await?.keep());
     }
     Ok((doors, monitors))
 }
 
-fn pair_dials(
-    config: &KmsConfig,
-    doors: &BTreeMap<String, mpsc::Sender<(String, PairStream)>>,
-) -> BTreeMap<String, PairDial> {
+/// What a key store is made of, each time that it starts.
+struct Store {
+    config: KmsConfig,
+    data: PathBuf,
+    pki: PathBuf,
+    run_dir: PathBuf,
+    modules: Door<ModuleStream>,
+    pairs: Door<(String, PairStream)>,
+    relays: Door<RelayStream>,
+    dials: BTreeMap<String, PairDial>,
+    status: Arc<watch::Sender<GetStatusResponse>>,
+    faults: Option<Desk>,
+}
+
+impl Store {
+    async fn begin(self: Arc<Self>, life: CancellationToken) -> Result<Run> {
+        let node = kms::open(&self.config, &self.data, self.faults.clone()).await?;
+        let front = Front::start(&node, &self.pki, Addresses::loopback(&self.run_dir), &life).await?;
+        self.status.send_replace(kms::status(&front.view));
+        tokio::spawn(watch_here(front.view.clone(), self.status.clone(), life.clone()));
+        let incoming = Incoming { modules: self.modules.open(), pairs: self.pairs.open(), relays: self.relays.open() };
+        let dials = self.dials.clone();
+        Ok(Box::pin(async move {
+            let ended = kms::run(node, dials, incoming, life.clone()).await;
+            // Listeners end with the store, whatever ended it.
+            life.cancel();
+            front.stopped().await;
+            ended
+        }))
+    }
+}
+
+fn pair_dials(config: &KmsConfig, doors: &BTreeMap<String, Door<(String, PairStream)>>) -> BTreeMap<String, PairDial> {
     let dial = |peer: &topology::plan::KmsPeer| {
-        let listener = doors.get(&peer.site)?.clone();
-        let door = SiteDoor { site: config.site.clone(), listener, capacity: MESSAGES_IN_FLIGHT };
+        let door = doors.get(&peer.site)?.clone();
+        let door = SiteDoor { site: config.site.clone(), door, capacity: MESSAGES_IN_FLIGHT };
         Some((peer.site.clone(), Arc::new(door) as PairDial))
     };
     config.peers.iter().filter(|peer| peer.site > config.site).filter_map(dial).collect()
 }
 
-fn watch_here(
-    config: &KmsConfig,
-    front: &Front,
-    tasks: &mut JoinSet<Result<()>>,
-    stop: &CancellationToken,
-) -> StoreMonitor {
-    let (view, stop) = (front.view.clone(), stop.clone());
-    let (tx, latest) = watch::channel(kms::status(&view));
-    tasks.spawn(async move {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => tx.send_replace(kms::status(&view)),
-                () = stop.cancelled() => return Ok(()),
-            };
-        }
-    });
-    StoreMonitor { site: config.site.clone(), latest }
+async fn watch_here(view: View, tx: Arc<watch::Sender<GetStatusResponse>>, life: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => tx.send_replace(kms::status(&view)),
+            () = life.cancelled() => return,
+        };
+    }
 }
 
 /// Follows a key store in another process; `seen` makes of its status what is true on this machine.
@@ -151,31 +178,38 @@ pub fn watch_process(
 }
 
 /// Starts every relay of the plan as a task.
-pub fn start_relays(
+pub async fn start_relays(
     start: &Start<'_>,
+    desks: &Desks,
     doors: &Doors,
     tasks: &mut JoinSet<Result<()>>,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let (mut relay_doors, mut queues) = (BTreeMap::new(), BTreeMap::new());
+    let relays: BTreeMap<String, Door<(String, relay::NeighbourStream)>> =
+        start.plan.relays().map(|config| (config.site.clone(), Door::new(STREAMS_WAITING))).collect();
     for config in start.plan.relays() {
-        let (door, queue) = mpsc::channel(STREAMS_WAITING);
-        relay_doors.insert(config.site.clone(), door);
-        queues.insert(config.site.clone(), queue);
-    }
-    for config in start.plan.relays() {
-        let incoming = queues.remove(&config.site).context("a relay is planned twice")?;
+        let incoming = relays.get(&config.site).context("a relay is not planned")?.clone();
         let kms = doors.relays.get(&config.kms).context("a key store is not planned")?.clone();
-        let kms = Arc::new(MemoryDial::new(kms, RELAY_MESSAGES_IN_FLIGHT));
-        let neighbours = config.neighbours.iter().filter(|near| near.site > config.site);
+        let kms: relay::KmsDial = Arc::new(MemoryDial::through(kms, RELAY_MESSAGES_IN_FLIGHT));
         let dial = |near: &topology::plan::RelayNeighbour| {
-            let listener = relay_doors.get(&near.site)?.clone();
-            let door = SiteDoor { site: config.site.clone(), listener, capacity: relay::MESSAGES_IN_FLIGHT };
+            let door = relays.get(&near.site)?.clone();
+            let door = SiteDoor { site: config.site.clone(), door, capacity: relay::MESSAGES_IN_FLIGHT };
             Some((near.site.clone(), Arc::new(door) as relay::NeighbourDial))
         };
-        let dials = relay::Dials { kms, neighbours: neighbours.filter_map(dial).collect() };
-        let (config, data, stop) = (config.clone(), start.folders.data.clone(), stop.clone());
-        tasks.spawn(async move { relay::run(config, &data, dials, incoming, Arc::default(), stop).await });
+        let neighbours = config.neighbours.iter().filter(|near| near.site > config.site);
+        let neighbours: BTreeMap<_, _> = neighbours.filter_map(dial).collect();
+        let desk = desks.get(&config.name);
+        let (service, data, faults) = (config.clone(), start.folders.data.clone(), desk.clone());
+        let begin = move |life| -> BoxFuture<'static, Result<Run>> {
+            let dials = relay::Dials { kms: kms.clone(), neighbours: neighbours.clone() };
+            let (service, data, incoming, faults) = (service.clone(), data.clone(), incoming.open(), faults.clone());
+            Box::pin(async move {
+                let run =
+                    async move { relay::run(service, &data, dials, incoming, Arc::default(), faults, life).await };
+                Ok(Box::pin(run) as Run)
+            })
+        };
+        tasks.spawn(Life::start(&config.name, desk, stop, begin).await?.keep());
     }
     Ok(())
 }

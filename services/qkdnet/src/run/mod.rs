@@ -3,12 +3,15 @@
 
 pub mod containers;
 pub mod control;
+mod faults;
 mod keys;
+mod life;
 mod lock;
 mod memory;
 pub mod network;
 mod process;
 pub mod replay;
+pub mod roster;
 mod tasks;
 pub mod up;
 pub mod verify;
@@ -100,6 +103,10 @@ pub struct Running {
     pub nodes: JoinSet<Result<()>>,
     /// Everything else.
     pub others: JoinSet<Result<()>>,
+    /// Faults that begin and end.
+    pub faults: faults::Feed,
+    /// Whom to tell of faults; nobody where the topology allows none.
+    pub roster: Option<roster::Roster>,
     pub held: Held,
 }
 
@@ -171,6 +178,7 @@ fn local_file(start: &Start<'_>) -> ServiceFile<()> {
         secrets: None,
         restarted: false,
         span_dir: Some(start.folders.spans.clone()),
+        span_file_bytes: None,
         peers: Default::default(),
     }
 }

@@ -13,6 +13,8 @@ use topology::plan::Plan;
 
 use super::Folders;
 use super::keys::StoreMonitor;
+use super::roster::Roster;
+use crate::snapshot::{FaultRow, Snapshot};
 
 const FILE: &str = "network.json";
 
@@ -27,6 +29,12 @@ pub struct Network {
     pub sites: Vec<SiteAccess>,
     /// Process that runs the network.
     pub pid: u32,
+    /// What goes wrong on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultRow>,
+    /// Whom to tell of faults; nobody where the topology allows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roster: Option<Roster>,
 }
 
 /// How an application reaches the key store of its site.
@@ -52,7 +60,7 @@ pub struct SaeAccess {
 }
 
 impl Network {
-    pub fn of(plan: &Plan, folders: &Folders, stores: &[StoreMonitor], ready: bool) -> Result<Self> {
+    pub fn of(plan: &Plan, folders: &Folders, stores: &[StoreMonitor], snapshot: &Snapshot) -> Result<Self> {
         let pki = std::path::absolute(&folders.pki).context("find the certificates")?;
         let saes_folder = pki::applications_path(&pki);
         let sites = plan.key_stores().filter_map(|config| {
@@ -72,12 +80,18 @@ impl Network {
             })
         });
         Ok(Self {
-            ready: ready && stores.iter().all(|store| supplies(&store.latest.borrow())),
+            ready: snapshot.ready() && stores.iter().all(|store| supplies(&store.latest.borrow())),
             topology: plan.topology.clone(),
             seeded: plan.repeatable,
             sites: sites.collect(),
             pid: std::process::id(),
+            faults: snapshot.faults.clone(),
+            roster: None,
         })
+    }
+
+    pub fn controlled_by(self, roster: Option<Roster>) -> Self {
+        Self { roster, ..self }
     }
 
     /// The network that runs on this data; nothing where none does.

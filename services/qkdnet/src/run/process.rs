@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
 
+use super::faults::Watchers;
+use super::roster::Roster;
 use super::{End, Held, Running, Start, keys, local_file, service_file};
 
 /// Wait before a service that died is started again.
@@ -34,11 +36,18 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
     let (mut ends, mut stores) = (Vec::new(), Vec::new());
+    shell::fault::clear_records(&start.folders.run).context("forget the faults of an earlier run")?;
+    let (watchers, faults) = Watchers::new(&stop);
     for service in &start.plan.services {
         let config = write_config(start, service)?;
         let log = start.folders.logs.join(format!("{}.log", service.name));
         // A source that is asked to end ends the light; the others finish what is under way and end later.
         let end = if matches!(service.config, ServiceConfig::Source(_)) { drain.clone() } else { stop.clone() };
+        if start.plan.faults_allowed {
+            let endpoint = Endpoint::in_run_dir(&start.folders.run, &service.name);
+            let connector = Connector::new(&endpoint, &service.name, &credentials).deadline(Duration::from_secs(3600));
+            watchers.follow(connector.stop(stop.clone()), &mut others);
+        }
         let child = Process { program: program.clone(), kind: service.config.kind(), config, log };
         others.spawn(child.supervise(service.name.clone(), end, stop.clone()));
         if let ServiceConfig::Detector(config) = &service.config {
@@ -52,7 +61,8 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
             stores.push(keys::watch_process(start, config, &credentials, &mut others, &stop, |status| status));
         }
     }
-    Ok(Running { ends, stores, drain, stop, nodes, others, held })
+    let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |service| service));
+    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, held })
 }
 
 /// The configuration file of one service.

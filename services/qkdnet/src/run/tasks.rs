@@ -6,15 +6,18 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use detector::vault::Vault;
 use detector::{Delivery, Light, Links, Monitor, Node, Recorder, Seeds};
+use futures::future::BoxFuture;
 use proto::channel::v1::{ChannelMessage, ModuleMessage};
 use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
-use shell::dial::{Dial, MemoryDial};
-use shell::duplex::Duplex;
-use tokio::sync::mpsc;
+use shell::dial::{Dial, Door, MemoryDial};
+use shell::fault::Desk;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::plan::DetectorConfig;
+use topology::plan::{CONTROL_IDENTITY, ChannelConfig, DetectorConfig, SourceConfig};
 
+use super::faults::Desks;
+use super::life::{Life, Run};
+use super::roster::Roster;
 use super::{End, Held, Recording, Running, Start, keys};
 
 /// Streams that may wait to be taken up by a service.
@@ -25,74 +28,118 @@ const STREAMS_WAITING: usize = 4;
 struct Doors {
     sources: BTreeMap<String, Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>>,
     channels: BTreeMap<String, Arc<dyn Dial<ModuleMessage, ChannelMessage>>>,
-    peers: BTreeMap<String, mpsc::Sender<channel::PeerStream>>,
 }
 
 pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut doors = Doors::default();
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
+    let desks = Desks::open(start.plan)?;
+    keys::prepare_certificates(start, &desks.names(start.plan))?;
+    let faults = desks.serve(start, &stop, &mut others).await?;
     if start.replay.is_empty() {
-        start_sources(start, &mut doors, &mut others, &drain);
+        start_sources(start, &desks, &mut doors, &mut others, &drain).await?;
     }
-    start_channels(start, &mut doors, &mut others, &stop)?;
-    let names: Vec<String> = start.plan.key_stores().map(|config| config.name.clone()).collect();
-    keys::prepare_certificates(start, &names)?;
-    let (keys, stores) = keys::start(start, &mut others, &stop).await?;
-    keys::start_relays(start, &keys, &mut others, &stop)?;
+    start_channels(start, &desks, &mut doors, &mut others, &stop).await?;
+    let (keys, stores) = keys::start(start, &desks, &mut others, &stop).await?;
+    keys::start_relays(start, &desks, &keys, &mut others, &stop).await?;
+    let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |_| CONTROL_IDENTITY));
     let mut ends = Vec::new();
     for config in start.plan.detectors() {
-        let node = node(start, config, &doors, &keys, &stop)?;
-        ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: node.monitor.clone() });
-        nodes.spawn(detector::run(node, stop.clone()));
+        let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
+        ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: monitor.clone() });
+        let mut parts = parts(start, config, &doors, &keys, monitor, desks.get(&config.name))?;
+        let desk = parts.faults.clone();
+        let begin = move |life| parts.begin(life);
+        nodes.spawn(Life::start(&config.name, desk, &stop, begin).await?.keep());
     }
-    Ok(Running { ends, stores, drain, stop, nodes, others, held })
+    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, held })
 }
 
-fn start_sources(start: &Start<'_>, doors: &mut Doors, tasks: &mut JoinSet<Result<()>>, drain: &CancellationToken) {
-    for config in start.plan.sources() {
-        let (outputs_tx, outputs) = mpsc::channel(STREAMS_WAITING);
-        let dial = MemoryDial::<AnalyserUpdate, PhotonEpoch>::new(outputs_tx, source::EPOCHS_IN_FLIGHT);
-        doors.sources.insert(config.name.clone(), Arc::new(dial));
-        let status = Arc::new(source::Status::default());
-        tasks.spawn(source::run(config.clone(), outputs, status, drain.clone()));
-    }
-}
-
-fn start_channels(
+async fn start_sources(
     start: &Start<'_>,
+    desks: &Desks,
     doors: &mut Doors,
     tasks: &mut JoinSet<Result<()>>,
-    stop: &CancellationToken,
+    drain: &CancellationToken,
 ) -> Result<()> {
-    let mut incoming = BTreeMap::new();
-    for config in start.plan.channels() {
-        let (peers_tx, peers) = mpsc::channel(STREAMS_WAITING);
-        doors.peers.insert(config.name.clone(), peers_tx);
-        incoming.insert(config.name.clone(), peers);
-    }
-    for config in start.plan.channels() {
-        let (modules_tx, modules) = mpsc::channel::<Duplex<ChannelMessage, ModuleMessage>>(STREAMS_WAITING);
-        doors.channels.insert(config.name.clone(), Arc::new(MemoryDial::new(modules_tx, channel::BUNDLES_IN_FLIGHT)));
-        let incoming = incoming.remove(&config.name).context("a channel is planned twice")?;
-        let dial = doors.peers.get(&config.peer).context("a channel's peer is not planned")?.clone();
-        let peer: Arc<dyn Dial<_, _>> = Arc::new(MemoryDial::new(dial, channel::BUNDLES_IN_FLIGHT));
-        let endpoint = channel::open(config, &start.folders.data)?;
-        tasks.spawn(channel::run(endpoint, modules, incoming, peer, stop.clone()));
+    for config in start.plan.sources() {
+        let door = Door::new(STREAMS_WAITING);
+        let dial = MemoryDial::<AnalyserUpdate, PhotonEpoch>::through(door.clone(), source::EPOCHS_IN_FLIGHT);
+        doors.sources.insert(config.name.clone(), Arc::new(dial));
+        let (status, desk) = (Arc::new(source::Status::default()), desks.get(&config.name));
+        let (service, faults): (SourceConfig, _) = (config.clone(), desk.clone());
+        let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Run>> {
+            let run = source::run(service.clone(), door.open(), status.clone(), faults.clone(), life);
+            let run: Run = Box::pin(run);
+            Box::pin(async { Ok(run) })
+        };
+        tasks.spawn(Life::start(&config.name, desk, drain, begin).await?.keep());
     }
     Ok(())
 }
 
-fn node(
+async fn start_channels(
+    start: &Start<'_>,
+    desks: &Desks,
+    doors: &mut Doors,
+    tasks: &mut JoinSet<Result<()>>,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let peers: BTreeMap<String, Door<channel::PeerStream>> =
+        start.plan.channels().map(|config| (config.name.clone(), Door::new(STREAMS_WAITING))).collect();
+    for config in start.plan.channels() {
+        let modules: Door<channel::ModuleStream> = Door::new(STREAMS_WAITING);
+        let dial = MemoryDial::through(modules.clone(), channel::BUNDLES_IN_FLIGHT);
+        doors.channels.insert(config.name.clone(), Arc::new(dial));
+        let incoming = peers.get(&config.name).context("a channel is not planned")?.clone();
+        let door = peers.get(&config.peer).context("a channel's peer is not planned")?.clone();
+        let peer: Arc<dyn Dial<_, _>> = Arc::new(MemoryDial::through(door, channel::BUNDLES_IN_FLIGHT));
+        let (service, data): (ChannelConfig, _) = (config.clone(), start.folders.data.clone());
+        let desk = desks.get(&config.name);
+        let faults = desk.clone();
+        let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Run>> {
+            let opened = channel::open(&service, &data, faults.clone());
+            let (modules, incoming, peer) = (modules.clone(), incoming.clone(), peer.clone());
+            Box::pin(async move {
+                let run: Run = Box::pin(channel::run(opened?, modules.open(), incoming.open(), peer, life));
+                Ok(run)
+            })
+        };
+        tasks.spawn(Life::start(&config.name, desk, stop, begin).await?.keep());
+    }
+    Ok(())
+}
+
+/// What a detector node is made of, each time that it starts.
+struct Parts {
+    config: DetectorConfig,
+    data: std::path::PathBuf,
+    light: Source,
+    channel: Arc<dyn Dial<ModuleMessage, ChannelMessage>>,
+    delivery: Option<detector::KmsDial>,
+    monitor: Arc<Monitor>,
+    /// For its first life: a node that starts again has lost the beginning.
+    recorder: Option<Recorder>,
+    faults: Option<Desk>,
+}
+
+enum Source {
+    Dial(Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>),
+    Recording(std::path::PathBuf),
+}
+
+fn parts(
     start: &Start<'_>,
     config: &DetectorConfig,
     doors: &Doors,
     keys: &keys::Doors,
-    stop: &CancellationToken,
-) -> Result<Node> {
+    monitor: Arc<Monitor>,
+    faults: Option<Desk>,
+) -> Result<Parts> {
     let light = match start.replay.get(&config.site) {
-        Some(file) => Light::Recording(file.clone()),
-        None => Light::Source(doors.sources.get(&config.source).context("a source is not planned")?.clone()),
+        Some(file) => Source::Recording(file.clone()),
+        None => Source::Dial(doors.sources.get(&config.source).context("a source is not planned")?.clone()),
     };
     let channel = doors.channels.get(&config.channel).context("a channel is not planned")?.clone();
     let recorder = match &start.recording {
@@ -102,22 +149,44 @@ fn node(
         }
         None => None,
     };
-    let vault = Vault::open(&start.folders.data, &config.site, &config.link)?;
     let delivery = match &config.kms {
-        Some(kms) => {
-            let dial = keys.modules.get(kms).context("a key store is not planned")?.clone();
-            Some(Delivery::start(dial, vault.directory(), stop.clone())?)
-        }
+        Some(kms) => Some(keys.modules.get(kms).context("a key store is not planned")?.clone()),
         None => None,
     };
-    Ok(Node {
-        seeds: Seeds::of(config)?,
-        links: Links { light, channel },
-        vault,
-        monitor: Arc::new(Monitor::new(detector::initial_status(config))),
-        recorder,
-        delivery,
-        light_over: false,
-        config: config.clone(),
-    })
+    let (config, data) = (config.clone(), start.folders.data.clone());
+    Ok(Parts { config, data, light, channel, delivery, monitor, recorder, faults })
+}
+
+impl Parts {
+    fn begin(&mut self, life: CancellationToken) -> BoxFuture<'static, Result<Run>> {
+        let node = self.node(&life);
+        Box::pin(async move {
+            let run: Run = Box::pin(detector::run(node?, life));
+            Ok(run)
+        })
+    }
+
+    fn node(&mut self, life: &CancellationToken) -> Result<Node> {
+        let config = self.config.clone();
+        let vault = Vault::open(&self.data, &config.site, &config.link, detector::disk(self.faults.as_ref()))?;
+        let delivery = match &self.delivery {
+            Some(dial) => Some(Delivery::start(dial.clone(), &vault, life.clone())?),
+            None => None,
+        };
+        let light = match &self.light {
+            Source::Dial(dial) => Light::Source(dial.clone()),
+            Source::Recording(file) => Light::Recording(file.clone()),
+        };
+        Ok(Node {
+            seeds: Seeds::of(&config)?,
+            links: Links { light, channel: self.channel.clone() },
+            vault,
+            monitor: self.monitor.clone(),
+            recorder: self.recorder.take(),
+            delivery,
+            light_over: false,
+            faults: self.faults.clone(),
+            config,
+        })
+    }
 }

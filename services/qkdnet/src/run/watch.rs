@@ -7,10 +7,12 @@ use detector::store::BlockStore;
 use distill::ledger::BlockLedger;
 use proto::detector::v1::module_event::Event as Happening;
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleEvent, ModuleStatus};
+use proto::fault::v1::FaultState;
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use tokio::sync::{broadcast, mpsc};
 use topology::plan::{DetectorConfig, Plan};
 
+use super::faults::Log;
 use super::keys::StoreMonitor;
 use super::network::{Announcement, Network};
 use super::{End, Folders, Running};
@@ -76,11 +78,13 @@ pub async fn watch(
     while !running.nodes.is_empty() {
         tokio::select! {
             Some((end, event)) = events.recv() => follower.take(&running.ends[end], event, &mut view)?,
+            Some(state) = running.faults.recv() => follower.suffer(state, &mut view)?,
             _ = redraw.tick() => {
                 let snapshot = follower.refresh(&running.ends, &running.stores);
                 view.update(snapshot)?;
                 if !running.stores.is_empty() {
-                    announcement.say(Network::of(plan, folders, &running.stores, snapshot.ready())?)?;
+                    let network = Network::of(plan, folders, &running.stores, snapshot)?;
+                    announcement.say(network.controlled_by(running.roster.clone()))?;
                 }
             }
             Some(ended) = running.others.join_next() => {
@@ -151,6 +155,7 @@ struct Follower<'p> {
     snapshot: Snapshot,
     started: Instant,
     links: Vec<LinkReport>,
+    faults: Log,
 }
 
 impl<'p> Follower<'p> {
@@ -172,6 +177,7 @@ impl<'p> Follower<'p> {
             },
             started,
             links: reports.collect(),
+            faults: Log::default(),
         }
     }
 
@@ -185,6 +191,20 @@ impl<'p> Follower<'p> {
             },
             view,
         )
+    }
+
+    /// A fault begins or ends somewhere.
+    fn suffer(&mut self, state: FaultState, view: &mut View) -> Result<()> {
+        let event = self.faults.take(state);
+        self.snapshot.faults = self.faults.rows();
+        match event {
+            // What goes by wall time has no simulated time of its own.
+            Some(event) if event.simulated_s == 0.0 => {
+                self.show(Event { simulated_s: self.snapshot.simulated_s, ..event }, view)
+            }
+            Some(event) => self.show(event, view),
+            None => Ok(()),
+        }
     }
 
     fn show(&mut self, event: Event, view: &mut View) -> Result<()> {

@@ -23,7 +23,8 @@ use topology::plan::{KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, Rela
 pub const TRANSFER_BYTES: u32 = 1024;
 pub const LOW_BYTES: u64 = 6 << 10;
 pub const HIGH_BYTES: u64 = 12 << 10;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Only what hangs waits so long: a busy machine is no failure.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 type Door<S, R> = mpsc::Sender<(String, Duplex<S, R>)>;
 type ModuleDoor = mpsc::Sender<Duplex<BlockTaken, Block>>;
@@ -211,6 +212,7 @@ impl World {
                 key_count_max: 100_000,
                 additional_saes: 0,
                 keys_per_second: 0,
+                keys_waiting: 10_000,
                 pool_bits: 1 << 27,
                 retention_ms: 3_600_000,
                 redelivery_window_ms: 0,
@@ -247,7 +249,7 @@ impl World {
             // The store of the life before may still be closing.
             let opened = async {
                 loop {
-                    match kms::open(&config, self.folder.path()).await {
+                    match kms::open(&config, self.folder.path(), None).await {
                         Ok(node) => return node,
                         Err(error) if format!("{error:#}").contains("in use") => {
                             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -306,7 +308,7 @@ impl World {
         running.relay = Some(tokio::spawn(async move {
             let dials = Dials { kms, neighbours };
             let stop = CancellationToken::new();
-            let ended = relay::run_with(config, settings, &data, dials, incoming, status, stop).await;
+            let ended = relay::run_with(config, settings, &data, dials, incoming, (status, None), stop).await;
             panic!("the relay of {name} ended: {ended:?}");
         }));
     }

@@ -132,8 +132,9 @@ impl Network {
         // No swap on top: a service that needs more than planned ends and says so.
         option("--memory-swap", memory.to_string());
         option("--pids-limit", "512".to_owned());
-        option("--tmpfs", format!("{RUN}:rw,noexec,nosuid,nodev,size=1m,mode=1777"));
         option("--volume", volume(&place(start.folders, service), CONFIG, "ro")?);
+        // A fault outlives the container that it ends.
+        option("--volume", volume(&place(start.folders, service).join("run"), RUN, "rw")?);
         let (folder, inside) = store(start.folders, service);
         if let Some(folder) = folder {
             option("--volume", volume(&folder, &format!("{DATA}/{inside}"), "rw")?);
@@ -151,6 +152,9 @@ impl Network {
         let place = place(start.folders, service);
         let pki_inside = place.join("pki");
         files::create_private_folder(&pki_inside).with_context(|| format!("create {}", pki_inside.display()))?;
+        let run = place.join("run");
+        files::create_private_folder(&run).with_context(|| format!("create {}", run.display()))?;
+        shell::fault::clear_records(&run).context("forget the faults of an earlier run")?;
         let (folders, name) = (start.folders, &service.name);
         for path in [
             pki::authority_path(&folders.pki),
@@ -226,6 +230,7 @@ fn inside(start: &Start<'_>, service: &Service) -> ServiceFile<()> {
         secrets: None,
         restarted: false,
         span_dir: Some(Path::new(DATA).join(SPANS_DIR)),
+        span_file_bytes: None,
         peers: service.connects_to.iter().map(peer).collect(),
     }
 }

@@ -26,8 +26,10 @@ pub use self::engine::Engine;
 use self::folder::Network;
 pub use self::reap::run as reap;
 use self::supervise::{Container, Published};
+use super::faults::{Feed, Watchers};
 use super::keys::StoreMonitor;
 use super::process::mirror;
+use super::roster::Roster;
 use super::{End, Held, Running, Start, keys};
 use crate::cli::containers::ContainerArgs;
 use crate::failure::Failure;
@@ -84,41 +86,60 @@ pub async fn start(start: &Start<'_>, containers: &Containers, held: Held) -> Re
 }
 
 /// Services that have been started, and what is seen of them.
-#[derive(Default)]
 struct Started {
     ends: Vec<End>,
     stores: Vec<StoreMonitor>,
     nodes: JoinSet<Result<()>>,
     watchers: JoinSet<Result<()>>,
     supervisors: JoinSet<Result<()>>,
+    watching_faults: Watchers,
+    faults: Feed,
+    roster: Option<Roster>,
     drain: CancellationToken,
     stop: CancellationToken,
 }
 
 impl Started {
-    fn running(mut self, reaper: reap::Reaper, held: Held) -> Running {
-        let (mut others, mut supervisors, stop) = (self.watchers, self.supervisors, self.stop.clone());
+    fn new(start: &Start<'_>) -> Self {
+        let stop = CancellationToken::new();
+        let (watching_faults, faults) = Watchers::new(&stop);
+        Self {
+            ends: Vec::new(),
+            stores: Vec::new(),
+            nodes: JoinSet::new(),
+            watchers: JoinSet::new(),
+            supervisors: JoinSet::new(),
+            watching_faults,
+            faults,
+            roster: start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |service| service)),
+            drain: CancellationToken::new(),
+            stop,
+        }
+    }
+
+    fn running(self, reaper: reap::Reaper, held: Held) -> Running {
+        let Self { ends, stores, nodes, watchers: mut others, mut supervisors, faults, roster, drain, stop, .. } = self;
+        let failed = stop.clone();
         others.spawn(async move {
             let mut ended = Ok(());
             while let Some(supervisor) = supervisors.join_next().await {
                 let one = supervisor.context("a supervisor ended abnormally").and_then(|result| result);
                 if one.is_err() {
-                    stop.cancel();
+                    failed.cancel();
                 }
                 ended = ended.and(one);
             }
             reaper.finish().await;
             ended
         });
-        let nodes = std::mem::take(&mut self.nodes);
-        Running { ends: self.ends, stores: self.stores, drain: self.drain, stop: self.stop, nodes, others, held }
+        Running { ends, stores, drain, stop, nodes, others, faults, roster, held }
     }
 }
 
 async fn start_services(start: &Start<'_>, network: &Arc<Network>) -> Result<Started> {
     network.create().await?;
     let credentials = Credentials::from_folder(&start.folders.pki, CONTROL_IDENTITY)?;
-    let mut started = Started::default();
+    let mut started = Started::new(start);
     let mut first = JoinSet::new();
     for service in &start.plan.services {
         let (published, ports) = watch::channel(None);
@@ -145,13 +166,16 @@ fn watch_service(
     started: &mut Started,
 ) {
     let endpoint = Endpoint::in_run_dir(&start.folders.run, &service.name);
+    let connector = Connector::new(&endpoint, &service.name, credentials).deadline(Duration::from_secs(3600));
+    let connector = connector.stop(started.stop.clone());
+    if start.plan.faults_allowed {
+        started.watching_faults.follow(connector.clone(), &mut started.watchers);
+    }
     match &service.config {
         ServiceConfig::Detector(config) => {
             let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
             started.ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: monitor.clone() });
-            let connector = Connector::new(&endpoint, &service.name, credentials).deadline(Duration::from_secs(3600));
-            let stop = started.stop.clone();
-            started.nodes.spawn(mirror(connector.stop(stop.clone()), monitor, stop));
+            started.nodes.spawn(mirror(connector, monitor, started.stop.clone()));
         }
         ServiceConfig::Kms(config) => {
             let monitor = watch_key_store(start, config, credentials, ports, started);

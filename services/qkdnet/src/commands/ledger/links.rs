@@ -1,47 +1,38 @@
-//! `qkdnet ledger`: where every bit went, with the sums checked.
+//! What the two ends of each link made of their clicks, block by block.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use detector::store::{BlockState, StoredBlock};
 use distill::ledger::BlockLedger;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::data::{LinkEnd, damaged, link_ends};
-use super::{print, print_json};
-use crate::cli::{LedgerArgs, Output};
+use crate::commands::data::{LinkEnd, damaged, link_ends};
 use crate::failure::Failure;
 
-#[derive(Serialize)]
-struct EndLedger {
-    site: String,
-    link: String,
+#[derive(Serialize, Deserialize)]
+pub struct EndLedger {
+    pub site: String,
+    pub link: String,
     blocks: Vec<Entry>,
-    total: BlockLedger,
+    pub total: BlockLedger,
     /// Blocks whose fate is still open; they are not in the total.
     in_doubt: usize,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    wrong: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrong: Vec<String>,
 }
 
-#[derive(Serialize)]
+const STORED: &str = "stored";
+
+#[derive(Serialize, Deserialize)]
 struct Entry {
     block: u64,
     session: u64,
-    state: &'static str,
+    state: Cow<'static, str>,
     ledger: BlockLedger,
 }
 
-pub fn run(args: &LedgerArgs) -> Result<(), Failure> {
-    let ends = ledgers(&args.data, args.link.as_deref())?;
-    match args.output.output {
-        Output::Json => print_json(&ends)?,
-        Output::Text => ends.iter().try_for_each(|end| print(&text(end, args.blocks)))?,
-    }
-    let wrong = ends.iter().map(|end| end.wrong.len()).sum::<usize>();
-    if wrong == 0 { Ok(()) } else { Err(Failure::failed(format!("{wrong} sums do not hold"))) }
-}
-
-fn ledgers(data: &Path, link: Option<&str>) -> Result<Vec<EndLedger>, Failure> {
+pub fn ledgers(data: &Path, link: Option<&str>) -> Result<Vec<EndLedger>, Failure> {
     let ends = link_ends(data)?;
     let known: Vec<String> = ends.iter().map(|end| end.link.clone()).collect();
     let chosen: Vec<LinkEnd> = ends.into_iter().filter(|end| link.is_none_or(|link| link == end.link)).collect();
@@ -74,6 +65,12 @@ fn end_ledger(end: LinkEnd) -> Result<EndLedger, Failure> {
 }
 
 impl EndLedger {
+    /// Number and key bits of every block that counts, in order.
+    pub fn stored(&self) -> impl Iterator<Item = (u64, u64)> {
+        let stored = self.blocks.iter().filter(|entry| entry.state == STORED);
+        stored.map(|entry| (entry.block, entry.ledger.delivered))
+    }
+
     fn enter(&mut self, block: &StoredBlock) {
         let mut entry: BlockLedger = match serde_json::from_str(&block.ledger) {
             Ok(ledger) => ledger,
@@ -83,7 +80,7 @@ impl EndLedger {
             }
         };
         let state = match block.state {
-            BlockState::Committed => "stored",
+            BlockState::Committed => STORED,
             BlockState::Prepared => "in doubt",
             BlockState::Aborted => "aborted",
             BlockState::Voided => "voided",
@@ -105,7 +102,7 @@ impl EndLedger {
         } else {
             self.total.add(&entry);
         }
-        self.blocks.push(Entry { block: block.number, session: block.session, state, ledger: entry });
+        self.blocks.push(Entry { block: block.number, session: block.session, state: state.into(), ledger: entry });
     }
 }
 
@@ -123,7 +120,7 @@ fn voided(settled: &BlockLedger) -> BlockLedger {
     ledger
 }
 
-fn text(end: &EndLedger, blocks: bool) -> String {
+pub fn text(end: &EndLedger, blocks: bool) -> String {
     let mut text = format!("{} at {}\n", end.link, end.site);
     if blocks {
         for entry in &end.blocks {
@@ -148,8 +145,8 @@ mod tests {
     use detector::store::{BlockStore, NewBlock, path};
     use distill::bits::Bits;
 
-    use super::super::data::testing::{ledger, write};
     use super::*;
+    use crate::commands::data::testing::{ledger, write};
 
     #[test]
     fn totals_add_up_over_blocks_and_say_so() {

@@ -1,0 +1,81 @@
+//! Whom to tell of faults: every service of a network, and at which address its desk is.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use shell::{Connector, Credentials, Endpoint};
+use topology::plan::{CONTROL_IDENTITY, Plan};
+
+use super::Folders;
+
+/// Services and links by name, as they are needed to tell a fault of the network to those that suffer it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Roster {
+    /// Folder of the addresses.
+    pub run_dir: PathBuf,
+    /// Folder of the certificates, that of the control identity among them.
+    pub pki: PathBuf,
+    pub links: Vec<RosterLink>,
+    pub services: Vec<RosterService>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterLink {
+    pub name: String,
+    /// At outputs 0 and 1 of the source.
+    pub sites: [String; 2],
+    pub source: String,
+    pub detectors: [String; 2],
+    pub channels: [String; 2],
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterService {
+    pub name: String,
+    /// `source`, `detector`, `channel`, `kms` or `relay`.
+    pub kind: String,
+    pub site: String,
+    /// Who answers for it: the service itself, or the process that it is a task of.
+    pub server: String,
+}
+
+impl Roster {
+    /// `server` says who answers for a service.
+    pub fn of<'p>(plan: &'p Plan, folders: &Folders, server: impl Fn(&'p str) -> &'p str) -> Self {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let link = |link: &topology::plan::PlannedLink| RosterLink {
+            name: link.name.clone(),
+            sites: link.sites.clone(),
+            source: link.source.clone(),
+            detectors: link.detectors.clone(),
+            channels: link.channels.clone(),
+        };
+        let service = |service: &'p topology::plan::Service| RosterService {
+            name: service.name.clone(),
+            kind: service.config.kind().to_owned(),
+            site: service.site.clone(),
+            server: server(&service.name).to_owned(),
+        };
+        Self {
+            run_dir: absolute(&folders.run),
+            pki: absolute(&folders.pki),
+            links: plan.links.iter().map(link).collect(),
+            services: plan.services.iter().map(service).collect(),
+        }
+    }
+
+    pub fn service(&self, name: &str) -> Option<&RosterService> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// The service of a kind that a whole site has.
+    pub fn of_site(&self, kind: &str, site: &str) -> Option<&RosterService> {
+        self.services.iter().find(|service| service.kind == kind && service.site == site)
+    }
+
+    /// The way to who answers for a service, as whoever controls the network.
+    pub fn connector(&self, server: &str) -> anyhow::Result<Connector> {
+        let credentials = Credentials::from_folder(&self.pki, CONTROL_IDENTITY)?;
+        Ok(Connector::new(&Endpoint::in_run_dir(&self.run_dir, server), server, &credentials))
+    }
+}

@@ -1,0 +1,217 @@
+//! What endpoints, modules and relays say to each other, as those who hear it understand it.
+
+use bytes::Bytes;
+use distill::auth::{Frame, TagField, frame::Kind};
+use distill::bits::Bits;
+use distill::cascade::{Answer, Corrector, Parameters, Query, Reference};
+use distill::module::{Hello, Module, PeerInput, SessionStart, Setpoints};
+use prost::Message as _;
+use proto::kms::v1::RelayAnswer;
+use proto::relay::v1::RelayMessage;
+use topology::plan::DetectorConfig;
+
+use crate::engine::{Target, verdict};
+use crate::people::plan;
+
+#[test]
+fn frames_of_the_channel_come_out_as_they_went_in() {
+    let tag = Some(TagField { number: 3, tag: [9; 16] });
+    let frame = |kind, payload: &'static [u8], tag| {
+        Frame { kind, session: 7, step: 8, payload: Bytes::from_static(payload), tag, repeated: false }
+            .encode()
+            .to_vec()
+    };
+    let good = vec![
+        frame(Kind::Hello, b"hello", None),
+        frame(Kind::Challenge, b"", None),
+        frame(Kind::Bundle, b"what a module says", tag),
+        frame(Kind::Close, b"", None),
+    ];
+    Target::new("frames", good).fuzz(|input| {
+        let bytes = Bytes::copy_from_slice(input);
+        let frame = Frame::decode(&bytes);
+        if let Ok(frame) = &frame {
+            assert_eq!(frame.encode(), bytes);
+        }
+        verdict(&frame)
+    });
+}
+
+const BITS: usize = 4096;
+
+fn bits(seed: u64, errors: u64) -> Bits {
+    let mut word = seed;
+    let mut words = Vec::new();
+    for _ in 0..BITS / 64 {
+        word = word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        words.push(word ^ (1 << (word % 64)) * errors);
+    }
+    Bits::from_words(words, BITS)
+}
+
+fn parameters() -> Parameters {
+    Parameters { qber: 0.04, seed: 11 }
+}
+
+#[test]
+fn questions_about_parities_are_answered_or_refused() {
+    let mut corrector = Corrector::new(vec![bits(1, 1), bits(2, 1)], &parameters());
+    let mut reference = Reference::new(vec![bits(1, 0), bits(2, 0)], &parameters());
+    let mut good = vec![corrector.start().into_bytes()];
+    for _ in 0..4 {
+        let answer = reference.answer(&Query::from_bytes(good[good.len() - 1].clone()).unwrap()).unwrap();
+        match corrector.next(&answer).unwrap() {
+            Some(query) => good.push(query.into_bytes()),
+            None => break,
+        }
+    }
+    let first = good[0].clone();
+    Target::new("questions", good).fuzz(|input| {
+        let mut reference = Reference::new(vec![bits(1, 0), bits(2, 0)], &parameters());
+        let asked = reference.answer(&Query::from_bytes(first.clone()).unwrap());
+        assert!(asked.is_ok());
+        let answer = Query::from_bytes(input.to_vec()).and_then(|query| reference.answer(&query));
+        let told: u64 = reference.leaked_bits().iter().sum();
+        assert!(told <= 2 * BITS as u64, "{told} parities told");
+        verdict(&answer)
+    });
+}
+
+#[test]
+fn answers_about_parities_are_taken_or_refused() {
+    let mut reference = Reference::new(vec![bits(1, 0), bits(2, 0)], &parameters());
+    let first = Corrector::new(vec![bits(1, 1), bits(2, 1)], &parameters()).start();
+    let good = vec![reference.answer(&first).unwrap().into_bytes()];
+    Target::new("answers", good).fuzz(|input| {
+        let mut corrector = Corrector::new(vec![bits(1, 1), bits(2, 1)], &parameters());
+        corrector.start();
+        verdict(&Answer::from_bytes(input.to_vec()).and_then(|answer| corrector.next(&answer)))
+    });
+}
+
+fn detectors() -> Vec<DetectorConfig> {
+    plan("nice-50km.yaml").detectors().cloned().collect()
+}
+
+#[test]
+fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
+    let detectors = detectors();
+    let start = SessionStart {
+        first_block: 0,
+        in_doubt: None,
+        peer_committed_end: 0,
+        own_committed_end: 0,
+        latency_steps: 8,
+        setpoints: Setpoints::default(),
+    };
+    let step = |config: &DetectorConfig, peer: Option<Vec<u8>>| {
+        let mut module = Module::new(&config.protocol, &start, [1; 32]);
+        let first = module.step(None, None).unwrap().payload;
+        let Some(payload) = peer else { return (first, "good".to_owned()) };
+        // What is not authenticated yet and what is: both may be anything.
+        let mut said = String::new();
+        for authenticated in [false, true] {
+            let peer = PeerInput { payload: payload.clone().into(), authenticated };
+            said = verdict(&module.step(None, Some(peer)).map(|_| ()));
+            if said != "good" {
+                break;
+            }
+        }
+        module.void();
+        (first, said)
+    };
+    let mut good: Vec<Vec<u8>> = detectors.iter().map(|config| step(config, None).0).collect();
+    // Step 0 with two empty replies, an empty X reply and a trace; step 1 of a peer that is done.
+    good.push(b"\x1a\x00\x1a\x00\x22\x00\x4a\x0300-".to_vec());
+    good.push(b"\x08\x01\x30\x01\x38\x04\x40\x01".to_vec());
+    // A block with each of its steps.
+    for step in
+        [&b"\x12\x02\x08\x05"[..], b"\x22\x01\x00", b"\x2a\x01\x00", b"\x32\x03\x1a\x01\x02", b"\x40\x01", b"\x48\x01"]
+    {
+        good.push([&[0x2a, step.len() as u8 + 2, 0x08, 0x00], step].concat());
+    }
+    Target { share: 3, ..Target::new("bundles", good) }.fuzz(|input| {
+        let said: Vec<String> = detectors.iter().map(|config| step(config, Some(input.to_vec())).1).collect();
+        said.join(", ")
+    });
+}
+
+#[test]
+fn greetings_are_decoded_and_encoded_alike() {
+    let hello = Hello { next_block: 1, next_epoch: 2, committed_end: 3, protocol: 4 }.encode_bytes();
+    Target::new("greetings", vec![hello]).fuzz(|input| {
+        let greeting = Hello::decode_bytes(input);
+        if let Ok(greeting) = &greeting {
+            assert_eq!(Hello::decode_bytes(&greeting.encode_bytes()).ok().as_ref(), Some(greeting));
+        }
+        verdict(&greeting)
+    });
+}
+
+#[test]
+fn messages_of_relays_are_understood_or_dropped() {
+    use proto::relay::v1 as wire;
+    let header = wire::Header {
+        transfer: vec![3; 16].into(),
+        group: vec![3; 16].into(),
+        share: 0,
+        of: 1,
+        bytes: 1024,
+        path: ["a", "b", "c"].map(str::to_owned).to_vec(),
+        hop: 1,
+    };
+    let message = |what| RelayMessage { message: Some(what) }.encode_to_vec();
+    use wire::relay_message::Message as What;
+    let link = wire::LinkLevel { site: "b".to_owned(), stored_bytes: 9, rate_bps: 10, up: true };
+    let good = vec![
+        message(What::Carry(wire::Carry {
+            header: Some(header.clone()),
+            payload: vec![1; 1100].into(),
+            traceparent: String::new(),
+        })),
+        message(What::Acknowledge(wire::Acknowledge { header: Some(header.clone()), status: 1, refusal: None })),
+        message(What::Void(wire::VoidTransfer { header: Some(header.clone()) })),
+        message(What::Settle(wire::Settle { header: Some(header) })),
+        message(What::LinkState(wire::LinkState { site: "a".to_owned(), incarnation: 1, seq: 2, links: vec![link] })),
+    ];
+    Target::new("messages of relays", good).fuzz(|input| {
+        let Ok(heard) = RelayMessage::decode(input) else { return "no message".to_owned() };
+        let understood = relay::wire::message_of(heard);
+        if let Ok((message, trace)) = &understood {
+            let again = relay::wire::message_of(relay::wire::message(message.clone(), trace.clone()));
+            assert_eq!(again.as_ref().ok(), Some(&(message.clone(), trace.clone())));
+        }
+        verdict(&understood.map(|_| ()))
+    });
+}
+
+#[test]
+fn answers_of_a_key_store_fit_what_its_relay_asked_or_are_nothing() {
+    use proto::kms::v1::relay_answer::What;
+    use transfer::{Header, KmsRequest, Path, Payload, SiteName, TransferId};
+    let site = |name: &str| SiteName::parse(name).unwrap();
+    let sites = ["a", "b", "c"].map(site).to_vec();
+    let id = TransferId([3; 16]);
+    let header =
+        Header { transfer: id, group: id, share: 0, of: 1, bytes: 99, path: Path::new(sites).unwrap(), hop: 1 };
+    let payload = || Payload(vec![1; 140]);
+    let asked = [
+        KmsRequest::Reseal { header: header.clone(), payload: payload(), from: site("a"), to: site("c") },
+        KmsRequest::Deliver { header, payload: payload(), from: site("a") },
+        KmsRequest::Void { group: id, transfers: vec![id] },
+        KmsRequest::Release { group: id, transfers: vec![id] },
+        KmsRequest::Settle { group: id, transfer: id },
+    ];
+    let answer = |what| RelayAnswer { request: 1, what: Some(what) }.encode_to_vec();
+    let voided = proto::kms::v1::VoidResult { voided: vec![vec![3; 16].into()], not_voided: vec![vec![4; 16].into()] };
+    let good = vec![
+        answer(What::Sealed(vec![1; 200].into())),
+        answer(What::Done(proto::kms::v1::Done {})),
+        answer(What::Refused(2)),
+        answer(What::Voided(voided)),
+    ];
+    Target::new("answers of key stores", good).fuzz(|input| {
+        let Ok(heard) = RelayAnswer::decode(input) else { return "no message".to_owned() };
+        asked.iter().map(|request| if relay::wire::answers(request, &heard).is_some() { 'y' } else { 'n' }).collect()
+    });
+}
