@@ -1,5 +1,6 @@
 //! What can be typed.
 
+pub mod containers;
 pub mod fault;
 
 use std::path::PathBuf;
@@ -7,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use topology::document::Speed;
 use topology::quantity;
+
+use self::containers::{ContainerArgs, DownArgs, ReapArgs};
 
 /// A quantum-key-distribution network that distils real key from simulated light.
 #[derive(Debug, Parser)]
@@ -24,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a network on this machine and distil key until it is stopped.
     Up(UpArgs),
+    /// End a network that runs, and remove the containers that a run has left.
+    Down(DownArgs),
     /// Run a network, then compare what was measured with what was published.
     Verify(VerifyArgs),
     /// Distil key from recorded time tags of the two ends of a link.
@@ -89,6 +94,11 @@ pub enum Command {
     Kms(ServiceArgs),
     /// Run the trusted-node relay of one site.
     Relay(ServiceArgs),
+    /// Take spans and metrics of other processes over OTLP, keep the spans for `trace` and tell the metrics.
+    Collect(CollectArgs),
+    /// Remove the containers of a run when whoever started them has ended.
+    #[command(hide = true)]
+    Reap(ReapArgs),
 }
 
 /// Text for people or JSON for programs.
@@ -123,6 +133,8 @@ pub struct RunArgs {
     /// Where each service runs.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub isolation: Isolation,
+    #[command(flatten)]
+    pub containers: ContainerArgs,
     /// Simulated time after which the run ends, such as `120s` or `10min`.
     #[arg(long = "for", value_name = "TIME", value_parser = simulated_time)]
     pub duration: Option<quantity::Duration>,
@@ -142,7 +154,7 @@ pub struct RunArgs {
 impl RunArgs {
     /// The data directory, by default one per topology.
     pub fn data_dir(&self, topology: &str) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| PathBuf::from("qkdnet-data").join(topology))
+        self.data.clone().unwrap_or_else(|| default_data_dir(topology))
     }
 
     /// What the command line overrides in the topology's `run`.
@@ -153,6 +165,10 @@ impl RunArgs {
             duration_ps: self.duration.map(|duration| duration.rounded()),
         }
     }
+}
+
+pub fn default_data_dir(topology: &str) -> PathBuf {
+    PathBuf::from("qkdnet-data").join(topology)
 }
 
 #[derive(Clone, Debug, Args)]
@@ -402,6 +418,12 @@ pub struct KeyPrintArgs {
     /// Print keys to a terminal, too.
     #[arg(long)]
     pub show: bool,
+    /// Print the SHA-256 of each key beside its ID instead of the key: what two applications may compare in the open.
+    #[arg(long, conflicts_with_all = ["show", "out", "output"])]
+    pub digest: bool,
+    /// Write keys to this new file, readable by its owner alone, and print their IDs.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["show", "output"])]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -434,8 +456,11 @@ pub struct KeyFetchArgs {
     #[arg(long, value_name = "SAE")]
     pub from: String,
     /// Key IDs.
-    #[arg(required = true, value_name = "KEY-ID")]
+    #[arg(required_unless_present = "check", value_name = "KEY-ID")]
     pub ids: Vec<String>,
+    /// Fetch the keys that `get --out` wrote to this file, and say whether they are the same.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ids", "show", "digest", "out", "output"])]
+    pub check: Option<PathBuf>,
     #[command(flatten)]
     pub print: KeyPrintArgs,
 }
@@ -470,8 +495,11 @@ pub struct SaeNewArgs {
 #[derive(Clone, Debug, Args)]
 pub struct HealthArgs {
     /// Configuration of the service, as it was started with.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "url")]
+    pub config: Option<PathBuf>,
+    /// Health over plain HTTP to ask instead, such as `http://operator:8080/readyz`.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "service"])]
+    pub url: Option<http::Uri>,
     /// Health service to ask: empty for the process, `qkdnet.link` for whether key flows.
     #[arg(long, value_name = "NAME", default_value = "")]
     pub service: String,
@@ -558,6 +586,19 @@ pub struct HostArgs {
     /// Folder of such configurations, NAME.yaml.
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CollectArgs {
+    /// Address for OTLP over gRPC, without TLS.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4317")]
+    pub listen: std::net::SocketAddr,
+    /// Address for `/healthz`, and `/metrics` as Prometheus reads them.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
+    pub metrics_listen: std::net::SocketAddr,
+    /// Directory for spans; give it to `trace` as well.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]

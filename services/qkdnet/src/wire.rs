@@ -8,6 +8,7 @@ use shell::Shutdown;
 use shell::launch::ServiceFile;
 use telemetry::TelemetryConfig;
 
+use crate::cli::containers::{DownArgs, ReapArgs};
 use crate::cli::{HealthArgs, RekeyArgs, ReplayArgs, ServiceArgs, UpArgs, VerifyArgs};
 use crate::failure::Failure;
 use crate::run;
@@ -17,6 +18,14 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 pub fn up(args: UpArgs, log: Option<&str>) -> Result<(), Failure> {
     run::up::run(&args, log)
+}
+
+pub fn down(args: DownArgs, log: Option<&str>) -> Result<(), Failure> {
+    run::containers::down(&args, log)
+}
+
+pub fn reap(args: ReapArgs, _log: Option<&str>) -> Result<(), Failure> {
+    run::containers::reap(&args)
 }
 
 pub fn verify(args: VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
@@ -93,6 +102,12 @@ pub fn telemetry(service: &str, topology: &str, span_dir: Option<PathBuf>, log: 
         config.log_filter = log.to_owned();
     }
     config
+}
+
+/// Runs a short future on a runtime of its own.
+pub fn briefly<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    Ok(runtime.block_on(work))
 }
 
 /// Runs a future on a runtime of its own, with telemetry that is written out at the end.

@@ -4,6 +4,7 @@ use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 use crate::wire;
 
+mod collect;
 mod completions;
 pub mod data;
 mod digest;
@@ -28,6 +29,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
     let log = cli.log.as_deref();
     match cli.command {
         Command::Up(args) => wire::up(args, log),
+        Command::Down(args) => wire::down(args, log),
         Command::Verify(args) => wire::verify(args, log),
         Command::Replay(args) => wire::replay(args, log),
         Command::Plan(args) => plan::run(&args),
@@ -54,6 +56,8 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Channel(args) => wire::channel(args, log),
         Command::Kms(args) => wire::kms(args, log),
         Command::Relay(args) => wire::relay(args, log),
+        Command::Collect(args) => collect::run(&args, log),
+        Command::Reap(args) => wire::reap(args, log),
     }
 }
 
