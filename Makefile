@@ -10,10 +10,10 @@ TOPOLOGY ?= topologies/nice-50km.yaml
 # A cluster gets all of Nice, unless another topology is named.
 KIND_TOPOLOGY := $(if $(filter command line environment,$(origin TOPOLOGY)),$(TOPOLOGY),topologies/nice.yaml)
 
-.PHONY: help up build image test check fmt clippy doc chart bench soak verify collector kind kind-down observe clean
+.PHONY: help up build image test check fmt clippy doc chart bench soak verify collector kind kind-down observe e2e e2e-soak clean
 
 help: ## what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 up: build ## run the network of TOPOLOGY on this machine, with a live table
 	target/release/qkdnet up $(TOPOLOGY)
@@ -59,6 +59,12 @@ kind-down: ## removes that cluster
 
 observe: ## the testbed with a collector: one trace from source to key stores, across pods
 	TOPOLOGY=$(KIND_TOPOLOGY) scripts/kind observe
+
+e2e: ## the end-to-end suite on a cluster of its own; report in target/e2e.xml
+	scripts/e2e
+
+e2e-soak: ## the same with fifty killed pods
+	QKDNET_E2E_ROUNDS=50 scripts/e2e
 
 verify: build ## run TOPOLOGY and print measured beside published
 	target/release/qkdnet verify $(TOPOLOGY)
