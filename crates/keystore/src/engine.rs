@@ -26,6 +26,7 @@ mod blocks;
 mod checkpoint;
 mod deposits;
 mod digest;
+mod exchange;
 mod expire;
 mod grants;
 mod lease;

@@ -264,6 +264,27 @@ impl KeyStore {
         self.shared.submit(bytes, move |engine| engine.redeem(&peer, use_, generation, &ranges, ahead))
     }
 
+    /// Takes one range of an In grant, makes offers of its bytes, and keeps them, all in one commit: after a crash
+    /// either the range is still there and nothing was made of it, or it is gone and all is there that was offered.
+    ///
+    /// `vault` names a pool and a block that must not have been offered there: one that was is answered with
+    /// [`StoreError::BlockConflict`], and nothing is taken. `make` runs on the writer's thread: memory work only. The
+    /// answers to the offers come in their order; the range is taken also where one was refused.
+    pub fn redeem_into<T: Send + 'static>(
+        &self,
+        peer: &str,
+        (use_, generation): (Use, u32),
+        range: (u64, u64),
+        vault: (&str, [u8; 16]),
+        make: impl FnOnce(&Secret) -> Made<T> + Send + 'static,
+    ) -> Pending<(T, Vec<Result<BlockStatus, StoreError>>)> {
+        let (peer, (vault, id)) = (peer.to_owned(), (vault.0.to_owned(), vault.1));
+        // What `make` holds to make it of is about as long as the range.
+        let bytes = usize::try_from(range.1).unwrap_or(usize::MAX).min(DRAW_BYTES_MAX);
+        self.shared
+            .submit(bytes, move |engine| engine.redeem_into((&peer, use_, generation), range, (&vault, &id), make))
+    }
+
     // --- deposits
 
     pub fn deposit(&self, deposit: Deposit) -> Pending<()> {

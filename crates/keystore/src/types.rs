@@ -149,6 +149,14 @@ pub struct Offer {
     pub offered_ms: u64,
 }
 
+/// What was made of bytes that were taken: see [`KeyStore::redeem_into`](crate::KeyStore::redeem_into).
+#[derive(Debug)]
+pub struct Made<T> {
+    /// With the pools that they are offered to.
+    pub offers: Vec<(String, Offer)>,
+    pub answer: T,
+}
+
 /// How far a block came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockStatus {

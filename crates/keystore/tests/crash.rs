@@ -17,6 +17,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const PEERS: [&str; 2] = ["sophia", "valrose"];
+/// A pool of the site's own, in which nothing is ever confirmed.
+const VAULT: &str = "~between";
 const RETENTION_MS: u64 = 1_000;
 
 fn settings() -> Settings {
@@ -52,6 +54,9 @@ struct Run {
     /// The last expiry that was answered.
     expired_ms: u64,
     next_block: u64,
+    /// Blocks of the vault, and what was under way when the power failed.
+    exchanged: Vec<(u64, Secret)>,
+    exchanging: Option<(&'static str, u32, Use, (u64, u64), u64)>,
 }
 
 type Step = Result<(), StoreError>;
@@ -66,6 +71,8 @@ impl Run {
             now_ms: 0,
             expired_ms: 0,
             next_block: 0,
+            exchanged: Vec::new(),
+            exchanging: None,
         }
     }
 
@@ -76,7 +83,8 @@ impl Run {
             0..14 => self.fill(store, peer),
             14..24 => self.grant(store, peer),
             24..55 => self.draw(store, peer),
-            55..85 => self.redeem(store, peer),
+            55..80 => self.redeem(store, peer),
+            80..85 => self.exchange(store, peer),
             85..90 => self.activate(store, peer),
             90..94 => self.deposit(store),
             94..97 => self.take_deposit(store),
@@ -166,6 +174,70 @@ impl Run {
             self.hand_out(peer, grant.use_, generation, *start, &key);
         }
         Ok(())
+    }
+
+    /// Redeems a range and keeps what was made of it in a vault: after a power loss both happened or neither.
+    fn exchange(&mut self, store: &KeyStore, peer: &'static str) -> Step {
+        let pool = self.pools.get_mut(peer).unwrap();
+        let grant = pool.grants.iter().rev().find(|grant| !grant.use_.is_out());
+        let Some(grant) = grant.copied() else { return Ok(()) };
+        let start = grant.start + self.rng.random_range(0..grant.bytes);
+        let range = (start, self.rng.random_range(1..=300.min(grant.start + grant.bytes - start)));
+        let (number, generation) = (self.next_block, pool.generation);
+        self.next_block += 1;
+        let make = move |taken: &Secret| {
+            let offer =
+                Offer { id: id(number), key: taken.clone(), origin: String::new(), span: [0; 25], offered_ms: 0 };
+            Made { offers: vec![(VAULT.to_owned(), offer)], answer: taken.clone() }
+        };
+        let answer = store.redeem_into(peer, (grant.use_, generation), range, (VAULT, id(number)), make).wait();
+        if answer.as_ref().is_err_and(|error| error.is_fatal() || *error == StoreError::Closed) {
+            self.exchanging = Some((peer, generation, grant.use_, range, number));
+        }
+        let (taken, offered) = answer?;
+        assert_eq!(offered, [Ok(BlockStatus::Offered)]);
+        self.hand_out(peer, grant.use_, generation, range.0, &taken);
+        self.exchanged.push((number, taken));
+        let again = store.redeem_into(peer, (grant.use_, generation), range, (VAULT, id(number)), |taken| Made {
+            offers: Vec::new(),
+            answer: taken.clone(),
+        });
+        assert_eq!(again.wait().err(), Some(StoreError::BlockConflict { was: "offered" }));
+        Ok(())
+    }
+
+    /// What was answered is in the vault; of what was under way, the range is gone if and only if the vault has it.
+    fn check_exchanged(&mut self, store: &KeyStore) {
+        for (number, taken) in &self.exchanged {
+            assert_eq!(store.offered_key(VAULT, id(*number)).wait().unwrap(), *taken);
+        }
+        let Some((peer, generation, use_, range, number)) = self.exchanging.take() else { return };
+        if store.levels(peer).map(|levels| levels.generation) != Ok(generation) {
+            return;
+        }
+        let kept = store.offered_key(VAULT, id(number)).wait();
+        let kept = kept.inspect(|kept| assert_eq!(kept.expose(), stream(generation, range.0, range.1 as usize)));
+        match store.redeem(peer, use_, generation, &[range]).wait() {
+            Ok(key) => {
+                assert!(kept.is_err(), "a range came back, and what was made of it stayed");
+                self.hand_out(peer, use_, generation, range.0, &key[0]);
+            }
+            Err(StoreError::AlreadyTaken { .. } | StoreError::NotGranted { .. }) => {
+                assert!(
+                    kept.is_ok() || !self.was_there(peer, generation, range),
+                    "a range is gone, and nothing is kept"
+                );
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Whether nothing of a range had been handed out or had grown too old.
+    fn was_there(&self, peer: &str, generation: u32, (start, bytes): (u64, u64)) -> bool {
+        let pool = &self.pools[peer];
+        let mut taken = pool.handed_out.range((generation, start)..(generation, start + bytes));
+        let grant = pool.grants.iter().find(|grant| (grant.start..grant.start + grant.bytes).contains(&start));
+        taken.next().is_none() && grant.is_some_and(|grant| grant.granted_ms + RETENTION_MS + 500 > self.now_ms)
     }
 
     /// Every byte is the right one, of a grant of this use, and was never handed out.
@@ -275,6 +347,7 @@ impl Run {
             }
             pool.check_redeemed(store, peer);
         }
+        self.check_exchanged(store);
     }
 }
 

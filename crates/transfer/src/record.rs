@@ -76,7 +76,8 @@ pub struct OutgoingRecord {
 pub struct ShareRecord {
     pub transfer: TransferId,
     pub path: Path,
-    /// Some message with it may have left this site.
+    /// Some message with it may have left this site. Not written when it does, but with what is decided later: of a
+    /// key that is read back while nothing is decided, every share counts as sent.
     pub sent: bool,
     /// The target has said that it has it.
     pub relayed: bool,

@@ -125,8 +125,8 @@ proptest! {
             now_ms += wait_ms;
             for action in relay.handle(now_ms, input, &mut ids) {
                 match action {
-                    Action::Persist(record) => drop(records.insert(record.key(), record)),
-                    Action::Forget(key) => drop(records.remove(&key)),
+                    Action::Persist(record) | Action::Note(record) => drop(records.insert(record.key(), record)),
+                    Action::Forget(key) | Action::Drop(key) => drop(records.remove(&key)),
                     Action::Send { to, .. } => prop_assert!(to != name(1)),
                     Action::Kms(KmsRequest::Reseal { header, from, to, payload }) => {
                         prop_assert!(header.check().is_ok() && from != to && payload.0.len() == 300);

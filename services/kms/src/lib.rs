@@ -18,6 +18,7 @@ pub mod ingest;
 pub mod key_id;
 pub mod master;
 pub mod node;
+mod origins;
 mod pads;
 pub mod pair;
 pub mod seal;

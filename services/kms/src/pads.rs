@@ -5,8 +5,9 @@
 //!
 //! Every share is in a [`vault`] before the answer that speaks of it: at the origin with the payload that was sealed
 //! for the first hop, at a site between the payload alone, at the target the share. So a repeated request is answered
-//! from there, also after a crash, and no transfer ever takes a second pad. A pad is used up on the disk before it is
-//! used; a crash between the two wastes it, and the transfer is then refused and void.
+//! from there, also after a crash, and no transfer ever takes a second pad. The pad that opens a payload is used up by
+//! the very commit that keeps what was made of it; one that seals is used up on the disk before it is used, and a crash
+//! between the two wastes it.
 //!
 //! At the target the key becomes an offered block of the pool as soon as all shares are there, at the origin only with
 //! `Release`. A block counts when both ends hold it, so that a key that is void at the origin never counts. Shares
@@ -20,10 +21,10 @@ mod vault;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keystore::{Drawn, KeyStore, Secret, StoreError, Use};
+use keystore::{BlockStatus, Drawn, KeyStore, Made, Offer, Secret, StoreError, Use};
 use proto::relay::v1::Reason;
 use telemetry::names::{attribute, span};
 use telemetry::trace::{Span, Tracer};
@@ -47,6 +48,11 @@ const SPARES_MAX: usize = 16;
 const UNSEEN_MAX: usize = 8192;
 /// A share without news for so long is erased.
 const KEPT_MS_MAX: u64 = 8 * 86_400_000;
+
+/// What became of offers that were made together.
+type Offered = Vec<Result<BlockStatus, StoreError>>;
+
+const NO_PAD: StoreError = StoreError::BadRequest { what: "a pad is used once" };
 
 /// Pieces of a pad that a span tells of.
 const PAD_PIECES_MAX: usize = 32;
@@ -114,7 +120,7 @@ impl Pads {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change of the state is one insertion or removal.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does one request; the same one again is answered as before.
@@ -175,15 +181,22 @@ impl Pads {
             return Err(Failure::Refused(Reason::Unknown));
         }
         let (next, _) = (self.pool(header, 1)?, self.pool(header, header.path.hops())?);
-        if let Some(payload) = self.sealed_before(&self.origin, header.transfer).await? {
+        if !self.may_be_new(&self.origin, header.transfer)
+            && let Some(payload) = self.sealed_before(&self.origin, header.transfer).await?
+        {
             return Ok(Outcome::Sealed(payload));
         }
         let pad = self.pad(next, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
         tell_pad(span, attribute::PAD_OUT_PIECE, next, pad.generation, pad.start, pad.key.len()).await;
         let key = seal::random(header.bytes as usize).map_err(|_| Failure::Refused(Reason::Busy))?;
         let payload = seal::seal_under(&pad, &key, &wire::context(header)).encode();
-        self.origin.put(header.transfer, &Entry { about: About::of(header), key, payload: payload.clone() }).await?;
-        Ok(Outcome::Sealed(payload))
+        let entry = Entry { about: About::of(header), key, payload: payload.clone() };
+        if self.origin.put(header.transfer, &entry).await? {
+            return Ok(Outcome::Sealed(payload));
+        }
+        // Nothing was sent that is sealed under this pad.
+        self.spare(next, pad);
+        self.as_before(&self.origin, header.transfer).await
     }
 
     async fn reseal(&self, header: &Header, payload: &[u8], span: &mut Span) -> Result<Outcome, Failure> {
@@ -192,23 +205,33 @@ impl Pads {
             return Err(Failure::Refused(Reason::Unknown));
         }
         let (from, to) = (self.pool(header, position - 1)?, self.pool(header, position + 1)?);
-        if let Some(payload) = self.sealed_before(&self.between, header.transfer).await? {
+        if !self.may_be_new(&self.between, header.transfer)
+            && let Some(payload) = self.sealed_before(&self.between, header.transfer).await?
+        {
             return Ok(Outcome::Sealed(payload));
         }
         // The pad for the way on comes first: an opened key that cannot be sealed again is lost.
         let pad = self.pad(to, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
         tell_pad(span, attribute::PAD_OUT_PIECE, to, pad.generation, pad.start, pad.key.len()).await;
-        let key = match self.unseal(from, header, payload, span).await {
-            Ok(key) => key,
-            Err(failure) => {
-                self.spare(to, pad);
-                return Err(failure);
-            }
+        tell_pad_in(span, from, payload).await;
+        let pad = Arc::new(Mutex::new(Some(pad)));
+        let (about, transfer, context) = (About::of(header), header.transfer, wire::context(header));
+        let (name, outgoing) = (self.between.name(), pad.clone());
+        let make = move |key: &Secret| {
+            let pad = outgoing.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(NO_PAD)?;
+            let payload = seal::seal_under(&pad, key, &context).encode();
+            let entry = Entry { about, key: Secret::default(), payload: payload.clone() };
+            Ok(Made { offers: vec![(name.to_owned(), entry.offer(transfer)?)], answer: payload })
         };
-        let payload = seal::seal_under(&pad, &key, &wire::context(header)).encode();
-        let entry = Entry { about: About::of(header), key: Secret::default(), payload: payload.clone() };
-        self.between.put(header.transfer, &entry).await?;
-        Ok(Outcome::Sealed(payload))
+        let exchanged = self.exchange(from, header, payload, &self.between, make).await;
+        // Nothing was sealed under a pad that is still there.
+        if let Some(pad) = pad.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.spare(to, pad);
+        }
+        match exchanged? {
+            Some((payload, _)) => Ok(Outcome::Sealed(payload)),
+            None => self.as_before(&self.between, header.transfer).await,
+        }
     }
 
     async fn deliver(&self, header: &Header, payload: &[u8], span: &mut Span) -> Result<Outcome, Failure> {
@@ -216,15 +239,93 @@ impl Pads {
         if position != header.path.hops() {
             return Err(Failure::Refused(Reason::Unknown));
         }
-        let (from, _) = (self.pool(header, position - 1)?, self.pool(header, 0)?);
-        if self.fresh(&self.target, header.transfer).await? {
-            let key = self.unseal(from, header, payload, span).await?;
-            let entry = Entry { about: About::of(header), key, payload: Vec::new() };
-            self.target.put(header.transfer, &entry).await?;
-            self.gather(header.transfer, &entry.about);
+        let (from, pool) = (self.pool(header, position - 1)?, self.pool(header, 0)?);
+        if self.may_be_new(&self.target, header.transfer) || self.fresh(&self.target, header.transfer).await? {
+            tell_pad_in(span, from, payload).await;
+            let (about, transfer) = (About::of(header), header.transfer);
+            let (kept, name) = (about.clone(), self.target.name());
+            // A key of one share is offered to the pool with the same commit.
+            let whole = (header.of == 1).then(|| (pool.peer.clone(), group::origin(header.group, &[&header.path])));
+            let (group, origin_span) = (header.group, crate::ingest::span_bytes(&span.context()));
+            let make = move |key: &Secret| {
+                let entry = Entry { about: kept, key: key.clone(), payload: Vec::new() };
+                let mut offers = vec![(name.to_owned(), entry.offer(transfer)?)];
+                offers.extend(whole.map(|(peer, origin)| {
+                    let offered_ms = crate::now_ms();
+                    (peer, Offer { id: group.0, key: key.clone(), origin, span: origin_span, offered_ms })
+                }));
+                Ok(Made { offers, answer: () })
+            };
+            match self.exchange(from, header, payload, &self.target, make).await? {
+                Some(((), offered)) => {
+                    self.gather(header.transfer, &about);
+                    self.offered_at_once(pool, header.group, offered.get(1));
+                }
+                None if self.fresh(&self.target, header.transfer).await? => {
+                    return Err(Failure::Refused(Reason::Unknown));
+                }
+                None => {}
+            }
         }
         self.together(header.group, span).await?;
         Ok(Outcome::Done)
+    }
+
+    /// Opens what the site before sealed and keeps what is made of it: one commit takes the pad and has the rest.
+    /// Nothing where the vault knows the transfer.
+    async fn exchange<T: Send + 'static>(
+        &self,
+        from: &Pool,
+        header: &Header,
+        payload: &[u8],
+        vault: &Vault,
+        make: impl FnOnce(&Secret) -> Result<Made<T>, StoreError> + Send + 'static,
+    ) -> Result<Option<(T, Offered)>, Failure> {
+        let sealed = Sealed::decode(payload).filter(|sealed| sealed.bytes.len() == header.bytes as usize);
+        let sealed = sealed.ok_or(Failure::Refused(Reason::BadTag))?;
+        let range = (sealed.start, (sealed.bytes.len() + SEAL_OVERHEAD_BYTES) as u64);
+        let (from_use, context) = ((Use::RelayIn, sealed.generation), wire::context(header));
+        let open_and_make = move |pad: &Secret| {
+            let made = match seal::opened(pad, &sealed, &context) {
+                Some(key) => make(&key).map_err(Failure::from),
+                None => Err(Failure::Refused(Reason::BadTag)),
+            };
+            match made {
+                Ok(Made { offers, answer }) => Made { offers, answer: Ok(answer) },
+                Err(failure) => Made { offers: Vec::new(), answer: Err(failure) },
+            }
+        };
+        let vault = (vault.name(), header.transfer.0);
+        let (answer, offered) = match from.store.redeem_into(&from.peer, from_use, range, vault, open_and_make).await {
+            Ok(done) => done,
+            Err(StoreError::BlockConflict { .. }) => return Ok(None),
+            Err(error) => {
+                return Err(match OpenError::of(error) {
+                    OpenError::Store(error) => error.into(),
+                    _ => Failure::Refused(Reason::Unknown),
+                });
+            }
+        };
+        let answer = answer?;
+        // The first offer is that to the vault, and what it does not keep is lost.
+        match offered.first() {
+            Some(Err(error)) => Err(error.clone().into()),
+            _ => {
+                shell::failpoint::hit("share.kept");
+                Ok(Some((answer, offered)))
+            }
+        }
+    }
+
+    /// Whether a transfer is worth trying as a new one; the commit finds out if it is not.
+    fn may_be_new(&self, vault: &Vault, transfer: TransferId) -> bool {
+        !vault.is_full() && !self.state().unseen.contains(&transfer)
+    }
+
+    /// The answer to a request that turns out to be a repeated one.
+    async fn as_before(&self, vault: &Vault, transfer: TransferId) -> Result<Outcome, Failure> {
+        let payload = self.sealed_before(vault, transfer).await?;
+        payload.map(Outcome::Sealed).ok_or(Failure::Refused(Reason::Unknown))
     }
 
     /// The payload of an earlier answer.
@@ -291,18 +392,6 @@ impl Pads {
         state.spares.remove(at).map(|(_, pad)| pad)
     }
 
-    async fn unseal(&self, from: &Pool, header: &Header, payload: &[u8], span: &mut Span) -> Result<Secret, Failure> {
-        let sealed = Sealed::decode(payload).filter(|sealed| sealed.bytes.len() == header.bytes as usize);
-        let sealed = sealed.ok_or(Failure::Refused(Reason::BadTag))?;
-        let bytes = sealed.bytes.len() + SEAL_OVERHEAD_BYTES;
-        tell_pad(span, attribute::PAD_IN_PIECE, from, sealed.generation, sealed.start, bytes).await;
-        seal::open(from, Use::RelayIn, &sealed, &wire::context(header)).await.map_err(|error| match error {
-            OpenError::BadTag => Failure::Refused(Reason::BadTag),
-            OpenError::UnknownPad => Failure::Refused(Reason::Unknown),
-            OpenError::Store(error) => error.into(),
-        })
-    }
-
     fn never_seen(&self, transfer: TransferId) {
         let mut state = self.state();
         if state.unseen.insert(transfer) {
@@ -327,6 +416,14 @@ async fn tell_pad(span: &mut Span, attribute: &str, pool: &Pool, generation: u32
     }
     for context in pieces.iter().take(PAD_PIECES_MAX).filter_map(|piece| crate::ingest::span_context(&piece.span)) {
         span.link(&context);
+    }
+}
+
+/// Tells of the pad that a payload says it is sealed under.
+async fn tell_pad_in(span: &mut Span, from: &Pool, payload: &[u8]) {
+    if let Some(sealed) = Sealed::decode(payload) {
+        let bytes = sealed.bytes.len() + SEAL_OVERHEAD_BYTES;
+        tell_pad(span, attribute::PAD_IN_PIECE, from, sealed.generation, sealed.start, bytes).await;
     }
 }
 

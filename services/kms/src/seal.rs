@@ -57,6 +57,20 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
+impl OpenError {
+    /// Why a pad could not be taken.
+    pub fn of(error: StoreError) -> Self {
+        match error {
+            StoreError::NotGranted { .. }
+            | StoreError::AlreadyTaken { .. }
+            | StoreError::OtherGeneration { .. }
+            | StoreError::UnknownPeer { .. }
+            | StoreError::Limit { .. } => Self::UnknownPad,
+            error => Self::Store(error),
+        }
+    }
+}
+
 /// Seals `key` for the other site. What it is for (`context`) is covered by the tag.
 pub async fn seal(pool: &Pool, use_: Use, key: &Secret, context: &[u8]) -> Result<Sealed, StoreError> {
     let bytes = key.len() + SEAL_OVERHEAD_BYTES;
@@ -77,22 +91,18 @@ pub fn seal_under(drawn: &Drawn, key: &Secret, context: &[u8]) -> Sealed {
 pub async fn open(pool: &Pool, use_: Use, sealed: &Sealed, context: &[u8]) -> Result<Secret, OpenError> {
     let bytes = (sealed.bytes.len() + SEAL_OVERHEAD_BYTES) as u64;
     let pads = pool.store.redeem(&pool.peer, use_, sealed.generation, &[(sealed.start, bytes)]).await;
-    let pad = match pads {
-        Ok(mut pads) => pads.pop().ok_or(OpenError::UnknownPad)?,
-        Err(
-            StoreError::NotGranted { .. }
-            | StoreError::AlreadyTaken { .. }
-            | StoreError::OtherGeneration { .. }
-            | StoreError::UnknownPeer { .. }
-            | StoreError::Limit { .. },
-        ) => return Err(OpenError::UnknownPad),
-        Err(error) => return Err(error.into()),
-    };
-    let (pad, authentication) = pad.expose().split_at(sealed.bytes.len());
-    if !bool::from(tag(authentication, context, &sealed.bytes).ct_eq(&sealed.tag)) {
-        return Err(OpenError::BadTag);
+    let pad = pads.map_err(OpenError::of)?.pop().ok_or(OpenError::UnknownPad)?;
+    opened(&pad, sealed, context).ok_or(OpenError::BadTag)
+}
+
+/// What was sealed under this pad; nothing where the tag does not verify.
+pub fn opened(pad: &Secret, sealed: &Sealed, context: &[u8]) -> Option<Secret> {
+    let (pad, authentication) = pad.expose().split_at_checked(sealed.bytes.len())?;
+    if authentication.len() != SEAL_OVERHEAD_BYTES {
+        return None;
     }
-    Ok(Secret::new(xor(&sealed.bytes, pad)))
+    let verified = tag(authentication, context, &sealed.bytes).ct_eq(&sealed.tag);
+    bool::from(verified).then(|| Secret::new(xor(&sealed.bytes, pad)))
 }
 
 /// A hash of context and ciphertext under the first half of `own`, masked by the second.

@@ -45,7 +45,7 @@ impl Told<'_> {
 
 /// Where bytes of a pool are from; nothing where that is not known any more.
 pub(crate) async fn origins(pool: &Pool, generation: u32, start: u64, bytes: u64) -> Vec<OriginPiece> {
-    pool.store.origins(&pool.peer, generation, start, bytes).await.unwrap_or_default()
+    pool.origins(generation, start, bytes).await
 }
 
 /// Pieces in words: which bits, counted from `start`, are from where.

@@ -4,8 +4,16 @@
 //! spoils them least; the whole link and its memory are measured by running the binary. `make bench` gives the memory
 //! run ten simulated minutes; `QKDNET_BENCH_SIMULATED_S=3600` makes it an hour.
 
+#[path = "table/client.rs"]
+mod client;
 #[path = "table/memory.rs"]
 mod memory;
+#[path = "table/network.rs"]
+mod network;
+#[path = "table/relay.rs"]
+mod relay;
+#[path = "table/supply.rs"]
+mod supply;
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -29,21 +37,32 @@ use topology::plan::{DetectorConfig, Plan, RunOptions, plan};
 const EPOCHS: u64 = 250;
 
 fn main() {
-    // What `cargo bench -- memory` asks for: that alone.
-    let only_memory = std::env::args().any(|argument| argument == "memory");
+    // What `cargo bench -- memory`, `-- supply` or `-- relay` asks for: that alone.
+    let asked = |part: &str| std::env::args().any(|argument| argument == part);
+    if asked(client::ARGUMENT) {
+        return client::run().expect("the load");
+    }
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../topologies/nice-50km.yaml");
     let bytes = std::fs::read(&file).expect("read the 50 km topology");
     let document = topology::parse("nice-50km.yaml", &bytes).expect("a good topology");
     let plan = plan(&document.topology, &RunOptions { seed: Some(1), ..RunOptions::default() });
     println!("{:<58} {:>14}  bar", "what", "measured");
-    if only_memory {
+    if asked("memory") {
         return memory::memory(&file);
+    }
+    if asked("supply") {
+        return supply::supply();
+    }
+    if asked("relay") {
+        return relay::relay();
     }
     stages(&plan);
     cascade();
     amplification();
     whole(&file, "tasks", "60s", ">= 10 x");
     whole(&file, "process", "30s", ">= 1 x");
+    supply::supply();
+    relay::relay();
     memory::memory(&file);
 }
 

@@ -1,5 +1,6 @@
 //! What a relay has on its disk: the records of the state machine, and what was completed. No key, no payload.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -74,9 +75,12 @@ pub enum Change {
     Forget(RecordKey),
 }
 
-impl Batch {
-    pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.completed.is_empty()
+impl Change {
+    fn key(&self) -> RecordKey {
+        match self {
+            Self::Put(record) => record.key(),
+            Self::Forget(key) => *key,
+        }
     }
 }
 
@@ -135,7 +139,10 @@ impl Records {
         let txn = self.database.begin_write()?;
         {
             let mut records = txn.open_table(RECORDS)?;
-            for change in &batch.changes {
+            // Of several changes of a record the last one counts.
+            let last: BTreeMap<RecordKey, &Change> =
+                batch.changes.iter().map(|change| (change.key(), change)).collect();
+            for change in last.into_values() {
                 match change {
                     Change::Put(record) => {
                         records.insert(bytes(&record.key()).as_slice(), serde_json::to_vec(record)?.as_slice())?;

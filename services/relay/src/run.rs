@@ -28,7 +28,9 @@ use crate::{Dials, NeighbourStream, kms_link, links};
 /// What may wait to be looked at, and how much of it shares one commit.
 const EVENTS_WAITING: usize = 1024;
 const EVENTS_PER_COMMIT: usize = 256;
-/// The status is at most so old.
+/// Changes of the records that nothing waits for: beyond it they are written at once.
+const NOTES_MAX: usize = 1024;
+/// The status is at most so old, and what nothing waits for is written after so long.
 const STATUS_PULSE: Duration = Duration::from_millis(100);
 /// How long the records of a life before may still be open.
 const OPEN_ATTEMPTS: u32 = 40;
@@ -140,6 +142,8 @@ struct Service {
     shares: u8,
     routes: Routes,
     actions: Vec<Action>,
+    /// Changes of the records that nothing waits for.
+    noted: Vec<Change>,
     spans: Spans,
     status: Arc<Status>,
     /// Levels that the state machine was told since the key store was connected.
@@ -170,6 +174,7 @@ impl Service {
             shares: config.shares,
             routes,
             actions: Vec::new(),
+            noted: Vec::new(),
             spans: Spans::new(&config.name, &config.site),
             status,
             told: BTreeSet::new(),
@@ -204,9 +209,10 @@ impl Service {
                 _ = pulse.tick(), if stale => {
                     self.status.set(self.figures());
                     stale = false;
+                    self.write_notes().await?;
                     continue;
                 }
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return self.write_notes().await,
             }
             self.now_ms = self.now_ms.max(wall_ms());
             if self.now_ms >= deadline_ms {
@@ -345,29 +351,43 @@ impl Service {
     /// Writes what is to be remembered, then does the rest.
     async fn flush(&mut self) -> Result<()> {
         while !self.actions.is_empty() {
-            let mut batch = Batch::default();
+            let mut changes = std::mem::take(&mut self.noted);
+            let (mut completed, mut awaited) = (Vec::new(), false);
             let mut rest = Vec::with_capacity(self.actions.len());
             for action in self.actions.drain(..) {
+                awaited |= matches!(action, Action::Persist(_) | Action::Forget(_));
                 match action {
-                    Action::Persist(record) => batch.changes.push(Change::Put(record)),
-                    Action::Forget(key) => batch.changes.push(Change::Forget(key)),
-                    Action::Event(RelayEvent::Completed(completed)) => {
-                        batch.completed.push(completed.clone());
-                        rest.push(Action::Event(RelayEvent::Completed(completed)));
+                    Action::Persist(record) | Action::Note(record) => changes.push(Change::Put(record)),
+                    Action::Forget(key) | Action::Drop(key) => changes.push(Change::Forget(key)),
+                    Action::Event(RelayEvent::Completed(transfer)) => {
+                        completed.push(transfer.clone());
+                        rest.push(Action::Event(RelayEvent::Completed(transfer)));
                     }
                     other => rest.push(other),
                 }
             }
-            if !batch.is_empty() {
-                let records = self.records.clone();
-                let written = tokio::task::spawn_blocking(move || records.write(&batch)).await;
-                written.context("write the relay's records")?.context("write the relay's records")?;
-                shell::failpoint::hit("relay.persisted");
+            if awaited || !completed.is_empty() || changes.len() > NOTES_MAX {
+                self.write(Batch { changes, completed }).await?;
+            } else {
+                self.noted = changes;
             }
             for action in rest {
                 self.act(action)?;
             }
         }
+        Ok(())
+    }
+
+    async fn write_notes(&mut self) -> Result<()> {
+        let changes = std::mem::take(&mut self.noted);
+        if changes.is_empty() { Ok(()) } else { self.write(Batch { changes, ..Batch::default() }).await }
+    }
+
+    async fn write(&self, batch: Batch) -> Result<()> {
+        let records = self.records.clone();
+        let written = tokio::task::spawn_blocking(move || records.write(&batch)).await;
+        written.context("write the relay's records")?.context("write the relay's records")?;
+        shell::failpoint::hit("relay.persisted");
         Ok(())
     }
 
@@ -379,7 +399,7 @@ impl Service {
                 self.note(&event);
                 Ok(())
             }
-            Action::Persist(_) | Action::Forget(_) => Ok(()),
+            Action::Persist(_) | Action::Forget(_) | Action::Note(_) | Action::Drop(_) => Ok(()),
         }
     }
 

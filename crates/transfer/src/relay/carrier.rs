@@ -91,7 +91,9 @@ impl Relay {
                 IncomingStage::Resealing
             }
         };
-        self.enter(now_ms, header.clone(), stage, out);
+        // Not written: the KMS keeps what it does of it, durably, before it answers. After a crash the origin's next
+        // word finds a transfer that is not known here, and the KMS is asked about it all the same.
+        self.know(now_ms, header.clone(), stage);
         self.ask_kms(now_ms, &header, payload, out);
     }
 
@@ -99,8 +101,7 @@ impl Relay {
     /// becomes of a repeated message. So a starving site does not wear its disk.
     fn refuse_first(&mut self, now_ms: u64, header: Header, reason: RefusalReason, out: &mut Vec<Action>) {
         let stage = IncomingStage::Refused(Refusal { hop: header.hop, reason });
-        let record = IncomingRecord { header: header.clone(), stage, since_ms: now_ms };
-        self.incoming.insert(header.transfer, Incoming { record, asked_ms: None, next_ms: now_ms, attempts: 0 });
+        self.know(now_ms, header.clone(), stage);
         self.refuse_unseen(&header, reason, out);
     }
 
@@ -142,17 +143,32 @@ impl Relay {
     }
 
     fn enter(&mut self, now_ms: u64, header: Header, stage: IncomingStage, out: &mut Vec<Action>) {
+        let record = self.know(now_ms, header, stage);
+        out.push(match stage {
+            // Who forgets that it passed a transfer on takes it for one that may have gone on.
+            IncomingStage::Forwarded => Action::Note(record),
+            _ => Action::Persist(record),
+        });
+    }
+
+    /// Comes to a stage, in memory.
+    fn know(&mut self, now_ms: u64, header: Header, stage: IncomingStage) -> Record {
         let transfer = header.transfer;
         let record = IncomingRecord { header, stage, since_ms: now_ms };
-        out.push(Action::Persist(Record::Incoming(record.clone())));
         let next_ms = now_ms.saturating_add(self.settings.retry_after_ms(0));
-        self.incoming.insert(transfer, Incoming { record, asked_ms: None, next_ms, attempts: 0 });
+        self.incoming.insert(transfer, Incoming { record: record.clone(), asked_ms: None, next_ms, attempts: 0 });
+        Record::Incoming(record)
     }
 
     fn forget_incoming(&mut self, transfer: TransferId, out: &mut Vec<Action>) {
-        if self.incoming.remove(&transfer).is_some() {
-            out.push(Action::Forget(RecordKey::Incoming(transfer)));
-        }
+        let Some(known) = self.incoming.remove(&transfer) else { return };
+        let key = RecordKey::Incoming(transfer);
+        out.push(match known.record.stage {
+            // A target that it came back to after a crash would ask about what was settled.
+            IncomingStage::Delivered | IncomingStage::Voiding => Action::Forget(key),
+            // What comes back is forgotten once more, later.
+            _ => Action::Drop(key),
+        });
     }
 
     pub(super) fn on_resealed(&mut self, now_ms: u64, transfer: TransferId, payload: Payload, out: &mut Vec<Action>) {
@@ -230,15 +246,8 @@ impl Relay {
         if known.is_some_and(|known| known.record.header != header) {
             return Err(Rejection::OtherTransfer);
         }
-        let is_target = header.next().is_none();
         match known.map(|known| known.record.stage) {
-            None => {
-                if self.make_room(&header, out) {
-                    self.enter(now_ms, header.clone(), IncomingStage::Voided { beyond: false }, out);
-                }
-                let status = if is_target { AckStatus::KeyNotPresent } else { AckStatus::Voided };
-                self.ack(&header, status, out);
-            }
+            None => self.void_unknown(now_ms, &header, out),
             Some(IncomingStage::Delivering | IncomingStage::Delivered) => {
                 self.enter(now_ms, header.clone(), IncomingStage::Voiding, out);
                 self.ask_void(&header, out);
@@ -260,6 +269,24 @@ impl Relay {
             Some(IncomingStage::Voided { beyond: false }) => self.ack(&header, AckStatus::Voided, out),
         }
         Ok(())
+    }
+
+    /// Never seen, or forgotten in a crash: the KMS may have it, and sites further on, too.
+    fn void_unknown(&mut self, now_ms: u64, header: &Header, out: &mut Vec<Action>) {
+        let has_room = self.make_room(header, out);
+        let is_target = header.next().is_none();
+        let stage = if is_target { IncomingStage::Voiding } else { IncomingStage::Voided { beyond: true } };
+        if has_room {
+            self.enter(now_ms, header.clone(), stage, out);
+        }
+        if !is_target {
+            self.settle_here(header, out);
+            return self.pass_down(header, |header| Message::Void { header }, out);
+        }
+        self.ask_void(header, out);
+        if !has_room {
+            self.ack(header, AckStatus::KeyNotPresent, out);
+        }
     }
 
     fn ask_void(&mut self, header: &Header, out: &mut Vec<Action>) {

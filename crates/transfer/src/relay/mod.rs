@@ -61,11 +61,15 @@ pub enum Input {
 }
 
 /// What the service does, in this order. `Persist` and `Forget` are durable before anything after them runs; that
-/// may be one write for all of them before the first action of another kind.
+/// may be one write for all of them before the first action of another kind. `Note` and `Drop` change the same records,
+/// but nothing waits for them: they may be written with whatever is written next, or be lost in a crash, the later ones
+/// before the earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Persist(Record),
     Forget(RecordKey),
+    Note(Record),
+    Drop(RecordKey),
     Kms(KmsRequest),
     Send { to: SiteName, message: Message },
     Event(RelayEvent),

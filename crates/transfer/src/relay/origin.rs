@@ -72,6 +72,10 @@ impl Outgoing {
 impl Relay {
     pub(super) fn restore_outgoing(&mut self, record: OutgoingRecord, now_ms: u64) {
         let mut outgoing = Outgoing::new(record, now_ms);
+        if outgoing.record.stage == OutgoingStage::Carrying {
+            // When a share leaves is not written down.
+            outgoing.record.shares.iter_mut().for_each(|share| share.sent = true);
+        }
         if matches!(outgoing.record.stage, OutgoingStage::Voiding(_)) {
             outgoing.closed = outgoing.record.shares.iter().map(|share| !share.sent).collect();
         }
@@ -131,9 +135,9 @@ impl Relay {
         if outgoing.record.stage != OutgoingStage::Carrying {
             return;
         }
-        if let Some(share) = outgoing.record.shares.get_mut(at).filter(|share| !share.sent) {
+        // The intent is on the disk since before the KMS was asked, and this life knows the rest.
+        if let Some(share) = outgoing.record.shares.get_mut(at) {
             share.sent = true;
-            out.push(outgoing.persist());
         }
         if let Some(header) = outgoing.header(at) {
             self.pass_down(&header, |header| Message::Carry { header, payload }, out);

@@ -39,8 +39,10 @@ impl Bench {
         let actions = self.relay.handle(self.now_ms, input, &mut ids);
         for action in &actions {
             match action {
-                Action::Persist(record) => drop(self.disk.insert(record.key(), record.clone())),
-                Action::Forget(key) => drop(self.disk.remove(key)),
+                Action::Persist(record) | Action::Note(record) => {
+                    drop(self.disk.insert(record.key(), record.clone()));
+                }
+                Action::Forget(key) | Action::Drop(key) => drop(self.disk.remove(key)),
                 _ => {}
             }
         }
@@ -141,15 +143,53 @@ fn between(stored_bytes: u64, settings: Settings) -> Bench {
 }
 
 #[test]
-fn nothing_is_asked_or_sent_before_the_intent_is_written() {
+fn the_intent_is_written_before_the_first_pad_is_drawn_and_what_is_acknowledged_before_it_is() {
+    let mut bench = Bench::new("a", Settings { window: 1, ..Settings::default() });
+    bench.neighbour("b", 1 << 20, 1_000_000);
+    bench.hear("b", "b", &["a", "c"]);
+    bench.hear("b", "c", &["b"]);
+    let begun = bench.want("c");
+    let at = |wanted: fn(&Action) -> bool| begun.iter().position(wanted).expect("it is begun");
+    let written = at(|action| matches!(action, Action::Persist(Record::Outgoing(_))));
+    assert!(written < at(|action| matches!(action, Action::Kms(KmsRequest::Originate { .. }))), "{begun:?}");
+    let mut bench = Bench::new("c", Settings::default());
+    bench.neighbour("b", 1 << 20, 8000);
+    bench.peer("b", carry(1, &["a", "b", "c"], 2));
+    let delivered = bench.answer(KmsAnswer::Delivered { transfer: TransferId([1; 16]) });
+    assert!(matches!(delivered[..], [Action::Persist(Record::Incoming(_)), Action::Send { .. }]), "{delivered:?}");
+}
+
+#[test]
+fn a_site_between_waits_for_its_kms_alone_before_it_passes_a_key_on() {
     let mut bench = between(1 << 20, Settings::default());
     let asked = bench.peer("a", carry(1, &["a", "b", "c"], 1));
-    assert!(matches!(asked[..], [Action::Persist(Record::Incoming(_)), Action::Kms(KmsRequest::Reseal { .. })]));
+    assert!(matches!(asked[..], [Action::Kms(KmsRequest::Reseal { .. })]), "{asked:?}");
     let passed = bench.answer(sealed(TransferId([1; 16])));
-    assert!(matches!(passed[..], [Action::Persist(Record::Incoming(_)), Action::Send { .. }]), "{passed:?}");
-    let (mut bench, group) = Bench::origin();
-    let passed = bench.answer(sealed(group));
-    assert!(matches!(passed[..], [Action::Persist(Record::Outgoing(_)), Action::Send { .. }]), "{passed:?}");
+    assert!(matches!(passed[..], [Action::Note(Record::Incoming(_)), Action::Send { .. }]), "{passed:?}");
+}
+
+#[test]
+fn a_void_reaches_whoever_may_have_what_a_crash_made_forget() {
+    let mut bench = between(1 << 20, Settings::default());
+    bench.peer("a", carry(1, &["a", "b", "c"], 1));
+    bench.answer(sealed(TransferId([1; 16])));
+    bench.disk.clear();
+    bench.restart();
+    bench.neighbour("a", 1 << 20, 8000);
+    bench.neighbour("c", 1 << 20, 8000);
+    let passed = bench.peer("a", Message::Void { header: header(1, &["a", "b", "c"], 1) });
+    assert!(matches!(sent(&passed)[..], [("c", Message::Void { .. })]), "{passed:?}");
+    assert!(kms(&passed).any(|request| matches!(request, KmsRequest::Settle { .. })), "{passed:?}");
+    let mut bench = Bench::new("c", Settings::default());
+    bench.neighbour("b", 1 << 20, 8000);
+    bench.peer("b", carry(1, &["a", "b", "c"], 2));
+    bench.disk.clear();
+    bench.restart();
+    bench.neighbour("b", 1 << 20, 8000);
+    let asked = bench.peer("b", Message::Void { header: header(1, &["a", "b", "c"], 2) });
+    assert!(sent(&asked).is_empty() && kms(&asked).any(|request| matches!(request, KmsRequest::Void { .. })));
+    let voided = bench.answer(KmsAnswer::Voided { transfer: TransferId([1; 16]) });
+    assert!(matches!(sent(&voided)[..], [("b", Message::Ack { status: AckStatus::Voided, .. })]), "{voided:?}");
 }
 
 #[test]
@@ -167,7 +207,9 @@ fn a_payload_is_neither_kept_nor_printed() {
 #[test]
 fn a_carry_after_its_void_is_answered_and_never_forwarded() {
     let mut bench = between(1 << 20, Settings::default());
-    let voided = bench.peer("a", Message::Void { header: header(1, &["a", "b", "c"], 1) });
+    bench.peer("a", Message::Void { header: header(1, &["a", "b", "c"], 1) });
+    let status = AckStatus::Voided;
+    let voided = bench.peer("c", Message::Ack { header: header(1, &["a", "b", "c"], 1), status, refusal: None });
     assert!(matches!(sent(&voided)[..], [("a", Message::Ack { status: AckStatus::Voided, .. })]));
     bench.restart();
     bench.neighbour("a", 1 << 20, 8000);

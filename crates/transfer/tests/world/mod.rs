@@ -36,6 +36,8 @@ pub struct Link {
 pub struct Node {
     pub relay: Option<Relay>,
     pub disk: BTreeMap<RecordKey, Record>,
+    /// Changes of the disk that nothing waits for: they go with the next one that something does.
+    noted: Vec<(RecordKey, Option<Record>)>,
     pub kms: Kms,
     pub events: Vec<RelayEvent>,
     wants: BTreeMap<SiteName, Want>,
@@ -100,6 +102,20 @@ pub fn settings() -> Settings {
     }
 }
 
+impl Node {
+    fn write(&mut self) {
+        for (key, record) in self.noted.drain(..) {
+            match record {
+                Some(record) => {
+                    let json = serde_json::to_vec(&record).unwrap();
+                    self.disk.insert(key, serde_json::from_slice(&json).unwrap());
+                }
+                None => drop(self.disk.remove(&key)),
+            }
+        }
+    }
+}
+
 impl World {
     /// Links as (site, site, bit/s); every pool starts with so many bytes and holds at most `pool_max_bytes`.
     pub fn new(seed: u64, links: &[(String, String, u64)], start_bytes: u64, settings: Settings) -> Self {
@@ -135,6 +151,7 @@ impl World {
             let node = Node {
                 relay,
                 disk: BTreeMap::new(),
+                noted: Vec::new(),
                 kms: Kms::default(),
                 events: Vec::new(),
                 wants: BTreeMap::new(),
@@ -350,7 +367,11 @@ impl World {
     }
 
     pub fn crash(&mut self, name: &SiteName) {
-        self.nodes.get_mut(name).unwrap().relay = None;
+        let node = self.nodes.get_mut(name).unwrap();
+        node.relay = None;
+        // Of what nobody waited for some is on the disk, the earlier before the later.
+        node.noted.truncate(self.rng.random_range(0..=node.noted.len()));
+        node.write();
         self.crashes += 1;
         let wait_ms = self.rng.random_range(50..1500);
         self.later(wait_ms, Happening::Restart(name.clone()));
@@ -360,12 +381,15 @@ impl World {
     fn act(&mut self, name: &SiteName, action: Action) {
         let node = self.nodes.get_mut(name).unwrap();
         match action {
+            Action::Note(record) => node.noted.push((record.key(), Some(record))),
+            Action::Drop(key) => node.noted.push((key, None)),
             Action::Persist(record) => {
-                let json = serde_json::to_vec(&record).unwrap();
-                node.disk.insert(record.key(), serde_json::from_slice(&json).unwrap());
+                node.noted.push((record.key(), Some(record)));
+                node.write();
             }
             Action::Forget(key) => {
-                node.disk.remove(&key);
+                node.noted.push((key, None));
+                node.write();
             }
             Action::Event(event) => node.events.push(event),
             // In order, as the contract says: the KMS is asked one after the other.
@@ -410,7 +434,15 @@ impl World {
         for (name, node) in &self.nodes {
             let relay = node.relay.as_ref().expect("every relay runs");
             assert_eq!(relay.known_transfers(), (0, 0), "{name} is stuck with a transfer: {:?}", node.disk);
-            assert!(node.disk.len() <= 1, "{name} left records behind");
+            let kept = node.noted.iter().fold(node.disk.keys().collect::<BTreeSet<_>>(), |mut kept, (key, record)| {
+                if record.is_some() {
+                    kept.insert(key)
+                } else {
+                    kept.remove(key)
+                };
+                kept
+            });
+            assert!(kept.len() <= 1, "{name} left records behind");
             for (transfer, share) in &node.kms.originated {
                 let there = self.nodes[share.header.path.target()].kms.delivered.get(transfer);
                 let hops = self.pools.hops_of(*transfer, share.header.bytes);

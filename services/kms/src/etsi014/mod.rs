@@ -23,6 +23,7 @@ mod request;
 mod route;
 mod server;
 mod tls;
+mod verifier;
 mod wire;
 
 pub use access::{Access, AccessList, Fingerprint, FingerprintError};

@@ -11,6 +11,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
+use super::verifier::Remembering;
+
 /// Largest credential file that is read.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
 /// How often files are looked at for a change.
@@ -70,12 +72,14 @@ impl Material {
             .map_err(|error| refused(&error))?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::new(Remembering::new(verifier)))
             .with_single_cert(self.chain, self.key)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Tickets hold the session, so that the server holds none. Their key is made with this configuration: what was
         // resumed from older credentials no longer works.
         config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+        // Every connection brings one for the next.
+        config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }
 }

@@ -41,6 +41,29 @@ impl Pads {
         gathering.shares.insert(about.share, (transfer, about.path.clone()));
     }
 
+    /// Notes what became of a key that was offered together with its only share. One that a full pool did not take is
+    /// offered again later.
+    pub(super) fn offered_at_once(
+        &self,
+        pool: &Pool,
+        group: TransferId,
+        offered: Option<&Result<BlockStatus, StoreError>>,
+    ) {
+        match offered {
+            Some(Ok(_)) => {
+                shell::failpoint::hit("share.offered");
+                pool.wake.notify_one();
+            }
+            Some(Err(StoreError::BlockConflict { .. })) => {
+                tracing::error!(peer = pool.peer, %group, "a relayed key came twice and differs");
+            }
+            _ => return,
+        }
+        if let Some(gathering) = self.state().groups.get_mut(&group) {
+            gathering.offered = true;
+        }
+    }
+
     fn scatter(&self, group: TransferId, transfer: TransferId) {
         let mut state = self.state();
         if let Some(gathering) = state.groups.get_mut(&group) {
@@ -250,7 +273,7 @@ fn combined(shares: &[Secret]) -> Secret {
 }
 
 /// Where the block came from, as its pool remembers it. All paths, unless they are too long to be remembered.
-fn origin(group: TransferId, paths: &[&Path]) -> String {
+pub(super) fn origin(group: TransferId, paths: &[&Path]) -> String {
     let mut origin = json!({"kind": "relay", "group": group.to_string(), "path": paths.first(), "shares": paths.len()});
     let short = origin.to_string();
     if let Some(fields) = origin.as_object_mut().filter(|_| paths.len() > 1) {

@@ -59,6 +59,12 @@ impl Entry {
         Ok(Secret::new(bytes))
     }
 
+    /// The entry as its vault keeps it.
+    pub fn offer(&self, transfer: TransferId) -> Result<Offer, StoreError> {
+        let (key, offered_ms) = (self.encode()?, crate::now_ms());
+        Ok(Offer { id: transfer.0, key, origin: String::new(), span: [0; SPAN_BYTES], offered_ms })
+    }
+
     fn decode(bytes: &Secret) -> Option<Self> {
         let mut rest = bytes.expose();
         let mut part = || {
@@ -94,14 +100,20 @@ impl Vault {
         }
     }
 
-    /// Keeps an entry; durable when it returns.
-    pub async fn put(&self, transfer: TransferId, entry: &Entry) -> Result<(), StoreError> {
-        let key = entry.encode()?;
-        let offer =
-            Offer { id: transfer.0, key, origin: String::new(), span: [0; SPAN_BYTES], offered_ms: crate::now_ms() };
-        self.store.offer(self.name, offer).await?;
-        shell::failpoint::hit("share.kept");
-        Ok(())
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Keeps an entry; durable when it returns. False where the transfer is known with another one.
+    pub async fn put(&self, transfer: TransferId, entry: &Entry) -> Result<bool, StoreError> {
+        match self.store.offer(self.name, entry.offer(transfer)?).await {
+            Ok(_) => {
+                shell::failpoint::hit("share.kept");
+                Ok(true)
+            }
+            Err(StoreError::BlockConflict { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub async fn get(&self, transfer: TransferId) -> Result<Option<Entry>, StoreError> {

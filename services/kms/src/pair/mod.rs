@@ -35,6 +35,7 @@ pub use follower::follow;
 pub use tag::CONFIRMATION_BYTES;
 
 use crate::key_id::{ID_SECRET_BYTES, IdCodec};
+use crate::origins::Origins;
 
 /// Messages that may wait in each direction.
 pub const MESSAGES_IN_FLIGHT: usize = 32;
@@ -80,6 +81,7 @@ pub struct Pool {
     /// Counts what the dialogue has brought about: those who wait for key look again.
     progress: watch::Sender<u64>,
     demand: [Demand; 2],
+    pub(crate) known_origins: Origins,
     /// The block that the site's module of each link handed over last.
     handed_over: Mutex<BTreeMap<String, u64>>,
     pub shares: tokio::sync::mpsc::Sender<ShareOut>,
@@ -115,6 +117,7 @@ impl Pool {
             wake: Notify::new(),
             progress: watch::Sender::new(0),
             demand: Default::default(),
+            known_origins: Origins::default(),
             handed_over: Mutex::default(),
             shares,
         });

@@ -1,6 +1,7 @@
 //! Memory of the services as processes of their own: resident pages as the kernel counts them, the program's own
 //! pages, which all of them share, included.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::row;
 
 const MODULE_MB: f64 = 150.0;
-const CHANNEL_MB: f64 = 10.0;
+const IDLE_MB: f64 = 10.0;
 /// Share by which a process may be larger at the end than early in a run and still be called flat.
 const GROWTH: f64 = 0.05;
 /// Share of a run after which everything has been in use once, and the share that is looked at there and at the end.
@@ -69,7 +71,7 @@ pub fn memory(file: &Path) {
     for config in configs(&data, "channel") {
         let mb = idle(&config);
         let name = config.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        row(&format!("memory of {name}, idle"), format!("{mb:.1} MB"), &verdict(mb, CHANNEL_MB));
+        row(&format!("memory of {name}, idle"), format!("{mb:.1} MB"), &verdict(mb, IDLE_MB));
     }
     let _ = std::fs::remove_dir_all(data);
 }
@@ -159,6 +161,21 @@ fn configs(data: &Path, kind: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = folder.map(|entry| entry.path()).filter(is_one).collect();
     found.sort();
     found
+}
+
+/// Key stores and relays that have nothing to do: the largest of each kind.
+pub fn idle_rows<'a>(services: impl Iterator<Item = (&'a str, u32)>) -> anyhow::Result<()> {
+    let mut largest: BTreeMap<&str, f64> = BTreeMap::new();
+    for (name, pid) in services {
+        let kind = name.split('-').next().unwrap_or(name);
+        let mb = resident_mb(pid).with_context(|| format!("{name} has ended"))?;
+        let known = largest.entry(kind).or_default();
+        *known = known.max(mb);
+    }
+    for (kind, mb) in largest {
+        row(&format!("memory of a {kind}, idle"), format!("{mb:.1} MB"), &verdict(mb, IDLE_MB));
+    }
+    Ok(())
 }
 
 /// A service alone, with nobody to talk to.
