@@ -5,7 +5,6 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 # What the test of traces receives with; pinned, so that it says the same everywhere.
 ROTEL ?= 0.0.1a15
-OTELTAP ?= 1.0.0
 TOPOLOGY ?= topologies/nice-50km.yaml
 # A cluster gets all of Nice, unless another topology is named.
 KIND_TOPOLOGY := $(if $(filter command line environment,$(origin TOPOLOGY)),$(TOPOLOGY),topologies/nice.yaml)
@@ -24,12 +23,12 @@ build: ## the one binary, target/release/qkdnet
 image: ## the one image, qkdnet:VERSION and qkdnet:dev, with Docker or Podman
 	scripts/image
 
-collector: target/collector/rotel-agent ## an OpenTelemetry collector and receiver from PyPI, for the test of traces
+collector: target/collector/rotel-agent ## an OpenTelemetry collector from PyPI, for the test of traces
 
 # Without PyPI the test that needs them says that it is skipped.
 target/collector/rotel-agent:
 	@mkdir -p target
-	@{ python3 -m venv target/collector && target/collector/bin/pip install --quiet rotel==$(ROTEL) oteltap==$(OTELTAP) \
+	@{ python3 -m venv target/collector && target/collector/bin/pip install --quiet rotel==$(ROTEL) \
 	  && cp target/collector/lib/python*/site-packages/rotel/rotel-agent $@; } \
 	  || echo "SKIPPED: no collector from PyPI; its test will say so" >&2
 

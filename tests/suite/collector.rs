@@ -1,13 +1,11 @@
-//! A real OpenTelemetry collector (rotel, from PyPI) between a network and a receiver (oteltap) that writes down what
-//! arrives. `make collector` installs both into `target/collector`.
+//! A real OpenTelemetry collector (rotel, from PyPI), which writes down every span that it receives, with its links.
+//! `make collector` installs it into `target/collector`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-
-use serde_json::Value;
 
 use crate::keys::{Network, eventually, keys};
 use crate::support::{Place, bright_network_with_small_transfers, repository};
@@ -23,20 +21,18 @@ impl Drop for Program {
 }
 
 struct Collector {
-    _receiver: Program,
-    _collector: Program,
+    _program: Program,
     endpoint: String,
-    received: PathBuf,
+    log: PathBuf,
 }
 
-/// Where `make collector` puts the two programs; `None` with a loud word where they are not.
-fn programs() -> Option<(PathBuf, PathBuf)> {
-    let folder = repository().join("target/collector");
-    let (receiver, collector) = (folder.join("bin/oteltap"), folder.join("rotel-agent"));
-    if receiver.is_file() && collector.is_file() {
-        return Some((receiver, collector));
+/// Where `make collector` puts the program; `None` with a loud word where it is not.
+fn program() -> Option<PathBuf> {
+    let program = repository().join("target/collector/rotel-agent");
+    if program.is_file() {
+        return Some(program);
     }
-    eprintln!("SKIPPED: NO COLLECTOR IN {}: run `make collector`, which needs PyPI", folder.display());
+    eprintln!("SKIPPED: NO COLLECTOR AT {}: run `make collector`, which needs PyPI", program.display());
     None
 }
 
@@ -46,83 +42,53 @@ fn free_port() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
-fn listening(address: SocketAddr) {
-    eventually("a program that listens", || TcpStream::connect(address).ok()).expect("it does not listen");
-}
-
 impl Collector {
     fn start(folder: &Path) -> Option<Self> {
-        let (receiver, collector) = programs()?;
-        let received = folder.join("received.ndjson");
-        let (tap, grpc, http) = (free_port(), free_port(), free_port());
-        let output = fs::File::create(&received).expect("make a file");
-        let errors = fs::File::create(folder.join("oteltap.log")).expect("make a file");
-        let receiver = Command::new(receiver)
-            .args(["--port", &tap.port().to_string()])
-            .env("PYTHONUNBUFFERED", "1")
-            .stdout(output)
-            .stderr(errors)
-            .spawn()
-            .expect("start oteltap");
-        let receiver = Program(receiver);
-        listening(tap);
-        let log = fs::File::create(folder.join("rotel.log")).expect("make a file");
-        let collector = Command::new(collector)
+        let program = program()?;
+        let (log, grpc, http) = (folder.join("rotel.log"), free_port(), free_port());
+        let output = fs::File::create(&log).expect("make a file");
+        let child = Command::new(program)
             .args(["start", "--otlp-grpc-endpoint", &grpc.to_string(), "--otlp-http-endpoint", &http.to_string()])
-            .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"])
-            .args(["--otlp-exporter-endpoint", &format!("http://{tap}")])
+            .args(["--exporter", "blackhole", "--debug-log", "traces", "--debug-log-verbosity", "detailed"])
             .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("share a file"))
-            .stderr(log)
+            .stdout(output.try_clone().expect("share a file"))
+            .stderr(output)
             .spawn()
             .expect("start rotel");
-        let collector = Program(collector);
-        listening(grpc);
-        Some(Self { _receiver: receiver, _collector: collector, endpoint: format!("http://{grpc}"), received })
+        let program = Program(child);
+        eventually("a collector that listens", || TcpStream::connect(grpc).ok()).expect("it does not listen");
+        Some(Self { _program: program, endpoint: format!("http://{grpc}"), log })
     }
 
-    /// Every span that has arrived, whole lines alone.
-    fn spans(&self) -> Vec<Value> {
-        let text = fs::read_to_string(&self.received).expect("read what arrived");
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let mut spans = Vec::new();
-        for line in whole.lines() {
-            let value: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line:.200}"));
-            collect(&value, &mut spans);
+    /// Every span that has arrived.
+    fn spans(&self) -> Vec<Arrived> {
+        let text = fs::read(&self.log).expect("read what arrived");
+        let mut spans: Vec<Arrived> = Vec::new();
+        for line in String::from_utf8_lossy(&text).lines() {
+            if line.starts_with("Span #") {
+                spans.push(Arrived::default());
+            }
+            let (Some(span), Some((name, value))) = (spans.last_mut(), line.trim().split_once(':')) else { continue };
+            let value = value.trim().to_owned();
+            match name.trim() {
+                "Trace ID" => span.trace = value,
+                "Name" => span.name = value,
+                // Of a link.
+                "-> Trace ID" => span.links.push(value),
+                _ => {}
+            }
         }
         spans
     }
 }
 
-/// Objects with a span ID and a name, however deep they are.
-fn collect(value: &Value, spans: &mut Vec<Value>) {
-    match value {
-        Value::Object(members) => {
-            if member(value, "spanId").is_some() && members.contains_key("name") {
-                spans.push(value.clone());
-            } else {
-                members.values().for_each(|inner| collect(inner, spans));
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|inner| collect(inner, spans)),
-        _ => {}
-    }
-}
-
-/// A member in the spelling of JSON or of protobuf.
-fn member<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
-    let snake: String =
-        name.chars().flat_map(|c| if c.is_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] }).collect();
-    value.get(name).or_else(|| value.get(snake))
-}
-
-fn text(value: &Value, name: &str) -> String {
-    member(value, name).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-fn links(span: &Value) -> Vec<String> {
-    let links = member(span, "links").and_then(Value::as_array).cloned().unwrap_or_default();
-    links.iter().map(|link| text(link, "traceId")).collect()
+/// A span as the collector writes it down.
+#[derive(Clone, Debug, Default)]
+struct Arrived {
+    trace: String,
+    name: String,
+    /// Traces that it is linked to.
+    links: Vec<String>,
 }
 
 #[test]
@@ -153,24 +119,23 @@ fn a_collector_receives_the_spans_of_a_delivered_key_with_links_to_its_blocks() 
     ];
     let arrived = eventually("every kind of span has arrived", || {
         let spans = collector.spans();
-        let names: BTreeSet<String> = spans.iter().map(|span| text(span, "name")).collect();
-        let keys = spans.iter().filter(|span| text(span, "name") == "qkd.kms.key").count();
-        (wanted.iter().all(|name| names.contains(*name)) && keys >= 8).then_some(spans)
+        let keys = spans.iter().filter(|span| span.name == "qkd.kms.key").count();
+        let all = wanted.iter().all(|name| spans.iter().any(|span| span.name == *name));
+        (all && keys >= 8).then_some(spans)
     });
     let spans = arrived.unwrap_or_else(|| {
-        let names: BTreeSet<String> = collector.spans().iter().map(|span| text(span, "name")).collect();
+        let names: BTreeSet<String> = collector.spans().into_iter().map(|span| span.name).collect();
         panic!("of {wanted:?} only {names:?} arrived")
     });
     let mut traces: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for span in &spans {
-        traces.entry(text(span, "traceId")).or_default().insert(text(span, "name"));
+        traces.entry(span.trace.clone()).or_default().insert(span.name.clone());
     }
     let mut linked = BTreeSet::new();
-    for key in spans.iter().filter(|span| text(span, "name") == "qkd.kms.key") {
-        let made_of = links(key);
-        assert!(!made_of.is_empty(), "the span of a key has no links: {key}");
-        for trace in made_of {
-            linked.extend(traces.get(&trace).unwrap_or_else(|| panic!("the trace {trace} did not arrive")).clone());
+    for key in spans.iter().filter(|span| span.name == "qkd.kms.key") {
+        assert!(!key.links.is_empty(), "the span of a key has no links: {key:?}");
+        for trace in &key.links {
+            linked.extend(traces.get(trace).unwrap_or_else(|| panic!("the trace {trace} did not arrive")).clone());
         }
     }
     // From light to both kinds of pools.
