@@ -7,17 +7,22 @@ FUZZ_SECONDS ?= 60
 ROTEL ?= 0.0.1a15
 OTELTAP ?= 1.0.0
 TOPOLOGY ?= topologies/nice-50km.yaml
+# A cluster gets all of Nice, unless another topology is named.
+KIND_TOPOLOGY := $(if $(filter command line environment,$(origin TOPOLOGY)),$(TOPOLOGY),topologies/nice.yaml)
 
-.PHONY: help up build test check fmt clippy doc bench soak verify collector clean
+.PHONY: help up build image test check fmt clippy doc chart bench soak verify collector kind kind-down observe clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 up: build ## run the network of TOPOLOGY on this machine, with a live table
 	target/release/qkdnet up $(TOPOLOGY)
 
 build: ## the one binary, target/release/qkdnet
 	$(CARGO) build --release --locked --bin qkdnet
+
+image: ## the one image, qkdnet:VERSION and qkdnet:dev, with Docker or Podman
+	scripts/image
 
 collector: target/collector/rotel-agent ## an OpenTelemetry collector and receiver from PyPI, for the test of traces
 
@@ -42,6 +47,18 @@ clippy:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+chart: ## lints the Helm chart and checks what it renders to; needs helm
+	scripts/chart
+
+kind: ## a testbed on kind: cluster, image, operator, TOPOLOGY with key flowing
+	TOPOLOGY=$(KIND_TOPOLOGY) scripts/kind up
+
+kind-down: ## removes that cluster
+	scripts/kind down
+
+observe: ## the testbed with a collector: one trace from source to key stores, across pods
+	TOPOLOGY=$(KIND_TOPOLOGY) scripts/kind observe
 
 verify: build ## run TOPOLOGY and print measured beside published
 	target/release/qkdnet verify $(TOPOLOGY)

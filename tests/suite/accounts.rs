@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use telemetry::names::{attribute, span as name};
-use telemetry::store::{SpanRecord, StatusRecord, Store};
+use telemetry::store::{SpanRecord, Store};
 
 use crate::keys::{Key, Network, keys};
 use crate::support::{Place, bright_network_with_small_transfers, qkdnet, success};
@@ -185,18 +185,16 @@ fn spans_say_what_the_ledger_says(spans: &[SpanRecord], ledger: &Value) {
     }
     let ingest = |span: &SpanRecord| Some((between(span, attribute::PEER_SITE)?, figure(span, attribute::KEY_BITS)));
     said.insert(name::INGEST, sums(named(name::INGEST), ingest));
-    let sealed = |peer: &'static str| {
+    // A request that is repeated, or refused before, takes no pad; where one was taken it is told.
+    let pads = |peer: &'static str, pad: &'static str| {
         move |span: &SpanRecord| {
-            // What was refused has used no pad.
-            if span.status != StatusRecord::Ok {
-                return None;
-            }
             let bytes = figure(span, attribute::TRANSFER_BYTES) + SEAL_OVERHEAD_BYTES;
-            Some((between(span, peer)?, 8 * bytes))
+            let taken = !span.texts(pad).is_empty();
+            taken.then_some((between(span, peer)?, 8 * bytes))
         }
     };
-    said.insert("sealed", sums(named(name::RELAY), sealed(attribute::NEXT_SITE)));
-    said.insert("opened", sums(named(name::RELAY), sealed(attribute::PEER_SITE)));
+    said.insert("sealed", sums(named(name::RELAY), pads(attribute::NEXT_SITE, attribute::PAD_OUT_PIECE)));
+    said.insert("opened", sums(named(name::RELAY), pads(attribute::PEER_SITE, attribute::PAD_IN_PIECE)));
     assert_eq!(said, expected, "spans say other figures than the ledger");
 
     blocks_say_what_the_ledger_says(spans, ledger);
@@ -238,13 +236,19 @@ fn blocks_say_what_the_ledger_says(spans: &[SpanRecord], ledger: &Value) {
 
 /// Transfers that were released at their origin are what the pools of sites without a link have taken.
 fn transfers_become_blocks(spans: &[SpanRecord], ledger: &Value) {
-    let transfers: Vec<&SpanRecord> = spans.iter().filter(|span| span.name == name::TRANSFER).collect();
-    let outcome = |wanted: &'static str| {
-        transfers.iter().filter(move |span| span.text(attribute::TRANSFER_OUTCOME) == Some(wanted))
+    // A message that comes again begins a span of its own: each transfer counts once.
+    let bits_of = |outcome: &str| {
+        let transfers = spans
+            .iter()
+            .filter(|span| span.name == name::TRANSFER && span.text(attribute::TRANSFER_OUTCOME) == Some(outcome));
+        let once: BTreeMap<&str, u64> = transfers
+            .map(|span| {
+                (span.text(attribute::TRANSFER_ID).expect("an ID"), 8 * figure(span, attribute::TRANSFER_BYTES))
+            })
+            .collect();
+        once.values().sum::<u64>()
     };
-    let bits_of = |span: &&&SpanRecord| 8 * figure(span, attribute::TRANSFER_BYTES);
-    let (released, delivered): (u64, u64) =
-        (outcome("released").map(|span| bits_of(&span)).sum(), outcome("delivered").map(|span| bits_of(&span)).sum());
+    let (released, delivered) = (bits_of("released"), bits_of("delivered"));
     let offered = |site, peer| bits(pool(ledger, site, peer), &["offered_bits"]);
     let ends = [offered("calern", "sophia"), offered("sophia", "calern")];
     assert!(released > 0 && delivered > 0);

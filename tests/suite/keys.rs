@@ -25,9 +25,9 @@ impl<'p> Network<'p> {
     pub fn start_with(place: &'p Place, isolation: &str, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = qkdnet();
         command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
-        command.args(["--isolation", isolation]);
+        command.args(["--isolation", isolation]).stdout(Stdio::null()).stderr(Stdio::inherit());
         change(&mut command);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("start qkdnet");
+        let child = command.spawn().expect("start qkdnet");
         Self { place, child: Some(child) }
     }
 

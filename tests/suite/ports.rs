@@ -117,7 +117,9 @@ enum Port<'a> {
 #[test]
 fn every_port_lets_in_whom_the_plan_names_and_nobody_else() {
     let place = Place::new(&bright_network());
-    let network = Network::start(&place, "process");
+    let network = Network::start_with(&place, "process", |command| {
+        command.args(["--speed", "1"]);
+    });
     let data = place.path("data");
     let pki = data.join(".qkdnet/pki");
     eventually("key flows", || network.status().filter(|status| status["ready"] == true)).expect("a network");

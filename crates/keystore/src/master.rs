@@ -25,10 +25,19 @@ impl MasterKey {
 
     /// Reads a key that [`MasterKey::create`] wrote. A file that others may read, or of another length, is refused.
     pub fn read(path: &Path) -> Result<Self, StoreError> {
+        Self::read_unless(path, 0o077, "a master key must be a file with mode 0600")
+    }
+
+    /// Reads a key that someone else placed, who may let a service read it by its group (mode 0440).
+    pub fn read_placed(path: &Path) -> Result<Self, StoreError> {
+        Self::read_unless(path, 0o027, "a placed master key must be a file that others cannot read, with mode 0440")
+    }
+
+    fn read_unless(path: &Path, forbidden: u32, why: &'static str) -> Result<Self, StoreError> {
         let mut file = File::open(path).map_err(|error| refusal(path, &error))?;
         let status = file.metadata().map_err(|error| refusal(path, &error))?;
-        if !status.is_file() || status.mode() & 0o077 != 0 {
-            return Err(refusal(path, &"a master key must be a file with mode 0600"));
+        if !status.is_file() || status.mode() & forbidden != 0 {
+            return Err(refusal(path, &why));
         }
         if status.len() != KEY_BYTES as u64 {
             return Err(refusal(path, &"a master key has 32 bytes"));
@@ -97,6 +106,9 @@ mod tests {
         set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         let refused = MasterKey::read(&path).unwrap_err();
         assert!(refused.to_string().contains("mode 0600"), "{refused}");
+        assert_eq!(MasterKey::read_placed(&path).unwrap().0, key.0);
+        set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert!(MasterKey::read_placed(&path).unwrap_err().to_string().contains("mode 0440"));
         set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         std::fs::write(&path, [1; 31]).unwrap();
         assert!(MasterKey::read(&path).unwrap_err().to_string().contains("32 bytes"));

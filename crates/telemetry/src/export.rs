@@ -23,7 +23,7 @@ pub fn span_file(folder: &Path, service: &str) -> PathBuf {
 
 /// Appends spans to `<folder>/<service>.spans.jsonl`; a full file becomes `<service>.spans.1.jsonl` and so on.
 #[derive(Debug)]
-pub struct FileExporter {
+pub struct SpanFiles {
     folder: PathBuf,
     service: String,
     limit_bytes: u64,
@@ -36,18 +36,19 @@ struct Open {
     written_bytes: u64,
 }
 
-impl FileExporter {
+impl SpanFiles {
     pub fn create(folder: &Path, service: &str, limit_bytes: u64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let open = open_for_append(&span_file(folder, service))?;
         Ok(Self { folder: folder.to_owned(), service: service.to_owned(), limit_bytes, open: Mutex::new(Some(open)) })
     }
 
-    fn write(&self, batch: &[SpanData]) -> io::Result<()> {
+    /// Once this returns the operating system has the spans.
+    pub fn append(&self, spans: impl IntoIterator<Item = SpanRecord>) -> io::Result<()> {
         let mut guard = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = guard.as_mut().ok_or_else(|| io::Error::other("the span file is closed"))?;
-        for span in batch {
-            let mut line = serde_json::to_vec(&record(span))?;
+        for span in spans {
+            let mut line = serde_json::to_vec(&span)?;
             line.push(b'\n');
             if open.written_bytes > 0 && open.written_bytes + line.len() as u64 > self.limit_bytes {
                 open.file.flush()?;
@@ -73,6 +74,18 @@ impl FileExporter {
     }
 }
 
+/// Spans of this process, into files.
+#[derive(Debug)]
+pub struct FileExporter {
+    files: SpanFiles,
+}
+
+impl FileExporter {
+    pub fn create(folder: &Path, service: &str, limit_bytes: u64) -> io::Result<Self> {
+        Ok(Self { files: SpanFiles::create(folder, service, limit_bytes)? })
+    }
+}
+
 fn open_for_append(path: &Path) -> io::Result<Open> {
     let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
     let mut written_bytes = file.metadata()?.len();
@@ -94,11 +107,13 @@ fn ends_with_newline(file: &mut File, length: u64) -> io::Result<bool> {
 
 impl SpanExporter for FileExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.write(&batch).map_err(|error| OTelSdkError::InternalFailure(format!("span file: {error}")))
+        self.files
+            .append(batch.iter().map(record))
+            .map_err(|error| OTelSdkError::InternalFailure(format!("span file: {error}")))
     }
 
     fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        let taken = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = self.files.open.lock().unwrap_or_else(PoisonError::into_inner).take();
         match taken {
             Some(mut open) => open.file.flush().map_err(|error| OTelSdkError::InternalFailure(error.to_string())),
             None => Ok(()),

@@ -24,6 +24,7 @@ pub mod export;
 mod init;
 pub mod metrics;
 pub mod names;
+pub mod receive;
 pub mod render;
 pub mod store;
 pub mod trace;

@@ -70,13 +70,15 @@ impl Channel for ChannelService {
 #[tonic::async_trait]
 impl Reserve for ChannelService {
     async fn refill(&self, request: Request<RefillRequest>) -> Result<Response<RefillResponse>, Status> {
-        let secret = Zeroizing::new(request.into_inner().secret.to_vec());
+        let RefillRequest { secret, generation } = request.into_inner();
+        let secret = Zeroizing::new(secret.to_vec());
+        let generation = (generation != 0).then_some(generation);
         let refused = |why: RekeyRefused| match why {
             RekeyRefused::SessionOpen => Status::failed_precondition(why.to_string()),
             RekeyRefused::Invalid(_) => Status::invalid_argument(why.to_string()),
             RekeyRefused::Stopping => Status::unavailable(why.to_string()),
         };
-        let reserve_tags = self.handle.rekey(secret).await.map_err(refused)?;
+        let reserve_tags = self.handle.rekey_as(secret, generation).await.map_err(refused)?;
         Ok(Response::new(RefillResponse { reserve_tags }))
     }
 }
@@ -104,7 +106,10 @@ pub fn place(config: &ChannelConfig) -> Place {
 pub async fn serve(file: ServiceFile<ChannelConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = &file.service;
     let faults = file.fault_desk(config.faults_allowed, place(config), CONTROL_IDENTITY, shutdown).await?;
-    let end = crate::open(config, &file.data, faults.clone())?;
+    let end = match &file.secrets {
+        Some(secrets) => crate::open_placed(config, &file.data, secrets, faults.clone())?,
+        None => crate::open(config, &file.data, faults.clone())?,
+    };
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);
     let (peers_tx, peers) = mpsc::channel(STREAMS_WAITING);
     let service = ChannelService::new(modules_tx, peers_tx, end.handle());

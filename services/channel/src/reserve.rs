@@ -82,8 +82,20 @@ struct State {
 }
 
 impl FileReserve {
-    /// Opens the reserve at `path`, or makes it from the secret that was placed at `secret`.
+    /// Opens the reserve at `path`, or makes it from the first secret, which was placed at `secret`.
     pub fn open(path: &Path, secret: &Path, side: Side, layout: Layout, disk: Disk) -> Result<Self, OpenError> {
+        Self::open_as(path, secret, 0, side, layout, disk)
+    }
+
+    /// As [`Self::open`], where the placed secret is not the first one of its link.
+    pub fn open_as(
+        path: &Path,
+        secret: &Path,
+        generation: u64,
+        side: Side,
+        layout: Layout,
+        disk: Disk,
+    ) -> Result<Self, OpenError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
@@ -93,7 +105,7 @@ impl FileReserve {
         }
         let lock = lock(path)?;
         if !path.exists() {
-            let state = State::of_secret(secret)?;
+            let state = State::of_secret(secret, generation)?;
             disk.write_durably(path, &state.file(side, layout)).map_err(io(path))?;
         }
         let (file, state) = Self::load(path, side, layout, &disk)?;
@@ -138,6 +150,20 @@ impl FileReserve {
         self.append_record(SECRET, &bits.to_bytes())?;
         shell::failpoint::hit("reserve.rekeyed");
         self.state.set_secret(secret)?;
+        Ok(())
+    }
+
+    /// As [`Self::rekey`], where the secret has a number that the peer's end knows it by.
+    pub fn rekey_as(&mut self, secret: &[u8], generation: u64) -> Result<(), RekeyError> {
+        check_secret(secret).map_err(|bits| RekeyError::Length { bits })?;
+        if self.state.secrets.contains(&digest(secret)) {
+            return Err(RekeyError::Repeated);
+        }
+        let mut state = State { secrets: self.state.secrets.clone(), ..State::default() };
+        state.set_secret(secret)?;
+        state.generation = generation;
+        self.append_record(STATE, &state.snapshot())?;
+        self.state = state;
         Ok(())
     }
 
@@ -273,14 +299,14 @@ impl Reserve for FileReserve {
 }
 
 impl State {
-    fn of_secret(path: &Path) -> Result<Self, OpenError> {
+    fn of_secret(path: &Path, generation: u64) -> Result<Self, OpenError> {
         let secret = std::fs::read(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         let secret = Zeroizing::new(secret);
         let wrong = |bits| OpenError::Secret { path: path.to_owned(), bits };
         check_secret(&secret).map_err(wrong)?;
         let mut state = Self::default();
         state.set_secret(&secret).map_err(|_| wrong(secret.len() as u64 * 8))?;
-        state.generation = 0;
+        state.generation = generation;
         Ok(state)
     }
 

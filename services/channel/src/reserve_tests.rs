@@ -209,3 +209,28 @@ fn a_full_disk_closes_the_reserve_and_no_tag_of_it_comes_twice() {
     let again = folder.open().unwrap();
     assert_eq!((again.next_send(), again.marks()), (3, marks));
 }
+
+#[test]
+fn ends_that_count_differently_agree_on_a_numbered_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let (secret, fresh) = (new_secret(4096).unwrap(), new_secret(4096).unwrap());
+    let place = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let (first, second) = (place("first", &secret), place("second", &fresh));
+    let layout = Layout::new(8);
+    let path = folder.path().join("kept");
+    let mut kept = FileReserve::open(&path, &first, Side::Initiator, layout, Disk::default()).unwrap();
+    kept.rekey_as(&fresh, 77).unwrap();
+    assert!(matches!(kept.rekey_as(&fresh, 78), Err(RekeyError::Repeated)));
+    assert!(matches!(kept.rekey_as(&secret, 78), Err(RekeyError::Repeated)), "an older one is remembered");
+    drop(kept);
+    // Also after a restart, and beside an end that begins with the fresh secret.
+    let kept = FileReserve::open(&path, &first, Side::Initiator, layout, Disk::default()).unwrap();
+    let lost = folder.path().join("lost");
+    let lost = FileReserve::open_as(&lost, &second, 77, Side::Responder, layout, Disk::default()).unwrap();
+    assert_eq!((kept.generation(), kept.next_send()), (77, 0));
+    assert_eq!(kept.generation(), lost.generation());
+}

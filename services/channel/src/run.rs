@@ -45,6 +45,8 @@ pub struct Handle {
 
 pub(crate) struct Request {
     secret: Zeroizing<Vec<u8>>,
+    /// `None` for the one after the present one.
+    generation: Option<u64>,
     answer: oneshot::Sender<Result<u64, RekeyRefused>>,
 }
 
@@ -81,8 +83,13 @@ impl Handle {
 
     /// Replaces the reserve by a fresh secret; the peer's end must get the same. Tells how many tags it makes.
     pub async fn rekey(&self, secret: Zeroizing<Vec<u8>>) -> Result<u64, RekeyRefused> {
+        self.rekey_as(secret, None).await
+    }
+
+    /// As [`Self::rekey`], where the secret has a number; without one it is the one after the present one.
+    pub async fn rekey_as(&self, secret: Zeroizing<Vec<u8>>, generation: Option<u64>) -> Result<u64, RekeyRefused> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { secret, answer };
+        let request = Request { secret, generation, answer };
         self.requests.send(request).await.map_err(|_| RekeyRefused::Stopping)?;
         answered.await.map_err(|_| RekeyRefused::Stopping)?
     }
@@ -227,7 +234,11 @@ impl Task {
     fn rekey(&mut self, request: Request) {
         let answer = match self.endpoint.reserve_mut() {
             None => Err(RekeyRefused::SessionOpen),
-            Some(reserve) => reserve.rekey(&request.secret).map_err(|error| RekeyRefused::Invalid(error.to_string())),
+            Some(reserve) => match request.generation {
+                Some(generation) => reserve.rekey_as(&request.secret, generation),
+                None => reserve.rekey(&request.secret),
+            }
+            .map_err(|error| RekeyRefused::Invalid(error.to_string())),
         };
         if answer.is_ok() {
             tracing::info!(link = self.link, tags = self.endpoint.remaining(), "authentication reserve replaced");

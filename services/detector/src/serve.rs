@@ -65,6 +65,9 @@ pub async fn serve(file: ServiceFile<DetectorConfig>, shutdown: &Shutdown) -> Re
     let run = session::run(node, stop.clone());
     // A module that has ended goes on answering for its status until it is told to stop.
     let result = run.await;
+    if result.is_err() && file.restarted {
+        shutdown.request();
+    }
     shutdown.requested().await;
     running.stopped().await?;
     result

@@ -175,7 +175,7 @@ pub fn place(config: &KmsConfig) -> Place {
 pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
-    let node = node::open(&config, &file.data, faults.clone()).await?;
+    let node = node::open_placed(&config, &file.data, file.secrets.as_deref(), faults.clone()).await?;
     let stop = shutdown.token();
     let front = Front::start(&node, &file.pki, front::Addresses::of(&file), &stop).await?;
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);

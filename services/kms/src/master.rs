@@ -29,6 +29,12 @@ pub fn open_store(folder: &Path, settings: &Settings, disk: &Disk) -> Result<Key
     open(folder, settings, disk).map(|(store, _)| store)
 }
 
+/// As [`open_store`], under a master key that somebody placed and will change, if ever, with the store at rest.
+pub fn open_placed(folder: &Path, key: &Path, settings: &Settings, disk: &Disk) -> Result<KeyStore> {
+    let master = MasterKey::read_placed(key).context("load the master key")?;
+    on_disk(folder, &master, settings, disk).context("open the key store")
+}
+
 fn open(folder: &Path, settings: &Settings, disk: &Disk) -> Result<(KeyStore, MasterKey)> {
     let (path, next) = (file(folder), next_file(folder));
     let master = if path.exists() { MasterKey::read(&path) } else { MasterKey::create(&path) };

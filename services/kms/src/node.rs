@@ -1,7 +1,7 @@
 //! One site's key store at work: what its parts share, and the tasks that run it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,13 +51,34 @@ pub struct Incoming {
     pub relays: mpsc::Receiver<RelayStream>,
 }
 
+/// Where whoever starts a key store may have placed its master key.
+pub fn placed_master_key_path(secrets: &Path, site: &str) -> PathBuf {
+    secrets.join("stores").join(format!("{site}.key"))
+}
+
 /// Opens the store of the site; makes it, and its master key, where there is none.
 /// `faults` only where the topology allows them.
 pub async fn open(config: &KmsConfig, data: &Path, faults: Option<Desk>) -> Result<Node> {
+    open_placed(config, data, None, faults).await
+}
+
+/// As [`open`], with the master key from a folder of placed secrets.
+pub async fn open_placed(
+    config: &KmsConfig,
+    data: &Path,
+    secrets: Option<&Path>,
+    faults: Option<Desk>,
+) -> Result<Node> {
     let folder = keystore::folder(data, &config.site);
     shell::files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
     let disk = faults.as_ref().map(Desk::disk).unwrap_or_default();
-    let store = master::open_store(&folder, &settings(config), &disk)?;
+    let settings = settings(config);
+    let store = match secrets {
+        Some(secrets) => {
+            master::open_placed(&folder, &placed_master_key_path(secrets, &config.site), &settings, &disk)?
+        }
+        None => master::open_store(&folder, &settings, &disk)?,
+    };
     let deliveries = Deliveries::open(&folder).with_context(|| format!("open a file in {}", folder.display()))?;
     on_store(config, store, deliveries, faults).await
 }

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+pub mod containers;
 pub mod fault;
 
 use std::path::PathBuf;
@@ -7,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use topology::document::Speed;
 use topology::quantity;
+
+use self::containers::{ContainerArgs, DownArgs, ReapArgs};
 
 /// A quantum-key-distribution network that distils real key from simulated light.
 #[derive(Debug, Parser)]
@@ -24,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a network on this machine and distil key until it is stopped.
     Up(UpArgs),
+    /// End a network that runs, and remove the containers that a run has left.
+    Down(DownArgs),
     /// Run a network, then compare what was measured with what was published.
     Verify(VerifyArgs),
     /// Distil key from recorded time tags of the two ends of a link.
@@ -62,10 +67,23 @@ pub enum Command {
     Fault(fault::FaultCommand),
     /// Say where the key stores of a running network are, and which applications may ask them.
     Status(StatusArgs),
+    /// Print the span files of a run, one span a line.
+    #[command(hide = true)]
+    Spans(SpansArgs),
     /// Ask a service whether it does its job.
     Health(HealthArgs),
+    /// Print the Kubernetes objects of a topology, for clusters without the operator.
+    ///
+    /// Secrets are drawn at every call: what was rendered once and applied is kept by `--without-secrets`.
+    Render(RenderArgs),
+    /// Networks on Kubernetes: the operator, and the definition of its objects.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Print completions for a shell.
     Completions(CompletionsArgs),
+    /// Run several services in one process.
+    #[command(hide = true)]
+    Host(HostArgs),
     /// Run one photon source.
     Source(ServiceArgs),
     /// Run one detector node: instrument and module of a link end.
@@ -76,6 +94,11 @@ pub enum Command {
     Kms(ServiceArgs),
     /// Run the trusted-node relay of one site.
     Relay(ServiceArgs),
+    /// Take spans and metrics of other processes over OTLP, keep the spans for `trace` and tell the metrics.
+    Collect(CollectArgs),
+    /// Remove the containers of a run when whoever started them has ended.
+    #[command(hide = true)]
+    Reap(ReapArgs),
 }
 
 /// Text for people or JSON for programs.
@@ -110,6 +133,8 @@ pub struct RunArgs {
     /// Where each service runs.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub isolation: Isolation,
+    #[command(flatten)]
+    pub containers: ContainerArgs,
     /// Simulated time after which the run ends, such as `120s` or `10min`.
     #[arg(long = "for", value_name = "TIME", value_parser = simulated_time)]
     pub duration: Option<quantity::Duration>,
@@ -129,7 +154,7 @@ pub struct RunArgs {
 impl RunArgs {
     /// The data directory, by default one per topology.
     pub fn data_dir(&self, topology: &str) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| PathBuf::from("qkdnet-data").join(topology))
+        self.data.clone().unwrap_or_else(|| default_data_dir(topology))
     }
 
     /// What the command line overrides in the topology's `run`.
@@ -140,6 +165,10 @@ impl RunArgs {
             duration_ps: self.duration.map(|duration| duration.rounded()),
         }
     }
+}
+
+pub fn default_data_dir(topology: &str) -> PathBuf {
+    PathBuf::from("qkdnet-data").join(topology)
 }
 
 #[derive(Clone, Debug, Args)]
@@ -213,13 +242,52 @@ pub struct ValidateArgs {
     pub output: OutputArgs,
 }
 
+/// Where a network is: on this machine or on a cluster.
+#[derive(Clone, Debug, Args)]
+pub struct PlaceArgs {
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR", required_unless_present = "topology")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// A topology on a Kubernetes cluster, reached as `kubectl` reaches it.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArgs {
+    /// Topology on a Kubernetes cluster, instead of a data directory.
+    #[arg(long, value_name = "NAME", conflicts_with = "data")]
+    pub topology: Option<String>,
+    /// Namespace of the topology [default: that of the context].
+    #[arg(long, short = 'n', value_name = "NAMESPACE", requires = "topology")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig [default: the current one].
+    #[arg(long, value_name = "CONTEXT", requires = "topology")]
+    pub context: Option<String>,
+}
+
+/// The place that was named.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    Data(&'a std::path::Path),
+    Cluster(&'a ClusterArgs),
+}
+
+impl PlaceArgs {
+    pub fn place(&self) -> Place<'_> {
+        match &self.data {
+            Some(data) => Place::Data(data),
+            None => Place::Cluster(&self.cluster),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct DigestArgs {
-    /// Data directory of a run.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// What the key stores hold of each pool, an HMAC under a secret of the two sites. The network must not run.
-    #[arg(long)]
+    #[arg(long, requires = "data")]
     pub pools: bool,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -236,9 +304,11 @@ pub struct RotateArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct LedgerArgs {
-    /// Data directory of a run.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// In a pod: what it has to say, for whoever puts the parts together.
+    #[arg(long, value_enum, hide = true, requires = "data")]
+    pub part: Option<LedgerPart>,
     /// Only this link.
     #[arg(long, value_name = "LINK")]
     pub link: Option<String>,
@@ -249,18 +319,32 @@ pub struct LedgerArgs {
     pub output: OutputArgs,
 }
 
+/// What a ledger is put together from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LedgerPart {
+    Marks,
+    Stores,
+    Links,
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct TraceArgs {
     /// Number of a block, ID of a delivered key, or a trace ID of 32 hexadecimal digits.
     pub block: String,
-    /// Data directory of a run.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Link of the block; needed where several links have a block of this number.
     #[arg(long, value_name = "LINK")]
     pub link: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SpansArgs {
+    /// Data directory of a run.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -275,9 +359,8 @@ pub struct RekeyArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
-    /// Data directory of the network.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -286,9 +369,11 @@ pub struct StatusArgs {
 pub struct ExposureArgs {
     /// Site of the relay.
     pub site: String,
-    /// Data directory of the network, running or not.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The site's own key store is elsewhere: what those here know of it.
+    #[arg(long, hide = true)]
+    pub elsewhere: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -313,7 +398,7 @@ pub struct KeyAccessArgs {
     #[arg(long, value_name = "NAME")]
     pub sae: Option<String>,
     /// Key store to ask, as https://HOST:PORT, where it is on no data directory here.
-    #[arg(long, value_name = "URL", requires_all = ["ca", "cert", "key"], conflicts_with = "data")]
+    #[arg(long, value_name = "URL", requires_all = ["ca", "cert", "key"], conflicts_with_all = ["data", "topology"])]
     pub url: Option<String>,
     /// Certificate of the authority that the key store's certificate is from.
     #[arg(long, value_name = "FILE")]
@@ -324,6 +409,8 @@ pub struct KeyAccessArgs {
     /// Private key of the application.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -331,6 +418,12 @@ pub struct KeyPrintArgs {
     /// Print keys to a terminal, too.
     #[arg(long)]
     pub show: bool,
+    /// Print the SHA-256 of each key beside its ID instead of the key: what two applications may compare in the open.
+    #[arg(long, conflicts_with_all = ["show", "out", "output"])]
+    pub digest: bool,
+    /// Write keys to this new file, readable by its owner alone, and print their IDs.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["show", "output"])]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -363,8 +456,11 @@ pub struct KeyFetchArgs {
     #[arg(long, value_name = "SAE")]
     pub from: String,
     /// Key IDs.
-    #[arg(required = true, value_name = "KEY-ID")]
+    #[arg(required_unless_present = "check", value_name = "KEY-ID")]
     pub ids: Vec<String>,
+    /// Fetch the keys that `get --out` wrote to this file, and say whether they are the same.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ids", "show", "digest", "out", "output"])]
+    pub check: Option<PathBuf>,
     #[command(flatten)]
     pub print: KeyPrintArgs,
 }
@@ -399,11 +495,110 @@ pub struct SaeNewArgs {
 #[derive(Clone, Debug, Args)]
 pub struct HealthArgs {
     /// Configuration of the service, as it was started with.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "url")]
+    pub config: Option<PathBuf>,
+    /// Health over plain HTTP to ask instead, such as `http://operator:8080/readyz`.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "service"])]
+    pub url: Option<http::Uri>,
     /// Health service to ask: empty for the process, `qkdnet.link` for whether key flows.
     #[arg(long, value_name = "NAME", default_value = "")]
     pub service: String,
+}
+
+/// What pods are made of; shared by `render` and `operator run`.
+#[derive(Clone, Debug, Args)]
+pub struct PodArgs {
+    /// Image of every container.
+    #[arg(long, env = "QKDNET_IMAGE", value_name = "IMAGE", default_value = concat!("qkdnet:", env!("CARGO_PKG_VERSION")))]
+    pub image: String,
+    /// When the image is pulled.
+    #[arg(long, env = "QKDNET_IMAGE_PULL_POLICY", value_name = "POLICY", default_value = "IfNotPresent",
+        value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub image_pull_policy: String,
+    /// Secret with credentials for the image's registry; may be repeated.
+    #[arg(long, env = "QKDNET_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
+    pub image_pull_secret: Vec<String>,
+    /// Storage class of volumes [default: the cluster's].
+    #[arg(long, env = "QKDNET_STORAGE_CLASS", value_name = "NAME")]
+    pub storage_class: Option<String>,
+    /// Size of the volume of a link end.
+    #[arg(long, env = "QKDNET_LINK_END_VOLUME", value_name = "SIZE", default_value = "256Mi")]
+    pub link_end_volume: String,
+    /// Size of the volume of a site.
+    #[arg(long, env = "QKDNET_SITE_VOLUME", value_name = "SIZE", default_value = "1Gi")]
+    pub site_volume: String,
+    /// OpenTelemetry collector of the services, as http://HOST:PORT.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// What services log, such as `info` or `warn,detector=debug`.
+    #[arg(long, env = "QKDNET_SERVICE_LOG", value_name = "FILTER")]
+    pub service_log: Option<String>,
+    /// Domain of the cluster's names.
+    #[arg(long, env = "QKDNET_CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RenderArgs {
+    /// Topology file.
+    pub file: PathBuf,
+    /// Namespace of the objects [default: the topology's own, or `default`].
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Print the namespace too, with pod security `restricted`.
+    #[arg(long, requires = "namespace")]
+    pub create_namespace: bool,
+    /// Leave out what is drawn at random; it must be in the cluster already.
+    #[arg(long)]
+    pub without_secrets: bool,
+    #[command(flatten)]
+    pub pods: PodArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Keep the pods of every Topology true to it, until stopped.
+    Run(OperatorRunArgs),
+    /// Print the CustomResourceDefinition of Topology.
+    Crd,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct OperatorRunArgs {
+    /// Only topologies of this namespace; may be repeated [default: all namespaces].
+    #[arg(long, env = "QKDNET_NAMESPACES", value_name = "NAME", value_delimiter = ',')]
+    pub namespace: Vec<String>,
+    /// Where `/healthz` and `/metrics` are.
+    #[arg(long, env = "QKDNET_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub listen: std::net::SocketAddr,
+    /// Namespace of the operator's own pod, which services must let in [default: that of its service account].
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    pub operator_namespace: Option<String>,
+    #[command(flatten)]
+    pub pods: PodArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct HostArgs {
+    /// Configuration of a service with its kind; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Folder of such configurations, NAME.yaml.
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CollectArgs {
+    /// Address for OTLP over gRPC, without TLS.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4317")]
+    pub listen: std::net::SocketAddr,
+    /// Address for `/healthz`, and `/metrics` as Prometheus reads them.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
+    pub metrics_listen: std::net::SocketAddr,
+    /// Directory for spans; give it to `trace` as well.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]

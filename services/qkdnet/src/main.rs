@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod cli;
+mod cluster;
 mod commands;
 mod failure;
+mod host;
 mod run;
 mod snapshot;
 mod style;

@@ -8,6 +8,7 @@ use shell::Shutdown;
 use shell::launch::ServiceFile;
 use telemetry::TelemetryConfig;
 
+use crate::cli::containers::{DownArgs, ReapArgs};
 use crate::cli::{HealthArgs, RekeyArgs, ReplayArgs, ServiceArgs, UpArgs, VerifyArgs};
 use crate::failure::Failure;
 use crate::run;
@@ -17,6 +18,14 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 pub fn up(args: UpArgs, log: Option<&str>) -> Result<(), Failure> {
     run::up::run(&args, log)
+}
+
+pub fn down(args: DownArgs, log: Option<&str>) -> Result<(), Failure> {
+    run::containers::down(&args, log)
+}
+
+pub fn reap(args: ReapArgs, _log: Option<&str>) -> Result<(), Failure> {
+    run::containers::reap(&args)
 }
 
 pub fn verify(args: VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
@@ -37,35 +46,35 @@ pub fn health(args: HealthArgs, _log: Option<&str>) -> Result<(), Failure> {
 
 pub fn source(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::SourceConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| source::serve(file, shutdown).await)
 }
 
 pub fn detector(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::DetectorConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| detector::serve(file, shutdown).await)
 }
 
 pub fn channel(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::ChannelConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| channel::serve(file, shutdown).await)
 }
 
 pub fn kms(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::KmsConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| kms::serve(file, shutdown).await)
 }
 
 pub fn relay(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file = ServiceFile::<topology::plan::RelayConfig>::load(&args.config).map_err(bad_config)?;
-    let telemetry = telemetry(&file.service.name, &file.topology, file.span_dir.clone(), log);
+    let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| relay::serve(file, shutdown).await)
 }
@@ -73,6 +82,15 @@ pub fn relay(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
 fn bad_config(error: anyhow::Error) -> Failure {
     Failure::bad_input(format!("{error:#}"))
         .hint("the file is what `qkdnet up --isolation process` writes for each service")
+}
+
+/// Telemetry of a process that was started with this file.
+pub fn service_telemetry<C>(file: &ServiceFile<C>, service: &str, log: Option<&str>) -> TelemetryConfig {
+    let mut config = telemetry(service, &file.topology, file.span_dir.clone(), log);
+    if let Some(bytes) = file.span_file_bytes {
+        config.span_file_limit_bytes = bytes;
+    }
+    config
 }
 
 /// Telemetry of one process.
@@ -84,6 +102,12 @@ pub fn telemetry(service: &str, topology: &str, span_dir: Option<PathBuf>, log: 
         config.log_filter = log.to_owned();
     }
     config
+}
+
+/// Runs a short future on a runtime of its own.
+pub fn briefly<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    Ok(runtime.block_on(work))
 }
 
 /// Runs a future on a runtime of its own, with telemetry that is written out at the end.
@@ -101,17 +125,18 @@ pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::
 }
 
 /// Whether and where failpoints of a service may be armed.
-struct Failpoints {
+pub struct Failpoints {
     service: String,
     run_dir: PathBuf,
     allowed: bool,
 }
 
-fn failpoints<C>(file: &ServiceFile<C>, service: &str, allowed: bool) -> Failpoints {
+pub fn failpoints<C>(file: &ServiceFile<C>, service: &str, allowed: bool) -> Failpoints {
     Failpoints { service: service.to_owned(), run_dir: file.run_dir.clone(), allowed }
 }
 
-fn serve(
+/// Runs services until the process is asked to stop.
+pub fn serve(
     config: TelemetryConfig,
     failpoints: &Failpoints,
     work: impl AsyncFnOnce(&Shutdown) -> anyhow::Result<()>,

@@ -113,7 +113,10 @@ async fn idle() {
         pki: folder.path().join("pki"),
         run_dir: folder.path().to_owned(),
         data: folder.path().join("data"),
+        secrets: None,
+        restarted: false,
         span_dir: None,
+        span_file_bytes: None,
         peers: BTreeMap::new(),
     };
     pki::prepare(&file.pki, "idle", &["relay-bell".to_owned()]).unwrap();

@@ -37,9 +37,20 @@ pub struct ServiceFile<C> {
     pub run_dir: PathBuf,
     /// Folder for what must outlive the process.
     pub data: PathBuf,
+    /// Folder with secrets that were placed here before the first start, never written to: `links/<link>.secret` and
+    /// `stores/<site>.key`. Without it they are looked for, and made, in `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<PathBuf>,
+    /// Whoever started this service starts it again when it ends: an end is no end of the run, and a failure is best
+    /// met by ending.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restarted: bool,
     /// Where spans go if no OpenTelemetry collector is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_dir: Option<PathBuf>,
+    /// Size at which a file of spans is put aside for the next; three are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_file_bytes: Option<u64>,
     /// Where peers are; one that is not named here is looked for in `run_dir`.
     #[serde(default)]
     pub peers: BTreeMap<String, String>,
@@ -59,6 +70,25 @@ impl<C: DeserializeOwned> ServiceFile<C> {
 }
 
 impl<C> ServiceFile<C> {
+    /// The same for another form of the service's configuration.
+    pub fn map<D>(self, form: impl FnOnce(C) -> D) -> ServiceFile<D> {
+        ServiceFile {
+            service: form(self.service),
+            topology: self.topology,
+            listen: self.listen,
+            health_listen: self.health_listen,
+            ports: self.ports,
+            pki: self.pki,
+            run_dir: self.run_dir,
+            data: self.data,
+            secrets: self.secrets,
+            restarted: self.restarted,
+            span_dir: self.span_dir,
+            span_file_bytes: self.span_file_bytes,
+            peers: self.peers,
+        }
+    }
+
     pub fn credentials(&self, name: &str) -> Result<Credentials> {
         Credentials::from_folder(&self.pki, name).with_context(|| format!("load the certificate of {name}"))
     }

@@ -75,9 +75,29 @@ impl Authority {
         let (certificate_path, key_path) = (authority_path(folder), folder.join("ca.key"));
         let certificate_pem = read(&certificate_path)?;
         let key_pem = Zeroizing::new(read(&key_path)?);
-        let unreadable = |why: String| PkiError::Content { path: certificate_path.clone(), why };
-        let key = KeyPair::from_pem(&key_pem)
-            .map_err(|error| PkiError::Content { path: key_path.clone(), why: error.to_string() })?;
+        Self::from_parts(certificate_pem, &key_pem, &certificate_path, &key_path)
+    }
+
+    /// Takes the texts of `ca.pem` and `ca.key`.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
+        Self::from_parts(certificate_pem.to_owned(), key_pem, Path::new("ca.pem"), Path::new("ca.key"))
+    }
+
+    /// The private key, for whoever keeps it.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// The paths are for what is said of an error.
+    fn from_parts(
+        certificate_pem: String,
+        key_pem: &str,
+        certificate_path: &Path,
+        key_path: &Path,
+    ) -> Result<Self, PkiError> {
+        let unreadable = |why: String| PkiError::Content { path: certificate_path.to_owned(), why };
+        let key = KeyPair::from_pem(key_pem)
+            .map_err(|error| PkiError::Content { path: key_path.to_owned(), why: error.to_string() })?;
         let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|e| unreadable(e.to_string()))?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| unreadable(e.to_string()))?;
         if parsed.public_key().raw != key.subject_public_key_info() {
@@ -108,12 +128,21 @@ impl Authority {
         self.issue_until(service, SERVICE_VALIDITY)
     }
 
+    /// As [`Self::issue`], for a service that clients also reach under other names of hosts.
+    pub fn issue_for_hosts(&self, service: &str, hosts: &[String]) -> Result<Issued, PkiError> {
+        self.issue_with(service, hosts, SERVICE_VALIDITY)
+    }
+
     /// As [`issue`](Self::issue), for so long from now on.
     pub fn issue_until(&self, service: &str, validity: Duration) -> Result<Issued, PkiError> {
+        self.issue_with(service, &[], validity)
+    }
+
+    fn issue_with(&self, service: &str, hosts: &[String], validity: Duration) -> Result<Issued, PkiError> {
         name::check(service)?;
         // The service's own name comes first: it is the one by which peers know it.
-        let names = [service, name::LOOPBACK, "127.0.0.1"].map(str::to_owned);
-        let mut params = CertificateParams::new(names)?;
+        let own = [service, name::LOOPBACK, "127.0.0.1"].map(str::to_owned);
+        let mut params = CertificateParams::new(own.into_iter().chain(hosts.iter().cloned()).collect::<Vec<_>>())?;
         params.distinguished_name = distinguished(&common_name(service));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -211,8 +240,16 @@ pub fn key_path(folder: &Path, service: &str) -> PathBuf {
 
 /// Whether the certificate can be read, was signed by the issuer named, and will be valid for some time.
 fn lasts(certificate: &Path, issuer_pem: Option<&str>) -> bool {
-    let Ok(der) = CertificateDer::from_pem_file(certificate) else { return false };
+    std::fs::read_to_string(certificate).is_ok_and(|pem| pem_lasts(&pem, issuer_pem, &[]))
+}
+
+/// As the certificates in files are judged before a run: readable, of that issuer, good for a month, and for the hosts.
+pub fn pem_lasts(certificate_pem: &str, issuer_pem: Option<&str>, hosts: &[String]) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(certificate_pem.as_bytes()) else { return false };
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else { return false };
+    if !hosts.iter().all(|host| names_host(&parsed, host)) {
+        return false;
+    }
     let until = i64::try_from(since_epoch(SystemTime::now() + RENEWAL).as_secs()).unwrap_or(i64::MAX);
     if parsed.validity().not_after.timestamp() < until {
         return false;
@@ -222,6 +259,12 @@ fn lasts(certificate: &Path, issuer_pem: Option<&str>) -> bool {
     let Ok((_, issuer)) = x509_parser::parse_x509_certificate(&issuer) else { return false };
     // Names of authorities repeat from run to run; key identifiers do not.
     authority_key_id(&parsed).is_some_and(|id| Some(id) == subject_key_id(&issuer))
+}
+
+fn names_host(certificate: &x509_parser::certificate::X509Certificate<'_>, host: &str) -> bool {
+    use x509_parser::extensions::GeneralName;
+    let Ok(Some(alternative)) = certificate.subject_alternative_name() else { return false };
+    alternative.value.general_names.iter().any(|name| matches!(name, GeneralName::DNSName(dns) if *dns == host))
 }
 
 fn authority_key_id<'a>(certificate: &'a x509_parser::certificate::X509Certificate<'_>) -> Option<&'a [u8]> {

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,6 +170,40 @@ async fn certificates_are_read_again_when_their_files_change() {
     // Rubbish is not taken over.
     std::fs::write(pki::certificate_path(folder.path(), "channel-a"), "rubbish").unwrap();
     dial(&server.endpoint(), "channel-a", &client).await.unwrap();
+}
+
+/// Files as a cluster mounts them: links into a folder of a generation, behind one link that is swapped.
+fn mount(folder: &Path, generation: &str, authority: &Authority, names: &[&str]) {
+    let content = folder.join(generation);
+    std::fs::create_dir(&content).unwrap();
+    authority.save_certificate(&content).unwrap();
+    for name in names {
+        authority.issue(name).unwrap().save(&content).unwrap();
+    }
+    for entry in std::fs::read_dir(&content).unwrap() {
+        let name = entry.unwrap().file_name();
+        // From the second generation on they are there.
+        let _ = std::os::unix::fs::symlink(Path::new("..data").join(&name), folder.join(&name));
+    }
+    let next = folder.join("..data_tmp");
+    std::os::unix::fs::symlink(generation, &next).unwrap();
+    std::fs::rename(next, folder.join("..data")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_read_again_when_a_cluster_swaps_their_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, after) = (Authority::new("nice").unwrap(), Authority::new("nice").unwrap());
+    mount(folder.path(), "..1", &before, &["channel-a", "channel-b"]);
+    let ours = Credentials::from_folder(folder.path(), "channel-a").unwrap();
+    let server = serve(&ours, &allow(&["channel-b"]), |s| s).await;
+    let client = Credentials::from_folder(folder.path(), "channel-b").unwrap();
+    dial(&server.endpoint(), "channel-a", &client).await.unwrap();
+
+    mount(folder.path(), "..2", &after, &["channel-a", "channel-b"]);
+    dial(&server.endpoint(), "channel-a", &client).await.unwrap();
+    dial_refused(&server.endpoint(), "channel-a", &credentials(&before, "channel-b")).await;
+    dial(&server.endpoint(), "channel-a", &credentials(&after, "channel-b")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,7 +72,15 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     let orders = FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &closing);
     let server = file.server(&config.name, &config.accepts)?.add_service(service).add_optional_service(orders);
     let running = server.start(closing.clone()).await?;
-    crate::run(config, outputs, status, faults, shutdown.token()).await?;
+    if file.restarted {
+        // To those at the outputs this is an interruption: the light comes back with the next start.
+        tokio::select! {
+            ended = crate::run(config, outputs, status, faults, CancellationToken::new()) => ended?,
+            () = shutdown.requested() => {}
+        }
+    } else {
+        crate::run(config, outputs, status, faults, shutdown.token()).await?;
+    }
     closing.cancel();
     running.stopped().await?;
     Ok(())

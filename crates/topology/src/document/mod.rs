@@ -2,6 +2,7 @@
 //!
 //! The same types give the JSON Schema. A new protocol, source, analyser, detector or clock is a new variant here.
 
+mod cluster;
 mod instruments;
 mod keys;
 mod protocol;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub use cluster::*;
 pub use instruments::*;
 pub use keys::*;
 pub use protocol::*;
@@ -86,6 +88,12 @@ pub struct Spec {
     /// Key stores at the sites, and what applications get from them.
     #[serde(default)]
     pub key_management: KeyManagement,
+    /// How many services share a container on Kubernetes; means nothing elsewhere.
+    #[serde(default)]
+    pub packing: Packing,
+    /// What becomes of stored key on Kubernetes when a link, a site or the whole network goes; means nothing elsewhere.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
     /// Trusted nodes and places that hold a source.
     #[schemars(length(min = 1, max = SITES_MAX))]
     pub sites: Vec<Site>,

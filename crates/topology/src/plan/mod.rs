@@ -1,6 +1,7 @@
 //! From a topology to the services that make it up.
 
 mod config;
+pub mod estimate;
 mod resolve;
 mod seed;
 mod sites;

@@ -33,8 +33,10 @@ pub trait Probe: Send + Sync + 'static {
     /// Metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
 
-    /// Where every bit is; see [`accounts`].
-    fn ledger(&self) -> serde_json::Value;
+    /// Where every bit is; see [`accounts`]. What keeps no key has nothing to account for.
+    fn ledger(&self) -> serde_json::Value {
+        serde_json::Value::Array(Vec::new())
+    }
 }
 
 /// A listener that runs.
@@ -74,7 +76,7 @@ const LIMITS: Limits = Limits {
     answer_key_bytes: 0,
 };
 
-/// Serves `/healthz`, `/metrics` and `/ledger` until `stop` is cancelled.
+/// Serves `/healthz`, which is `/readyz` too, `/metrics` and `/ledger` until `stop` is cancelled.
 pub fn start<P: Probe>(listener: TcpListener, probe: Arc<P>, stop: CancellationToken) -> io::Result<Running> {
     let address = listener.local_addr()?;
     let task = tokio::spawn(run(listener, probe, stop));
@@ -115,7 +117,7 @@ struct Probes<P>(Arc<P>);
 impl<P: Probe> Answer for Probes<P> {
     async fn answer(&mut self, request: Request<'_>) -> Reply {
         let path = request.target.split('?').next().unwrap_or_default();
-        if !matches!(path, "/healthz" | "/metrics" | accounts::PATH) {
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics" | accounts::PATH) {
             return Problem::not_found().into();
         }
         match request.method {

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::data::{damaged, link_ends};
 use super::{print, print_json};
-use crate::cli::{DigestArgs, Output};
+use crate::cli::{DigestArgs, Output, Place};
+use crate::cluster;
 use crate::failure::Failure;
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Row {
     site: String,
     link: String,
@@ -19,10 +20,12 @@ struct Row {
 }
 
 pub fn run(args: &DigestArgs) -> Result<(), Failure> {
-    if args.pools {
-        return pools(args);
-    }
-    let rows = rows(&args.data)?;
+    let mut rows = match args.place.place() {
+        Place::Data(data) if args.pools => return pools(data, args.output.output),
+        Place::Data(data) => rows(data)?,
+        Place::Cluster(place) => cluster::run(place, async |there| cluster::link_ends(there, &["digest"]).await)?,
+    };
+    rows.sort_by(|a: &Row, b: &Row| (&a.link, &a.site).cmp(&(&b.link, &b.site)));
     match args.output.output {
         Output::Json => print_json(&rows),
         Output::Text => print(&text(&rows)),
@@ -39,8 +42,8 @@ struct PoolRow {
     hmac_sha256: String,
 }
 
-fn pools(args: &DigestArgs) -> Result<(), Failure> {
-    let digests = kms::compare::pools(&args.data).map_err(|error| {
+fn pools(data: &Path, output: Output) -> Result<(), Failure> {
+    let digests = kms::compare::pools(data).map_err(|error| {
         Failure::failed(format!("{error:#}"))
             .hint("the key stores of a network that runs cannot be opened: stop it first")
     })?;
@@ -58,7 +61,7 @@ fn pools(args: &DigestArgs) -> Result<(), Failure> {
         let PoolRow { site, peer, generation, bits, hmac_sha256 } = row;
         format!("{site:<site_width$}  {peer:<peer_width$}  {generation:>4}  {bits:>12}  {hmac_sha256}\n")
     };
-    match args.output.output {
+    match output {
         Output::Json => print_json(&rows),
         Output::Text => print(&rows.iter().map(line).collect::<String>()),
     }

@@ -1,16 +1,18 @@
 //! `qkdnet exposure`: which delivered keys a compromised relay would have seen.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use kms::deliveries;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{print, print_json};
-use crate::cli::{ExposureArgs, Output};
+use crate::cli::{ExposureArgs, Output, Place};
+use crate::cluster;
 use crate::failure::Failure;
 
 /// A delivered key that has passed through the site.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Exposed {
     key_id: String,
     master: String,
@@ -21,35 +23,49 @@ struct Exposed {
 }
 
 pub fn run(args: &ExposureArgs) -> Result<(), Failure> {
-    let sites = key_stores(args)?;
-    if !sites.contains(&args.site) {
-        let known = format!("sites with a key store: {}", sites.join(", "));
-        return Err(Failure::bad_input(format!("there is no key store at `{}`", args.site)).hint(known));
-    }
-    let mut exposed = Vec::new();
-    for site in &sites {
-        for key in deliveries::read(&args.data, site)? {
-            let bits = key.exposed_bits(&args.site);
-            if bits > 0 {
-                let deliveries::RelayedKey { key_id, master, slave, sites, .. } = key;
-                exposed.push(Exposed { key_id, master, slave, sites, bits });
-            }
-        }
-    }
+    let exposed = match args.place.place() {
+        Place::Data(data) => exposed(data, &args.site, args.elsewhere)?,
+        Place::Cluster(place) => cluster::run(place, async |there| {
+            let known = cluster::status(there).await?.sites;
+            let known: Vec<&str> = known.iter().map(|site| site.site.as_str()).collect();
+            anyhow::ensure!(known.contains(&args.site.as_str()), "there is no key store at `{}`", args.site);
+            cluster::exposure(there, &args.site).await
+        })?,
+    };
     match args.output.output {
         Output::Json => print_json(&exposed),
         Output::Text => print(&text(&exposed, &args.site)),
     }
 }
 
+/// Delivered keys in the records of the key stores on this data.
+fn exposed(data: &Path, relay: &str, elsewhere: bool) -> Result<Vec<Exposed>, Failure> {
+    let sites = key_stores(data)?;
+    if !elsewhere && !sites.iter().any(|site| site == relay) {
+        let known = format!("sites with a key store: {}", sites.join(", "));
+        return Err(Failure::bad_input(format!("there is no key store at `{relay}`")).hint(known));
+    }
+    let mut exposed = Vec::new();
+    for site in &sites {
+        for key in deliveries::read(data, site)? {
+            let bits = key.exposed_bits(relay);
+            if bits > 0 {
+                let deliveries::RelayedKey { key_id, master, slave, sites, .. } = key;
+                exposed.push(Exposed { key_id, master, slave, sites, bits });
+            }
+        }
+    }
+    Ok(exposed)
+}
+
 /// Sites with a key store, by name.
-fn key_stores(args: &ExposureArgs) -> Result<Vec<String>, Failure> {
-    let entries = std::fs::read_dir(&args.data)
-        .map_err(|error| Failure::bad_input(format!("cannot read {}: {error}", args.data.display())))?;
+fn key_stores(data: &Path) -> Result<Vec<String>, Failure> {
+    let entries = std::fs::read_dir(data)
+        .map_err(|error| Failure::bad_input(format!("cannot read {}: {error}", data.display())))?;
     let mut sites = Vec::new();
     for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if keystore::folder(&args.data, &name).is_dir() {
+        if keystore::folder(data, &name).is_dir() {
             sites.push(name);
         }
     }

@@ -4,6 +4,7 @@ use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 use crate::wire;
 
+mod collect;
 mod completions;
 pub mod data;
 mod digest;
@@ -12,10 +13,13 @@ mod fault;
 pub mod files;
 mod key;
 mod ledger;
+mod operator;
 mod plan;
+mod render;
 mod rotate;
 mod sae;
 mod schema;
+mod spans;
 mod status;
 mod trace;
 mod validate;
@@ -25,6 +29,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
     let log = cli.log.as_deref();
     match cli.command {
         Command::Up(args) => wire::up(args, log),
+        Command::Down(args) => wire::down(args, log),
         Command::Verify(args) => wire::verify(args, log),
         Command::Replay(args) => wire::replay(args, log),
         Command::Plan(args) => plan::run(&args),
@@ -40,13 +45,19 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Sae(command) => sae::run(&command),
         Command::Fault(command) => fault::run(&command),
         Command::Status(args) => status::run(&args),
+        Command::Spans(args) => spans::run(&args),
         Command::Health(args) => wire::health(args, log),
+        Command::Render(args) => render::run(&args),
+        Command::Operator(command) => operator::run(command, log),
+        Command::Host(args) => crate::host::run(&args, log),
         Command::Completions(args) => completions::run(&args),
         Command::Source(args) => wire::source(args, log),
         Command::Detector(args) => wire::detector(args, log),
         Command::Channel(args) => wire::channel(args, log),
         Command::Kms(args) => wire::kms(args, log),
         Command::Relay(args) => wire::relay(args, log),
+        Command::Collect(args) => collect::run(&args, log),
+        Command::Reap(args) => wire::reap(args, log),
     }
 }
 

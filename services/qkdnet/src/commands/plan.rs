@@ -1,12 +1,12 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
-use distill::config::{Bound, LinkProtocol};
-use photonics::model::inputs::mean_cos_phase;
-use photonics::model::load::{Buffering, load};
+use distill::config::Bound;
+use photonics::model::Bbm92Inputs;
+use photonics::model::load::load;
 use photonics::model::math::{loss_db, threshold_qber};
-use photonics::model::optimum::{OperatingPoint, at_pump, at_qber_z, optimum};
-use photonics::model::{Bbm92Inputs, KeyInputs, Matching, from_config};
+use photonics::model::optimum::{OperatingPoint, optimum};
 use serde::Serialize;
+use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, buffering, inputs, operating_point};
 use topology::plan::{DetectorConfig, Plan, PlannedLink, ServiceConfig, SourceConfig};
 
 use super::{files, print, print_json};
@@ -15,19 +15,12 @@ use crate::failure::Failure;
 
 mod text;
 
-/// Efficiency that Cascade reaches on frames of this length; what a run measures stands in its ledger.
-const RECONCILIATION_EFFICIENCY: f64 = 1.05;
-/// Width that clock tracking adds to the peak, in quadrature.
-const TRACKING_FWHM_PS: f64 = 8.0;
 /// Bits of an authentication tag, and of a hash key.
 const TAG_BITS: f64 = 128.0;
 /// Tags of a round: one per direction.
 const TAGS_PER_ROUND: f64 = 2.0;
 /// Hash of each Cascade frame.
 const VERIFICATION_BITS: f64 = 64.0;
-/// Bin of the coarse correlation and the frames that wait in a module, as the modules are built.
-const CORRELATION_BIN_S: f64 = 10e-9;
-const FRAMES_IN_FLIGHT: f64 = 8.0;
 
 /// What is printed.
 #[derive(Debug, PartialEq, Serialize)]
@@ -169,36 +162,6 @@ fn end<'a>(plan: &'a Plan, name: &str) -> Option<&'a DetectorConfig> {
     }
 }
 
-/// The formulae's inputs at nominal pump.
-fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Bbm92Inputs {
-    let (arms, analysers, detectors) =
-        (source.arms.each_ref(), source.analysers.each_ref(), source.detectors.each_ref());
-    let window_ps = protocol.coincidence_window_ps as f64;
-    let mut inputs = from_config(&source.emitter, arms, analysers, detectors, window_ps, 1.0);
-    inputs.peak_fwhm_ps = inputs.peak_fwhm_ps.hypot(TRACKING_FWHM_PS);
-    if protocol.loops.phase {
-        inputs.mean_cos_phase = mean_cos_phase(protocol.loops.phase_dither_rad, 0.0);
-    }
-    inputs.matching = Matching { merge_doubles: true, kept_dead_time_ps: protocol.dead_time_ps as f64 };
-    inputs.key = KeyInputs {
-        reconciliation_efficiency: RECONCILIATION_EFFICIENCY,
-        block_s: protocol.round_frames as f64 * protocol.frame_ps as f64 * 1e-12,
-        epsilon_secrecy: protocol.security.epsilon_secrecy,
-        epsilon_correctness: protocol.security.epsilon_correctness,
-        tolerated_qber: protocol.security.tolerated_qber,
-    };
-    inputs
-}
-
-/// Where the pump loop settles, within what the laser can do.
-fn operating_point(inputs: &Bbm92Inputs, end: &DetectorConfig, source: &SourceConfig) -> OperatingPoint {
-    if !end.protocol.loops.pump {
-        return at_pump(inputs, end.initial_pump);
-    }
-    let held = at_qber_z(inputs, end.protocol.loops.target_qber_z);
-    if held.pump > source.emitter.pump_max { at_pump(inputs, source.emitter.pump_max) } else { held }
-}
-
 fn loss_only(source: &SourceConfig, end: &DetectorConfig) -> Option<f64> {
     if source.arms.iter().map(|arm| arm.dispersion_ps_per_nm).sum::<f64>().abs() < 1.0 {
         return None;
@@ -208,18 +171,6 @@ fn loss_only(source: &SourceConfig, end: &DetectorConfig) -> Option<f64> {
     // The laser is not what limits a link that does not exist.
     source.emitter.pump_max = f64::INFINITY;
     Some(operating_point(&inputs(&source, &end.protocol), end, &source).prediction.skr_bps)
-}
-
-fn buffering(protocol: &LinkProtocol, announcer: usize, block_s: f64) -> Buffering {
-    Buffering {
-        announcer,
-        frame_s: protocol.frame_ps as f64 * 1e-12,
-        frames_in_flight: FRAMES_IN_FLIGHT,
-        acquisition_s: protocol.acquisition.window_ps as f64 * 1e-12,
-        search_s: protocol.acquisition.search_ps as f64 * 1e-12,
-        block_s,
-        bin_s: CORRELATION_BIN_S,
-    }
 }
 
 fn point(point: &OperatingPoint, inputs: &Bbm92Inputs) -> Point {

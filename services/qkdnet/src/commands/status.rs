@@ -3,15 +3,27 @@
 use std::fmt::Write as _;
 
 use super::{print, print_json};
-use crate::cli::{Output, StatusArgs};
+use crate::cli::{Output, Place, StatusArgs};
+use crate::cluster;
 use crate::failure::Failure;
 use crate::run::network::Network;
 
 pub fn run(args: &StatusArgs) -> Result<(), Failure> {
-    let network = running(&args.data)?;
-    match args.output.output {
-        Output::Json => print_json(&network),
-        Output::Text => print(&text(&network)),
+    match args.place.place() {
+        Place::Data(data) => {
+            let network = running(data)?;
+            match args.output.output {
+                Output::Json => print_json(&network),
+                Output::Text => print(&text(&network)),
+            }
+        }
+        Place::Cluster(place) => {
+            let network = cluster::run(place, async |there| cluster::status(there).await)?;
+            match args.output.output {
+                Output::Json => print_json(&network),
+                Output::Text => print(&network.text()),
+            }
+        }
     }
 }
 

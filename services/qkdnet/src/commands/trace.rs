@@ -9,16 +9,22 @@ use telemetry::store::{Store, Trace};
 
 use super::data::SPANS_DIR;
 use super::{print, print_json};
-use crate::cli::{Output, TraceArgs};
+use crate::cli::{Output, Place, TraceArgs};
+use crate::cluster;
 use crate::failure::Failure;
 
 mod key;
 
 pub fn run(args: &TraceArgs) -> Result<(), Failure> {
-    let folder = args.data.join(SPANS_DIR);
-    let traces = find(args, folder)?;
+    let traces = match args.place.place() {
+        Place::Data(data) => find(args, data.join(SPANS_DIR))?,
+        Place::Cluster(place) => {
+            let spans = cluster::run(place, async |there| cluster::spans(there).await)?;
+            find(args, spans.path().to_owned())?
+        }
+    };
     if traces.is_empty() {
-        let failure = Failure::failed(format!("no trace of {} in {}", args.block, args.data.display()));
+        let failure = Failure::failed(format!("no trace of {} is kept", args.block));
         return Err(failure.hint("traces are kept here only where no OTEL_EXPORTER_OTLP_* variable sends them away"));
     }
     match args.output.output {

@@ -4,11 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
 use proto::channel::v1::RefillRequest;
 use proto::channel::v1::reserve_client::ReserveClient;
 use shell::launch::ServiceFile;
 use shell::{Connector, Endpoint};
 use telemetry::TelemetryConfig;
+use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -34,14 +37,43 @@ fn connector(path: &Path) -> anyhow::Result<Connector> {
 }
 
 pub fn health(args: &HealthArgs) -> Result<(), Failure> {
-    let connector = connector(&args.config).map_err(|error| Failure::bad_input(format!("{error:#}")))?;
-    let serving = wire::block_on(&TelemetryConfig::new("qkdnet"), async {
+    let serving = match (&args.url, &args.config) {
+        (Some(url), _) => http_health(url)?,
+        (None, Some(config)) => grpc_health(args, config)?,
+        (None, None) => return Err(Failure::bad_input("whom to ask is not said").hint("give `--config` or `--url`")),
+    };
+    print(if serving { "serving\n" } else { "not serving\n" })?;
+    if serving { Ok(()) } else { Err(Failure::failed("")) }
+}
+
+/// Whether a port that serves health over plain HTTP says so.
+fn http_health(url: &http::Uri) -> Result<bool, Failure> {
+    let (Some("http"), Some(host)) = (url.scheme_str(), url.host()) else {
+        return Err(Failure::bad_input(format!("`{url}` is not http://HOST:PORT/PATH")));
+    };
+    let address = (host.trim_matches(['[', ']']).to_owned(), url.port_u16().unwrap_or(80));
+    let answer = wire::briefly(async {
+        let ask = async {
+            let stream = TcpStream::connect(address).await.context("connect")?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            let path = url.path_and_query().map_or("/", |path| path.as_str());
+            let request = http::Request::get(path).header(http::header::HOST, host);
+            let answer = sender.send_request(request.body(Empty::<bytes::Bytes>::new())?).await?;
+            anyhow::Ok(answer.status().is_success())
+        };
+        tokio::time::timeout(DEADLINE, ask).await.context("no answer in time")?
+    })?;
+    Ok(answer.with_context(|| format!("ask {url}"))?)
+}
+
+fn grpc_health(args: &HealthArgs, config: &Path) -> Result<bool, Failure> {
+    let connector = connector(config).map_err(|error| Failure::bad_input(format!("{error:#}")))?;
+    Ok(wire::block_on(&TelemetryConfig::new("qkdnet"), async {
         let mut client = HealthClient::new(connector.connect().await?);
         let answer = client.check(HealthCheckRequest { service: args.service.clone() }).await?.into_inner();
         Ok(answer.status() == ServingStatus::Serving)
-    })?;
-    print(if serving { "serving\n" } else { "not serving\n" })?;
-    if serving { Ok(()) } else { Err(Failure::failed("")) }
+    })?)
 }
 
 pub fn rekey(args: &RekeyArgs) -> Result<(), Failure> {
@@ -51,7 +83,7 @@ pub fn rekey(args: &RekeyArgs) -> Result<(), Failure> {
     let secret = Zeroizing::new(secret);
     let tags = wire::block_on(&TelemetryConfig::new("qkdnet"), async {
         let mut client = ReserveClient::new(connector.connect().await?);
-        let request = RefillRequest { secret: bytes::Bytes::copy_from_slice(&secret) };
+        let request = RefillRequest { secret: bytes::Bytes::copy_from_slice(&secret), generation: 0 };
         let answer = client.refill(request).await.context("refill the reserve")?;
         Ok(answer.into_inner().reserve_tags)
     })?;

@@ -155,13 +155,14 @@ async fn watch_here(view: View, tx: Arc<watch::Sender<GetStatusResponse>>, life:
     }
 }
 
-/// Follows a key store in another process.
+/// Follows a key store in another process; `seen` makes of its status what is true on this machine.
 pub fn watch_process(
     start: &Start<'_>,
     config: &KmsConfig,
     credentials: &Credentials,
     tasks: &mut JoinSet<Result<()>>,
     stop: &CancellationToken,
+    seen: impl Fn(GetStatusResponse) -> GetStatusResponse + Send + 'static,
 ) -> StoreMonitor {
     let endpoint = Endpoint::in_run_dir(&start.folders.run, &config.name);
     let connector = Connector::new(&endpoint, &config.name, credentials).deadline(Duration::from_secs(3600));
@@ -169,7 +170,7 @@ pub fn watch_process(
     let (tx, latest) = watch::channel(GetStatusResponse { site: config.site.clone(), ..Default::default() });
     tasks.spawn(async move {
         tokio::select! {
-            followed = follow(connector, tx) => followed,
+            followed = follow(connector, tx, seen) => followed,
             () = stop.cancelled() => Ok(()),
         }
     });
@@ -213,12 +214,16 @@ pub async fn start_relays(
     Ok(())
 }
 
-async fn follow(connector: Connector, tx: watch::Sender<GetStatusResponse>) -> Result<()> {
+async fn follow(
+    connector: Connector,
+    tx: watch::Sender<GetStatusResponse>,
+    seen: impl Fn(GetStatusResponse) -> GetStatusResponse,
+) -> Result<()> {
     loop {
         let channel = connector.clone().connect().await?;
         let mut client = shell::limited!(KmsClient::new(channel));
         while let Ok(status) = client.get_status(GetStatusRequest {}).await {
-            tx.send_replace(status.into_inner());
+            tx.send_replace(seen(status.into_inner()));
             tokio::time::sleep(LOOK).await;
         }
         tokio::time::sleep(LOOK).await;

@@ -1,10 +1,13 @@
-//! Running a network on this machine: the same planned services as tasks of this process or as processes of their
-//! own, watched through the same monitors.
+//! Running a network on this machine: the same planned services as tasks of this process, as processes or as
+//! containers, watched through the same monitors.
 
+pub mod containers;
 pub mod control;
 mod faults;
 mod keys;
 mod life;
+mod lock;
+mod memory;
 pub mod network;
 mod process;
 pub mod replay;
@@ -21,14 +24,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use detector::Monitor;
 use shell::files;
+use shell::launch::ServiceFile;
 use tokio::signal::unix::{Signal as Interrupts, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::plan::Plan;
+use topology::plan::{Plan, ServiceConfig};
 
 use self::keys::StoreMonitor;
+use self::lock::Lock;
 pub use self::watch::{Outcome, watch};
-use crate::cli::Isolation;
+use crate::cli::containers::On;
+use crate::cli::{Isolation, RunArgs};
 use crate::commands::data::SPANS_DIR;
 use crate::failure::Failure;
 
@@ -101,15 +107,41 @@ pub struct Running {
     pub faults: faults::Feed,
     /// Whom to tell of faults; nobody where the topology allows none.
     pub roster: Option<roster::Roster>,
-    /// Listened to from before the first service starts: an interrupt never leaves services behind.
+    pub held: Held,
+}
+
+/// What a run has from before its first service starts until its end.
+pub struct Held {
+    /// An interrupt never leaves services behind.
     pub interrupts: Interrupts,
+    /// Nobody else runs a network on this data.
+    _lock: Lock,
+}
+
+/// Where each service runs.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Tasks,
+    Process,
+    Containers(containers::Containers),
+}
+
+impl Place {
+    /// What the command line asks for; an engine has to answer before anything is started.
+    pub fn of(args: &RunArgs) -> Result<Self, Failure> {
+        match (args.containers.on, args.isolation) {
+            (On::Containers, _) => Ok(Self::Containers(containers::Containers::find(&args.containers)?)),
+            (On::Machine, Isolation::Tasks) => Ok(Self::Tasks),
+            (On::Machine, Isolation::Process) => Ok(Self::Process),
+        }
+    }
 }
 
 /// What to start beside the plan.
 pub struct Start<'a> {
     pub plan: &'a Plan,
     pub folders: &'a Folders,
-    pub isolation: Isolation,
+    pub place: Place,
     pub recording: Option<Recording>,
     /// Recordings by site that take the place of light; empty where there is light.
     pub replay: BTreeMap<String, PathBuf>,
@@ -117,13 +149,50 @@ pub struct Start<'a> {
 
 /// Starts every service of the plan.
 pub async fn start(start: &Start<'_>) -> Result<Running> {
+    anyhow::ensure!(
+        start.recording.is_none() || matches!(start.place, Place::Tasks),
+        "time tags are recorded by a run with `--isolation tasks` alone"
+    );
     start.folders.create()?;
+    let lock = Lock::take(start.folders)?;
     place_secrets(start.plan, &start.folders.data)?;
-    let interrupts = signal(SignalKind::interrupt()).context("listen for interrupts")?;
-    match start.isolation {
-        Isolation::Tasks => tasks::start(start, interrupts).await,
-        Isolation::Process => process::start(start, interrupts).await,
+    let held = Held { interrupts: signal(SignalKind::interrupt()).context("listen for interrupts")?, _lock: lock };
+    match &start.place {
+        Place::Tasks => tasks::start(start, held).await,
+        Place::Process => process::start(start, held).await,
+        Place::Containers(containers) => containers::start(start, containers, held).await,
     }
+}
+
+/// What a service on this machine is told beside its configuration.
+fn local_file(start: &Start<'_>) -> ServiceFile<()> {
+    ServiceFile {
+        service: (),
+        topology: start.plan.topology.clone(),
+        listen: std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0)),
+        health_listen: None,
+        ports: Default::default(),
+        pki: start.folders.pki.clone(),
+        run_dir: start.folders.run.clone(),
+        data: start.folders.data.clone(),
+        secrets: None,
+        restarted: false,
+        span_dir: Some(start.folders.spans.clone()),
+        span_file_bytes: None,
+        peers: Default::default(),
+    }
+}
+
+/// The text of the file that a service reads.
+fn service_file(frame: ServiceFile<()>, config: &ServiceConfig) -> Result<String> {
+    let text = match config {
+        ServiceConfig::Source(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Detector(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Channel(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Kms(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Relay(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+    };
+    text.context("write a configuration")
 }
 
 /// Gives the two ends of every link their first, equal authentication secret, if they have none. It comes from the

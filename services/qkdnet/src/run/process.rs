@@ -12,8 +12,6 @@ use proto::detector::v1::detector_client::DetectorClient;
 use proto::detector::v1::module_event::Event;
 use proto::detector::v1::{LinkState, ModuleEvent};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Serialize;
-use shell::launch::ServiceFile;
 use shell::{Connector, Credentials, Endpoint, failpoint, files};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
@@ -22,14 +20,14 @@ use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
 
 use super::faults::Watchers;
 use super::roster::Roster;
-use super::{End, Interrupts, Running, Start, keys};
+use super::{End, Held, Running, Start, keys, local_file, service_file};
 
 /// Wait before a service that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// Time that a process gets to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
+pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let names: Vec<String> =
         start.plan.services.iter().map(|s| s.name.clone()).chain([CONTROL_IDENTITY.to_owned()]).collect();
     keys::prepare_certificates(start, &names)?;
@@ -60,39 +58,17 @@ pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running>
             nodes.spawn(mirror(connector.stop(stop.clone()), monitor, stop.clone()));
         }
         if let ServiceConfig::Kms(config) = &service.config {
-            stores.push(keys::watch_process(start, config, &credentials, &mut others, &stop));
+            stores.push(keys::watch_process(start, config, &credentials, &mut others, &stop, |status| status));
         }
     }
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |service| service));
-    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, interrupts })
+    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, held })
 }
 
 /// The configuration file of one service.
 fn write_config(start: &Start<'_>, service: &Service) -> Result<PathBuf> {
-    match &service.config {
-        ServiceConfig::Source(config) => write_file(start, &service.name, config.as_ref()),
-        ServiceConfig::Detector(config) => write_file(start, &service.name, config.as_ref()),
-        ServiceConfig::Channel(config) => write_file(start, &service.name, config.as_ref()),
-        ServiceConfig::Kms(config) => write_file(start, &service.name, config.as_ref()),
-        ServiceConfig::Relay(config) => write_file(start, &service.name, config.as_ref()),
-    }
-}
-
-fn write_file<C: Serialize>(start: &Start<'_>, name: &str, service: &C) -> Result<PathBuf> {
-    let file = ServiceFile {
-        service,
-        topology: start.plan.topology.clone(),
-        listen: std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0)),
-        health_listen: None,
-        ports: Default::default(),
-        pki: start.folders.pki.clone(),
-        run_dir: start.folders.run.clone(),
-        data: start.folders.data.clone(),
-        span_dir: Some(start.folders.spans.clone()),
-        peers: Default::default(),
-    };
-    let path = start.folders.run.join(format!("{name}.yaml"));
-    let text = serde_yaml::to_string(&file).context("write a configuration")?;
+    let path = start.folders.run.join(format!("{}.yaml", service.name));
+    let text = service_file(local_file(start), &service.config)?;
     files::write_durably(&path, text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }
@@ -171,7 +147,7 @@ async fn terminate(mut child: Child, stop: &CancellationToken) -> Result<()> {
 }
 
 /// Keeps a local monitor equal to a remote one until the remote's run has ended.
-async fn mirror(connector: Connector, monitor: Arc<Monitor>, stop: CancellationToken) -> Result<()> {
+pub async fn mirror(connector: Connector, monitor: Arc<Monitor>, stop: CancellationToken) -> Result<()> {
     loop {
         let channel = tokio::select! {
             channel = connector.clone().connect() => channel?,

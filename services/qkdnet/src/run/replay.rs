@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use topology::plan::{RunOptions, plan};
 
 use super::watch::Asked;
-use super::{Folders, Outcome, Start, start, watch};
-use crate::cli::{Isolation, ReplayArgs};
+use super::{Folders, Outcome, Place, Start, start, watch};
+use crate::cli::ReplayArgs;
 use crate::commands::files;
 use crate::failure::Failure;
 use crate::view::View;
@@ -41,14 +41,9 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
     let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
     let report = wire::block_on(&telemetry, async {
-        let running = start(&Start {
-            plan: &plan,
-            folders: &folders,
-            isolation: Isolation::Tasks,
-            recording: None,
-            replay: tags,
-        })
-        .await?;
+        let running =
+            start(&Start { plan: &plan, folders: &folders, place: Place::Tasks, recording: None, replay: tags })
+                .await?;
         watch(running, &plan, &folders, &asked, view).await
     })?;
     match report.outcome {

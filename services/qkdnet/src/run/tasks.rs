@@ -18,7 +18,7 @@ use topology::plan::{CONTROL_IDENTITY, ChannelConfig, DetectorConfig, SourceConf
 use super::faults::Desks;
 use super::life::{Life, Run};
 use super::roster::Roster;
-use super::{End, Interrupts, Recording, Running, Start, keys};
+use super::{End, Held, Recording, Running, Start, keys};
 
 /// Streams that may wait to be taken up by a service.
 const STREAMS_WAITING: usize = 4;
@@ -30,7 +30,7 @@ struct Doors {
     channels: BTreeMap<String, Arc<dyn Dial<ModuleMessage, ChannelMessage>>>,
 }
 
-pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running> {
+pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut doors = Doors::default();
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
@@ -53,7 +53,7 @@ pub async fn start(start: &Start<'_>, interrupts: Interrupts) -> Result<Running>
         let begin = move |life| parts.begin(life);
         nodes.spawn(Life::start(&config.name, desk, &stop, begin).await?.keep());
     }
-    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, interrupts })
+    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, held })
 }
 
 async fn start_sources(

@@ -3,7 +3,7 @@
 use topology::plan::{Plan, plan};
 
 use super::watch::Asked;
-use super::{Folders, Outcome, Recording, Start, continue_after, start, tags_end, watch};
+use super::{Folders, Outcome, Place, Recording, Start, continue_after, start, tags_end, watch};
 use crate::cli::{RunArgs, UpArgs};
 use crate::commands::files;
 use crate::failure::Failure;
@@ -50,19 +50,14 @@ pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
         }
         None => None,
     };
+    let place = Place::of(&args.run)?;
     let view = View::new(args.run.output.output);
     // A screen and log lines would spoil each other.
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
     let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
     let report = wire::block_on(&telemetry, async {
-        let running = start(&Start {
-            plan: &plan,
-            folders: &folders,
-            isolation: args.run.isolation,
-            recording,
-            replay: Default::default(),
-        })
-        .await?;
+        let started = Start { plan: &plan, folders: &folders, place, recording, replay: Default::default() };
+        let running = start(&started).await?;
         watch(running, &plan, &folders, &asked, view).await
     })?;
     match report.outcome {

@@ -6,7 +6,7 @@ use topology::plan::{Plan, PlannedReference};
 
 use super::up::{Prepared, prepare};
 use super::watch::{LinkReport, Report, mean, ratio};
-use super::{Start, start, tags_end, watch};
+use super::{Place, Start, start, tags_end, watch};
 use crate::cli::{Output, VerifyArgs};
 use crate::commands::{print, print_json};
 use crate::failure::Failure;
@@ -79,12 +79,11 @@ fn compare(args: &VerifyArgs, data: Option<std::path::PathBuf>, log: Option<&str
             Failure::bad_input("how long to run is not said").hint("add `--for 600s`, or `for: 600 s` under `run`")
         );
     }
+    let place = Place::of(&args.run)?;
     let telemetry = wire::telemetry("qkdnet", &plan.topology, None, log.or(Some("warn")));
     let report = wire::block_on(&telemetry, async {
-        let isolation = args.run.isolation;
-        let running =
-            start(&Start { plan: &plan, folders: &folders, isolation, recording: None, replay: Default::default() })
-                .await?;
+        let started = Start { plan: &plan, folders: &folders, place, recording: None, replay: Default::default() };
+        let running = start(&started).await?;
         watch(running, &plan, &folders, &asked, View::progress()).await
     })?;
     if beyond_tags {

@@ -101,7 +101,7 @@ pub async fn watch(
                     running.stop.cancel();
                 }
             }
-            Some(()) = running.interrupts.recv() => {
+            Some(()) = running.held.interrupts.recv() => {
                 if running.drain.is_cancelled() {
                     outcome = Outcome::Cut;
                     running.stop.cancel();

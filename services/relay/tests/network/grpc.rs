@@ -42,7 +42,10 @@ fn file(folder: &Path, site: &str, near: &str) -> ServiceFile<RelayConfig> {
         pki: folder.join("pki"),
         run_dir: folder.to_owned(),
         data: folder.join("data"),
+        secrets: None,
+        restarted: false,
         span_dir: None,
+        span_file_bytes: None,
         peers: BTreeMap::new(),
     }
 }

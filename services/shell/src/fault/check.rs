@@ -68,7 +68,7 @@ pub(super) fn check<'o>(order: &'o Order, place: &Place) -> Result<&'o What, Ref
 fn check_figures(what: &What, place: &Place) -> Result<(), Refusal> {
     match what {
         What::Loss(loss) if !matches!(loss.outputs[..], [0] | [1] | [0, 1]) => Err(range("outputs", "0, 1 or both")),
-        What::Loss(loss) if !loss.cut && !(loss.loss_db > 0.0 && loss.loss_db <= LOSS_MAX_DB) => {
+        What::Loss(loss) if !loss.cut && !(f64::MIN_POSITIVE..=LOSS_MAX_DB).contains(&loss.loss_db) => {
             Err(range("a loss", &format!("more than 0 and at most {LOSS_MAX_DB} dB; more is a cut")))
         }
         What::ClockStep(step) if !(CLOCK_STEP_MIN_PS..=place.epoch_ps).contains(&step.by_ps.unsigned_abs()) => {

@@ -1,15 +1,16 @@
 //! What the two ends of each link made of their clicks, block by block.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use detector::store::{BlockState, StoredBlock};
 use distill::ledger::BlockLedger;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::commands::data::{LinkEnd, damaged, link_ends};
 use crate::failure::Failure;
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct EndLedger {
     pub site: String,
     pub link: String,
@@ -17,17 +18,17 @@ pub struct EndLedger {
     pub total: BlockLedger,
     /// Blocks whose fate is still open; they are not in the total.
     in_doubt: usize,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wrong: Vec<String>,
 }
 
 const STORED: &str = "stored";
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Entry {
     block: u64,
     session: u64,
-    state: &'static str,
+    state: Cow<'static, str>,
     ledger: BlockLedger,
 }
 
@@ -101,7 +102,7 @@ impl EndLedger {
         } else {
             self.total.add(&entry);
         }
-        self.blocks.push(Entry { block: block.number, session: block.session, state, ledger: entry });
+        self.blocks.push(Entry { block: block.number, session: block.session, state: state.into(), ledger: entry });
     }
 }
 

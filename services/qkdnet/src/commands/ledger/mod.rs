@@ -1,9 +1,12 @@
 //! `qkdnet ledger`: where every bit went, from click to application, with the sums checked.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::{print, print_json};
-use crate::cli::{LedgerArgs, Output};
+use crate::cli::{LedgerArgs, LedgerPart, Output, Place};
+use crate::cluster::{self, Cluster};
 use crate::failure::Failure;
 
 mod links;
@@ -11,7 +14,7 @@ mod pools;
 mod total;
 
 use links::EndLedger;
-use pools::PoolLedger;
+use pools::{Marks, PoolLedger, Store};
 use total::Total;
 
 /// Links at each end, then what key stores made of their key, then all of it.
@@ -26,7 +29,13 @@ struct Ledger {
 }
 
 pub fn run(args: &LedgerArgs) -> Result<(), Failure> {
-    let ledger = Ledger::read(args)?;
+    let ledger = match (args.place.place(), args.part) {
+        (Place::Data(data), Some(part)) => return print_part(data, part),
+        (Place::Data(data), None) => Ledger::read(data, args.link.as_deref())?,
+        (Place::Cluster(place), _) => {
+            cluster::run(place, async |there| Ledger::gather(there, args.link.as_deref()).await)?
+        }
+    };
     match args.output.output {
         Output::Json => print_json(&ledger)?,
         Output::Text => print(&ledger.text(args.blocks))?,
@@ -37,15 +46,42 @@ pub fn run(args: &LedgerArgs) -> Result<(), Failure> {
     }
 }
 
+/// What a pod has to say, as a list.
+fn print_part(data: &Path, part: LedgerPart) -> Result<(), Failure> {
+    match part {
+        LedgerPart::Marks => print_json(&pools::marks(data)?.into_iter().collect::<Vec<_>>()),
+        LedgerPart::Stores => print_json(&pools::stores_here()?),
+        LedgerPart::Links => print_json(&links::ledgers(data, None)?),
+    }
+}
+
 impl Ledger {
-    fn read(args: &LedgerArgs) -> Result<Self, Failure> {
-        // Before the links: what a key store has taken is in a block file that is read later.
-        let marks = pools::marks(&args.data)?;
-        let stores = if args.link.is_none() { pools::stores(&args.data)? } else { Vec::new() };
-        let links = links::ledgers(&args.data, args.link.as_deref())?;
-        let pools = pools::ledgers(stores, &links, &marks);
+    // Always the marks before the stores before the links: what a key store has taken is in a block file that is read
+    // later.
+    fn read(data: &Path, link: Option<&str>) -> Result<Self, Failure> {
+        let marks = pools::marks(data)?;
+        let stores = if link.is_none() { pools::stores(data)? } else { Vec::new() };
+        Ok(Self::of(links::ledgers(data, link)?, stores, &marks))
+    }
+
+    /// The same from the pods of a topology.
+    async fn gather(cluster: &Cluster, link: Option<&str>) -> anyhow::Result<Self> {
+        let marks = cluster::link_ends(cluster, &["ledger", "--part", "marks"]).await?.into_iter().collect();
+        let stores = match link {
+            None => cluster::stores(cluster, &["ledger", "--part", "stores"]).await?,
+            Some(_) => Vec::new(),
+        };
+        let mut links: Vec<EndLedger> = cluster::link_ends(cluster, &["ledger", "--part", "links"]).await?;
+        links.retain(|end| link.is_none_or(|link| link == end.link));
+        anyhow::ensure!(!links.is_empty(), "there is no key of such a link in `{}`", cluster.topology);
+        links.sort_by(|a, b| (&a.link, &a.site).cmp(&(&b.link, &b.site)));
+        Ok(Self::of(links, stores, &marks))
+    }
+
+    fn of(links: Vec<EndLedger>, stores: Vec<Store>, marks: &Marks) -> Self {
+        let pools = pools::ledgers(stores, &links, marks);
         let total = (!pools.is_empty()).then(|| Total::of(&links, &pools));
-        Ok(Self { links, pools, total })
+        Self { links, pools, total }
     }
 
     fn wrong(&self) -> usize {

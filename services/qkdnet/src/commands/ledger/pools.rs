@@ -7,11 +7,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use kms::accounts::{self, PoolAccount};
-use serde::Serialize;
+use operator::layout::paths;
+use serde::{Deserialize, Serialize};
+use shell::launch::ServiceFile;
+use topology::plan::{KmsConfig, ServiceConfig};
 
 use super::links::EndLedger;
 use crate::commands::data;
 use crate::failure::Failure;
+use crate::host;
 use crate::run::network::Network;
 
 /// Longest wait for a key store that runs, and longest answer that is read.
@@ -36,6 +40,7 @@ pub struct PoolLedger {
 }
 
 /// The accounts of one site.
+#[derive(Serialize, Deserialize)]
 pub struct Store {
     site: String,
     pools: Vec<PoolAccount>,
@@ -50,6 +55,32 @@ pub fn marks(folder: &Path) -> Result<Marks, Failure> {
         Ok(((end.link, end.site), mark))
     };
     data::link_ends(folder)?.into_iter().map(mark).collect()
+}
+
+/// From the key stores that run in this pod.
+pub fn stores_here() -> Result<Vec<Store>, Failure> {
+    let unreadable = |error: anyhow::Error| Failure::failed(format!("{error:#}"));
+    let mut stores = Vec::new();
+    for path in host::in_folder(Path::new(paths::SERVICES)).map_err(unreadable)? {
+        let Some((config, ports)) = key_store(&path) else { continue };
+        let Some(address) = ports.get("metrics") else { continue };
+        let url = format!("http://127.0.0.1:{}", address.port());
+        let pools = ask(&url).map_err(|why| Failure::failed(format!("ask {}: {why}", config.name)))?;
+        stores.push(Store { site: config.site.clone(), pools });
+    }
+    Ok(stores)
+}
+
+/// The configuration of a key store and its ports, from a file for one service or for a host of several.
+fn key_store(path: &Path) -> Option<(Box<KmsConfig>, BTreeMap<String, SocketAddr>)> {
+    if let Ok(file) = ServiceFile::<Box<KmsConfig>>::load(path) {
+        return Some((file.service, file.ports));
+    }
+    let file = ServiceFile::<ServiceConfig>::load(path).ok()?;
+    match file.service {
+        ServiceConfig::Kms(config) => Some((config, file.ports)),
+        _ => None,
+    }
 }
 
 /// From the key stores while they run, and from their disks when they do not.

@@ -1,0 +1,132 @@
+//! What the formulae say of a planned link, and what its services will ask of a machine.
+
+use distill::config::LinkProtocol;
+use photonics::model::inputs::mean_cos_phase;
+use photonics::model::load::{Buffering, Load, load};
+use photonics::model::optimum::{OperatingPoint, at_pump, at_qber_z};
+use photonics::model::{Bbm92Inputs, KeyInputs, Matching, from_config};
+
+use super::{DetectorConfig, Plan, Service, ServiceConfig, SourceConfig, Speed};
+
+/// Efficiency that Cascade reaches on frames of this length; what a run measures stands in its ledger.
+pub const RECONCILIATION_EFFICIENCY: f64 = 1.05;
+/// Width that clock tracking adds to the peak, in quadrature.
+const TRACKING_FWHM_PS: f64 = 8.0;
+/// Bin of the coarse correlation and the frames that wait in a module, as the modules are built.
+const CORRELATION_BIN_S: f64 = 10e-9;
+const FRAMES_IN_FLIGHT: f64 = 8.0;
+
+/// A service that only waits and writes.
+const IDLE_BYTES: u64 = 16 << 20;
+/// A photon under way: its packed word, and once more as it is drawn.
+const BYTES_PER_PHOTON: f64 = 64.0;
+/// Epochs that are under way to each detector node.
+const EPOCHS_IN_FLIGHT: f64 = 8.0;
+/// A key store's database keeps this much of its file at hand.
+const STORE_CACHE_BYTES: u64 = 16 << 20;
+/// Processor time of a tag in the source, or at the end that it reaches.
+const NS_PER_TAG: f64 = 60.0;
+/// What a busy service asks for where the run goes as fast as it can: everything that is left over.
+const UNPACED_MILLICORES: u32 = 100;
+const IDLE_MILLICORES: u32 = 10;
+
+/// What a service should get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub memory_bytes: u64,
+    /// Thousandths of a processor.
+    pub millicores: u32,
+}
+
+impl std::ops::AddAssign for Resources {
+    fn add_assign(&mut self, other: Self) {
+        self.memory_bytes += other.memory_bytes;
+        self.millicores += other.millicores;
+    }
+}
+
+impl Plan {
+    /// What each service should get, in the order of the services.
+    pub fn resources(&self) -> Vec<Resources> {
+        let loads: std::collections::BTreeMap<&str, Load> =
+            self.links.iter().filter_map(|link| Some((link.name.as_str(), self.load(&link.name)?))).collect();
+        let load = |service: &Service| service.link.as_deref().and_then(|link| loads.get(link));
+        self.services.iter().map(|service| resources(self, service, load(service))).collect()
+    }
+
+    /// Tags and memory of a link at its operating point.
+    pub fn load(&self, link: &str) -> Option<Load> {
+        let link = self.link(link)?;
+        let source = self.sources().find(|source| source.name == link.source)?;
+        let end = self.detectors().find(|detector| detector.name == link.detectors[0])?;
+        let inputs = inputs(source, &end.protocol);
+        let point = operating_point(&inputs, end, source);
+        Some(load(&point.prediction, &buffering(&end.protocol, link.announcer, inputs.key.block_s)))
+    }
+}
+
+fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
+    let idle = Resources { memory_bytes: IDLE_BYTES, millicores: IDLE_MILLICORES };
+    let busy = |tags_hz: f64, memory_bytes: f64| Resources {
+        memory_bytes: memory_bytes as u64,
+        millicores: match plan.speed {
+            Speed::Max => UNPACED_MILLICORES,
+            Speed::RealTime(pace) => ((tags_hz * pace * NS_PER_TAG * 1e-6).ceil() as u32).max(IDLE_MILLICORES),
+        },
+    };
+    match (&service.config, load) {
+        (ServiceConfig::Source(config), Some(load)) => {
+            let epoch_s = config.epoch_ps as f64 * 1e-12;
+            let photons = load.total_tags_hz * epoch_s * EPOCHS_IN_FLIGHT;
+            busy(load.total_tags_hz, IDLE_BYTES as f64 + photons * BYTES_PER_PHOTON)
+        }
+        (ServiceConfig::Detector(config), Some(load)) => {
+            let end = config.output.min(1) as usize;
+            busy(load.tags_hz[end], load.module_bytes[end])
+        }
+        (ServiceConfig::Kms(_), _) => Resources { memory_bytes: IDLE_BYTES + STORE_CACHE_BYTES, ..idle },
+        _ => idle,
+    }
+}
+
+/// The formulae's inputs at nominal pump.
+pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Bbm92Inputs {
+    let (arms, analysers, detectors) =
+        (source.arms.each_ref(), source.analysers.each_ref(), source.detectors.each_ref());
+    let window_ps = protocol.coincidence_window_ps as f64;
+    let mut inputs = from_config(&source.emitter, arms, analysers, detectors, window_ps, 1.0);
+    inputs.peak_fwhm_ps = inputs.peak_fwhm_ps.hypot(TRACKING_FWHM_PS);
+    if protocol.loops.phase {
+        inputs.mean_cos_phase = mean_cos_phase(protocol.loops.phase_dither_rad, 0.0);
+    }
+    inputs.matching = Matching { merge_doubles: true, kept_dead_time_ps: protocol.dead_time_ps as f64 };
+    inputs.key = KeyInputs {
+        reconciliation_efficiency: RECONCILIATION_EFFICIENCY,
+        block_s: protocol.round_frames as f64 * protocol.frame_ps as f64 * 1e-12,
+        epsilon_secrecy: protocol.security.epsilon_secrecy,
+        epsilon_correctness: protocol.security.epsilon_correctness,
+        tolerated_qber: protocol.security.tolerated_qber,
+    };
+    inputs
+}
+
+/// Where the pump loop settles, within what the laser can do.
+pub fn operating_point(inputs: &Bbm92Inputs, end: &DetectorConfig, source: &SourceConfig) -> OperatingPoint {
+    if !end.protocol.loops.pump {
+        return at_pump(inputs, end.initial_pump);
+    }
+    let held = at_qber_z(inputs, end.protocol.loops.target_qber_z);
+    if held.pump > source.emitter.pump_max { at_pump(inputs, source.emitter.pump_max) } else { held }
+}
+
+pub fn buffering(protocol: &LinkProtocol, announcer: usize, block_s: f64) -> Buffering {
+    Buffering {
+        announcer,
+        frame_s: protocol.frame_ps as f64 * 1e-12,
+        frames_in_flight: FRAMES_IN_FLIGHT,
+        acquisition_s: protocol.acquisition.window_ps as f64 * 1e-12,
+        search_s: protocol.acquisition.search_ps as f64 * 1e-12,
+        block_s,
+        bin_s: CORRELATION_BIN_S,
+    }
+}

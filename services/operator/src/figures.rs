@@ -1,0 +1,157 @@
+//! What services said, as rows for people: rounded, so that a row changes when there is something to say.
+
+use proto::detector::v1::{LinkState, ModuleStatus};
+use proto::kms::v1::GetStatusResponse;
+use topology::plan::PlannedLink;
+
+use crate::observe::Observed;
+use crate::resource::LinkStatus;
+
+/// How one link stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkFigures {
+    pub row: LinkStatus,
+    pub state: State,
+    /// Locked, and its first block is stored.
+    pub flowing: bool,
+    pub key_rate_bps: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A module of the link does not answer.
+    Unreachable,
+    Connecting,
+    Acquiring,
+    /// The clock is recovered, and no block is stored yet or again.
+    Locked,
+    Flowing,
+    AuthenticationExhausted,
+    Ended,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Connecting => "connecting",
+            Self::Acquiring => "acquiring",
+            Self::Locked => "locked",
+            Self::Flowing => "flowing",
+            Self::AuthenticationExhausted => "authentication-exhausted",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// The reason of the condition, if a link in this state is why key does not flow.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unreachable => "LinkUnreachable",
+            Self::Connecting => "LinkConnecting",
+            Self::Acquiring => "LinkAcquiring",
+            Self::Locked => "FirstBlockPending",
+            Self::Flowing => "KeyFlows",
+            Self::AuthenticationExhausted => "AuthenticationExhausted",
+            Self::Ended => "RunEnded",
+        }
+    }
+
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Unreachable => "does not answer",
+            Self::Connecting => "waits for its other end",
+            Self::Acquiring => "recovers the clock",
+            Self::Locked => "is locked and has not stored a block yet",
+            Self::Flowing => "makes key",
+            Self::AuthenticationExhausted => "has no authentication key left; both ends need a fresh secret",
+            Self::Ended => "has ended its run",
+        }
+    }
+}
+
+/// The rows of a topology's links, in their order.
+pub fn links(planned: &[PlannedLink], observed: &Observed) -> Vec<LinkFigures> {
+    planned.iter().map(|link| link_figures(link, observed)).collect()
+}
+
+fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
+    let module = |site: &String| observed.modules.get(&(link.name.clone(), site.clone())).and_then(Option::as_ref);
+    let ends = link.sites.each_ref().map(module);
+    let matcher = ends[1 - link.announcer];
+    let state = state(ends, matcher);
+    let stored = matcher.is_some_and(|status| status.blocks > 0);
+    // What a run has come to when it ends stays.
+    let flowing = state == State::Flowing || (state == State::Ended && stored);
+    let measured = matcher.filter(|status| flowing && status.skr_bps > 0.0);
+    let percent = |value: f64| if value > 0.0 { format!("{:.2} %", 100.0 * value) } else { String::new() };
+    let row = LinkStatus {
+        name: link.name.clone(),
+        state: state.name().to_owned(),
+        qber_z: measured.map(|status| percent(status.qber_z)).unwrap_or_default(),
+        qber_x: measured.map(|status| percent(status.qber_x)).unwrap_or_default(),
+        key_rate: measured.map(|status| rounded(status.skr_bps, "bit/s")).unwrap_or_default(),
+        pool: pool(link, observed).map(|bits| rounded(bits as f64, "bit")).unwrap_or_default(),
+        blocks: matcher.map_or(0, |status| status.blocks),
+    };
+    LinkFigures { row, state, flowing, key_rate_bps: measured.map_or(0.0, |status| status.skr_bps) }
+}
+
+fn state(ends: [Option<&ModuleStatus>; 2], matcher: Option<&ModuleStatus>) -> State {
+    let ([Some(first), Some(second)], Some(matcher)) = (ends, matcher) else { return State::Unreachable };
+    let either = |state: LinkState| first.state() == state || second.state() == state;
+    if either(LinkState::AuthenticationExhausted) {
+        return State::AuthenticationExhausted;
+    }
+    // The announcer notices a lock only by the bits that come back.
+    match matcher.state() {
+        LinkState::Locked if matcher.blocks > 0 => State::Flowing,
+        LinkState::Locked => State::Locked,
+        LinkState::Ended => State::Ended,
+        LinkState::Acquiring => State::Acquiring,
+        _ if either(LinkState::Ended) => State::Ended,
+        _ => State::Connecting,
+    }
+}
+
+/// Key that both ends hold and can hand out.
+fn pool(link: &PlannedLink, observed: &Observed) -> Option<u64> {
+    let of = |site: &str, peer: &str| stored(observed.stores.get(site)?.as_ref()?, peer);
+    let [a, b] = link.sites.each_ref();
+    Some(of(a, b)?.min(of(b, a)?))
+}
+
+fn stored(status: &GetStatusResponse, peer: &str) -> Option<u64> {
+    let pool = status.pools.iter().find(|pool| pool.site == peer)?;
+    Some(pool.unassigned_bits + pool.uses.iter().map(|counted| counted.left_bits).sum::<u64>())
+}
+
+/// Two digits and a unit: `7.1 kbit/s`.
+pub fn rounded(value: f64, unit: &str) -> String {
+    if !value.is_finite() || value < 0.5 {
+        return format!("0 {unit}");
+    }
+    let digits = 10f64.powi(value.log10().floor() as i32 - 1);
+    let value = if digits >= 1.0 { (value / digits).round() * digits } else { value.round() };
+    let (scaled, prefix) = match value {
+        value if value >= 1e9 => (value / 1e9, "G"),
+        value if value >= 1e6 => (value / 1e6, "M"),
+        value if value >= 1e3 => (value / 1e3, "k"),
+        value => (value, ""),
+    };
+    let text = if scaled < 10.0 && !prefix.is_empty() { format!("{scaled:.1}") } else { format!("{scaled:.0}") };
+    format!("{text} {prefix}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded;
+
+    #[test]
+    fn figures_have_two_digits_and_a_unit() {
+        let cases = [(7184.0, "7.2 kbit/s"), (175.3, "180 bit/s"), (142_440.0, "140 kbit/s"), (0.1, "0 bit/s")];
+        for (value, text) in cases {
+            assert_eq!(rounded(value, "bit/s"), text);
+        }
+        assert_eq!((rounded(9_960.0, "bit"), rounded(3.2e6, "bit")), ("10 kbit".to_owned(), "3.2 Mbit".to_owned()));
+    }
+}

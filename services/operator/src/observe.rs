@@ -1,0 +1,194 @@
+//! Asks the services of one topology how they are, over their own mutual TLS, as whoever controls the network.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use proto::detector::v1::detector_client::DetectorClient;
+use proto::detector::v1::{GetStatusRequest, ModuleStatus};
+use proto::kms::v1::kms_client::KmsClient;
+use proto::kms::v1::{GetStatusRequest as StoreRequest, GetStatusResponse};
+use shell::{Connector, Credentials, Endpoint};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use topology::plan::ServiceConfig;
+
+use crate::layout::Layout;
+use crate::settings::Settings;
+
+/// Time between rounds while something is still to come, and once all is well.
+const PULSE_SHORT: Duration = Duration::from_secs(1);
+const PULSE_LONG: Duration = Duration::from_secs(5);
+/// Time that one service gets to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// A service that is too busy to answer is believed to be as it was for this long.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Services that are asked at a time.
+const ASKED_AT_ONCE: usize = 16;
+
+/// A service that can be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    pub name: String,
+    pub kind: TargetKind,
+    /// `host:port`.
+    pub address: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum TargetKind {
+    Detector { link: String, site: String },
+    Store { site: String },
+}
+
+/// What the services of a topology said last.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// By link and site; `None` for one that does not answer.
+    pub modules: BTreeMap<(String, String), Option<ModuleStatus>>,
+    pub stores: BTreeMap<String, Option<GetStatusResponse>>,
+}
+
+/// The services of a layout that the operator asks.
+pub fn targets(layout: &Layout, settings: &Settings) -> Vec<Target> {
+    let target = |(unit, placed): (&crate::layout::Unit, &crate::layout::Placed)| {
+        let kind = match &placed.service.config {
+            ServiceConfig::Detector(config) => {
+                TargetKind::Detector { link: config.link.clone(), site: config.site.clone() }
+            }
+            ServiceConfig::Kms(config) => TargetKind::Store { site: config.site.clone() },
+            _ => return None,
+        };
+        let domain = &settings.cluster_domain;
+        let address = format!("{}.{}.svc.{domain}:{}", unit.name, layout.namespace, placed.port);
+        Some(Target { name: placed.service.name.clone(), kind, address })
+    };
+    layout.services().filter_map(target).collect()
+}
+
+/// Asks until `stop`, and says after every round what it knows; `changed` is called with it.
+pub async fn watch(
+    targets: Vec<Target>,
+    credentials: Credentials,
+    observed: watch::Sender<Option<Arc<Observed>>>,
+    settled: impl Fn(&Observed) -> bool,
+    changed: impl Fn(),
+    stop: CancellationToken,
+) {
+    let mut round = Round { targets, credentials, channels: HashMap::new(), answers: HashMap::new() };
+    loop {
+        let seen = tokio::select! {
+            seen = round.ask() => seen,
+            () = stop.cancelled() => return,
+        };
+        let pulse = if settled(&seen) { PULSE_LONG } else { PULSE_SHORT };
+        observed.send_replace(Some(Arc::new(seen)));
+        changed();
+        tokio::select! {
+            () = tokio::time::sleep(pulse) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Answer {
+    Module(Box<ModuleStatus>),
+    Store(Box<GetStatusResponse>),
+}
+
+struct Round {
+    targets: Vec<Target>,
+    credentials: Credentials,
+    /// Connections of earlier rounds.
+    channels: HashMap<String, Channel>,
+    answers: HashMap<String, (Instant, Answer)>,
+}
+
+impl Round {
+    async fn ask(&mut self) -> Observed {
+        let mut asked = Vec::with_capacity(self.targets.len());
+        for target in &self.targets {
+            let (target, channel) = (target.clone(), self.channels.get(&target.name).cloned());
+            let credentials = self.credentials.clone();
+            asked.push(async move {
+                let answer = ask(&target, channel, &credentials).await;
+                (target.name, answer)
+            });
+        }
+        let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await;
+        let now = Instant::now();
+        for (name, answer) in answers {
+            match answer {
+                Some((channel, answer)) => {
+                    self.channels.insert(name.clone(), channel);
+                    self.answers.insert(name, (now, answer));
+                }
+                None => drop(self.channels.remove(&name)),
+            }
+        }
+        let mut observed = Observed::default();
+        for target in &self.targets {
+            let recent = self.answers.get(&target.name).filter(|(at, _)| now.duration_since(*at) < PATIENCE);
+            match (&target.kind, recent.map(|(_, answer)| answer.clone())) {
+                (TargetKind::Detector { link, site }, answer) => {
+                    let status = match answer {
+                        Some(Answer::Module(status)) => Some(*status),
+                        _ => None,
+                    };
+                    observed.modules.insert((link.clone(), site.clone()), status);
+                }
+                (TargetKind::Store { site }, answer) => {
+                    let status = match answer {
+                        Some(Answer::Store(status)) => Some(*status),
+                        _ => None,
+                    };
+                    observed.stores.insert(site.clone(), status);
+                }
+            }
+        }
+        observed
+    }
+}
+
+/// One answer; over an older connection, if that still works.
+async fn ask(target: &Target, channel: Option<Channel>, credentials: &Credentials) -> Option<(Channel, Answer)> {
+    let channel = match channel {
+        Some(channel) => channel,
+        None => {
+            let endpoint: Endpoint = target.address.parse().ok()?;
+            let connect = Connector::new(&endpoint, &target.name, credentials).deadline(ANSWER).connect();
+            match connect.await {
+                Ok(channel) => channel,
+                Err(error) => {
+                    tracing::debug!(service = target.name, %error, "no answer");
+                    return None;
+                }
+            }
+        }
+    };
+    let call = async {
+        match &target.kind {
+            TargetKind::Detector { .. } => {
+                let mut client = shell::limited!(DetectorClient::new(channel.clone()));
+                let status = client.get_status(GetStatusRequest {}).await?.into_inner();
+                Ok::<_, tonic::Status>(Answer::Module(Box::new(status)))
+            }
+            TargetKind::Store { .. } => {
+                let mut client = shell::limited!(KmsClient::new(channel.clone()));
+                let status = client.get_status(StoreRequest {}).await?.into_inner();
+                Ok(Answer::Store(Box::new(status)))
+            }
+        }
+    };
+    match tokio::time::timeout(ANSWER, call).await {
+        Ok(Ok(answer)) => Some((channel, answer)),
+        Ok(Err(error)) => {
+            tracing::debug!(service = target.name, %error, "no answer");
+            None
+        }
+        Err(_) => None,
+    }
+}

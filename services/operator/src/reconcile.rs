@@ -1,0 +1,282 @@
+//! One round for one topology: validate, plan, build, apply, tell.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, Resource, ResourceExt};
+use serde_json::json;
+use topology::document::DeletionPolicy;
+use topology::plan::{Plan, RunOptions};
+
+use crate::apply::{ApplyError, Changes, Cluster, Live};
+use crate::build::{self, BuildError};
+use crate::events::Events;
+use crate::figures::{self, LinkFigures};
+use crate::layout::Layout;
+use crate::material::{Existing, Material, MaterialError};
+use crate::metrics::Metrics;
+use crate::monitor::{Monitor, Monitors};
+use crate::placement;
+use crate::pods::PodReport;
+use crate::resource::{TopologyObject, TopologyStatus};
+use crate::settings::{OPERATOR, Settings};
+use crate::status::{self, Known};
+use crate::validate::{self, Accepted};
+
+/// A look although nothing was heard: certificates grow old, and a watch can miss something.
+const LOOK_IDLE: Duration = Duration::from_secs(600);
+const LOOK_UNSETTLED: Duration = Duration::from_secs(15);
+/// Figures that only moved are written this seldom.
+const FIGURES_EVERY: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error("the object has no namespace")]
+    NoNamespace,
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+    #[error("build: {0}")]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("write the status: {0}")]
+    Status(Box<kube::Error>),
+}
+
+impl ReconcileError {
+    /// The step that failed, for metrics and events.
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::NoNamespace => "validate",
+            Self::Material(_) => "material",
+            Self::Build(_) => "build",
+            Self::Apply(_) => "apply",
+            Self::Status(_) => "status",
+        }
+    }
+}
+
+/// What every reconcile shares.
+pub struct Context {
+    pub client: Client,
+    pub settings: Settings,
+    pub events: Events,
+    pub metrics: Arc<Metrics>,
+    pub monitors: Monitors,
+    /// What was made for each topology, so that a Secret that somebody deletes comes back as it was.
+    pub memory: Mutex<HashMap<ObjectRef<TopologyObject>, Memory>>,
+}
+
+/// What the operator remembers of a topology between two rounds.
+#[derive(Clone, Default)]
+pub struct Memory {
+    material: Option<Arc<Material>>,
+    figures_written: Option<Instant>,
+    failures: u32,
+}
+
+impl Context {
+    fn memory(&self, key: &ObjectRef<TopologyObject>) -> Memory {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
+    }
+
+    fn remember(&self, key: &ObjectRef<TopologyObject>, change: impl FnOnce(&mut Memory)) {
+        change(self.memory.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+    }
+
+    fn forget(&self, key: &ObjectRef<TopologyObject>) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.monitors.stop(key);
+    }
+
+    /// Forgets every topology that is not among these.
+    pub fn keep_only(&self, alive: &dyn Fn(&ObjectRef<TopologyObject>) -> bool) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| alive(key));
+        self.monitors.keep_only(alive);
+    }
+}
+
+/// Brings one topology to where its object says.
+pub async fn reconcile(object: Arc<TopologyObject>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    context.metrics.reconciled();
+    let key = ObjectRef::from_obj(&*object);
+    if object.metadata.deletion_timestamp.is_some() {
+        // Everything is owned by the object and goes with it; what outlives it is owned by nobody.
+        context.forget(&key);
+        return Ok(Action::await_change());
+    }
+    let round = Round { object: &object, context: &context, key: &key };
+    let result = round.run().await;
+    if result.is_ok() {
+        context.remember(&key, |memory| memory.failures = 0);
+    }
+    result
+}
+
+/// How long to wait after a failure: longer each time, and not for ever.
+pub fn after_failure(object: Arc<TopologyObject>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    context.metrics.failed(error.step());
+    tracing::warn!(topology = object.name_any(), step = error.step(), "{error}");
+    let key = ObjectRef::from_obj(&*object);
+    let mut failures = 0;
+    context.remember(&key, |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        failures = memory.failures;
+    });
+    Action::requeue(Duration::from_millis(500 << failures.min(6)))
+}
+
+struct Round<'a> {
+    object: &'a TopologyObject,
+    context: &'a Context,
+    key: &'a ObjectRef<TopologyObject>,
+}
+
+impl Round<'_> {
+    async fn run(&self) -> Result<Action, ReconcileError> {
+        let accepted = match validate::validate(self.object) {
+            Ok(accepted) => accepted,
+            Err(refused) => return self.refuse("Invalid", &refused.to_string()).await,
+        };
+        let plan = topology::plan::plan(&accepted.topology, &RunOptions::default());
+        let namespace = self.object.namespace().ok_or(ReconcileError::NoNamespace)?;
+        let layout = Layout::of(&accepted.topology, &plan, &namespace);
+        let cluster = Cluster {
+            client: &self.context.client,
+            namespace: &namespace,
+            topology: &layout.topology,
+            retain: layout.deletion_policy == DeletionPolicy::Retain,
+        };
+        let live = cluster.list().await?;
+        if let Err(why) = crate::fixed::check(&accepted.topology, &live.secrets) {
+            return self.refuse("Immutable", &why).await;
+        }
+        let mut material = self.material(&layout, &live)?;
+        // What is to be given was in the cluster before: whatever happens now, it is known again afterwards.
+        placement::refill(&mut material, &layout, &self.context.settings).await;
+        let ends = placement::ends(&layout, &live.pods, &live.claims);
+        for link in placement::advance(&mut material.links, &layout.links, &ends)? {
+            self.context.events.renewed(&self.object.object_ref(&()), &link).await;
+        }
+        let material = Arc::new(material);
+        self.context.remember(self.key, |memory| memory.material = Some(material.clone()));
+        let built = build::build(&layout, &material, &self.context.settings, self.owner());
+        let applied = match built {
+            Ok(mut objects) => {
+                crate::fixed::record(&accepted.topology, &mut objects.secrets);
+                cluster.apply(objects, &live).await.map_err(ReconcileError::from)
+            }
+            Err(error) => Err(error.into()),
+        };
+        let failure = match applied {
+            Ok((_, changes)) => {
+                self.tell_changes(changes).await;
+                None
+            }
+            Err(error) => Some(error),
+        };
+        let monitor = self.context.monitors.follow(self.key, &layout, &plan, &material, &self.context.settings);
+        let settled = self.tell(&accepted, &plan, &layout, &live, &monitor, failure.as_ref()).await?;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(Action::requeue(if settled { LOOK_IDLE } else { LOOK_UNSETTLED })),
+        }
+    }
+
+    fn material(&self, layout: &Layout, live: &Live) -> Result<Material, MaterialError> {
+        let names: Vec<(String, usize)> =
+            live.secrets.iter().enumerate().map(|(index, secret)| (secret.name_any(), index)).collect();
+        let existing: Existing<'_> =
+            names.iter().map(|(name, index)| (name.as_str(), &live.secrets[*index])).collect::<BTreeMap<_, _>>();
+        let before = self.context.memory(self.key).material;
+        Material::complete(layout, &self.context.settings, &existing, before.as_deref())
+    }
+
+    fn owner(&self) -> Option<OwnerReference> {
+        self.object.controller_owner_ref(&())
+    }
+
+    async fn refuse(&self, reason: &str, message: &str) -> Result<Action, ReconcileError> {
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        let old = self.object.status.as_ref();
+        let status = status::refused(reason, message, generation, old, Timestamp::now());
+        self.write(old, status).await?;
+        Ok(Action::await_change())
+    }
+
+    /// Writes the status if there is something to say; true when all is well.
+    async fn tell(
+        &self,
+        accepted: &Accepted,
+        plan: &Plan,
+        layout: &Layout,
+        live: &Live,
+        monitor: &Monitor,
+        failure: Option<&ReconcileError>,
+    ) -> Result<bool, ReconcileError> {
+        let observed = monitor.latest();
+        let links: Option<Vec<LinkFigures>> = observed.map(|observed| figures::links(&plan.links, &observed));
+        let pods = PodReport::of(layout, &live.pods);
+        let warnings: Vec<String> = plan.warnings.iter().chain(&accepted.warnings).cloned().collect();
+        let known = Known {
+            sites: accepted.topology.spec.sites.len(),
+            services: plan.services.len(),
+            apply_failure: failure.map(ToString::to_string),
+            pods: &pods,
+            links_planned: plan.links.len(),
+            links: links.as_deref(),
+            warnings: &warnings,
+        };
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        let old = self.object.status.as_ref();
+        let status = status::accepted(&known, generation, old, Timestamp::now());
+        self.write(old, status).await?;
+        let flowing = links.is_some_and(|links| links.iter().all(|link| link.flowing));
+        Ok(flowing && pods.troubles.is_empty())
+    }
+
+    async fn write(&self, old: Option<&TopologyStatus>, status: TopologyStatus) -> Result<(), ReconcileError> {
+        if let Some(old) = old {
+            let written = self.context.memory(self.key).figures_written;
+            let fresh = written.is_some_and(|at| at.elapsed() < FIGURES_EVERY);
+            if *old == status || (fresh && !status::differs_in_kind(old, &status)) {
+                return Ok(());
+            }
+        }
+        let namespace = self.object.namespace().ok_or(ReconcileError::NoNamespace)?;
+        let api: Api<TopologyObject> = Api::namespaced(self.context.client.clone(), &namespace);
+        let patch = json!({
+            "apiVersion": TopologyObject::api_version(&()),
+            "kind": TopologyObject::kind(&()),
+            "status": status,
+        });
+        let parameters = PatchParams::apply(OPERATOR).force();
+        let patched = api.patch_status(&self.object.name_any(), &parameters, &Patch::Apply(&patch)).await;
+        match patched {
+            Ok(_) => {}
+            // Deleted in the meantime: there is nobody to tell.
+            Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),
+            Err(error) => return Err(ReconcileError::Status(Box::new(error))),
+        }
+        self.context.metrics.wrote(1);
+        self.context.remember(self.key, |memory| memory.figures_written = Some(Instant::now()));
+        let reference = self.object.object_ref(&());
+        for transition in status::transitions(old, &status) {
+            self.context.events.transition(&reference, &transition).await;
+        }
+        Ok(())
+    }
+
+    async fn tell_changes(&self, changes: Changes) {
+        if changes.any() {
+            self.context.metrics.wrote(changes.created + changes.updated + changes.deleted);
+            self.context.events.applied(&self.object.object_ref(&()), changes).await;
+        }
+    }
+}

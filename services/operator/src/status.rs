@@ -1,0 +1,180 @@
+//! From what is known of a topology to its status. Pure; equal knowledge gives an equal status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::figures::{LinkFigures, State, rounded};
+use crate::pods::PodReport;
+use crate::resource::TopologyStatus;
+
+pub const ACCEPTED: &str = "Accepted";
+pub const PROVISIONED: &str = "Provisioned";
+pub const KEY_FLOWING: &str = "KeyFlowing";
+
+/// Warnings that a status lists, and how long each is.
+const WARNINGS_MAX: usize = 32;
+const WARNING_CHARS_MAX: usize = 500;
+/// Links that a message names.
+const NAMED_MAX: usize = 5;
+
+/// What is known of an accepted topology.
+pub struct Known<'a> {
+    pub sites: usize,
+    pub services: usize,
+    /// A sentence about why objects could not be applied.
+    pub apply_failure: Option<String>,
+    pub pods: &'a PodReport,
+    pub links_planned: usize,
+    /// `None` until the services were asked for the first time.
+    pub links: Option<&'a [LinkFigures]>,
+    pub warnings: &'a [String],
+}
+
+/// The status of a topology that was refused. What runs goes on running as it did.
+pub fn refused(
+    reason: &str,
+    message: &str,
+    generation: i64,
+    old: Option<&TopologyStatus>,
+    now: Timestamp,
+) -> TopologyStatus {
+    let mut status = old.cloned().unwrap_or_default();
+    status.observed_generation = Some(generation);
+    set(&mut status, ACCEPTED, Verdict::new("False", reason, message), generation, now);
+    for kind in [PROVISIONED, KEY_FLOWING] {
+        if !status.conditions.iter().any(|condition| condition.type_ == kind) {
+            let verdict = Verdict::new("False", "NotAccepted", "the topology is not accepted, nothing was started");
+            set(&mut status, kind, verdict, generation, now);
+        }
+    }
+    status
+}
+
+/// The status of an accepted topology.
+pub fn accepted(known: &Known<'_>, generation: i64, old: Option<&TopologyStatus>, now: Timestamp) -> TopologyStatus {
+    let mut status = old.cloned().unwrap_or_default();
+    status.observed_generation = Some(generation);
+    status.sites = known.sites as i64;
+    status.links = known.links_planned as i64;
+    let warning = |text: &String| text.chars().take(WARNING_CHARS_MAX).collect();
+    status.warnings = known.warnings.iter().take(WARNINGS_MAX).map(warning).collect();
+    let message = format!("{} sites, {} links, {} services", known.sites, known.links_planned, known.services);
+    set(&mut status, ACCEPTED, Verdict::new("True", "Valid", message), generation, now);
+    set(&mut status, PROVISIONED, provisioned(known), generation, now);
+    match known.links {
+        Some(links) => {
+            let flowing = links.iter().filter(|link| link.flowing).count();
+            status.links_flowing = format!("{flowing}/{}", known.links_planned);
+            status.key_rate = rounded(links.iter().map(|link| link.key_rate_bps).sum(), "bit/s");
+            status.link_status = links.iter().map(|link| link.row.clone()).collect();
+            set(&mut status, KEY_FLOWING, key_flowing(links, known.warnings), generation, now);
+        }
+        // An operator that has just started has asked nobody yet: what was known stands.
+        None if status.conditions.iter().any(|condition| condition.type_ == KEY_FLOWING) => {}
+        None => {
+            status.links_flowing = format!("0/{}", known.links_planned);
+            let verdict = Verdict::new("Unknown", "NotAsked", "the services have not been asked yet");
+            set(&mut status, KEY_FLOWING, verdict, generation, now);
+        }
+    }
+    status
+}
+
+fn provisioned(known: &Known<'_>) -> Verdict {
+    if let Some(failure) = &known.apply_failure {
+        return Verdict::new("False", "ApplyFailed", failure);
+    }
+    match known.pods.troubles.first() {
+        None => Verdict::new("True", "PodsRun", format!("all {} pods run", known.pods.wanted)),
+        Some(worst) => Verdict::new("False", worst.kind.reason(), known.pods.message()),
+    }
+}
+
+fn key_flowing(links: &[LinkFigures], warnings: &[String]) -> Verdict {
+    let missing: Vec<&LinkFigures> = links.iter().filter(|link| !link.flowing).collect();
+    // A seed makes keys worthless, which nobody should have to look for.
+    let seed = warnings.iter().find(|warning| warning.starts_with("seed "));
+    let warning = seed.map(|warning| format!("; {warning}")).unwrap_or_default();
+    if let Some(first) = missing.first() {
+        let (flowing, all) = (links.len() - missing.len(), links.len());
+        let named: Vec<String> =
+            missing.iter().take(NAMED_MAX).map(|link| format!("{} {}", link.row.name, link.state.sentence())).collect();
+        let rest = match missing.len().checked_sub(NAMED_MAX) {
+            Some(more) if more > 0 => format!(", and {more} more"),
+            _ => String::new(),
+        };
+        let message = format!("key flows over {flowing} of {all} links: {}{rest}{warning}", named.join(", "));
+        return Verdict::new("False", first.state.reason(), message);
+    }
+    if links.iter().any(|link| link.state == State::Ended) {
+        return Verdict::new("True", "RunEnded", format!("the run has ended; every link has stored key{warning}"));
+    }
+    Verdict::new("True", "KeyFlows", format!("key flows over all {} links{warning}", links.len()))
+}
+
+/// What a condition is to say.
+struct Verdict {
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+impl Verdict {
+    fn new(status: &'static str, reason: &str, message: impl Into<String>) -> Self {
+        Self { status, reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// Sets a condition; its time is that of the last change of its status.
+fn set(status: &mut TopologyStatus, kind: &str, verdict: Verdict, generation: i64, now: Timestamp) {
+    let position = status.conditions.iter().position(|condition| condition.type_ == kind);
+    let since = position
+        .map(|index| &status.conditions[index])
+        .filter(|condition| condition.status == verdict.status)
+        .map_or(Time(now), |condition| condition.last_transition_time.clone());
+    let condition = Condition {
+        type_: kind.to_owned(),
+        status: verdict.status.to_owned(),
+        reason: verdict.reason,
+        message: verdict.message,
+        observed_generation: Some(generation),
+        last_transition_time: since,
+    };
+    match position {
+        Some(index) => status.conditions[index] = condition,
+        None => status.conditions.push(condition),
+    }
+}
+
+/// Whether two statuses differ in more than figures, so that the new one is worth writing at once.
+pub fn differs_in_kind(old: &TopologyStatus, new: &TopologyStatus) -> bool {
+    let states = |status: &TopologyStatus| -> Vec<(String, String)> {
+        status.link_status.iter().map(|row| (row.name.clone(), row.state.clone())).collect()
+    };
+    let without_rows =
+        |status: &TopologyStatus| TopologyStatus { link_status: Vec::new(), key_rate: String::new(), ..status.clone() };
+    without_rows(old) != without_rows(new) || states(old) != states(new)
+}
+
+/// A condition that changed its status or its reason.
+pub struct Transition<'a> {
+    pub condition: &'a Condition,
+    pub good: bool,
+}
+
+/// What is worth an event.
+pub fn transitions<'a>(old: Option<&TopologyStatus>, new: &'a TopologyStatus) -> Vec<Transition<'a>> {
+    let changed = |condition: &&Condition| {
+        let before = old.and_then(|old| old.conditions.iter().find(|other| other.type_ == condition.type_));
+        before.is_none_or(|before| (&before.status, &before.reason) != (&condition.status, &condition.reason))
+    };
+    let transition = |condition: &'a Condition| {
+        let harmless = ["PodsStarting", "LinkConnecting", "LinkAcquiring", "FirstBlockPending", "NotAsked"];
+        // Before key has flowed for the first time nothing is lost.
+        let before = old.and_then(|old| old.conditions.iter().find(|other| other.type_ == condition.type_));
+        let starting = condition.type_ == KEY_FLOWING && before.is_none_or(|before| before.status != "True");
+        let harmless = starting || harmless.contains(&condition.reason.as_str());
+        Transition { condition, good: condition.status == "True" || harmless }
+    };
+    new.conditions.iter().filter(changed).map(transition).collect()
+}

@@ -1,0 +1,13 @@
+//! The operator without a cluster: objects from fixtures, the definition, and rounds against an API server in memory.
+
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod crd;
+mod layouts;
+mod objects;
+mod policies;
+mod reconcile;
+mod refusals;
+mod statuses;
+mod support;

@@ -1,0 +1,212 @@
+//! Conditions, rows and what is worth an event.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use operator::figures::{self, LinkFigures, State};
+use operator::observe::Observed;
+use operator::pods::{PodReport, TroubleKind};
+use operator::resource::TopologyStatus;
+use operator::status::{self, Known};
+use proto::detector::v1::{LinkState, ModuleStatus};
+use serde_json::{Value, json};
+use topology::plan::Plan;
+
+use crate::support::{chain, layout, parse};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn module(state: LinkState, blocks: u64) -> ModuleStatus {
+    let mut module =
+        ModuleStatus { blocks, skr_bps: 7184.0, qber_z: 0.0427, qber_x: 0.0486, ..ModuleStatus::default() };
+    module.set_state(state);
+    module
+}
+
+/// Both modules of every link of the chain as told.
+fn observed(plan: &Plan, module: &dyn Fn(&str) -> Option<ModuleStatus>) -> Observed {
+    let mut observed = Observed::default();
+    for link in &plan.links {
+        for site in &link.sites {
+            observed.modules.insert((link.name.clone(), site.clone()), module(&link.name));
+        }
+    }
+    observed
+}
+
+struct Fixture {
+    plan: Plan,
+    pods: PodReport,
+    warnings: Vec<String>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let (plan, _) = layout(&parse(&chain()));
+        Self { plan, pods: PodReport { ready: 9, wanted: 9, troubles: Vec::new() }, warnings: Vec::new() }
+    }
+
+    fn status(&self, links: Option<&[LinkFigures]>, old: Option<&TopologyStatus>, now: i64) -> TopologyStatus {
+        let known = Known {
+            sites: 3,
+            services: self.plan.services.len(),
+            apply_failure: None,
+            pods: &self.pods,
+            links_planned: self.plan.links.len(),
+            links,
+            warnings: &self.warnings,
+        };
+        status::accepted(&known, 4, old, at(now))
+    }
+
+    fn links(&self, module: &dyn Fn(&str) -> Option<ModuleStatus>) -> Vec<LinkFigures> {
+        figures::links(&self.plan.links, &observed(&self.plan, module))
+    }
+}
+
+fn condition<'a>(status: &'a TopologyStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+    (&found.status, &found.reason, &found.message)
+}
+
+#[test]
+fn key_flows_when_every_link_is_locked_and_has_stored_a_block() {
+    let fixture = Fixture::new();
+    let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    let status = fixture.status(Some(&links), None, 1);
+    assert_eq!(condition(&status, "KeyFlowing"), ("True", "KeyFlows", "key flows over all 2 links"));
+    assert_eq!((status.links_flowing.as_str(), status.key_rate.as_str()), ("2/2", "14 kbit/s"));
+    assert_eq!(status.link_status[0].qber_z, "4.27 %");
+
+    let links = fixture.links(&|link| Some(module(LinkState::Locked, u64::from(link == "wm"))));
+    let status = fixture.status(Some(&links), None, 1);
+    let (truth, reason, message) = condition(&status, "KeyFlowing");
+    assert_eq!((truth, reason), ("False", "FirstBlockPending"));
+    assert_eq!(message, "key flows over 1 of 2 links: me is locked and has not stored a block yet");
+}
+
+#[test]
+fn why_key_does_not_flow_is_said_for_every_state() {
+    let fixture = Fixture::new();
+    let cases = [
+        (None, State::Unreachable, "LinkUnreachable"),
+        (Some(module(LinkState::Connecting, 0)), State::Connecting, "LinkConnecting"),
+        (Some(module(LinkState::Acquiring, 3)), State::Acquiring, "LinkAcquiring"),
+        (
+            Some(module(LinkState::AuthenticationExhausted, 3)),
+            State::AuthenticationExhausted,
+            "AuthenticationExhausted",
+        ),
+        (Some(module(LinkState::Ended, 0)), State::Ended, "RunEnded"),
+    ];
+    for (module, state, reason) in cases {
+        let links = fixture.links(&|_| module.clone());
+        assert!(links.iter().all(|link| link.state == state && !link.flowing), "{reason}");
+        assert_eq!(condition(&fixture.status(Some(&links), None, 1), "KeyFlowing").1, reason);
+    }
+    let ended = fixture.links(&|_| Some(module(LinkState::Ended, 6)));
+    assert_eq!(condition(&fixture.status(Some(&ended), None, 1), "KeyFlowing").0, "True", "what a run came to stays");
+}
+
+#[test]
+fn a_seed_is_warned_of_where_nobody_can_miss_it() {
+    let mut fixture = Fixture::new();
+    fixture.warnings.push("seed 1 makes this run repeatable and its keys worthless".to_owned());
+    let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    let status = fixture.status(Some(&links), None, 1);
+    assert!(condition(&status, "KeyFlowing").2.ends_with("seed 1 makes this run repeatable and its keys worthless"));
+    assert_eq!(status.warnings, fixture.warnings);
+}
+
+#[test]
+fn a_condition_keeps_its_time_as_long_as_its_status() {
+    let fixture = Fixture::new();
+    let acquiring = fixture.links(&|_| Some(module(LinkState::Acquiring, 0)));
+    let locked = fixture.links(&|_| Some(module(LinkState::Locked, 0)));
+    let flowing = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    let first = fixture.status(Some(&acquiring), None, 1);
+    let second = fixture.status(Some(&locked), Some(&first), 2);
+    let third = fixture.status(Some(&flowing), Some(&second), 3);
+    let since = |status: &TopologyStatus| {
+        let found = status.conditions.iter().find(|condition| condition.type_ == "KeyFlowing").unwrap();
+        found.last_transition_time.0.as_second()
+    };
+    assert_eq!((since(&first), since(&second), since(&third)), (1, 1, 3));
+    assert_eq!(fixture.status(Some(&flowing), Some(&third), 9), third, "nothing new, nothing to write");
+}
+
+#[test]
+fn an_operator_that_has_just_started_contradicts_nobody() {
+    let fixture = Fixture::new();
+    let fresh = fixture.status(None, None, 1);
+    assert_eq!(condition(&fresh, "KeyFlowing").0, "Unknown");
+    let flowing = fixture.status(Some(&fixture.links(&|_| Some(module(LinkState::Locked, 1)))), None, 1);
+    assert_eq!(condition(&fixture.status(None, Some(&flowing), 2), "KeyFlowing").0, "True");
+}
+
+#[test]
+fn figures_that_moved_are_no_news_and_states_are() {
+    let fixture = Fixture::new();
+    let with =
+        |blocks: u64| fixture.status(Some(&fixture.links(&|_| Some(module(LinkState::Locked, blocks)))), None, 1);
+    assert!(!status::differs_in_kind(&with(1), &with(2)));
+    assert!(status::differs_in_kind(&with(0), &with(1)));
+    assert_eq!(status::transitions(Some(&with(1)), &with(2)).len(), 0);
+    let transition = with(1);
+    let transitions = status::transitions(Some(&with(0)), &transition);
+    assert_eq!(transitions.iter().map(|one| one.condition.reason.as_str()).collect::<Vec<_>>(), ["KeyFlows"]);
+}
+
+// === pods ===
+
+fn pod(unit: &str, status: Value) -> Pod {
+    let metadata = json!({"name": format!("{unit}-0"), "labels": {"qkdnet.dev/unit": unit}});
+    serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+}
+
+fn ready() -> Value {
+    json!({"conditions": [{"type": "Ready", "status": "True"}]})
+}
+
+fn waiting(reason: &str, message: &str) -> Value {
+    let state = json!({"waiting": {"reason": reason, "message": message}});
+    let container =
+        json!({"name": "kms", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state});
+    json!({"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [container]})
+}
+
+#[test]
+fn what_keeps_a_pod_from_running_is_said_the_worst_first() {
+    let (_, layout) = layout(&parse(&chain()));
+    let mut pods: Vec<Pod> = layout.units.iter().map(|unit| pod(&unit.name, ready())).collect();
+    assert_eq!(PodReport::of(&layout, &pods), PodReport { ready: 9, wanted: 9, troubles: vec![] });
+    pods[0] = pod("alps-end-me-east", waiting("ContainerCreating", ""));
+    pods[4] = pod("alps-site-east", waiting("ImagePullBackOff", "Back-off pulling image \"qkdnet:x\""));
+    let unplaced = json!({"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"});
+    pods[7] = pod("alps-source-me", json!({"conditions": [unplaced]}));
+    pods.remove(8);
+    let report = PodReport::of(&layout, &pods);
+    let kinds: Vec<TroubleKind> = report.troubles.iter().map(|trouble| trouble.kind).collect();
+    let (image, placed, start) = (TroubleKind::ImagePullFailed, TroubleKind::Unschedulable, TroubleKind::Starting);
+    assert_eq!(kinds, [image, placed, start, start]);
+    let message = report.message();
+    assert!(message.starts_with("5 of 9 pods run: alps-site-east-0 cannot get its image: Back-off"), "{message}");
+    assert!(message.contains("alps-source-me-0 cannot be placed: 0/2 nodes"), "{message}");
+
+    let mut fixture = Fixture::new();
+    fixture.pods = report;
+    assert_eq!(condition(&fixture.status(None, None, 1), "Provisioned").1, "ImagePullFailed");
+}
+
+#[test]
+fn a_container_that_ends_tells_its_last_words() {
+    let (_, layout) = layout(&parse(&chain()));
+    let terminated =
+        json!({"terminated": {"exitCode": 1, "message": "a\nerror: the disk is full\n", "reason": "Error"}});
+    let mut status = waiting("CrashLoopBackOff", "back-off 10s");
+    status["containerStatuses"][0]["lastState"] = terminated;
+    let report = PodReport::of(&layout, &[pod("alps-site-west", status)]);
+    assert_eq!(report.troubles[0].kind, TroubleKind::Crashing);
+    assert_eq!(report.troubles[0].message, "kms ended with 1: error: the disk is full");
+}

@@ -1,0 +1,20 @@
+//! `qkdnet render`: the objects of a topology as text.
+
+use operator::render::{Rendering, render};
+use operator::settings::{RENDER, Settings};
+
+use super::{files, operator as settings_of, print};
+use crate::cli::RenderArgs;
+use crate::failure::Failure;
+
+pub fn run(args: &RenderArgs) -> Result<(), Failure> {
+    let topology = files::load(&args.file)?;
+    let own = topology.metadata.namespace.as_ref().map(ToString::to_string);
+    let rendering = Rendering {
+        namespace: args.namespace.clone().or(own).unwrap_or_else(|| "default".to_owned()),
+        with_namespace: args.create_namespace,
+        without_secrets: args.without_secrets,
+    };
+    let settings = Settings { manager: RENDER, ..settings_of::settings(&args.pods) };
+    print(&render(&topology, &rendering, &settings).map_err(|error| Failure::failed(error.to_string()))?)
+}

@@ -1,0 +1,40 @@
+//! The topologies of Nice, changed so that a test sees in seconds what takes the real ones minutes.
+
+use crate::cluster::repository;
+
+/// A shipped topology.
+pub fn shipped(file: &str) -> String {
+    let path = repository().join("topologies").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+}
+
+/// All of Nice with little loss, few pairs and short rounds, under another name.
+pub fn bright(name: &str, run: &str) -> String {
+    let changes = [
+        ("name: nice\n".to_owned(), format!("name: {name}\n")),
+        ("run: {speed: max, epoch: 20 ms, latency: 8}".to_owned(), format!("run: {{epoch: 20 ms, latency: 8, {run}}}")),
+        ("deviceLoss: 9.84214 dB".to_owned(), "deviceLoss: 1 dB".to_owned()),
+        ("deviceLoss: 9.82234 dB".to_owned(), "deviceLoss: 1 dB".to_owned()),
+        ("pairRate: 3.21e8 /s".to_owned(), "pairRate: 1e7 /s".to_owned()),
+        ("pairRate: 1.86e8 /s".to_owned(), "pairRate: 1e7 /s".to_owned()),
+        ("round: 10 s".to_owned(), "round: 1 s".to_owned()),
+        ("round: 300 s".to_owned(), "round: 1 s".to_owned()),
+    ];
+    changes.iter().fold(shipped("nice.yaml"), |text, (from, to)| changed(&text, from, to))
+}
+
+/// Replaces what must be there.
+pub fn changed(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "the topology has no `{from}`");
+    text.replace(from, to)
+}
+
+/// Without the last link and without the site that only it joins.
+pub fn without_calern(text: &str) -> String {
+    let site = text.find("    # Observatoire").expect("the site of the observatory");
+    let links = text.find("  links:").expect("links");
+    let second = text.find("    # The 100 km link").expect("the second link");
+    let mut kept = text[..site].to_owned();
+    kept += &text[links..second];
+    kept
+}
