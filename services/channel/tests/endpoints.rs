@@ -409,7 +409,7 @@ async fn an_empty_reserve_is_said_and_a_fresh_secret_revives_it() {
     world.start(0);
     world.start(1);
     world.advance(1).await;
-    assert!(world.handle(0).rekey(channel::new_secret(1280).unwrap(), None).await.is_err(), "a session is open");
+    assert!(world.handle(0).rekey(channel::new_secret(1280).unwrap()).await.is_err(), "a session is open");
     // Rounds that are spoilt are not paid for by any key.
     let spoil = async {
         loop {
@@ -427,10 +427,10 @@ async fn an_empty_reserve_is_said_and_a_fresh_secret_revives_it() {
     }
     let secret = channel::new_secret(128 * 300).unwrap();
     for side in 0..2 {
-        while world.handle(side).rekey(Zeroizing::new(secret.to_vec()), None).await.is_err() {
+        while world.handle(side).rekey(Zeroizing::new(secret.to_vec())).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let again = world.handle(side).rekey(Zeroizing::new(secret.to_vec()), None).await;
+        let again = world.handle(side).rekey(Zeroizing::new(secret.to_vec())).await;
         assert!(again.is_err(), "the same secret twice");
     }
     // Other pads under the same numbers from here on.
