@@ -63,6 +63,7 @@ fn columns() -> Value {
 /// The structural schema of a Topology object.
 pub fn schema() -> Value {
     let mut schema = structural::convert(&topology::schema());
+    rules::without_link_defaults(&mut schema);
     rules::add(&mut schema);
     schema["properties"]["status"] = status::schema();
     schema

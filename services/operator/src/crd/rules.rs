@@ -5,6 +5,24 @@
 
 use serde_json::{Value, json};
 
+/// Leaves the defaults of each link to the operator, which reads them from the types: written into a thousand links
+/// by the API server, they would be more than it stores.
+pub fn without_link_defaults(schema: &mut Value) {
+    remove_defaults(&mut schema["properties"]["spec"]["properties"]["links"]["items"]);
+}
+
+fn remove_defaults(schema: &mut Value) {
+    let Some(keywords) = schema.as_object_mut() else { return };
+    keywords.remove("default");
+    for (keyword, inner) in keywords {
+        match keyword.as_str() {
+            "properties" => inner.as_object_mut().into_iter().flatten().for_each(|(_, field)| remove_defaults(field)),
+            "items" | "additionalProperties" => remove_defaults(inner),
+            _ => {}
+        }
+    }
+}
+
 /// Adds list keys and rules to the schema.
 pub fn add(schema: &mut Value) {
     let spec = &mut schema["properties"]["spec"];
@@ -32,8 +50,16 @@ pub fn add(schema: &mut Value) {
         disturbance.remove("x-kubernetes-validations");
     }
     let loops = &mut link["properties"]["loops"]["properties"];
-    rule(&mut loops["pump"], "!has(self.targetQber) || self.enabled", "a target for a loop that is off");
-    rule(&mut loops["phase"], "!has(self.dither) || self.enabled", "a dither for a loop that is off");
+    rule(
+        &mut loops["pump"],
+        "!has(self.targetQber) || !has(self.enabled) || self.enabled",
+        "a target for a loop that is off",
+    );
+    rule(
+        &mut loops["phase"],
+        "!has(self.dither) || !has(self.enabled) || self.enabled",
+        "a dither for a loop that is off",
+    );
 }
 
 /// Entries are known by a field: each value once, and each entry can be owned by somebody else.

@@ -64,6 +64,15 @@ fn everything_is_bounded_and_described() {
 }
 
 #[test]
+fn defaults_are_where_they_are_few() {
+    let schema = crd::schema();
+    assert_eq!(schema["properties"]["spec"]["properties"]["packing"]["default"], json!("service"));
+    walk(&schema["properties"]["spec"]["properties"]["links"]["items"], "links", &mut |path, schema| {
+        assert!(schema.get("default").is_none(), "{path}");
+    });
+}
+
+#[test]
 fn people_get_columns_short_names_and_lists_by_name() {
     let definition = crd::definition();
     let columns: Vec<&str> = definition["spec"]["versions"][0]["additionalPrinterColumns"]

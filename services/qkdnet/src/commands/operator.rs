@@ -17,7 +17,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 pub fn run(command: OperatorCommand, log: Option<&str>) -> Result<(), Failure> {
     match command {
-        OperatorCommand::Run(args) => serve(args, log),
+        OperatorCommand::Run(args) => serve(*args, log),
         OperatorCommand::Crd => {
             print(&operator::crd::yaml().map_err(|error| Failure::failed(format!("write the definition: {error}")))?)
         }
