@@ -56,7 +56,7 @@ fn recorded_tags_are_read_or_an_error_says_where_they_are_wrong() {
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let good = vec![
         words(&[1 << 10 | 1, 2 << 10 | 2, 3 << 10 | 4, 4 << 10 | 8]),
-        words(&[(1 << 54) - 1 << 10 | 1, 5 << 10 | 1]),
+        words(&[(((1 << 54) - 1) << 10) | 1, (5 << 10) | 1]),
         vec![],
     ];
     Target::new("tag files", good).fuzz(|input| {

@@ -44,7 +44,7 @@ fn bits(seed: u64, errors: u64) -> Bits {
     let mut words = Vec::new();
     for _ in 0..BITS / 64 {
         word = word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        words.push(word ^ (1 << (word % 64)) * errors);
+        words.push(word ^ ((1 << (word % 64)) * errors));
     }
     Bits::from_words(words, BITS)
 }

@@ -56,8 +56,11 @@ struct Run {
     next_block: u64,
     /// Blocks of the vault, and what was under way when the power failed.
     exchanged: Vec<(u64, Secret)>,
-    exchanging: Option<(&'static str, u32, Use, (u64, u64), u64)>,
+    exchanging: Option<Exchange>,
 }
+
+/// Peer, generation, use, range and place in the vault.
+type Exchange = (&'static str, u32, Use, (u64, u64), u64);
 
 type Step = Result<(), StoreError>;
 

@@ -128,7 +128,10 @@ async fn follow(connector: Connector, tx: mpsc::Sender<FaultState>) {
             // What ended while nobody looked is over.
             if let Ok(listed) = client.list(ListRequest::default()).await {
                 let listed = listed.into_inner().faults;
-                for (_, mut gone) in known.extract_if(.., |id, _| listed.iter().all(|fault| fault.id != *id)) {
+                let over: Vec<String> =
+                    known.keys().filter(|id| listed.iter().all(|fault| fault.id != **id)).cloned().collect();
+                for id in over {
+                    let Some(mut gone) = known.remove(&id) else { continue };
                     gone.set_phase(Phase::Over);
                     let _ = tx.send(gone).await;
                 }
