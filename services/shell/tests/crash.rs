@@ -43,7 +43,7 @@ fn the_process_is_aborted_at_the_hit_that_is_armed() {
 
 #[test]
 fn nothing_happens_where_nothing_is_armed() {
-    for armed in ["", "other=1", "block.prepared=6"] {
+    for armed in ["", "tag.persisted=1", "block.prepared=6"] {
         let output = run(armed, "yes");
         assert!(output.status.success());
         assert!(String::from_utf8_lossy(&output.stdout).contains("passed 5"));
