@@ -188,9 +188,9 @@ fn spans_say_what_the_ledger_says(spans: &[SpanRecord], ledger: &Value) {
     // A request that is repeated, or refused before, takes no pad; where one was taken it is told.
     let pads = |peer: &'static str, pad: &'static str| {
         move |span: &SpanRecord| {
-            let bytes = figure(span, attribute::TRANSFER_BYTES) + SEAL_OVERHEAD_BYTES;
             let taken = !span.texts(pad).is_empty();
-            taken.then_some((between(span, peer)?, 8 * bytes))
+            let bytes = || figure(span, attribute::TRANSFER_BYTES) + SEAL_OVERHEAD_BYTES;
+            Some((between(span, peer)?, 8 * taken.then(bytes)?))
         }
     };
     said.insert("sealed", sums(named(name::RELAY), pads(attribute::NEXT_SITE, attribute::PAD_OUT_PIECE)));

@@ -79,6 +79,11 @@ fn a_repeated_fetch_within_the_window_gets_the_same_key_and_nobody_else_does() {
     network.stop();
 }
 
+/// The network makes key no faster than it does: asking again is what an application does then.
+fn short_of_key(output: &Output) -> bool {
+    said(output).contains("not enough key")
+}
+
 #[test]
 fn an_application_gets_so_many_keys_a_second_and_no_more() {
     let place = Place::new(&bright_with("keysPerSecond: 4", ", hospital"));
@@ -90,12 +95,14 @@ fn an_application_gets_so_many_keys_a_second_and_no_more() {
         let output = get(&network, "university", "inria", "4");
         if output.status.success() {
             granted += keys(&output.stdout).len();
-        } else {
-            assert!(said(&output).contains("too many requests"), "{}", said(&output));
+        } else if said(&output).contains("too many requests") {
             refused += 1;
             // The limit of one is no limit of another.
             let other = get(&network, "hospital", "inria", "1");
-            assert!(other.status.success() || said(&other).contains("too many requests"), "{}", said(&other));
+            let limited = said(&other).contains("too many requests") || short_of_key(&other);
+            assert!(other.status.success() || limited, "{}", said(&other));
+        } else {
+            assert!(short_of_key(&output), "{}", said(&output));
         }
         assert!(begun.elapsed() < Duration::from_secs(120), "{granted} keys");
     }
