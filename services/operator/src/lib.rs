@@ -11,7 +11,7 @@
 //! * [`pods`], [`observe`], [`figures`]: what keeps pods from running, what services say, rows for people.
 //! * [`status`]: pure, to conditions and rows.
 //!
-//! [`reconcile`] strings them together, [`run`] is the process, [`crd`] the definition, [`render`] the text.
+//! [`reconcile`] strings them together, [`mod@run`] is the process, [`crd`] the definition, [`render`] the text.
 
 pub mod apply;
 pub mod build;
