@@ -182,20 +182,9 @@ fn measured(events: &[Value], from_s: f64, to_s: f64) -> (f64, f64) {
     (mean, (mean / sifted.len() as f64).sqrt())
 }
 
-/// Minutes at full attention of a machine are more than `make test` has.
-fn skipped() -> bool {
-    let skipped = std::env::var_os("QKDNET_SOAK_FAULTS").is_none();
-    if skipped {
-        println!("SKIPPED: this runs where QKDNET_SOAK_FAULTS is set; see `make soak`");
-    }
-    skipped
-}
-
 #[test]
+#[ignore = "not seen passing yet: `make soak` runs it"]
 fn light_and_clocks_that_fail_are_noticed_and_the_link_comes_back_with_equal_keys() {
-    if skipped() {
-        return;
-    }
     let topology = bright(&[ALLOWED, STILL, DIM]);
     let place = Place::new(&topology);
     let network = Network::start(&place, &["--isolation", "tasks", "--seed", "4"]);
@@ -335,10 +324,8 @@ fn full_disks_lose_nothing_that_was_acknowledged_and_the_network_goes_on_when_th
 }
 
 #[test]
+#[ignore = "not seen passing yet: `make soak` runs it"]
 fn sites_that_were_cut_off_and_services_that_were_stopped_come_back_and_no_key_comes_twice() {
-    if skipped() {
-        return;
-    }
     for isolation in ["tasks", "process"] {
         let place = Place::new(&allowed_network());
         let network = Network::start(&place, &["--isolation", isolation]);
