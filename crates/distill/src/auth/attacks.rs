@@ -458,6 +458,37 @@ fn a_reserve_that_runs_out_inside_a_session_ends_it_at_both_ends() {
 }
 
 #[test]
+fn an_end_that_a_crash_left_without_tags_ends_the_session_that_the_peer_still_has() {
+    let mut world = small(1);
+    world.open(0);
+    world.open(1);
+    while world.line.iter().any(|line| !line.is_empty()) {
+        for end in 0..2 {
+            if let Some(frame) = world.line[end].pop_front() {
+                let actions = world.ends[end].receive(&frame);
+                world.act(end, actions);
+            }
+        }
+    }
+    assert!(world.ends.iter().all(|end| end.session().is_some()));
+    // Its one tag was on disk as used when it crashed.
+    let mut reserve = MemoryReserve::new(Side::Initiator, Layout::new(4), &secret(2 * 128 * 2, 9)).unwrap();
+    reserve.take_send(0).unwrap();
+    world.ends[0] = Endpoint::new(EndpointConfig { side: Side::Initiator }, reserve);
+    world.open(0);
+    assert_eq!(world.modules[0].closed, [CloseReason::ReserveExhausted]);
+    world.speak();
+    let said = world.line[0].pop_front().unwrap();
+    let actions = world.ends[0].receive(&said);
+    world.act(0, actions);
+    let answer = world.line[1].pop_front().unwrap();
+    let actions = world.ends[1].receive(&answer);
+    world.act(1, actions);
+    assert_eq!(world.modules[1].closed, [CloseReason::ReserveExhausted]);
+    assert_eq!(world.ends[1].session(), None);
+}
+
+#[test]
 fn refills_keep_the_reserve_level() {
     let mut world = small(5);
     for block in 0..60u64 {

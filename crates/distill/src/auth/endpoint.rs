@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{Frame, Kind, MAX_PAYLOAD, repeated};
 use super::hello::{Greeting, MAX_MODULE_HELLO, PeerHello};
 use super::reserve::{Reserve, ReserveError};
-use super::session::{Session, Verdict};
+use super::session::{Session, Verdict, close_frame};
 use super::{FrameError, Side};
 use crate::bits::Bits;
 
@@ -203,7 +203,7 @@ impl<R: Reserve> Endpoint<R> {
     /// Ends what is open here and tells the peer's end.
     fn end(&mut self, reason: CloseReason) -> Vec<Action> {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Open(session) => vec![Action::Send(session.close_frame(reason.code()))],
+            State::Open(session) => vec![Action::Send(close_frame(session.id, reason.code()))],
             State::Idle | State::Greeting(_) => Vec::new(),
         }
     }
@@ -352,7 +352,15 @@ impl<R: Reserve> Endpoint<R> {
     }
 
     fn receive_bundle(&mut self, frame: Frame) -> Result<Vec<Action>, Refusal> {
-        let State::Open(session) = &mut self.state else { return Err(Refusal::WrongSession) };
+        let session = match &mut self.state {
+            State::Open(session) => session,
+            State::Greeting(_) => return Err(Refusal::WrongSession),
+            // A crash took the session from this end alone, and no greeting will tell the peer.
+            State::Idle => {
+                let reason = if self.remaining() == 0 { CloseReason::ReserveExhausted } else { CloseReason::PeerLeft };
+                return Ok(vec![Action::Send(close_frame(frame.session, reason.code()))]);
+            }
+        };
         let step = frame.step;
         let payload = frame.payload.clone();
         let verdict = match session.hear(frame, &mut self.reserve)? {

@@ -150,16 +150,16 @@ impl Session {
         hello.into_iter().chain(self.outstanding.iter().map(|(_, frame)| frame.clone())).collect()
     }
 
-    pub fn close_frame(&self, code: u64) -> Bytes {
-        Frame { kind: Kind::Close, session: self.id, step: code, payload: Bytes::new(), tag: None, repeated: false }
-            .encode()
-    }
-
     pub fn challenge_frame(&self, nonce: u64) -> Bytes {
         let session = self.greeting.nonce;
         Frame { kind: Kind::Challenge, session, step: nonce, payload: Bytes::new(), tag: None, repeated: false }
             .encode()
     }
+}
+
+/// The end of a session, said to the peer.
+pub fn close_frame(session: u64, code: u64) -> Bytes {
+    Frame { kind: Kind::Close, session, step: code, payload: Bytes::new(), tag: None, repeated: false }.encode()
 }
 
 fn masked(hash: [u8; 16], pad: &[u8; 16]) -> [u8; 16] {
