@@ -69,7 +69,7 @@ verify: build ## run TOPOLOGY and print measured beside published
 	target/release/qkdnet verify $(TOPOLOGY)
 
 bench: ## one table of what the project must reach, measured on this machine, then criterion's details
-	$(CARGO) bench --locked -p qkdnet --bench table
+	$(CARGO) bench --workspace --locked --bench table
 	$(CARGO) bench --locked -p distill -p photonics
 
 soak: ## the long versions of the randomised tests

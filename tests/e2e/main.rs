@@ -27,5 +27,6 @@ fn main() {
     steps::kills::run(&mut suite);
     steps::render::run(&mut suite);
     steps::removal::run(&mut suite);
+    steps::readme::run(&mut suite);
     suite.finish();
 }

@@ -8,10 +8,11 @@ pub fn shipped(file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
 }
 
-/// All of Nice with little loss, few pairs and short rounds, under another name.
+/// All of Nice with little loss, few pairs and short rounds, under another name; faults are allowed.
 pub fn bright(name: &str, run: &str) -> String {
     let changes = [
         ("name: nice\n".to_owned(), format!("name: {name}\n")),
+        ("spec:\n".to_owned(), "spec:\n  faults: {allowed: true}\n".to_owned()),
         ("run: {speed: max, epoch: 20 ms, latency: 8}".to_owned(), format!("run: {{epoch: 20 ms, latency: 8, {run}}}")),
         ("deviceLoss: 9.84214 dB".to_owned(), "deviceLoss: 1 dB".to_owned()),
         ("deviceLoss: 9.82234 dB".to_owned(), "deviceLoss: 1 dB".to_owned()),

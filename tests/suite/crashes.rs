@@ -37,9 +37,9 @@ fn kill(place: &Place, service: &str) {
     assert!(status.expect("run pkill").success(), "{service} was not running");
 }
 
-/// What Ctrl-C does: the light ends and what is under way is finished.
-fn interrupt(child: &Child) {
-    let status = Command::new("kill").arg("-INT").arg(child.id().to_string()).status();
+/// What Ctrl-C (`INT`) does, and a supervisor (`TERM`): the light ends and what is under way is finished.
+fn interrupt(child: &Child, signal: &str) {
+    let status = Command::new("kill").args(["-s", signal]).arg(child.id().to_string()).status();
     assert!(status.expect("run kill").success());
 }
 
@@ -73,7 +73,7 @@ fn after_any_service_was_killed_both_sites_hold_the_same_blocks_and_key_goes_on(
     }
     // Tags are made of refills by now: the two reserves have stayed equal.
     await_blocks(&place, committed_blocks(&place) + 2 * TAGS);
-    interrupt(&child);
+    interrupt(&child, "INT");
     let output = child.wait_with_output().expect("wait for qkdnet");
     assert!(output.status.success());
     assert_equal_keys(&digest(&place.path("data")));
@@ -98,20 +98,38 @@ fn a_crash_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
     }
 }
 
+/// An interrupted run ends well, and leaves no service behind.
+fn assert_ends(place: &Place, child: Child, signal: &str) {
+    interrupt(&child, signal);
+    let mut child = child;
+    let patience = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().expect("wait for qkdnet").is_none() {
+        assert!(Instant::now() < patience, "the run did not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(child.wait_with_output().expect("wait for qkdnet").status.success());
+    let left = Command::new("pgrep").args(["-f"]).arg(place.path("data")).output().expect("run pgrep");
+    assert!(left.stdout.is_empty(), "processes are left: {}", String::from_utf8_lossy(&left.stdout));
+}
+
 #[test]
 fn an_interrupt_while_the_services_still_look_for_each_other_ends_the_run() {
     let place = place();
-    let mut child = start(&place, "3600s", "");
+    let child = start(&place, "3600s", "");
     let address = place.path("data").join(".qkdnet/run/source-valrose-sophia.addr");
     let patience = Instant::now() + Duration::from_secs(60);
     while !address.exists() {
         assert!(Instant::now() < patience, "the source did not start");
         std::thread::sleep(Duration::from_millis(1));
     }
-    interrupt(&child);
-    while child.try_wait().expect("wait for qkdnet").is_none() {
-        assert!(Instant::now() < patience, "the run did not end");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(child.wait_with_output().expect("wait for qkdnet").status.success());
+    assert_ends(&place, child, "INT");
+}
+
+#[test]
+fn a_supervisor_that_ends_a_run_leaves_no_service_behind() {
+    let place = place();
+    let child = start(&place, "3600s", "");
+    await_blocks(&place, 1);
+    assert_ends(&place, child, "TERM");
+    assert_equal_keys(&digest(&place.path("data")));
 }

@@ -80,6 +80,7 @@ golden! {
     keys_not_in_bytes: ["spec:\n" => "spec:\n  keyManagement: {keySize: 250 bit}\n"];
     keys_beyond_their_limits: ["spec:\n" => "spec:\n  keyManagement: {keySize: 512 bit, keySizeMax: 256 bit}\n"];
     transfers_too_long: ["spec:\n" => "spec:\n  keyManagement: {relay: {transfer: 32768 bit}}\n"];
+    transfers_too_short: ["spec:\n" => "spec:\n  keyManagement: {relay: {transfer: 256 bit}}\n"];
     water_marks_the_wrong_way: ["spec:\n" => "spec:\n  keyManagement: {relay: {lowWater: 9000 bit, highWater: 8000 bit}}\n"];
     disturbance_elsewhere: ["window: 120 ps" => "window: 120 ps\n      disturbances: [{type: phase, at: 5 s, site: middle, step: 1 rad}]"];
     reference_in_a_wrong_unit: ["window: 120 ps" => "window: 120 ps\n      reference: [{quantity: qberZ, value: 7 kbit/s, tolerance: 5, source: paper}]"];

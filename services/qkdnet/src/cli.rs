@@ -130,8 +130,6 @@ pub struct OutputArgs {
 /// How a network is run; shared by `up` and `verify`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Topology file.
-    pub file: PathBuf,
     /// Where each service runs.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub isolation: Isolation,
@@ -175,6 +173,8 @@ pub fn default_data_dir(topology: &str) -> PathBuf {
 
 #[derive(Clone, Debug, Args)]
 pub struct UpArgs {
+    /// Topology file.
+    pub file: PathBuf,
     #[command(flatten)]
     pub run: RunArgs,
     #[command(flatten)]
@@ -197,6 +197,12 @@ pub struct RecordArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
+    /// Topology file.
+    #[arg(required_unless_present = "topology", conflicts_with = "topology")]
+    pub file: Option<PathBuf>,
+    /// On a cluster nothing is started: what runs there is watched for the time of `--for`.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     #[command(flatten)]
     pub run: RunArgs,
     /// Only these links; may be repeated.

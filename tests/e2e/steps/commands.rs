@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::applications::{INRIA, UNIVERSITY};
 use super::{NAMESPACE, NETWORK};
-use crate::cluster::{eventually, kubectl, qkdnet, said, success};
+use crate::cluster::{eventually, kubectl, qkdnet, said, success, topology, wait_flowing};
 use crate::harness::Suite;
 
 pub fn run(suite: &mut Suite) {
@@ -59,6 +59,18 @@ pub fn run(suite: &mut Suite) {
     suite.step("exposure: the relay between two sites has seen their keys", || {
         let listed = json(&["exposure", "valrose"]);
         assert!(!listed.as_array().expect("a list").is_empty(), "the applications exchanged relayed keys before");
+    });
+    suite.step("fault: a fibre is cut and mended", || {
+        let cut = json(&["fault", "cut", "valrose-sophia", "--id", "digger"]);
+        assert_eq!(cut[0]["id"], "digger", "{cut}");
+        eventually("the link has lost its light", || {
+            let text = topology(NAMESPACE, NETWORK)["status"]["linkStatus"].to_string();
+            if text.contains("acquiring") { Ok(()) } else { Err(text) }
+        });
+        let listed = json(&["fault", "list"]);
+        assert!(listed[0]["id"] == "digger" && listed[0]["state"] == "active", "{listed}");
+        json(&["fault", "clear", "digger"]);
+        wait_flowing(NAMESPACE, NETWORK);
     });
 }
 

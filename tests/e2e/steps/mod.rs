@@ -8,6 +8,7 @@ pub mod identity;
 pub mod install;
 pub mod kills;
 pub mod policy;
+pub mod readme;
 pub mod refusals;
 pub mod removal;
 pub mod render;

@@ -8,6 +8,8 @@ use crate::quantity::DataSize;
 
 /// Longest key that a key ID can name.
 const KEY_BITS_MAX: u64 = 65_528;
+/// Shortest transfer of which something is left to deliver once the key stores have confirmed it with 256 bit.
+const TRANSFER_BITS_MIN: u64 = 264;
 /// Longest transfer that a relay carries.
 const TRANSFER_BITS_MAX: u64 = 16_384;
 
@@ -45,8 +47,9 @@ fn sizes(spec: &Spec, report: &mut Report<'_>) {
 fn relay(spec: &Spec, report: &mut Report<'_>) {
     let relay = &spec.key_management.relay;
     let path = |field: &str| format!("spec.keyManagement.relay.{field}");
-    if !in_bytes(relay.transfer) || relay.transfer.rounded() > TRANSFER_BITS_MAX {
-        let expected = format!("a multiple of 8 bit, at most {TRANSFER_BITS_MAX} bit");
+    let carried = TRANSFER_BITS_MIN..=TRANSFER_BITS_MAX;
+    if !in_bytes(relay.transfer) || !carried.contains(&relay.transfer.rounded()) {
+        let expected = format!("a multiple of 8 bit, from {TRANSFER_BITS_MIN} bit to {TRANSFER_BITS_MAX} bit");
         report.add(Finding::error(path("transfer"), format!("transfers of {}", relay.transfer), expected), &[]);
     }
     if relay.low_water.rounded() > relay.high_water.rounded() {

@@ -1,11 +1,9 @@
 //! `qkdnet fault`: what can be typed.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand, ValueEnum};
 use topology::quantity;
 
-use super::{OutputArgs, simulated_time};
+use super::{OutputArgs, PlaceArgs, simulated_time};
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum FaultCommand {
@@ -36,12 +34,11 @@ pub enum FaultCommand {
     Clear(ClearArgs),
 }
 
-/// Where the network is.
+/// Where the network runs.
 #[derive(Clone, Debug, Args)]
 pub struct NetworkArgs {
-    /// Data directory of a network that runs on this machine.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }

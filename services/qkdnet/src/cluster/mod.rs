@@ -2,8 +2,10 @@
 //! ports, with nothing to set up by hand.
 
 mod application;
+mod control;
 mod forward;
 mod gather;
+mod measured;
 mod scratch;
 mod status;
 
@@ -19,6 +21,7 @@ use zeroize::Zeroizing;
 
 pub use self::forward::Forward;
 pub use self::gather::{exposure, link_ends, spans, stores};
+pub use self::measured::measured;
 pub use self::status::status;
 use crate::cli::ClusterArgs;
 use crate::failure::Failure;

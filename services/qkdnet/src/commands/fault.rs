@@ -14,8 +14,9 @@ use topology::quantity::Duration;
 use self::client::{Clients, Times};
 use self::orders::{Ordered, orders};
 use super::{print, print_json};
-use crate::cli::Output;
 use crate::cli::fault::{FaultCommand, LastingArgs, NetworkArgs, SimulatedArgs};
+use crate::cli::{Output, Place};
+use crate::cluster;
 use crate::commands::status::running;
 use crate::failure::Failure;
 use crate::run::roster::Roster;
@@ -89,18 +90,35 @@ fn roster(data: &Path) -> Result<Roster, Failure> {
     })
 }
 
+/// Does something with whoever is to be told.
+fn told<T>(network: &NetworkArgs, work: impl AsyncFnOnce(&Roster) -> anyhow::Result<T>) -> Result<T, Failure> {
+    match network.place.place() {
+        Place::Data(data) => {
+            let roster = roster(data)?;
+            Ok(wire::block_on(&TelemetryConfig::new("qkdnet"), async { work(&roster).await })?)
+        }
+        Place::Cluster(place) => cluster::run(place, async |there| {
+            let control = there.control().await?;
+            anyhow::ensure!(
+                control.topology.spec.faults.allowed,
+                "the topology {} allows no faults: write `faults: {{allowed: true}}` under `spec` and apply it again",
+                there.topology
+            );
+            work(&control.roster).await
+        }),
+    }
+}
+
 fn inject(network: &NetworkArgs, ordered: &Ordered<'_>, times: &Times) -> Result<(), Failure> {
-    let roster = roster(&network.data)?;
-    let orders = orders(&roster, ordered).map_err(|error| Failure::bad_input(error.to_string()))?;
-    let states =
-        wire::block_on(&TelemetryConfig::new("qkdnet"), async { Clients::new(&roster).inject(&orders, times).await })?;
+    let states = told(network, async |roster| match orders(roster, ordered) {
+        Ok(orders) => Ok(Ok(Clients::new(roster).inject(&orders, times).await?)),
+        Err(error) => Ok(Err(Failure::bad_input(error.to_string()))),
+    })??;
     show(network, &states)
 }
 
 fn list(network: &NetworkArgs) -> Result<(), Failure> {
-    let roster = roster(&network.data)?;
-    let (faults, silent) =
-        wire::block_on(&TelemetryConfig::new("qkdnet"), async { Ok(Clients::new(&roster).list().await) })?;
+    let (faults, silent) = told(network, async |roster| Ok(Clients::new(roster).list().await))?;
     for (server, why) in &silent {
         eprintln!("warning: {server} does not answer: {why}");
     }
@@ -111,8 +129,7 @@ fn list(network: &NetworkArgs) -> Result<(), Failure> {
 }
 
 fn clear(network: &NetworkArgs, wanted: impl Fn(&str) -> bool) -> Result<(), Failure> {
-    let roster = roster(&network.data)?;
-    let cleared = wire::block_on(&TelemetryConfig::new("qkdnet"), async { Clients::new(&roster).clear(wanted).await })?;
+    let cleared = told(network, async |roster| Clients::new(roster).clear(wanted).await)?;
     if cleared.is_empty() {
         return Err(Failure::failed("there is no such fault").hint("`qkdnet fault list` says which there are"));
     }

@@ -15,7 +15,7 @@ pub mod roster;
 mod tasks;
 pub mod up;
 pub mod verify;
-mod watch;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use detector::Monitor;
 use shell::files;
 use shell::launch::ServiceFile;
-use tokio::signal::unix::{Signal as Interrupts, SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{Plan, ServiceConfig};
@@ -118,6 +118,25 @@ pub struct Held {
     _lock: Lock,
 }
 
+/// Requests to end: Ctrl-C, and the SIGTERM of a supervisor.
+pub struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    pub async fn recv(&mut self) -> Option<()> {
+        tokio::select! {
+            asked = self.interrupt.recv() => asked,
+            asked = self.terminate.recv() => asked,
+        }
+    }
+}
+
 /// Where each service runs.
 #[derive(Clone, Debug)]
 pub enum Place {
@@ -156,7 +175,7 @@ pub async fn start(start: &Start<'_>) -> Result<Running> {
     start.folders.create()?;
     let lock = Lock::take(start.folders)?;
     place_secrets(start.plan, &start.folders.data)?;
-    let held = Held { interrupts: signal(SignalKind::interrupt()).context("listen for interrupts")?, _lock: lock };
+    let held = Held { interrupts: Interrupts::listen().context("listen for interrupts")?, _lock: lock };
     match &start.place {
         Place::Tasks => tasks::start(start, held).await,
         Place::Process => process::start(start, held).await,

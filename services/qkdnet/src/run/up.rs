@@ -1,5 +1,7 @@
 //! `qkdnet up`: run a network until it is stopped or its time is over.
 
+use std::path::{Path, PathBuf};
+
 use topology::plan::{Plan, plan};
 
 use super::watch::Asked;
@@ -20,8 +22,8 @@ pub struct Prepared {
 }
 
 /// Reads the topology and plans it; a run on data that is there already continues.
-pub fn prepare(args: &RunArgs, data: Option<std::path::PathBuf>) -> Result<Prepared, Failure> {
-    let topology = files::load(&args.file)?;
+pub fn prepare(file: &Path, args: &RunArgs, data: Option<PathBuf>) -> Result<Prepared, Failure> {
+    let topology = files::load(file)?;
     let mut plan = plan(&topology, &args.overrides());
     let data = data.unwrap_or_else(|| args.data_dir(&plan.topology));
     for warning in &plan.warnings {
@@ -41,7 +43,7 @@ pub fn prepare(args: &RunArgs, data: Option<std::path::PathBuf>) -> Result<Prepa
 }
 
 pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
-    let Prepared { plan, folders, asked, beyond_tags } = prepare(&args.run, None)?;
+    let Prepared { plan, folders, asked, beyond_tags } = prepare(&args.file, &args.run, None)?;
     let recording = match &args.record.record {
         Some(folder) => {
             shell::files::create_private_folder(folder)?;

@@ -1,13 +1,16 @@
 //! `qkdnet verify`: run a network, then print measured beside published.
 
+use std::path::Path;
+
 use serde::Serialize;
 use topology::document::Measure;
 use topology::plan::{Plan, PlannedReference};
 
 use super::up::{Prepared, prepare};
-use super::watch::{LinkReport, Report, mean, ratio};
+use super::watch::{LinkReport, mean, ratio};
 use super::{Place, Start, start, tags_end, watch};
 use crate::cli::{Output, VerifyArgs};
+use crate::cluster;
 use crate::commands::{print, print_json};
 use crate::failure::Failure;
 use crate::view::View;
@@ -36,16 +39,10 @@ pub enum Verdict {
 }
 
 pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
-    let scratch = match &args.run.data {
-        Some(_) => None,
-        None => Some(std::env::temp_dir().join(format!("qkdnet-verify-{}", std::process::id()))),
+    let comparisons = match &args.file {
+        Some(file) => here(file, args, log)?,
+        None => there(args)?,
     };
-    let result = compare(args, scratch.clone(), log);
-    if let Some(scratch) = scratch {
-        // The keys of a comparison are of no use to anybody.
-        let _ = std::fs::remove_dir_all(scratch);
-    }
-    let comparisons = result?;
     match args.run.output.output {
         Output::Json => print_json(&comparisons)?,
         Output::Text => print(&table(&comparisons))?,
@@ -58,8 +55,35 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-fn compare(args: &VerifyArgs, data: Option<std::path::PathBuf>, log: Option<&str>) -> Result<Vec<Comparison>, Failure> {
-    let Prepared { mut plan, folders, asked, beyond_tags } = prepare(&args.run, data)?;
+/// A network on this machine, for the time of the comparison.
+fn here(file: &Path, args: &VerifyArgs, log: Option<&str>) -> Result<Vec<Comparison>, Failure> {
+    let scratch = match &args.run.data {
+        Some(_) => None,
+        None => Some(std::env::temp_dir().join(format!("qkdnet-verify-{}", std::process::id()))),
+    };
+    let result = compare(prepare(file, &args.run, scratch.clone())?, args, log);
+    if let Some(scratch) = scratch {
+        // The keys of a comparison are of no use to anybody.
+        let _ = std::fs::remove_dir_all(scratch);
+    }
+    result
+}
+
+/// A network that runs on a cluster, watched for a while.
+fn there(args: &VerifyArgs) -> Result<Vec<Comparison>, Failure> {
+    let Some(duration) = args.run.duration else { return Err(for_how_long()) };
+    let (plan, links) = cluster::run(&args.cluster, async |there| {
+        cluster::measured(there, &args.links, duration.rounded() as f64 * 1e-12).await
+    })?;
+    Ok(comparisons(&plan, &links))
+}
+
+fn for_how_long() -> Failure {
+    Failure::bad_input("how long to run is not said").hint("add `--for 600s`, or `for: 600 s` under `run`")
+}
+
+fn compare(prepared: Prepared, args: &VerifyArgs, log: Option<&str>) -> Result<Vec<Comparison>, Failure> {
+    let Prepared { mut plan, folders, asked, beyond_tags } = prepared;
     // What was published is about links.
     plan.without_key_management();
     for name in &args.links {
@@ -75,9 +99,7 @@ fn compare(args: &VerifyArgs, data: Option<std::path::PathBuf>, log: Option<&str
         plan.services.retain(|service| service.link.as_ref().is_some_and(|link| args.links.contains(link)));
     }
     if plan.epochs_limit.is_none() {
-        return Err(
-            Failure::bad_input("how long to run is not said").hint("add `--for 600s`, or `for: 600 s` under `run`")
-        );
+        return Err(for_how_long());
     }
     let place = Place::of(&args.run)?;
     let telemetry = wire::telemetry("qkdnet", &plan.topology, None, log.or(Some("warn")));
@@ -89,14 +111,14 @@ fn compare(args: &VerifyArgs, data: Option<std::path::PathBuf>, log: Option<&str
     if beyond_tags {
         tags_end(&plan, &folders.data)?;
     }
-    Ok(comparisons(&plan, &report))
+    Ok(comparisons(&plan, &report.links))
 }
 
 /// Every reference of the plan beside what was measured.
-fn comparisons(plan: &Plan, report: &Report) -> Vec<Comparison> {
+fn comparisons(plan: &Plan, links: &[LinkReport]) -> Vec<Comparison> {
     let mut rows = Vec::new();
     for link in &plan.links {
-        let Some(measured) = report.links.iter().find(|report| report.name == link.name) else { continue };
+        let Some(measured) = links.iter().find(|report| report.name == link.name) else { continue };
         rows.extend(link.references.iter().map(|reference| one(&link.name, reference, measured)));
     }
     rows

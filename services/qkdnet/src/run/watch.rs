@@ -61,6 +61,20 @@ pub struct LinkReport {
     pub residual_ps: Vec<f64>,
 }
 
+impl LinkReport {
+    /// Enters what the matcher's end tells.
+    pub fn take(&mut self, event: &ModuleEvent) {
+        match &event.event {
+            Some(Happening::Block(block)) => self.block_bits.push(block.key_bits as f64),
+            Some(Happening::Status(status)) if status.state() == WireState::Locked => {
+                self.peak_fwhm_ps.push(status.peak_fwhm_ps);
+                self.residual_ps.push(status.clock_residual_ps.abs());
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Follows `running` until every node has ended or the user insists.
 pub async fn watch(
     mut running: Running,
@@ -218,9 +232,11 @@ impl<'p> Follower<'p> {
 
     fn take(&mut self, end: &End, event: ModuleEvent, view: &mut View) -> Result<()> {
         let is_matcher = end.monitor.status().role == "matcher";
-        let report = self.links.iter_mut().find(|report| report.name == end.link);
-        match (event.event, report) {
-            (Some(Happening::Note(note)), _) => {
+        if is_matcher && let Some(report) = self.links.iter_mut().find(|report| report.name == end.link) {
+            report.take(&event);
+        }
+        match event.event {
+            Some(Happening::Note(note)) => {
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let simulated_s = event.simulated_s;
                 self.show(
@@ -228,8 +244,7 @@ impl<'p> Follower<'p> {
                     view,
                 )?;
             }
-            (Some(Happening::Block(block)), Some(report)) if is_matcher => {
-                report.block_bits.push(block.key_bits as f64);
+            Some(Happening::Block(block)) if is_matcher => {
                 let message = format!(
                     "block {}: {} bits, QBERz {:.2} %, QBERx {:.2} %",
                     block.block,
@@ -241,10 +256,6 @@ impl<'p> Follower<'p> {
                 let name = "block-stored".to_owned();
                 let block = Some(figures(&block));
                 self.show(Event { simulated_s: event.simulated_s, link, site, name, message, block }, view)?;
-            }
-            (Some(Happening::Status(status)), Some(report)) if is_matcher && status.state() == WireState::Locked => {
-                report.peak_fwhm_ps.push(status.peak_fwhm_ps);
-                report.residual_ps.push(status.clock_residual_ps.abs());
             }
             _ => {}
         }

@@ -1,0 +1,64 @@
+//! The services of a topology on a cluster as whoever controls the network reaches them: a forwarded port for each, and
+//! the certificate with which the operator asks them.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::Secret;
+use operator::layout::Layout;
+use operator::material::{keys, secret_names};
+use operator::resource::TopologyObject;
+use shell::{files, pki, server};
+use topology::Topology;
+use topology::plan::{CONTROL_IDENTITY, Plan, RunOptions};
+
+use super::scratch::Scratch;
+use super::{Cluster, Forward, content};
+use crate::run::Folders;
+use crate::run::roster::Roster;
+
+/// Services that can be reached as long as this lives.
+pub struct Control {
+    pub topology: Topology,
+    pub plan: Plan,
+    pub roster: Roster,
+    _files: Scratch,
+    _forwards: Vec<Forward>,
+}
+
+impl Cluster {
+    /// For a topology that an operator keeps: what was rendered has no object that says its plan.
+    pub async fn control(&self) -> Result<Control> {
+        let object = self.api::<TopologyObject>().get(&self.topology).await.context("read the topology")?;
+        let topology = operator::validate::validate(&object)?.topology;
+        let plan = topology::plan::plan(&topology, &RunOptions::default());
+        let layout = Layout::of(&topology, &plan, &self.namespace);
+
+        let scratch = Scratch::new()?;
+        let folders = Folders::of(scratch.path());
+        folders.create()?;
+        self.place_credentials(&folders).await?;
+        let mut forwards = Vec::new();
+        for (unit, placed) in layout.services() {
+            let forward = self.forward(&format!("{}-0", unit.name), placed.port).await?;
+            let path = server::address_file(&folders.run, &placed.service.name);
+            files::write_durably(&path, forward.address.to_string().as_bytes())
+                .with_context(|| format!("write {}", path.display()))?;
+            forwards.push(forward);
+        }
+        let roster = Roster::of(&plan, &folders, |service| service);
+        Ok(Control { topology, plan, roster, _files: scratch, _forwards: forwards })
+    }
+
+    async fn place_credentials(&self, folders: &Folders) -> Result<()> {
+        let name = secret_names::control(&self.topology);
+        let secret = self.api::<Secret>().get(&name).await.with_context(|| format!("read Secret {name}"))?;
+        for (path, key) in [
+            (pki::authority_path(&folders.pki), keys::AUTHORITY),
+            (pki::certificate_path(&folders.pki, CONTROL_IDENTITY), keys::CERTIFICATE),
+            (pki::key_path(&folders.pki, CONTROL_IDENTITY), keys::KEY),
+        ] {
+            files::write_durably(&path, &content(&secret, key)?)
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
