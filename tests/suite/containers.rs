@@ -66,19 +66,8 @@ fn hash(path: &Path) -> String {
     sha2::Sha256::digest(path.as_os_str().as_encoded_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The program under test with the libraries that it was linked with, by the same file as the real image.
+/// The program under test, by the same file as the real image.
 fn build_image(engine: &str) -> String {
-    let folder = tempfile::tempdir().expect("make a folder");
-    let rootfs = folder.path().join("rootfs");
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_qkdnet"));
-    copy(&program, &rootfs.join("usr/bin/qkdnet"));
-    let linked = Command::new("ldd").arg(&program).output().expect("run ldd");
-    for line in String::from_utf8_lossy(&linked.stdout).lines() {
-        let library = line.split_whitespace().find(|word| word.starts_with('/'));
-        if let Some(library) = library {
-            copy(Path::new(library), &rootfs.join(library.trim_start_matches('/')));
-        }
-    }
     // One image per checkout; the one before would pile up without a name.
     let image = format!("qkdnet-suite:{}", &hash(repository().canonicalize().expect("the repository").as_path())[..12]);
     let id = || {
@@ -86,25 +75,14 @@ fn build_image(engine: &str) -> String {
         String::from_utf8(output.expect("run the container engine").stdout).expect("text").trim().to_owned()
     };
     let before = id();
-    let status = Command::new(engine)
-        .args(["build", "--quiet", "--tag", &image, "--build-arg"])
-        .arg(format!("VERSION={}", env!("CARGO_PKG_VERSION")))
-        .arg("--file")
-        .arg(repository().join("Containerfile"))
-        .arg(folder.path())
-        .stdout(Stdio::null())
-        .status();
-    assert!(status.expect("run the container engine").success(), "the image was not built");
+    let mut build = Command::new(repository().join("scripts/image"));
+    build.arg(&image).env("PROGRAM", env!("CARGO_BIN_EXE_qkdnet")).env("ENGINE", engine).stdout(Stdio::null());
+    assert!(build.status().expect("run scripts/image").success(), "the image was not built");
     if !before.is_empty() && before != id() {
         // Another run of this test may be using it.
         let _ = Command::new(engine).args(["rmi", &before]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
     image
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to.parent().expect("a folder")).expect("make a folder");
-    std::fs::copy(from, to).expect("copy");
 }
 
 /// A network in containers.

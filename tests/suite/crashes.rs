@@ -108,8 +108,13 @@ fn assert_ends(place: &Place, child: Child, signal: &str) {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(child.wait_with_output().expect("wait for qkdnet").status.success());
-    let left = Command::new("pgrep").args(["-f"]).arg(place.path("data")).output().expect("run pgrep");
-    assert!(left.stdout.is_empty(), "processes are left: {}", String::from_utf8_lossy(&left.stdout));
+    assert!(!any_runs(place), "services are left");
+}
+
+/// Whether a process of the run is there.
+fn any_runs(place: &Place) -> bool {
+    let found = Command::new("pgrep").args(["-f", "--"]).arg(place.path("data")).output().expect("run pgrep");
+    !found.stdout.is_empty()
 }
 
 #[test]
@@ -132,4 +137,18 @@ fn a_supervisor_that_ends_a_run_leaves_no_service_behind() {
     await_blocks(&place, 1);
     assert_ends(&place, child, "TERM");
     assert_equal_keys(&digest(&place.path("data")));
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_no_service_behind() {
+    let place = place();
+    let mut child = start(&place, "3600s", "");
+    await_blocks(&place, 1);
+    child.kill().expect("kill the run");
+    child.wait().expect("wait for qkdnet");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while any_runs(&place) {
+        assert!(Instant::now() < patience, "services are left");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -538,6 +538,9 @@ pub struct ServiceArgs {
     /// Configuration of the service.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// End when standard input does: whoever started this has gone.
+    #[arg(long, hide = true)]
+    pub tied: bool,
 }
 
 fn simulated_time(text: &str) -> Result<quantity::Duration, String> {

@@ -45,38 +45,52 @@ pub fn health(args: HealthArgs, _log: Option<&str>) -> Result<(), Failure> {
 }
 
 pub fn source(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file = ServiceFile::<topology::plan::SourceConfig>::load(&args.config).map_err(bad_config)?;
+    let file: ServiceFile<topology::plan::SourceConfig> = load(&args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| source::serve(file, shutdown).await)
 }
 
 pub fn detector(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file = ServiceFile::<topology::plan::DetectorConfig>::load(&args.config).map_err(bad_config)?;
+    let file: ServiceFile<topology::plan::DetectorConfig> = load(&args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| detector::serve(file, shutdown).await)
 }
 
 pub fn channel(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file = ServiceFile::<topology::plan::ChannelConfig>::load(&args.config).map_err(bad_config)?;
+    let file: ServiceFile<topology::plan::ChannelConfig> = load(&args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| channel::serve(file, shutdown).await)
 }
 
 pub fn kms(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file = ServiceFile::<topology::plan::KmsConfig>::load(&args.config).map_err(bad_config)?;
+    let file: ServiceFile<topology::plan::KmsConfig> = load(&args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| kms::serve(file, shutdown).await)
 }
 
 pub fn relay(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file = ServiceFile::<topology::plan::RelayConfig>::load(&args.config).map_err(bad_config)?;
+    let file: ServiceFile<topology::plan::RelayConfig> = load(&args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| relay::serve(file, shutdown).await)
+}
+
+fn load<C: serde::de::DeserializeOwned>(args: &ServiceArgs) -> Result<ServiceFile<C>, Failure> {
+    if args.tied {
+        std::thread::spawn(end_with_standard_input);
+    }
+    ServiceFile::load(&args.config).map_err(bad_config)
+}
+
+/// Asks this process to end, as whoever started it would have done, once that one has gone.
+fn end_with_standard_input() {
+    // An error is an end as well.
+    let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
 }
 
 fn bad_config(error: anyhow::Error) -> Failure {

@@ -5,7 +5,9 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{NAMESPACE, NETWORK};
-use crate::cluster::{applied, eventually, objects, of, restricted_namespace, topology, wait_flowing};
+use crate::cluster::{
+    applied, eventually, kubectl, objects, of, restricted_namespace, success, topology, wait_flowing,
+};
 use crate::harness::Suite;
 use crate::topologies::{bright, shipped, without_calern};
 
@@ -19,6 +21,19 @@ pub fn run(suite: &mut Suite) {
         applied(NAMESPACE, &bright(NETWORK, "speed: 1"));
         wait_flowing(NAMESPACE, NETWORK);
     });
+    suite.step("the two ends of a link are on different nodes", || {
+        let path = "jsonpath={range .items[*]}{.metadata.name} {.spec.taints[*].effect}{\"\\n\"}{end}";
+        let nodes = success(kubectl(&["get", "nodes", "-o", path]));
+        if nodes.lines().filter(|node| node.split_whitespace().count() == 1).count() < 2 {
+            return println!("SKIPPED: pods can be on one node alone");
+        }
+        for link in ["valrose-sophia", "valrose-calern"] {
+            let ends = format!("{},qkdnet.dev/link={link},app.kubernetes.io/component=link-end", of(NETWORK));
+            let pods = objects(NAMESPACE, "pods", &ends);
+            let on: Vec<&Value> = pods.iter().map(|pod| &pod["spec"]["nodeName"]).collect();
+            assert!(on.len() == 2 && on[0] != on[1], "{link}: {on:?}");
+        }
+    });
     suite.step("a topology of the same name in another namespace is another network", || {
         let other = "e2e-other";
         restricted_namespace(other);
@@ -26,7 +41,7 @@ pub fn run(suite: &mut Suite) {
         wait_flowing(other, NETWORK);
         let links = topology(other, NETWORK)["status"]["linkStatus"].as_array().map_or(0, Vec::len);
         assert_eq!(links, 1);
-        crate::cluster::success(crate::cluster::kubectl(&["delete", "namespace", other, "--timeout=180s"]));
+        success(kubectl(&["delete", "namespace", other, "--timeout=180s"]));
     });
 }
 
@@ -50,7 +65,7 @@ fn first_block() {
     println!("pods started after {running:.1} s, first block stored after {stored:.1} s");
     wait_flowing(namespace, "nice-50km");
     // The link takes all the machine gives; what follows needs some of it.
-    crate::cluster::success(crate::cluster::kubectl(&["delete", "namespace", namespace, "--timeout=180s"]));
+    success(kubectl(&["delete", "namespace", namespace, "--timeout=180s"]));
     assert!(stored <= running + BEYOND_PODS_S, "{:.1} s beyond the start of the pods", stored - running);
 }
 

@@ -36,7 +36,7 @@ const WRONG: [(&str, &str, &str, &str); 20] = [
     ("a window wider than the delay", "window: 120 ps", "window: 500 ps", "window"),
     ("a round that is no number of epochs", "round: 1 s", "round: 1.001 s", "round"),
     ("a latitude beyond the pole", "lat: 43.7166", "lat: 143.7166", "lat"),
-    ("a site without a name", "    - name: sophia\n", "    - nom: sophia\n", "name"),
+    ("a site without a name", "    - name: sophia\n", "    - nom: sophia\n", "nom"),
     ("a packing that does not exist", "spec:\n", "spec:\n  packing: bag\n", "packing"),
     ("a speed that is none", "speed: 1,", "speed: fast,", "speed"),
     ("a reference in a wrong unit", "value: 7069 bit/s", "value: 7069 km", "reference"),

@@ -113,7 +113,8 @@ pub struct Run {
     pub duration: Option<Duration>,
     /// Makes a run repeatable and its keys worthless; without it randomness is the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(max = i64::MAX))]
+    // What every reader of JSON takes exactly; the checks of an API server are in floating point.
+    #[schemars(range(max = 9_007_199_254_740_991_i64))]
     pub seed: Option<u64>,
     /// Slice of simulated time that is exchanged at once; also the slice of local time that is announced at once.
     pub epoch: Duration,

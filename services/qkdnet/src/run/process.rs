@@ -93,7 +93,9 @@ impl Process {
             .arg(self.kind)
             .arg("--config")
             .arg(&self.config)
-            .stdin(Stdio::null())
+            // Even if this process is killed, no service outlives it.
+            .arg("--tied")
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
             // An interrupt at the terminal is for whoever started the network; the services are told in order.
@@ -108,6 +110,7 @@ impl Process {
         let mut first = true;
         loop {
             let mut child = self.spawn(first)?;
+            let _tie = child.stdin.take();
             first = false;
             let status = tokio::select! {
                 status = child.wait() => status.context("wait for a service")?,
