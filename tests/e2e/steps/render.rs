@@ -16,7 +16,7 @@ pub fn run(suite: &mut Suite) {
         let file = folder.path().join("plain.yaml");
         std::fs::write(&file, without_calern(&bright(NAME, "speed: 1"))).expect("write the topology");
         let image = image();
-        let mut command = qkdnet(&["render", "--namespace", NAMESPACE, "--image", &image]);
+        let mut command = qkdnet(&["render", "--create-namespace", "--namespace", NAMESPACE, "--image", &image]);
         command.arg(&file);
         let rendered = success(command);
         let mut apply = kubectl(&["apply", "-f", "-"]);

@@ -27,7 +27,13 @@ pub struct Control {
 impl Cluster {
     /// For a topology that an operator keeps: what was rendered has no object that says its plan.
     pub async fn control(&self) -> Result<Control> {
-        let object = self.api::<TopologyObject>().get(&self.topology).await.context("read the topology")?;
+        let object = self.api::<TopologyObject>().get_opt(&self.topology).await.context("read the topology")?;
+        let object = object.with_context(|| {
+            format!(
+                "no topology `{}` is in namespace `{}`; `kubectl get topo -A` lists them",
+                self.topology, self.namespace
+            )
+        })?;
         let topology = operator::validate::validate(&object)?.topology;
         let plan = topology::plan::plan(&topology, &RunOptions::default());
         let layout = Layout::of(&topology, &plan, &self.namespace);
