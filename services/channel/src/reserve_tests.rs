@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use super::format::{CHECK, RECORD_HEADER};
 use super::*;
 
 struct Folder {

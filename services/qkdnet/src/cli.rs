@@ -3,15 +3,19 @@
 pub mod containers;
 pub mod fault;
 mod operator;
+mod place;
+mod run;
 
 use std::path::PathBuf;
 
-pub use self::operator::{HostArgs, OperatorCommand, OperatorRunArgs, PodArgs, RenderArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use topology::document::Speed;
 use topology::quantity;
 
-use self::containers::{ContainerArgs, DownArgs, ReapArgs};
+use self::containers::{DownArgs, ReapArgs};
+pub use self::operator::{HostArgs, OperatorCommand, OperatorRunArgs, PodArgs, RenderArgs};
+pub use self::place::{ClusterArgs, Place, PlaceArgs};
+pub use self::run::{RunArgs, UpArgs, VerifyArgs, default_data_dir};
 
 /// A quantum-key-distribution network that distils real key from simulated light.
 #[derive(Debug, Parser)]
@@ -127,89 +131,6 @@ pub struct OutputArgs {
     pub output: Output,
 }
 
-/// How a network is run; shared by `up` and `verify`.
-#[derive(Clone, Debug, Args)]
-pub struct RunArgs {
-    /// Where each service runs.
-    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
-    pub isolation: Isolation,
-    #[command(flatten)]
-    pub containers: ContainerArgs,
-    /// Simulated time after which the run ends, such as `120s` or `10min`.
-    #[arg(long = "for", value_name = "TIME", value_parser = simulated_time)]
-    pub duration: Option<quantity::Duration>,
-    /// Simulated seconds per second of wall time, or `max`.
-    #[arg(long, value_name = "PACE", value_parser = speed)]
-    pub speed: Option<Speed>,
-    /// Makes the run repeatable and its keys worthless.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Directory for keys, reserves and traces [default: a folder of the topology in `qkdnet-data`].
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
-impl RunArgs {
-    /// The data directory, by default one per topology.
-    pub fn data_dir(&self, topology: &str) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| default_data_dir(topology))
-    }
-
-    /// What the command line overrides in the topology's `run`.
-    pub fn overrides(&self) -> topology::plan::RunOptions {
-        topology::plan::RunOptions {
-            seed: self.seed,
-            speed: self.speed,
-            duration_ps: self.duration.map(|duration| duration.rounded()),
-        }
-    }
-}
-
-pub fn default_data_dir(topology: &str) -> PathBuf {
-    PathBuf::from("qkdnet-data").join(topology)
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct UpArgs {
-    /// Topology file.
-    pub file: PathBuf,
-    #[command(flatten)]
-    pub run: RunArgs,
-    #[command(flatten)]
-    pub record: RecordArgs,
-}
-
-/// Raw tags to files: 64-bit little-endian words, about 110 MB per simulated second of a 50 km link.
-#[derive(Clone, Debug, Args)]
-pub struct RecordArgs {
-    /// Write each detector's raw time tags into this directory.
-    #[arg(long, value_name = "DIR")]
-    pub record: Option<PathBuf>,
-    /// Simulated time to record.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = simulated_time, requires = "record")]
-    pub record_for: quantity::Duration,
-    /// Size at which the recording of one detector node ends, such as `500MB`.
-    #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = bytes, requires = "record")]
-    pub record_limit: u64,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct VerifyArgs {
-    /// Topology file.
-    #[arg(required_unless_present = "topology", conflicts_with = "topology")]
-    pub file: Option<PathBuf>,
-    /// On a cluster nothing is started: what runs there is watched for the time of `--for`.
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// Only these links; may be repeated.
-    #[arg(long = "link", value_name = "LINK")]
-    pub links: Vec<String>,
-}
-
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
     /// Topology file.
@@ -248,46 +169,6 @@ pub struct ValidateArgs {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub output: OutputArgs,
-}
-
-/// Where a network is: on this machine or on a cluster.
-#[derive(Clone, Debug, Args)]
-pub struct PlaceArgs {
-    /// Data directory of a run.
-    #[arg(long, value_name = "DIR", required_unless_present = "topology")]
-    pub data: Option<PathBuf>,
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
-}
-
-/// A topology on a Kubernetes cluster, reached as `kubectl` reaches it.
-#[derive(Clone, Debug, Args)]
-pub struct ClusterArgs {
-    /// Topology on a Kubernetes cluster, instead of a data directory.
-    #[arg(long, value_name = "NAME", conflicts_with = "data")]
-    pub topology: Option<String>,
-    /// Namespace of the topology [default: that of the context].
-    #[arg(long, short = 'n', value_name = "NAMESPACE", requires = "topology")]
-    pub namespace: Option<String>,
-    /// Context of the kubeconfig [default: the current one].
-    #[arg(long, value_name = "CONTEXT", requires = "topology")]
-    pub context: Option<String>,
-}
-
-/// The place that was named.
-#[derive(Clone, Copy, Debug)]
-pub enum Place<'a> {
-    Data(&'a std::path::Path),
-    Cluster(&'a ClusterArgs),
-}
-
-impl PlaceArgs {
-    pub fn place(&self) -> Place<'_> {
-        match &self.data {
-            Some(data) => Place::Data(data),
-            None => Place::Cluster(&self.cluster),
-        }
-    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -580,62 +461,4 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn up_takes_what_the_manual_says() {
-        let line = "qkdnet up nice.yaml --isolation process --for 120s --speed 1 --seed 7 --data d --output json \
-                    --record r --record-for 2s --record-limit 300MB";
-        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
-        let Command::Up(up) = cli.command else { panic!("not up") };
-        assert_eq!(up.run.isolation, Isolation::Process);
-        let overrides = up.run.overrides();
-        assert_eq!((overrides.seed, overrides.duration_ps), (Some(7), Some(120_000_000_000_000)));
-        assert_eq!(overrides.speed, Some(Speed::RealTime(1.0)));
-        assert_eq!(up.run.output.output, Output::Json);
-        assert_eq!((up.record.record_for.rounded(), up.record.record_limit), (2_000_000_000_000, 300_000_000));
-    }
-
-    #[test]
-    fn defaults_are_tasks_text_and_a_directory_per_topology() {
-        let cli = Cli::try_parse_from(["qkdnet", "verify", "nice.yaml"]).unwrap();
-        let Command::Verify(verify) = cli.command else { panic!("not verify") };
-        assert_eq!((verify.run.isolation, verify.run.output.output), (Isolation::Tasks, Output::Text));
-        assert_eq!(verify.run.data_dir("nice"), PathBuf::from("qkdnet-data/nice"));
-    }
-
-    #[test]
-    fn nonsense_is_refused_with_code_two() {
-        for line in [
-            "qkdnet up",
-            "qkdnet up f --for 120",
-            "qkdnet up f --for 0s",
-            "qkdnet up f --for -3s",
-            "qkdnet up f --speed fast",
-            "qkdnet up f --seed -1",
-            "qkdnet up f --record-for 3s",
-            "qkdnet up f --record r --record-limit 3",
-            "qkdnet replay f --tags valrose",
-            "qkdnet digest",
-            "qkdnet digset --data d",
-        ] {
-            let error = Cli::try_parse_from(line.split_whitespace()).err().unwrap_or_else(|| panic!("{line}"));
-            assert_eq!(error.exit_code(), 2, "{line}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_read_with_their_unit() {
-        assert_eq!(bytes("1.5 GB"), Ok(1_500_000_000));
-        assert_eq!(bytes("7B"), Ok(7));
-        assert!(bytes("7").is_err() && bytes("0B").is_err() && bytes("GB").is_err() && bytes("1e3MB").is_err());
-    }
-}
+mod tests;

@@ -1,0 +1,116 @@
+//! How a reserve lies in its file: a header, then records, each with a check of its own.
+
+use std::path::Path;
+
+use distill::auth::{Layout, Side};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::{BODY_MAX, OpenError};
+
+const MAGIC: &[u8; 8] = b"QKDAUTH1";
+/// Magic, side, three zeros, tags per hash key, checksum.
+pub const HEADER: usize = 8 + 4 + 8 + CHECK;
+/// Kind, check of kind and length, length of the body.
+pub const RECORD_HEADER: usize = 8;
+pub const CHECK: usize = 8;
+
+pub fn header(side: Side, layout: Layout) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&[u8::from(side == Side::Responder), 0, 0, 0]);
+    bytes.extend_from_slice(&layout.tags_per_hash_key().to_le_bytes());
+    let check = checksum(&bytes);
+    bytes.extend_from_slice(&check);
+    bytes
+}
+
+pub fn check_header(path: &Path, bytes: &[u8], side: Side, layout: Layout) -> Result<(), OpenError> {
+    let damaged = |at, what| OpenError::Damaged { path: path.to_owned(), at, what };
+    let head = bytes.get(..HEADER).ok_or_else(|| damaged(bytes.len(), "shorter than its header"))?;
+    if !head.starts_with(MAGIC) {
+        return Err(damaged(0, "not an authentication reserve"));
+    }
+    let (content, check) = head.split_at(HEADER - CHECK);
+    if checksum(content) != check {
+        return Err(damaged(0, "checksum of the header"));
+    }
+    let own = header(side, layout);
+    if own == head {
+        return Ok(());
+    }
+    let tags = number(&content[12..]).map_or(0, |(tags, _)| tags);
+    let describe = |responder: bool, tags: u64| {
+        let side = if responder { "responder" } else { "initiator" };
+        format!("the {side} and {tags} tags per hash key")
+    };
+    Err(OpenError::Other {
+        path: path.to_owned(),
+        found: describe(content[8] == 1, tags),
+        expected: describe(side == Side::Responder, layout.tags_per_hash_key()),
+    })
+}
+
+pub fn record(kind: u8, body: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(RECORD_HEADER + body.len() + CHECK));
+    bytes.extend_from_slice(&record_header(kind, body.len() as u32));
+    bytes.extend_from_slice(body);
+    let check = checksum(&bytes);
+    bytes.extend_from_slice(&check);
+    bytes
+}
+
+/// The length has a check of its own: a wrong one must not pass for a record that ends beyond the file.
+fn record_header(kind: u8, length: u32) -> [u8; RECORD_HEADER] {
+    let [a, b, c, d] = length.to_le_bytes();
+    let check = checksum(&[kind, a, b, c, d]);
+    [kind, check[0], check[1], check[2], a, b, c, d]
+}
+
+/// What stands at the beginning of some bytes.
+pub enum Parsed<'a> {
+    Record {
+        kind: u8,
+        body: &'a [u8],
+        whole: usize,
+    },
+    /// The last record, not written to its end.
+    Torn,
+    Damaged,
+}
+
+pub fn parse(rest: &[u8]) -> Parsed<'_> {
+    let Some(head) = rest.get(..RECORD_HEADER) else { return Parsed::Torn };
+    let (kind, length) = (head[0], u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
+    if record_header(kind, length) != head {
+        // A file that has grown but whose last bytes never came reads as zeros.
+        return if rest.iter().all(|byte| *byte == 0) { Parsed::Torn } else { Parsed::Damaged };
+    }
+    let end = RECORD_HEADER + length as usize;
+    let whole = end + CHECK;
+    if length as usize > BODY_MAX {
+        return Parsed::Damaged;
+    }
+    let Some(record) = rest.get(..whole) else { return Parsed::Torn };
+    if checksum(&record[..end]) == record[end..] {
+        Parsed::Record { kind, body: &record[RECORD_HEADER..end], whole }
+    } else if rest.len() == whole {
+        Parsed::Torn
+    } else {
+        Parsed::Damaged
+    }
+}
+
+pub fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_at_checked(8)?;
+    Some((u64::from_le_bytes(number.try_into().ok()?), rest))
+}
+
+pub fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECK] {
+    let mut check = [0; CHECK];
+    check.copy_from_slice(&digest(bytes)[..CHECK]);
+    check
+}

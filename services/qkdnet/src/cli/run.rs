@@ -1,0 +1,94 @@
+//! `qkdnet up` and `qkdnet verify`: how a network is run.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use topology::document::Speed;
+use topology::quantity;
+
+use super::containers::ContainerArgs;
+use super::place::ClusterArgs;
+use super::{Isolation, OutputArgs, bytes, simulated_time, speed};
+
+/// How a network is run; shared by `up` and `verify`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Where each service runs.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub isolation: Isolation,
+    #[command(flatten)]
+    pub containers: ContainerArgs,
+    /// Simulated time after which the run ends, such as `120s` or `10min`.
+    #[arg(long = "for", value_name = "TIME", value_parser = simulated_time)]
+    pub duration: Option<quantity::Duration>,
+    /// Simulated seconds per second of wall time, or `max`.
+    #[arg(long, value_name = "PACE", value_parser = speed)]
+    pub speed: Option<Speed>,
+    /// Makes the run repeatable and its keys worthless.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Directory for keys, reserves and traces [default: a folder of the topology in `qkdnet-data`].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl RunArgs {
+    /// The data directory, by default one per topology.
+    pub fn data_dir(&self, topology: &str) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| default_data_dir(topology))
+    }
+
+    /// What the command line overrides in the topology's `run`.
+    pub fn overrides(&self) -> topology::plan::RunOptions {
+        topology::plan::RunOptions {
+            seed: self.seed,
+            speed: self.speed,
+            duration_ps: self.duration.map(|duration| duration.rounded()),
+        }
+    }
+}
+
+pub fn default_data_dir(topology: &str) -> PathBuf {
+    PathBuf::from("qkdnet-data").join(topology)
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    /// Topology file.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub record: RecordArgs,
+}
+
+/// Raw tags to files: 64-bit little-endian words, about 110 MB per simulated second of a 50 km link.
+#[derive(Clone, Debug, Args)]
+pub struct RecordArgs {
+    /// Write each detector's raw time tags into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Simulated time to record.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = simulated_time, requires = "record")]
+    pub record_for: quantity::Duration,
+    /// Size at which the recording of one detector node ends, such as `500MB`.
+    #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = bytes, requires = "record")]
+    pub record_limit: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Topology file.
+    #[arg(required_unless_present = "topology", conflicts_with = "topology")]
+    pub file: Option<PathBuf>,
+    /// On a cluster nothing is started: what runs there is watched for the time of `--for`.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Only these links; may be repeated.
+    #[arg(long = "link", value_name = "LINK")]
+    pub links: Vec<String>,
+}
