@@ -72,4 +72,21 @@ pub fn run(suite: &mut Suite) {
         });
         wait_flowing(NAMESPACE, NETWORK);
     });
+    suite.step("a secret that somebody deletes comes back as it was", || {
+        let links = format!("{},qkdnet.dev/link=valrose-sophia", of(NETWORK));
+        let secrets = |selector: &str| -> Vec<(String, String)> {
+            let all = objects(NAMESPACE, "secrets", selector);
+            all.iter().map(|one| (one["metadata"]["name"].to_string(), one["data"].to_string())).collect()
+        };
+        let of_sae = format!("{},qkdnet.dev/sae=inria", of(NETWORK));
+        for selector in [links, of_sae] {
+            let before = secrets(&selector);
+            assert!(!before.is_empty(), "no secret is labelled {selector}");
+            success(kubectl(&["delete", "secrets", "-n", NAMESPACE, "-l", &selector]));
+            eventually("the secrets are back", || {
+                let now = secrets(&selector);
+                if now == before { Ok(()) } else { Err(format!("{} of {}", now.len(), before.len())) }
+            });
+        }
+    });
 }

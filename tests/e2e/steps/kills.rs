@@ -70,6 +70,24 @@ pub fn run(suite: &mut Suite) {
         let keys = UNIVERSITY.get(&INRIA, 1);
         INRIA.fetch(&UNIVERSITY, &[&keys[0].0]).expect("the key");
     });
+    suite.step("a key store that lost its volume starts empty, and both sites share key again", || {
+        let lost = UNIVERSITY.get(&INRIA, 1);
+        let site = format!("{},qkdnet.dev/site=sophia,app.kubernetes.io/component=site", of(NETWORK));
+        let (pod, uid) = pod_uids(NAMESPACE, &site).remove(0);
+        success(kubectl(&["delete", "pvc", &format!("data-{pod}"), "-n", NAMESPACE, "--wait=false"]));
+        success(kubectl(&["delete", "pod", &pod, "-n", NAMESPACE, "--grace-period=0", "--force"]));
+        eventually("the key store runs on another volume", || {
+            let now = pod_uids(NAMESPACE, &site);
+            if now.iter().any(|(_, other)| *other != uid) { Ok(()) } else { Err(format!("{now:?}")) }
+        });
+        wait_flowing(NAMESPACE, NETWORK);
+        eventually("a key that both have", || {
+            let keys = UNIVERSITY.get(&INRIA, 1);
+            let fetched = INRIA.fetch(&UNIVERSITY, &[&keys[0].0])?;
+            if fetched == keys { Ok(()) } else { Err("two keys of one name".to_owned()) }
+        });
+        INRIA.fetch(&UNIVERSITY, &[&lost[0].0]).expect_err("key of the lost volume");
+    });
     suite.step("the status of the whole is small", || {
         let size = topology(NAMESPACE, NETWORK)["status"].to_string().len();
         assert!(size < 8192, "{size} bytes");
