@@ -1,7 +1,7 @@
 //! The durable authentication reserve of one end: a file that grows by one checked record per event.
 //!
 //! A tag is on disk as used before its pad is handed out. A record that a crash tore off is dropped, and with it one
-//! more tag of either direction, because the torn record may have used it. Damage anywhere else is an error: to guess
+//! more tag of either direction if the torn record may have used it. Damage anywhere else is an error: to guess
 //! could use a pad twice.
 
 mod format;
@@ -105,29 +105,40 @@ impl FileReserve {
             let state = State::of_secret(secret, generation)?;
             disk.write_durably(path, &state.file(side, layout)).map_err(io(path))?;
         }
-        let (file, state) = Self::load(path, side, layout, &disk)?;
+        let (file, state) = Self::load(path, side, layout, &disk, true)?;
         Ok(Self { path: path.to_owned(), disk, file, _lock: lock, side, layout, state, broken: None })
     }
 
-    /// Goes on after the disk was full: reads what is there, without the record that was written in part. True where
-    /// there was something to mend. After a failed sync the reserve stays as it is: nobody knows what the disk has.
+    /// Goes on after the disk was full: reads what is there, without the record that was written in part, whose tag was
+    /// never handed out. True where there was something to mend. After a failed sync the reserve stays as it is: nobody knows what the disk has.
     pub fn mend(&mut self) -> Result<bool, OpenError> {
         if self.broken != Some(Broken::NoRoom) {
             return Ok(false);
         }
-        (self.file, self.state) = Self::load(&self.path, self.side, self.layout, &self.disk)?;
+        (self.file, self.state) = Self::load(&self.path, self.side, self.layout, &self.disk, false)?;
         self.broken = None;
         Ok(true)
     }
 
-    /// What the file holds. A torn record is dropped for good.
-    fn load(path: &Path, side: Side, layout: Layout, disk: &Disk) -> Result<(File, State), OpenError> {
+    /// What the file holds. A torn record is dropped for good; after a crash, one that may say that a tag was used costs
+    /// a tag.
+    fn load(
+        path: &Path,
+        side: Side,
+        layout: Layout,
+        disk: &Disk,
+        after_a_crash: bool,
+    ) -> Result<(File, State), OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let bytes = Zeroizing::new(std::fs::read(path).map_err(io)?);
         check_header(path, &bytes, side, layout)?;
         let (mut state, torn) = State::replay(path, &bytes)?;
+        let skips =
+            torn.is_some_and(|at| after_a_crash && format::kind(&bytes[at..]).is_none_or(|kind| kind == OFFSETS));
         if let Some(at) = torn {
-            tracing::warn!(path = %path.display(), at, "a torn record was dropped; one tag is skipped");
+            tracing::warn!(path = %path.display(), at, skips, "a torn record was dropped");
+        }
+        if skips {
             state.offsets.send = state.offsets.send.saturating_add(1);
             state.offsets.receive = state.offsets.receive.saturating_add(1);
         }

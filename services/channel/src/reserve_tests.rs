@@ -200,15 +200,29 @@ fn a_full_disk_closes_the_reserve_and_no_tag_of_it_comes_twice() {
     folder.disk.fill(false);
     assert!(reserve.take_send(1).is_err(), "not before what was written in part is off the disk");
     assert!(reserve.mend().unwrap());
-    assert_eq!(reserve.next_send(), 2, "the tag that may have been used is skipped");
-    assert!(matches!(reserve.take_send(1), Err(ReserveError::Used(1))));
-    reserve.take_send(2).unwrap();
+    assert_eq!((reserve.next_send(), reserve.next_receive()), (1, 0), "the peer counts no more than that either");
+    reserve.take_send(1).unwrap();
     reserve.append(5, &key(1)).unwrap();
     assert!(!reserve.mend().unwrap(), "nothing to mend");
     let marks = reserve.marks();
     drop(reserve);
     let again = folder.open().unwrap();
-    assert_eq!((again.next_send(), again.marks()), (3, marks));
+    assert_eq!((again.next_send(), again.marks()), (2, marks));
+}
+
+#[test]
+fn a_torn_refill_costs_no_tag() {
+    let folder = Folder::new();
+    let mut reserve = folder.open().unwrap();
+    reserve.take_send(0).unwrap();
+    let before = folder.bytes().len();
+    reserve.append(5, &key(1)).unwrap();
+    drop(reserve);
+    let whole = folder.bytes();
+    for cut in before + RECORD_HEADER..whole.len() {
+        std::fs::write(folder.path(), &whole[..cut]).unwrap();
+        assert_eq!(folder.open().unwrap().next_send(), 1, "cut at {cut}");
+    }
 }
 
 #[test]

@@ -66,6 +66,14 @@ fn record_header(kind: u8, length: u32) -> [u8; RECORD_HEADER] {
     [kind, check[0], check[1], check[2], a, b, c, d]
 }
 
+/// The kind of the record at the beginning of some bytes, also of one that was not written to its end; nothing where even
+/// its header was not.
+pub fn kind(rest: &[u8]) -> Option<u8> {
+    let head: &[u8; RECORD_HEADER] = rest.first_chunk()?;
+    let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    (record_header(head[0], length) == *head).then_some(head[0])
+}
+
 /// What stands at the beginning of some bytes.
 pub enum Parsed<'a> {
     Record {
