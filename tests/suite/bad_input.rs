@@ -43,6 +43,8 @@ fn a_verification_without_an_end_is_refused() {
     let place = Place::new(&bright(&[]));
     let file = place.topology();
     refused(&["verify", file.to_str().expect("a path")], &["--for"]);
+    refused(&["verify", "--topology", "nice"], &["--for"]);
+    refused(&["verify", "--topology", "nice", "--for", "9s", "--seed", "3"], &["--seed", "run.seed"]);
 }
 
 #[test]

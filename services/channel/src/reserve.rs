@@ -18,7 +18,7 @@ use distill::bits::Bits;
 use shell::disk::Disk;
 use zeroize::Zeroizing;
 
-use self::format::{HEADER, Parsed, check_header, digest, header, number, parse, record};
+use self::format::{HEADER, Parsed, check_header, digest, header, number, parse, record, record_head};
 
 /// Largest body of a record, and with it the largest secret.
 const BODY_MAX: usize = 64 << 20;
@@ -134,7 +134,7 @@ impl FileReserve {
         check_header(path, &bytes, side, layout)?;
         let (mut state, torn) = State::replay(path, &bytes)?;
         let skips =
-            torn.is_some_and(|at| after_a_crash && format::kind(&bytes[at..]).is_none_or(|kind| kind == OFFSETS));
+            torn.is_some_and(|at| after_a_crash && record_head(&bytes[at..]).is_none_or(|(kind, _)| kind == OFFSETS));
         if let Some(at) = torn {
             tracing::warn!(path = %path.display(), at, skips, "a torn record was dropped");
         }

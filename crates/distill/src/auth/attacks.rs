@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod reserves;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -153,6 +155,14 @@ impl<R: Reserve> World<R> {
     }
 
     /// Lets each module say what it can.
+    /// Brings the next frame to an end, if there is one on the way.
+    fn deliver(&mut self, end: usize) -> bool {
+        let Some(frame) = self.line[end].pop_front() else { return false };
+        let actions = self.ends[end].receive(&frame);
+        self.act(end, actions);
+        true
+    }
+
     fn speak(&mut self) {
         for end in 0..2 {
             let module = &self.modules[end];
@@ -231,10 +241,7 @@ fn several_rounds_of_one_session_verify() {
         world.closes = world.modules.each_ref().map(|module| module.said.len() as u64);
         world.speak();
         for end in 0..2 {
-            if let Some(frame) = world.line[end].pop_front() {
-                let actions = world.ends[end].receive(&frame);
-                world.act(end, actions);
-            }
+            world.deliver(end);
         }
     }
     assert_eq!(world.modules.each_ref().map(|module| module.verified), [40, 40]);
@@ -402,124 +409,6 @@ fn no_manipulation_that_reaches_the_tag_is_accepted() {
     assert!(rounds < 10 * wanted);
 }
 
-fn secret(bits: usize, seed: u64) -> Bits {
-    let mut random = StdRng::seed_from_u64(seed);
-    Bits::from_words((0..bits.div_ceil(64)).map(|_| random.random()).collect(), bits)
-}
-
-fn small(tags: u64) -> World<MemoryReserve> {
-    let layout = Layout::new(4);
-    let bits = 2 * 128 * (layout.pad_cell(tags - 1).unwrap() + 1);
-    let ends = [Side::Initiator, Side::Responder].map(|side| {
-        let reserve = MemoryReserve::new(side, layout, &secret(bits as usize, 9)).unwrap();
-        Endpoint::new(EndpointConfig { side }, reserve)
-    });
-    World::new(ends, 6)
-}
-
-#[test]
-fn an_empty_reserve_closes_the_channel_until_it_is_rekeyed() {
-    let mut world = small(3);
-    for _ in 0..3 {
-        world.round(|_, _, frame| vec![frame]);
-        assert_eq!(world.modules[0].verified, 1);
-    }
-    world.open(0);
-    world.open(1);
-    for module in &world.modules {
-        assert_eq!(module.closed, [CloseReason::ReserveExhausted]);
-    }
-    for end in &mut world.ends {
-        end.reserve_mut().unwrap().rekey(&secret(2 * 128 * 10, 10)).unwrap();
-    }
-    world.round(|_, _, frame| vec![frame]);
-    assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1]);
-}
-
-#[test]
-fn a_reserve_that_runs_out_inside_a_session_ends_it_at_both_ends() {
-    let mut world = small(2);
-    world.steps = 8;
-    world.open(0);
-    world.open(1);
-    for _ in 0..20 {
-        world.closes = world.modules.each_ref().map(|module| module.said.len() as u64);
-        world.speak();
-        for end in 0..2 {
-            if let Some(frame) = world.line[end].pop_front() {
-                let actions = world.ends[end].receive(&frame);
-                world.act(end, actions);
-            }
-        }
-    }
-    for module in &world.modules {
-        assert_eq!((&module.closed[..], module.verified), (&[CloseReason::ReserveExhausted][..], 2));
-    }
-}
-
-#[test]
-fn an_end_that_a_crash_left_without_tags_ends_the_session_that_the_peer_still_has() {
-    let mut world = small(1);
-    world.open(0);
-    world.open(1);
-    while world.line.iter().any(|line| !line.is_empty()) {
-        for end in 0..2 {
-            if let Some(frame) = world.line[end].pop_front() {
-                let actions = world.ends[end].receive(&frame);
-                world.act(end, actions);
-            }
-        }
-    }
-    assert!(world.ends.iter().all(|end| end.session().is_some()));
-    // Its one tag was on disk as used when it crashed.
-    let mut reserve = MemoryReserve::new(Side::Initiator, Layout::new(4), &secret(2 * 128 * 2, 9)).unwrap();
-    reserve.take_send(0).unwrap();
-    world.ends[0] = Endpoint::new(EndpointConfig { side: Side::Initiator }, reserve);
-    world.open(0);
-    assert_eq!(world.modules[0].closed, [CloseReason::ReserveExhausted]);
-    world.speak();
-    let said = world.line[0].pop_front().unwrap();
-    let actions = world.ends[0].receive(&said);
-    world.act(0, actions);
-    let answer = world.line[1].pop_front().unwrap();
-    let actions = world.ends[1].receive(&answer);
-    world.act(1, actions);
-    assert_eq!(world.modules[1].closed, [CloseReason::ReserveExhausted]);
-    assert_eq!(world.ends[1].session(), None);
-}
-
-#[test]
-fn refills_keep_the_reserve_level() {
-    let mut world = small(5);
-    for block in 0..60u64 {
-        world.round(|_, _, frame| vec![frame]);
-        assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1], "block {block}");
-        for end in 0..2 {
-            let bits = secret(refill_bits(4) as usize, block);
-            let actions = world.ends[end].refill(block, &bits);
-            assert_eq!(actions, [Action::Refilled { block }]);
-        }
-    }
-    assert!(world.ends.iter().all(|end| end.remaining() >= 5));
-}
-
-#[test]
-fn a_refill_that_one_end_lost_is_dropped_at_the_other() {
-    let mut world = small(8);
-    world.round(|_, _, frame| vec![frame]);
-    world.ends[0].refill(0, &secret(320, 1));
-    world.round(|_, _, frame| vec![frame]);
-    let marks = world.ends.each_ref().map(|end| end.reserve().marks());
-    assert_eq!(marks[0], marks[1]);
-    for end in 0..2 {
-        world.ends[end].refill(1, &secret(320, 2));
-    }
-    for _ in 0..6 {
-        world.round(|_, _, frame| vec![frame]);
-        assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1]);
-    }
-}
-
 #[test]
 fn the_lockstep_is_kept() {
     let mut world = World::new(endless(), 7);
@@ -528,10 +417,7 @@ fn the_lockstep_is_kept() {
     world.open(0);
     world.open(1);
     for end in [1, 0, 1, 0, 1, 0] {
-        if let Some(frame) = world.line[end].pop_front() {
-            let actions = world.ends[end].receive(&frame);
-            world.act(end, actions);
-        }
+        world.deliver(end);
     }
     assert!(world.modules.iter().all(|module| module.open));
     assert_eq!(world.ends[0].send(1, Bytes::new(), false), Err(SendError::Step { step: 1, expected: 0 }));
@@ -550,10 +436,7 @@ fn a_module_that_opens_anew_ends_the_session_at_the_other_end() {
     world.line[1].pop_front();
     for _ in 0..10 {
         for end in 0..2 {
-            if let Some(frame) = world.line[end].pop_front() {
-                let actions = world.ends[end].receive(&frame);
-                world.act(end, actions);
-            }
+            world.deliver(end);
         }
     }
     assert_eq!(world.modules[1].closed, [CloseReason::PeerRestarted]);

@@ -35,6 +35,8 @@ pub enum Refusal {
     Malformed(#[from] FrameError),
     #[error("frame of another session")]
     WrongSession,
+    #[error("frame of session {0:x}, which this end knows nothing of")]
+    UnknownSession(u64),
     #[error("frame was received before")]
     Duplicate,
     #[error("frame is ahead of its turn")]
@@ -270,7 +272,7 @@ impl<R: Reserve> Endpoint<R> {
     fn refuse(&mut self, refusal: Refusal, repeated: bool) -> Vec<Action> {
         let counter = match refusal {
             Refusal::Malformed(_) => &mut self.counters.malformed,
-            Refusal::WrongSession => &mut self.counters.wrong_session,
+            Refusal::WrongSession | Refusal::UnknownSession(_) => &mut self.counters.wrong_session,
             Refusal::Duplicate => &mut self.counters.duplicates,
             Refusal::OutOfOrder => &mut self.counters.out_of_order,
             _ => &mut self.counters.hellos_refused,
@@ -281,6 +283,11 @@ impl<R: Reserve> Endpoint<R> {
             // The peer may really have restarted; then it answers this. A replayed hello does not.
             (Refusal::UnprovenRestart(nonce), State::Open(session)) => {
                 actions.push(Action::Send(session.challenge_frame(nonce)));
+            }
+            // A crash took the session from this end alone, and no greeting may ever tell the peer.
+            (Refusal::UnknownSession(session), State::Idle) => {
+                let reason = if self.remaining() == 0 { CloseReason::ReserveExhausted } else { CloseReason::PeerLeft };
+                actions.push(Action::Send(close_frame(session, reason.code())));
             }
             // The peer waits although this end has said all it had to: something was lost.
             (Refusal::Duplicate, State::Open(session)) if repeated => {
@@ -355,11 +362,7 @@ impl<R: Reserve> Endpoint<R> {
         let session = match &mut self.state {
             State::Open(session) => session,
             State::Greeting(_) => return Err(Refusal::WrongSession),
-            // A crash took the session from this end alone, and no greeting will tell the peer.
-            State::Idle => {
-                let reason = if self.remaining() == 0 { CloseReason::ReserveExhausted } else { CloseReason::PeerLeft };
-                return Ok(vec![Action::Send(close_frame(frame.session, reason.code()))]);
-            }
+            State::Idle => return Err(Refusal::UnknownSession(frame.session)),
         };
         let step = frame.step;
         let payload = frame.payload.clone();

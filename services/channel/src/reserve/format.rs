@@ -66,12 +66,12 @@ fn record_header(kind: u8, length: u32) -> [u8; RECORD_HEADER] {
     [kind, check[0], check[1], check[2], a, b, c, d]
 }
 
-/// The kind of the record at the beginning of some bytes, also of one that was not written to its end; nothing where even
-/// its header was not.
-pub fn kind(rest: &[u8]) -> Option<u8> {
+/// Kind and length of body of the record at the beginning of some bytes, also of one that was not written to its end;
+/// nothing where not even its header was.
+pub fn record_head(rest: &[u8]) -> Option<(u8, usize)> {
     let head: &[u8; RECORD_HEADER] = rest.first_chunk()?;
     let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-    (record_header(head[0], length) == *head).then_some(head[0])
+    (record_header(head[0], length) == *head).then_some((head[0], length as usize))
 }
 
 /// What stands at the beginning of some bytes.
@@ -87,15 +87,14 @@ pub enum Parsed<'a> {
 }
 
 pub fn parse(rest: &[u8]) -> Parsed<'_> {
-    let Some(head) = rest.get(..RECORD_HEADER) else { return Parsed::Torn };
-    let (kind, length) = (head[0], u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
-    if record_header(kind, length) != head {
+    let Some((kind, length)) = record_head(rest) else {
         // A file that has grown but whose last bytes never came reads as zeros.
-        return if rest.iter().all(|byte| *byte == 0) { Parsed::Torn } else { Parsed::Damaged };
-    }
-    let end = RECORD_HEADER + length as usize;
+        let torn = rest.len() < RECORD_HEADER || rest.iter().all(|byte| *byte == 0);
+        return if torn { Parsed::Torn } else { Parsed::Damaged };
+    };
+    let end = RECORD_HEADER + length;
     let whole = end + CHECK;
-    if length as usize > BODY_MAX {
+    if length > BODY_MAX {
         return Parsed::Damaged;
     }
     let Some(record) = rest.get(..whole) else { return Parsed::Torn };

@@ -71,15 +71,17 @@ fn here(file: &Path, args: &VerifyArgs, log: Option<&str>) -> Result<Vec<Compari
 
 /// A network that runs on a cluster, watched for a while.
 fn there(args: &VerifyArgs) -> Result<Vec<Comparison>, Failure> {
-    let Some(duration) = args.run.duration else { return Err(for_how_long()) };
+    if args.run.seed.is_some() || args.run.speed.is_some() {
+        return Err(Failure::bad_input("`--seed` and `--speed` are for a network that is started here")
+            .hint("on a cluster they are the topology's `run.seed` and `run.speed`"));
+    }
+    let Some(duration) = args.run.duration else {
+        return Err(Failure::bad_input("how long to watch is not said").hint("add `--for 60s`"));
+    };
     let (plan, links) = cluster::run(&args.cluster, async |there| {
         cluster::measured(there, &args.links, duration.rounded() as f64 * 1e-12).await
     })?;
     Ok(comparisons(&plan, &links))
-}
-
-fn for_how_long() -> Failure {
-    Failure::bad_input("how long to run is not said").hint("add `--for 600s`, or `for: 600 s` under `run`")
 }
 
 fn compare(prepared: Prepared, args: &VerifyArgs, log: Option<&str>) -> Result<Vec<Comparison>, Failure> {
@@ -99,7 +101,9 @@ fn compare(prepared: Prepared, args: &VerifyArgs, log: Option<&str>) -> Result<V
         plan.services.retain(|service| service.link.as_ref().is_some_and(|link| args.links.contains(link)));
     }
     if plan.epochs_limit.is_none() {
-        return Err(for_how_long());
+        return Err(
+            Failure::bad_input("how long to run is not said").hint("add `--for 600s`, or `for: 600 s` under `run`")
+        );
     }
     let place = Place::of(&args.run)?;
     let telemetry = wire::telemetry("qkdnet", &plan.topology, None, log.or(Some("warn")));

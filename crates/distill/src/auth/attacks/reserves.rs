@@ -1,0 +1,107 @@
+//! Reserves that run empty, are refilled, or differ after a crash.
+
+use super::*;
+
+fn secret(bits: usize, seed: u64) -> Bits {
+    let mut random = StdRng::seed_from_u64(seed);
+    Bits::from_words((0..bits.div_ceil(64)).map(|_| random.random()).collect(), bits)
+}
+
+fn small(tags: u64) -> World<MemoryReserve> {
+    let layout = Layout::new(4);
+    let bits = 2 * 128 * (layout.pad_cell(tags - 1).unwrap() + 1);
+    let ends = [Side::Initiator, Side::Responder].map(|side| {
+        let reserve = MemoryReserve::new(side, layout, &secret(bits as usize, 9)).unwrap();
+        Endpoint::new(EndpointConfig { side }, reserve)
+    });
+    World::new(ends, 6)
+}
+
+#[test]
+fn an_empty_reserve_closes_the_channel_until_it_is_rekeyed() {
+    let mut world = small(3);
+    for _ in 0..3 {
+        world.round(|_, _, frame| vec![frame]);
+        assert_eq!(world.modules[0].verified, 1);
+    }
+    world.open(0);
+    world.open(1);
+    for module in &world.modules {
+        assert_eq!(module.closed, [CloseReason::ReserveExhausted]);
+    }
+    for end in &mut world.ends {
+        end.reserve_mut().unwrap().rekey(&secret(2 * 128 * 10, 10)).unwrap();
+    }
+    world.round(|_, _, frame| vec![frame]);
+    assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1]);
+}
+
+#[test]
+fn a_reserve_that_runs_out_inside_a_session_ends_it_at_both_ends() {
+    let mut world = small(2);
+    world.steps = 8;
+    world.open(0);
+    world.open(1);
+    for _ in 0..20 {
+        world.closes = world.modules.each_ref().map(|module| module.said.len() as u64);
+        world.speak();
+        for end in 0..2 {
+            world.deliver(end);
+        }
+    }
+    for module in &world.modules {
+        assert_eq!((&module.closed[..], module.verified), (&[CloseReason::ReserveExhausted][..], 2));
+    }
+}
+
+#[test]
+fn an_end_that_a_crash_left_without_tags_ends_the_session_that_the_peer_still_has() {
+    let mut world = small(1);
+    world.open(0);
+    world.open(1);
+    while world.deliver(0) | world.deliver(1) {}
+    assert!(world.ends.iter().all(|end| end.session().is_some()));
+    // Its one tag was on disk as used when it crashed.
+    let mut reserve = MemoryReserve::new(Side::Initiator, Layout::new(4), &secret(2 * 128 * 2, 9)).unwrap();
+    reserve.take_send(0).unwrap();
+    world.ends[0] = Endpoint::new(EndpointConfig { side: Side::Initiator }, reserve);
+    world.open(0);
+    assert_eq!(world.modules[0].closed, [CloseReason::ReserveExhausted]);
+    world.speak();
+    assert!(world.deliver(0) && world.deliver(1), "something is said, and answered");
+    assert_eq!(world.modules[1].closed, [CloseReason::ReserveExhausted]);
+    assert_eq!(world.ends[1].session(), None);
+    assert_eq!(world.ends[0].counters().wrong_session, 1);
+}
+
+#[test]
+fn refills_keep_the_reserve_level() {
+    let mut world = small(5);
+    for block in 0..60u64 {
+        world.round(|_, _, frame| vec![frame]);
+        assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1], "block {block}");
+        for end in 0..2 {
+            let bits = secret(refill_bits(4) as usize, block);
+            let actions = world.ends[end].refill(block, &bits);
+            assert_eq!(actions, [Action::Refilled { block }]);
+        }
+    }
+    assert!(world.ends.iter().all(|end| end.remaining() >= 5));
+}
+
+#[test]
+fn a_refill_that_one_end_lost_is_dropped_at_the_other() {
+    let mut world = small(8);
+    world.round(|_, _, frame| vec![frame]);
+    world.ends[0].refill(0, &secret(320, 1));
+    world.round(|_, _, frame| vec![frame]);
+    let marks = world.ends.each_ref().map(|end| end.reserve().marks());
+    assert_eq!(marks[0], marks[1]);
+    for end in 0..2 {
+        world.ends[end].refill(1, &secret(320, 2));
+    }
+    for _ in 0..6 {
+        world.round(|_, _, frame| vec![frame]);
+        assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1]);
+    }
+}
