@@ -56,6 +56,7 @@ pub fn credentials(pki: &Pki, kme: &Identity) -> Credentials {
 }
 
 pub async fn site_of(pki: Pki, kme: Identity, credentials: Credentials, limits: Limits) -> Site {
+    super::telemetry::listen();
     let (supply, stop) = (Arc::new(Fake::default()), CancellationToken::new());
     let access = AccessList::new(Access::new(SAES.map(sae)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,7 +1,8 @@
 //! What a request leaves in traces.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, Once};
+use std::thread::ThreadId;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -10,9 +11,24 @@ use tracing::{Event, Metadata, Subscriber};
 use super::delivery::{container, ids_of};
 use super::support::site;
 
-/// Writes down every span and event, with all that they carry.
-#[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Vec<String>>>);
+/// Writes down every span and event of one thread, with all that they carry.
+#[derive(Clone, Copy)]
+struct Recorder;
+
+/// The thread whose lines are wanted, and its lines.
+static LINES: Mutex<(Option<ThreadId>, Vec<String>)> = Mutex::new((None, Vec::new()));
+
+/// Lets the recorder see the whole process. Every site calls this before it serves: a place in the code that some
+/// other thread reached first, while nobody listened there, would be taken for one that never matters to anybody.
+pub fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Recorder).unwrap());
+}
+
+fn with_lines<T>(act: impl FnOnce(&mut Vec<String>) -> T) -> Option<T> {
+    let mut lines = LINES.lock().unwrap();
+    (lines.0 == Some(std::thread::current().id())).then(|| act(&mut lines.1))
+}
 
 struct Line<'a>(&'a mut String);
 
@@ -28,24 +44,28 @@ impl Subscriber for Recorder {
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let mut lines = self.0.lock().unwrap();
-        let mut line = span.metadata().name().to_owned();
-        span.record(&mut Line(&mut line));
-        lines.push(line);
-        Id::from_u64(lines.len() as u64)
+        let index = with_lines(|lines| {
+            let mut line = span.metadata().name().to_owned();
+            span.record(&mut Line(&mut line));
+            lines.push(line);
+            lines.len() as u64
+        });
+        Id::from_u64(index.unwrap_or(u64::MAX))
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
         let index = usize::try_from(span.into_u64()).unwrap() - 1;
-        values.record(&mut Line(&mut self.0.lock().unwrap()[index]));
+        with_lines(|lines| lines.get_mut(index).map(|line| values.record(&mut Line(line))));
     }
 
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = event.metadata().target().to_owned();
-        event.record(&mut Line(&mut line));
-        self.0.lock().unwrap().push(line);
+        with_lines(|lines| {
+            let mut line = event.metadata().target().to_owned();
+            event.record(&mut Line(&mut line));
+            lines.push(line);
+        });
     }
 
     fn enter(&self, _span: &Id) {}
@@ -55,9 +75,8 @@ impl Subscriber for Recorder {
 
 #[tokio::test]
 async fn spans_say_who_asked_for_how_much_and_never_which_key() {
-    let recorder = Recorder::default();
     // The test's runtime has one thread, so that this covers the server's tasks as well.
-    let _guard = tracing::subscriber::set_default(recorder.clone());
+    LINES.lock().unwrap().0 = Some(std::thread::current().id());
     let site = site().await;
     let keys = container(&site.ask("GET", "/api/v1/keys/sae-b/enc_keys?number=2", "").await.json());
     let mut b = site.connect("sae-b").await;
@@ -65,7 +84,7 @@ async fn spans_say_who_asked_for_how_much_and_never_which_key() {
     assert_eq!(b.ask("GET", &target, "").await.status, 200);
     assert_eq!(b.ask("POST", "/api/v1/keys/sae-a/dec_keys", &ids_of(&keys[1..])).await.status, 200);
     assert_eq!(b.ask("GET", &format!("/{}", keys[1].0), "").await.status, 404);
-    let mut lines = recorder.0.lock().unwrap().clone();
+    let mut lines = with_lines(std::mem::take).unwrap();
     let texts: Vec<String> = keys
         .iter()
         .flat_map(|(id, key)| {
