@@ -20,5 +20,6 @@ mod replay;
 mod reserve;
 mod runs;
 mod secrecy;
+mod settings;
 mod support;
 mod traces;

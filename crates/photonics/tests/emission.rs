@@ -229,6 +229,19 @@ fn loss_that_is_added_takes_its_part_of_one_arm_and_goes_again() {
 }
 
 #[test]
+fn an_arm_of_another_loss_has_that_beside_what_is_added() {
+    let mut emitter = lossless(1e7);
+    emitter.attenuate([0.0, 10.0]);
+    for (epoch, loss_db, total_db) in [(0, [3.0, 0.0], [3.0, 10.0]), (1, [0.0, 5.0], [0.0, 15.0])] {
+        emitter.set_loss_db(loss_db);
+        let photons = emitter.emit(epoch, 1.0, [&STILL; 2]);
+        for (photons, total_db) in photons.iter().zip(total_db) {
+            assert_count(photons.count as usize, 2e5 * 10f64.powf(-total_db / 10.0), &format!("{total_db} dB"));
+        }
+    }
+}
+
+#[test]
 fn pump_follows_its_set_point_and_its_steps() {
     let mut source = source(1e6);
     source.steps = vec![Step { at_s: 1.0, value: 0.5 }, Step { at_s: 2.0, value: 1.2 }];

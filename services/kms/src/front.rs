@@ -13,10 +13,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts;
-use crate::etsi014::{self, Access, AccessList, CredentialFiles, Credentials, Server, health};
+use crate::etsi014::{self, CredentialFiles, Credentials, Server, health};
 use crate::grpc::{View, status};
 use crate::node::Node;
-use crate::supply::SaeId;
 
 /// Where the two listeners are; port 0 for a free one.
 #[derive(Clone, Debug)]
@@ -57,16 +56,15 @@ impl Front {
             key: pki::key_path(pki, name),
         });
         let credentials = credentials.with_context(|| format!("load the certificate of {name}"))?;
-        let saes: Vec<SaeId> = node.config.saes.iter().map(SaeId::new).collect::<Result<_, _>>()?;
-        let access = AccessList::new(Access::new(saes));
         let listener = listen(addresses.etsi014, &addresses.run_dir, &format!("{name}.etsi014")).await?;
-        let server = Server::new(node.supplier.clone(), credentials, access);
+        let server = Server::new(node.supplier.clone(), credentials, node.applications.served());
         let etsi014 = server.start(listener, stop.clone()).context("serve ETSI GS QKD 014")?;
         let listener = listen(addresses.metrics, &addresses.run_dir, &format!("{name}.metrics")).await?;
         let view = View {
             config: Arc::new(node.config.clone()),
             pools: node.pools.clone(),
             supplier: node.supplier.clone(),
+            applications: node.applications.clone(),
             etsi014: etsi014.address(),
             metrics: listener.local_addr().context("find the address of the metrics")?,
             counters: etsi014.counters(),

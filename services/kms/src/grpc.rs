@@ -12,7 +12,7 @@ use proto::kms::v1::kms_peer_server::{KmsPeer, KmsPeerServer};
 use proto::kms::v1::kms_server::{Kms, KmsServer};
 use proto::kms::v1::{
     Block, BlockTaken, GetStatusRequest, GetStatusResponse, PairMessage, PoolStatus, RelayAnswer, RelayRequest,
-    UseStatus,
+    SetApplicationsRequest, SetApplicationsResponse, UseStatus,
 };
 use shell::dial::Dial;
 use shell::fault::{FaultService, Kind, Place};
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 use topology::plan::{CONTROL_IDENTITY, KmsConfig};
 
+use crate::applications::Applications;
 use crate::etsi014::Counters;
 use crate::front::{self, Front};
 use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
@@ -37,6 +38,7 @@ pub struct View {
     pub config: Arc<KmsConfig>,
     pub pools: BTreeMap<String, Arc<Pool>>,
     pub supplier: Arc<Supplier>,
+    pub applications: Applications,
     pub etsi014: SocketAddr,
     pub metrics: SocketAddr,
     pub counters: Arc<Counters>,
@@ -134,6 +136,26 @@ impl Kms for KmsService {
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         Ok(Response::new(status(&self.view)))
+    }
+
+    async fn set_applications(
+        &self,
+        request: Request<SetApplicationsRequest>,
+    ) -> Result<Response<SetApplicationsResponse>, Status> {
+        PeerIdentity::require(&request, &[CONTROL_IDENTITY])?;
+        let SetApplicationsRequest { saes, directory } = request.into_inner();
+        let config = &self.view.config;
+        let of_plan = |site: &String| *site == config.site || config.peers.iter().any(|peer| peer.site == *site);
+        if let Some((sae, site)) = directory.iter().find(|(_, site)| !of_plan(site)) {
+            return Err(Status::failed_precondition(format!("{sae} is at {site}, which this key store does not know")));
+        }
+        let directory = directory.into_iter().collect();
+        let replaced = self.view.applications.replace(&saes, &directory);
+        let changed = replaced.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if changed {
+            tracing::info!(here = saes.len(), network = directory.len(), "there are other applications");
+        }
+        Ok(Response::new(SetApplicationsResponse { changed }))
     }
 }
 

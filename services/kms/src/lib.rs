@@ -5,9 +5,11 @@
 //! * [`pair`]: the dialogue with another site's key store, by which both hold the same stream of key.
 //! * [`ingest`]: blocks from the site's modules. `pads`: what the site's relay needs key for.
 //! * [`master`]: the key under which all of it lies on the disk. [`compare`]: whether two sites' stores agree.
+//! * [`applications`]: whom the key store serves, which may change while it runs.
 //! * [`key_id`]: key IDs that say where their key is, to the pair alone.
 
 pub mod accounts;
+pub mod applications;
 pub mod compare;
 pub mod deliveries;
 pub mod etsi014;

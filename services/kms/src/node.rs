@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::KmsConfig;
 
+use crate::applications::Applications;
 use crate::deliveries::Deliveries;
 use crate::ingest::{self, ModuleStream};
 use crate::pair::{self, PairStream, Pool, ShareOut};
@@ -39,6 +40,7 @@ pub struct Node {
     pub store: Arc<KeyStore>,
     pub pools: BTreeMap<String, Arc<Pool>>,
     pub supplier: Arc<Supplier>,
+    pub applications: Applications,
     shares: BTreeMap<String, mpsc::Receiver<ShareOut>>,
     faults: Option<Desk>,
 }
@@ -116,8 +118,9 @@ pub(crate) async fn on_store(
         pools.insert(peer.site.clone(), pool);
         shares.insert(peer.site.clone(), outgoing);
     }
-    let supplier = Arc::new(Supplier::new(config, store.clone(), pools.clone(), deliveries));
-    Ok(Node { config: config.clone(), store, pools, supplier, shares, faults })
+    let applications = Applications::of(config)?;
+    let supplier = Supplier::new(config, store.clone(), pools.clone(), applications.clone(), deliveries);
+    Ok(Node { config: config.clone(), store, pools, supplier: Arc::new(supplier), applications, shares, faults })
 }
 
 /// Runs until `stop`.

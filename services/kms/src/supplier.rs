@@ -8,6 +8,7 @@ use keystore::{Drawn, KeyStore, Secret, StoreError, Use};
 use telemetry::names::span;
 use topology::plan::{KeySupply as Limits, KmsConfig};
 
+use crate::applications::Applications;
 use crate::deliveries::Deliveries;
 use crate::fair::{FairShare, Refused};
 use crate::key_id::{Described, KeyPlace};
@@ -29,7 +30,7 @@ pub struct Supplier {
     pools: BTreeMap<String, Arc<Pool>>,
     /// By pool: what each application has had of it.
     shares: BTreeMap<String, FairShare>,
-    directory: BTreeMap<String, String>,
+    applications: Applications,
     limits: Limits,
     buckets: Mutex<HashMap<SaeId, Bucket>>,
     /// Keys that an application may ask for once more.
@@ -62,6 +63,7 @@ impl Supplier {
         config: &KmsConfig,
         store: Arc<KeyStore>,
         pools: BTreeMap<String, Arc<Pool>>,
+        applications: Applications,
         deliveries: Deliveries,
     ) -> Self {
         Self {
@@ -70,7 +72,7 @@ impl Supplier {
             store,
             shares: pools.keys().map(|peer| (peer.clone(), FairShare::default())).collect(),
             pools,
-            directory: config.directory.clone(),
+            applications,
             limits: config.supply.clone(),
             buckets: Mutex::default(),
             repeatable: Mutex::default(),
@@ -98,8 +100,8 @@ impl Supplier {
         self.pools.values().map(of).collect::<Vec<_>>().join("; ")
     }
 
-    fn site_of(&self, sae: &SaeId) -> Result<&str, SupplyError> {
-        self.directory.get(sae.as_str()).map(String::as_str).ok_or(SupplyError::UnknownSae)
+    fn site_of(&self, sae: &SaeId) -> Result<Arc<str>, SupplyError> {
+        self.applications.site_of(sae).ok_or(SupplyError::UnknownSae)
     }
 
     fn pool(&self, site: &str) -> Result<&Arc<Pool>, SupplyError> {
@@ -215,7 +217,7 @@ impl Supplier {
 
     /// Keys that more than one site, or only this one, has to hold: kept under random IDs until they are taken.
     async fn multicast(&self, request: &GetKey<'_>) -> Result<Vec<SuppliedKey>, SupplyError> {
-        let mut sites: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut sites: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
         for slave in std::iter::once(request.slave).chain(request.additional) {
             sites.entry(self.site_of(slave)?).or_default().push(slave.as_str().to_owned());
         }
@@ -360,18 +362,18 @@ impl KeySupply for Supplier {
         let site = self.site_of(slave)?;
         let limits = KeySupply::limits(self, caller, slave)?;
         let key_bytes = u64::from(limits.key_size_bits / 8).max(1);
-        let stored = match self.pools.get(site) {
+        let stored = match self.pools.get(&*site) {
             Some(pool) if pool.ids().is_some() => {
                 let levels = pool.levels();
                 (levels.available(Use::SupplyOut) + levels.unassigned_bytes) / key_bytes
             }
             // Keys for this site itself are made when they are asked for.
-            _ if site == self.site => u64::from(self.limits.key_count_max),
+            _ if *site == *self.site => u64::from(self.limits.key_count_max),
             _ => 0,
         };
         Ok(Status {
             source_KME_ID: self.kme_id.clone(),
-            target_KME_ID: topology::plan::kms_name(site),
+            target_KME_ID: topology::plan::kms_name(&site),
             master_SAE_ID: caller.as_str().to_owned(),
             slave_SAE_ID: slave.as_str().to_owned(),
             key_size: limits.key_size_bits,
@@ -402,8 +404,8 @@ impl KeySupply for Supplier {
             self.site_of(further)?;
         }
         self.admit(request.master, request.number)?;
-        let keys = if request.additional.is_empty() && site != self.site {
-            let pool = self.pool(site)?;
+        let keys = if request.additional.is_empty() && *site != *self.site {
+            let pool = self.pool(&site)?;
             self.unicast(&request, pool).await?
         } else {
             self.multicast(&request).await?
@@ -422,14 +424,14 @@ impl KeySupply for Supplier {
         if let Some(again) = self.repeated(caller, ids) {
             return Ok(again);
         }
-        let (keys, places) = match self.fetch_places(site, caller, master, ids).await? {
+        let (keys, places) = match self.fetch_places(&site, caller, master, ids).await? {
             Some((keys, places)) => (keys, Some(places)),
             None => (self.fetch_deposits(caller, master, ids).await?, None),
         };
         let keys: Vec<SuppliedKey> = ids.iter().zip(keys).map(|(id, key)| SuppliedKey { id: *id, key }).collect();
         self.keep(caller, &keys);
         self.counts.fetched.fetch_add(keys.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        let pool = self.pools.get(site).zip(places.as_deref()).map(|(pool, places)| (&**pool, places));
+        let pool = self.pools.get(&*site).zip(places.as_deref()).map(|(pool, places)| (&**pool, places));
         self.teller.tell(span::FETCH, &Told { master, slave: caller, keys: &keys, pool }).await;
         Ok(keys)
     }

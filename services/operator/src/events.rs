@@ -28,6 +28,11 @@ impl Events {
         self.publish(reference, EventType::Normal, "Applied", "Apply", note).await;
     }
 
+    pub async fn told(&self, reference: &ObjectReference, services: &[String]) {
+        let note = format!("told of changed settings, without a start: {}", services.join(", "));
+        self.publish(reference, EventType::Normal, "SettingsChanged", "Tell", note).await;
+    }
+
     pub async fn renewed(&self, reference: &ObjectReference, link: &str) {
         let note = format!("an end of {link} lost its volume: both ends get a fresh authentication secret");
         self.publish(reference, EventType::Warning, "VolumeLost", "Rekey", note).await;

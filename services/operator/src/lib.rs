@@ -8,6 +8,7 @@
 //!   [`placement`]: what an end that lost its volume needs.
 //! * [`build`]: pure, to Kubernetes objects.
 //! * [`apply`]: into the cluster; [`compare`] finds what need not be written.
+//! * [`tell`]: what running services are told instead of being started anew.
 //! * [`pods`], [`observe`], [`figures`]: what keeps pods from running, what services say, rows for people.
 //! * [`status`]: pure, to conditions and rows.
 //!
@@ -34,6 +35,7 @@ pub mod resource;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod tell;
 pub mod validate;
 
 pub use run::{Options, run};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use shell::pki::{self, Authority, Issued, PkiError};
+use shell::{Credentials, TlsError};
 use topology::plan::CONTROL_IDENTITY;
 use zeroize::Zeroizing;
 
@@ -146,20 +147,27 @@ impl Material {
             (None, _) => Authority::new(topology)?,
         };
         let issuer = Issuer { authority: &authority };
-        let services = issuer.services(layout, settings, existing)?;
+        let services = issuer.services(layout, settings, existing, before)?;
         let control = issuer.pair(
-            existing_pair(existing, &secret_names::control(topology), keys::CERTIFICATE, keys::KEY),
+            existing_pair(existing, &secret_names::control(topology), keys::CERTIFICATE, keys::KEY)
+                .or_else(|| Some(before?.control.clone())),
             &[],
             |authority| authority.issue(CONTROL_IDENTITY),
         )?;
         let mut saes = BTreeMap::new();
         for sae in layout.stores.iter().flat_map(|store| &store.saes) {
             let found = existing_pair(existing, &secret_names::sae(topology, sae), keys::CERTIFICATE, keys::KEY);
+            let found = found.or_else(|| before?.saes.get(sae).cloned());
             saes.insert(sae.clone(), issuer.pair(found, &[], |authority| authority.issue_application(sae))?);
         }
         let links = links(layout, existing, before)?;
         let stores = stores(layout, existing, before)?;
         Ok(Self { control, services, saes, links, stores, authority })
+    }
+
+    /// Of whoever controls the network.
+    pub fn control_credentials(&self) -> Result<Credentials, TlsError> {
+        Credentials::from_pem(self.authority.certificate_pem(), &self.control.certificate, &self.control.key)
     }
 }
 
@@ -205,6 +213,7 @@ impl Issuer<'_> {
         layout: &Layout,
         settings: &Settings,
         existing: &Existing<'_>,
+        before: Option<&Material>,
     ) -> Result<BTreeMap<String, Pair>, PkiError> {
         let mut pairs = BTreeMap::new();
         for unit in &layout.units {
@@ -216,6 +225,7 @@ impl Issuer<'_> {
                 let name = &placed.service.name;
                 let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
                 let found = secrets.iter().find_map(|secret| existing_pair(existing, secret, &certificate, &key));
+                let found = found.or_else(|| before?.services.get(name).cloned());
                 let hosts = layout.hosts(name, settings);
                 let pair = self.pair(found, &hosts, |authority| authority.issue_for_hosts(name, &hosts))?;
                 pairs.insert(name.clone(), pair);

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
-use shell::Credentials;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use topology::plan::{Plan, PlannedLink};
@@ -78,8 +77,7 @@ impl Monitors {
         }
         let (observed, latest) = watch::channel(None);
         let (monitor, stop) = (Monitor { latest: latest.clone() }, CancellationToken::new());
-        let authority = material.authority.certificate_pem();
-        match Credentials::from_pem(authority, &certificate, &material.control.key) {
+        match material.control_credentials() {
             Ok(credentials) => {
                 let links = plan.links.clone();
                 let teller =

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use topology::plan::ServiceConfig;
 
-use crate::layout::Layout;
+use crate::layout::{Layout, Placed, Unit};
 use crate::settings::Settings;
 
 /// Time between rounds while something is still to come, and once all is well.
@@ -51,9 +51,14 @@ pub struct Observed {
     pub stores: BTreeMap<String, Option<GetStatusResponse>>,
 }
 
+/// Where the operator finds a service.
+pub fn address(layout: &Layout, unit: &Unit, placed: &Placed, settings: &Settings) -> String {
+    format!("{}.{}.svc.{}:{}", unit.name, layout.namespace, settings.cluster_domain, placed.port)
+}
+
 /// The services of a layout that the operator asks.
 pub fn targets(layout: &Layout, settings: &Settings) -> Vec<Target> {
-    let target = |(unit, placed): (&crate::layout::Unit, &crate::layout::Placed)| {
+    let target = |(unit, placed): (&Unit, &Placed)| {
         let kind = match &placed.service.config {
             ServiceConfig::Detector(config) => {
                 TargetKind::Detector { link: config.link.clone(), site: config.site.clone() }
@@ -61,9 +66,7 @@ pub fn targets(layout: &Layout, settings: &Settings) -> Vec<Target> {
             ServiceConfig::Kms(config) => TargetKind::Store { site: config.site.clone() },
             _ => return None,
         };
-        let domain = &settings.cluster_domain;
-        let address = format!("{}.{}.svc.{domain}:{}", unit.name, layout.namespace, placed.port);
-        Some(Target { name: placed.service.name.clone(), kind, address })
+        Some(Target { name: placed.service.name.clone(), kind, address: address(layout, unit, placed, settings) })
     };
     layout.services().filter_map(target).collect()
 }

@@ -1,5 +1,6 @@
 //! What keeps pods from running, said by the cluster and told to people.
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
@@ -8,6 +9,8 @@ use crate::layout::Layout;
 
 /// Longest text of a cluster's message that is passed on.
 const MESSAGE_CHARS: usize = 300;
+/// A pod that is still there so long after its end was due has nobody who ends it.
+const END_LATE: SignedDuration = SignedDuration::from_secs(10);
 /// Troubles that a message lists.
 const LISTED_MAX: usize = 4;
 
@@ -56,11 +59,11 @@ impl TroubleKind {
 }
 
 impl PodReport {
-    pub fn of(layout: &Layout, pods: &[Pod]) -> Self {
+    pub fn of(layout: &Layout, pods: &[Pod], now: Timestamp) -> Self {
         let mut report = Self { wanted: layout.units.len(), ..Self::default() };
         for unit in &layout.units {
             let pod = pods.iter().find(|pod| pod.labels().get(labels::UNIT) == Some(&unit.name));
-            match pod.map(judge) {
+            match pod.map(|pod| judge(pod, now)) {
                 Some(None) => report.ready += 1,
                 Some(Some((kind, message))) => {
                     let pod = pod.map(ResourceExt::name_any).unwrap_or_default();
@@ -87,15 +90,24 @@ impl PodReport {
     }
 }
 
+/// Whether all of a pod runs.
+pub fn runs(pod: &Pod) -> bool {
+    judge(pod, Timestamp::MIN).is_none()
+}
+
 /// `None` for a pod that runs.
-fn judge(pod: &Pod) -> Option<(TroubleKind, String)> {
+fn judge(pod: &Pod, now: Timestamp) -> Option<(TroubleKind, String)> {
     let status = pod.status.as_ref();
     let condition = |kind: &str| {
         let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
         conditions.into_iter().find(|condition| condition.type_ == kind)
     };
-    if pod.metadata.deletion_timestamp.is_some() {
-        return Some((TroubleKind::Starting, "is being replaced".to_owned()));
+    if let Some(due) = &pod.metadata.deletion_timestamp {
+        // By then its node has ended it, if there is one.
+        return Some(match now.duration_since(due.0) > END_LATE {
+            true => lost(),
+            false => (TroubleKind::Starting, "is being replaced".to_owned()),
+        });
     }
     if let Some(scheduled) = condition("PodScheduled").filter(|condition| condition.status == "False") {
         let why = shortened(scheduled.message.as_deref().unwrap_or("no node takes it"));
@@ -109,14 +121,17 @@ fn judge(pod: &Pod) -> Option<(TroubleKind, String)> {
     if condition("Ready").is_some_and(|condition| condition.status == "True") {
         return None;
     }
-    // The node's agent says nothing any more; the cluster marks the pod.
-    let lost = condition("Ready").and_then(|condition| condition.reason.as_deref()) == Some("NodeLost")
-        || status.and_then(|status| status.reason.as_deref()) == Some("NodeLost")
-        || condition("DisruptionTarget").is_some_and(|condition| condition.status == "True");
-    match lost {
-        true => Some((TroubleKind::NodeLost, "is on a node that does not answer".to_owned())),
+    // The node's agent says nothing any more: the cluster marks the pod, whose containers stay as they were last seen.
+    let containers_ready = containers.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one.ready));
+    let evicted = condition("DisruptionTarget").is_some_and(|condition| condition.status == "True");
+    match containers_ready || evicted {
+        true => Some(lost()),
         false => Some((TroubleKind::Starting, "is starting".to_owned())),
     }
+}
+
+fn lost() -> (TroubleKind, String) {
+    (TroubleKind::NodeLost, "is on a node that does not answer".to_owned())
 }
 
 fn container(status: &ContainerStatus) -> Option<(TroubleKind, String)> {

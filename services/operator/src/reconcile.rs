@@ -27,6 +27,7 @@ use crate::pods::PodReport;
 use crate::resource::{TopologyObject, TopologyStatus};
 use crate::settings::{OPERATOR, Settings};
 use crate::status::{self, Known};
+use crate::tell::{self, Due, TellError, Told};
 use crate::validate::{self, Accepted};
 
 /// A look although nothing was heard: certificates grow old, and a watch can miss something.
@@ -45,6 +46,10 @@ pub enum ReconcileError {
     Build(#[from] BuildError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Tell(#[from] TellError),
+    #[error("control certificate: {0}")]
+    Control(#[from] shell::TlsError),
     #[error("write the status: {0}")]
     Status(Box<kube::Error>),
 }
@@ -57,6 +62,7 @@ impl ReconcileError {
             Self::Material(_) => "material",
             Self::Build(_) => "build",
             Self::Apply(_) => "apply",
+            Self::Tell(_) | Self::Control(_) => "tell",
             Self::Status(_) => "status",
         }
     }
@@ -78,6 +84,7 @@ pub struct Context {
 pub struct Memory {
     material: Option<Arc<Material>>,
     figures_written: Option<Instant>,
+    told: Told,
     failures: u32,
 }
 
@@ -175,9 +182,10 @@ impl Round<'_> {
             Err(error) => Err(error.into()),
         };
         let failure = match applied {
-            Ok((_, changes)) => {
+            Ok((objects, changes)) => {
                 self.tell_changes(changes).await;
-                None
+                let due = tell::due(&layout, &objects.stateful_sets, &live.pods, &self.context.settings, &self.told());
+                self.tell_services(due, &material).await.err()
             }
             Err(error) => Some(error),
         };
@@ -222,7 +230,7 @@ impl Round<'_> {
     ) -> Result<bool, ReconcileError> {
         let observed = monitor.latest();
         let links: Option<Vec<LinkFigures>> = observed.map(|observed| figures::links(&plan.links, &observed));
-        let pods = PodReport::of(layout, &live.pods);
+        let pods = PodReport::of(layout, &live.pods, Timestamp::now());
         let warnings: Vec<String> = plan.warnings.iter().chain(&accepted.warnings).cloned().collect();
         let known = Known {
             sites: accepted.topology.spec.sites.len(),
@@ -271,6 +279,23 @@ impl Round<'_> {
             self.context.events.transition(&reference, &transition).await;
         }
         Ok(())
+    }
+
+    fn told(&self) -> Told {
+        self.context.memory(self.key).told
+    }
+
+    async fn tell_services(&self, due: Vec<Due>, material: &Material) -> Result<(), ReconcileError> {
+        if due.is_empty() {
+            return Ok(());
+        }
+        let credentials = material.control_credentials()?;
+        let tell::Outcome { heard, changed, failure } = tell::tell(due, &credentials).await;
+        self.context.remember(self.key, |memory| memory.told.extend(heard));
+        if !changed.is_empty() {
+            self.context.events.told(&self.object.object_ref(&()), &changed).await;
+        }
+        failure.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
     async fn tell_changes(&self, changes: Changes) {

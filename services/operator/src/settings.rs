@@ -22,6 +22,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Namespace of the operator itself, from where it asks services for their status; `None` where there is none.
     pub operator_namespace: Option<String>,
+    /// Whether running services are told of what changes, where that takes no start.
+    pub tells: bool,
     /// How objects are marked as being managed.
     pub manager: &'static str,
 }
@@ -44,6 +46,7 @@ impl Default for Settings {
             log: None,
             cluster_domain: "cluster.local".to_owned(),
             operator_namespace: None,
+            tells: true,
             manager: OPERATOR,
         }
     }

@@ -5,7 +5,9 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use proto::source::v1::source_client::SourceClient;
 use proto::source::v1::source_server::{Source, SourceServer};
-use proto::source::v1::{AnalyserUpdate, GetStatusRequest, GetStatusResponse, PhotonEpoch};
+use proto::source::v1::{
+    AnalyserUpdate, GetStatusRequest, GetStatusResponse, PhotonEpoch, SetLossRequest, SetLossResponse,
+};
 use shell::duplex::{self, Answer, Duplex};
 use shell::pki::Authority;
 use shell::{AllowList, Credentials, Endpoint, Server};
@@ -33,6 +35,10 @@ impl Source for Emitter {
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn set_loss(&self, _: Request<SetLossRequest>) -> Result<Response<SetLossResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 }

@@ -29,7 +29,7 @@ pub use duplex::Duplex;
 pub use health::Health;
 pub use server::{Running, Server};
 pub use shutdown::Shutdown;
-pub use tls::{AllowList, Credentials, PeerIdentity};
+pub use tls::{AllowList, Credentials, PeerIdentity, TlsError};
 
 /// Largest gRPC message that is sent or taken.
 pub const MESSAGE_LIMIT_BYTES: usize = 64 << 20;

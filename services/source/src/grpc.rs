@@ -4,27 +4,30 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use proto::source::v1::source_server::{Source, SourceServer};
-use proto::source::v1::{AnalyserUpdate, GetStatusRequest, GetStatusResponse, PhotonEpoch};
+use proto::source::v1::{
+    AnalyserUpdate, GetStatusRequest, GetStatusResponse, PhotonEpoch, SetLossRequest, SetLossResponse,
+};
 use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use shell::{Shutdown, duplex};
+use shell::{PeerIdentity, Shutdown, duplex};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use topology::plan::{CONTROL_IDENTITY, SourceConfig};
 
-use crate::{EPOCHS_IN_FLIGHT, Output};
+use crate::{EPOCHS_IN_FLIGHT, Losses, Output};
 
 /// Hands each stream to the emission loop.
 pub struct SourceService {
     link: String,
     outputs: mpsc::Sender<Output>,
     status: Arc<crate::Status>,
+    losses: Losses,
 }
 
 impl SourceService {
-    pub fn new(link: String, outputs: mpsc::Sender<Output>, status: Arc<crate::Status>) -> Self {
-        Self { link, outputs, status }
+    pub fn new(link: String, outputs: mpsc::Sender<Output>, status: Arc<crate::Status>, losses: Losses) -> Self {
+        Self { link, outputs, status, losses }
     }
 }
 
@@ -50,7 +53,23 @@ impl Source for SourceService {
             photons_sent: figures.photons_sent,
             outputs_attached: figures.outputs_attached,
             lag_s: figures.lag_s,
+            loss_db: self.losses.now_db().to_vec(),
         }))
+    }
+
+    async fn set_loss(&self, request: Request<SetLossRequest>) -> Result<Response<SetLossResponse>, Status> {
+        PeerIdentity::require(&request, &[CONTROL_IDENTITY])?;
+        let losses_db = request.into_inner().loss_db;
+        let asked: [f64; 2] =
+            losses_db.try_into().map_err(|_| Status::invalid_argument("a source has two outputs: give two losses"))?;
+        if asked.iter().any(|loss_db| !loss_db.is_finite() || *loss_db < 0.0) {
+            return Err(Status::invalid_argument(format!("{asked:?} dB: a loss is a number from 0 on")));
+        }
+        let changed = self.losses.set(asked);
+        if changed {
+            tracing::info!(first_db = asked[0], second_db = asked[1], "the arms have another loss");
+        }
+        Ok(Response::new(SetLossResponse { changed }))
     }
 }
 
@@ -65,7 +84,8 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let status = Arc::new(crate::Status::default());
     let (outputs_tx, outputs) = mpsc::channel(4);
-    let service = SourceService::new(config.link.clone(), outputs_tx, status.clone());
+    let losses = Losses::of(&config);
+    let service = SourceService::new(config.link.clone(), outputs_tx, status.clone(), losses.clone());
     let service = shell::limited!(SourceServer::new(service));
     // Outputs can still come and be told of the end after this was asked to stop.
     let closing = CancellationToken::new();
@@ -75,11 +95,11 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     if file.restarted {
         // To those at the outputs this is an interruption: the light comes back with the next start.
         tokio::select! {
-            ended = crate::run(config, outputs, status, faults, CancellationToken::new()) => ended?,
+            ended = crate::run(config, losses, outputs, status, faults, CancellationToken::new()) => ended?,
             () = shutdown.requested() => {}
         }
     } else {
-        crate::run(config, outputs, status, faults, shutdown.token()).await?;
+        crate::run(config, losses, outputs, status, faults, shutdown.token()).await?;
     }
     closing.cancel();
     running.stopped().await?;

@@ -4,10 +4,12 @@
 //! hand, so what a run produces depends on the seed and on simulated time alone.
 
 mod grpc;
+mod losses;
 mod run;
 mod status;
 
 pub use grpc::{place, serve};
+pub use losses::Losses;
 pub use run::run;
 use shell::duplex::Duplex;
 pub use status::Status;

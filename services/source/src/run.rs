@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use topology::plan::{SourceConfig, Speed};
 use tracing::{info, warn};
 
-use crate::{EPOCHS_IN_FLIGHT, Output, Status};
+use crate::{EPOCHS_IN_FLIGHT, Losses, Output, Status};
 
 /// An output that has said which session it wants.
 struct Attached {
@@ -55,6 +55,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// not, the outputs are told of the end.
 pub async fn run(
     config: SourceConfig,
+    losses: Losses,
     mut outputs: mpsc::Receiver<Output>,
     status: Arc<Status>,
     faults: Option<Desk>,
@@ -88,7 +89,7 @@ pub async fn run(
         }
         if let Some(pair) = take_pair(&mut waiting) {
             status.update(|s| s.outputs_attached = 2);
-            let emitted = emit(&config, &subseed, pair, (&status, faults.as_ref()), &stop).await;
+            let emitted = emit((&config, &losses), &subseed, pair, (&status, faults.as_ref()), &stop).await;
             status.update(|s| s.outputs_attached = 0);
             match emitted {
                 Ok(()) if stop.is_cancelled() => return Ok(()),
@@ -122,7 +123,7 @@ fn take_pair(waiting: &mut [Option<Attached>; 2]) -> Option<[Attached; 2]> {
 
 /// Emits from the agreed first epoch until the run's last one, or until an output goes.
 async fn emit(
-    config: &SourceConfig,
+    (config, losses): (&SourceConfig, &Losses),
     subseed: &Subseed,
     pair: [Attached; 2],
     (status, faults): (&Status, Option<&Desk>),
@@ -142,7 +143,7 @@ async fn emit(
     let mut pump = 1.0;
     let mut batch = Batch::new(config);
     let mut pace = Pace::new(config, first);
-    let mut end = first;
+    let (mut end, mut losses_db) = (first, config.losses_db());
     for epoch in first.. {
         if stop.is_cancelled() || config.epochs_limit.is_some_and(|limit| epoch >= limit) {
             end = epoch;
@@ -150,6 +151,11 @@ async fn emit(
         }
         for (output, state) in outputs.iter_mut().zip(&mut states) {
             next_state(output, epoch, state, &mut pump).await?;
+        }
+        let asked_db = losses.now_db();
+        if asked_db != losses_db {
+            losses_db = asked_db;
+            emitter.set_loss_db(losses_db);
         }
         if let Some(faults) = faults {
             let effects = faults.enter_epoch(epoch);

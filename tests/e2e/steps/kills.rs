@@ -86,7 +86,7 @@ pub fn run(suite: &mut Suite) {
             let fetched = INRIA.fetch(&UNIVERSITY, &[&keys[0].0])?;
             if fetched == keys { Ok(()) } else { Err("two keys of one name".to_owned()) }
         });
-        INRIA.fetch(&UNIVERSITY, &[&lost[0].0]).expect_err("key of the lost volume");
+        INRIA.has_not(&UNIVERSITY, &lost[0].0);
     });
     suite.step("the status of the whole is small", || {
         let size = topology(NAMESPACE, NETWORK)["status"].to_string().len();

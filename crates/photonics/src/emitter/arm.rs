@@ -16,6 +16,7 @@ pub(super) struct ArmState {
     arm: Arm,
     epoch_s: f64,
     epoch_ps: i64,
+    efficiency: f64,
     transmission: f64,
     /// Part of the light that is left by what came between since the start.
     left: f64,
@@ -45,7 +46,8 @@ impl ArmState {
             arm: arm.clone(),
             epoch_s: epoch_ps as f64 * 1e-12,
             epoch_ps: epoch_ps as i64,
-            transmission: probability(libm::exp10(-arm.loss_db / 10.0) * detector.efficiency),
+            efficiency: detector.efficiency,
+            transmission: transmission(arm.loss_db, detector.efficiency),
             left: 1.0,
             threshold: libm::round(z_probability * f64::from(THRESHOLD_ONE)) as u32,
             dispersion_ps: sign * arm.dispersion_ps_per_nm * source.bandwidth_nm / FWHM_PER_SIGMA,
@@ -68,6 +70,11 @@ impl ArmState {
         self.delay_growth = (next_delay_ps - self.delay_ps) / self.epoch_ps as f64;
         let rounded = |delay_ps: f64| libm::round(delay_ps) as i64;
         self.window_ps = (rounded(self.delay_ps), self.epoch_ps + rounded(next_delay_ps));
+    }
+
+    /// Gives the arm another loss than it was made with.
+    pub(super) fn set_loss_db(&mut self, loss_db: f64) {
+        self.transmission = transmission(loss_db, self.efficiency);
     }
 
     /// Loss beside what the arm has anyway; infinite where no light comes through.
@@ -143,6 +150,11 @@ impl ArmState {
     pub(super) fn forget(&mut self) {
         self.pairs.clear();
     }
+}
+
+/// The part of the light that comes through and is detected.
+fn transmission(loss_db: f64, efficiency: f64) -> f64 {
+    probability(libm::exp10(-loss_db / 10.0) * efficiency)
 }
 
 /// The nearest probability; what is no number counts as 0.

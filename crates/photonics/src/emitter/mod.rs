@@ -77,6 +77,11 @@ impl Emitter {
         self.pair_rate_hz * power.max(0.0)
     }
 
+    /// Gives the arms another loss than they were made with, from the next epoch on.
+    pub fn set_loss_db(&mut self, loss_db: [f64; 2]) {
+        self.arms.iter_mut().zip(loss_db).for_each(|(arm, loss_db)| arm.set_loss_db(loss_db));
+    }
+
     /// Adds loss to the arms, from the next epoch on and instead of what was added before; infinite for a cut.
     pub fn attenuate(&mut self, loss_db: [f64; 2]) {
         self.arms.iter_mut().zip(loss_db).for_each(|(arm, loss_db)| arm.attenuate(loss_db));

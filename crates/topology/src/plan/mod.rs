@@ -2,6 +2,7 @@
 
 mod config;
 pub mod estimate;
+mod live;
 mod resolve;
 mod seed;
 mod sites;

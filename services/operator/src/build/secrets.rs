@@ -21,7 +21,7 @@ pub(super) struct PodSecrets {
     pub secrets: Vec<Secret>,
     /// Name of the Secret that holds each key.
     pub homes: BTreeMap<String, String>,
-    /// Over the contents.
+    /// Over the contents; of configurations, over what takes a start where it changes.
     pub digest: String,
 }
 
@@ -86,19 +86,28 @@ impl Context<'_> {
         unit: &Unit,
         places: &BTreeMap<&str, (&Unit, u16)>,
     ) -> Result<PodSecrets, BuildError> {
-        let mut files = Vec::new();
+        let (mut files, mut started_with) = (Vec::new(), String::new());
         for placed in unit.services() {
             let name = &placed.service.name;
             let hosted = unit.containers.iter().any(|container| container.hosted);
             let file = self.layout.service_file(unit, placed, places);
             let failed = |source| BuildError::Config { service: name.clone(), source };
+            if self.settings.tells {
+                let fixed = file.service.fixed();
+                started_with += &serde_yaml::to_string(&file.clone().map(|_| &fixed)).map_err(failed)?;
+            }
             let text = match hosted {
                 true => serde_yaml::to_string(&file),
                 false => serde_yaml::to_string(&file.map(plain)),
             };
             files.push((config_file(name), text.map_err(failed)?.into_bytes()));
         }
-        self.pod_secrets(unit, files, secret_names::config)
+        let mut secrets = self.pod_secrets(unit, files, secret_names::config)?;
+        if self.settings.tells {
+            secrets.digest = names::digest(&started_with);
+            zeroize::Zeroize::zeroize(&mut started_with);
+        }
+        Ok(secrets)
     }
 
     /// The certificates of a pod's services, and of no other.

@@ -11,3 +11,4 @@ mod reconcile;
 mod refusals;
 mod statuses;
 mod support;
+mod telling;

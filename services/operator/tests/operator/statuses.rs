@@ -180,13 +180,13 @@ fn waiting(reason: &str, message: &str) -> Value {
 fn what_keeps_a_pod_from_running_is_said_the_worst_first() {
     let (_, layout) = layout(&parse(&chain()));
     let mut pods: Vec<Pod> = layout.units.iter().map(|unit| pod(&unit.name, ready())).collect();
-    assert_eq!(PodReport::of(&layout, &pods), PodReport { ready: 9, wanted: 9, troubles: vec![] });
+    assert_eq!(PodReport::of(&layout, &pods, at(0)), PodReport { ready: 9, wanted: 9, troubles: vec![] });
     pods[0] = pod("alps-end-me-east", waiting("ContainerCreating", ""));
     pods[4] = pod("alps-site-east", waiting("ImagePullBackOff", "Back-off pulling image \"qkdnet:x\""));
     let unplaced = json!({"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"});
     pods[7] = pod("alps-source-me", json!({"conditions": [unplaced]}));
     pods.remove(8);
-    let report = PodReport::of(&layout, &pods);
+    let report = PodReport::of(&layout, &pods, at(0));
     let kinds: Vec<TroubleKind> = report.troubles.iter().map(|trouble| trouble.kind).collect();
     let (image, placed, start) = (TroubleKind::ImagePullFailed, TroubleKind::Unschedulable, TroubleKind::Starting);
     assert_eq!(kinds, [image, placed, start, start]);
@@ -206,7 +206,27 @@ fn a_container_that_ends_tells_its_last_words() {
         json!({"terminated": {"exitCode": 1, "message": "a\nerror: the disk is full\n", "reason": "Error"}});
     let mut status = waiting("CrashLoopBackOff", "back-off 10s");
     status["containerStatuses"][0]["lastState"] = terminated;
-    let report = PodReport::of(&layout, &[pod("alps-site-west", status)]);
+    let report = PodReport::of(&layout, &[pod("alps-site-west", status)], at(0));
     assert_eq!(report.troubles[0].kind, TroubleKind::Crashing);
     assert_eq!(report.troubles[0].message, "kms ended with 1: error: the disk is full");
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_told_from_a_pod_that_starts() {
+    let (_, layout) = layout(&parse(&chain()));
+    let kind = |pod: Pod| PodReport::of(&layout, &[pod], at(1000)).troubles[0].kind;
+    // Its containers are ready as far as anybody has heard, and the cluster takes the pod for lost.
+    let mut silent = waiting("", "");
+    silent["containerStatuses"][0]["ready"] = json!(true);
+    silent["containerStatuses"][0]["state"] = json!({"running": {}});
+    let of = |status: &Value| pod("alps-end-me-east", status.clone());
+    assert_eq!(kind(of(&silent)), TroubleKind::NodeLost);
+    silent["containerStatuses"][0]["ready"] = json!(false);
+    assert_eq!(kind(of(&silent)), TroubleKind::Starting);
+    // It was to be gone at a time that is over.
+    for (due, expected) in [(995, TroubleKind::Starting), (980, TroubleKind::NodeLost)] {
+        let mut leaving = of(&ready());
+        leaving.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(due)));
+        assert_eq!(kind(leaving), expected);
+    }
 }

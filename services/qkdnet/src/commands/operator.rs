@@ -37,6 +37,7 @@ pub fn settings(pods: &PodArgs) -> Settings {
         log: pods.service_log.clone().filter(|filter| !filter.is_empty()),
         cluster_domain: pods.cluster_domain.clone(),
         operator_namespace: None,
+        tells: true,
         manager: OPERATOR,
     }
 }

@@ -15,6 +15,7 @@ pub fn run(args: &RenderArgs) -> Result<(), Failure> {
         with_namespace: args.create_namespace,
         without_secrets: args.without_secrets,
     };
-    let settings = Settings { manager: RENDER, ..settings_of::settings(&args.pods) };
+    // Without an operator nobody tells running services: whatever changes starts them anew.
+    let settings = Settings { manager: RENDER, tells: false, ..settings_of::settings(&args.pods) };
     print(&render(&topology, &rendering, &settings).map_err(|error| Failure::failed(error.to_string()))?)
 }

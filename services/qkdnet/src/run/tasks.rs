@@ -70,7 +70,8 @@ async fn start_sources(
         let (status, desk) = (Arc::new(source::Status::default()), desks.get(&config.name));
         let (service, faults): (SourceConfig, _) = (config.clone(), desk.clone());
         let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Run>> {
-            let run = source::run(service.clone(), door.open(), status.clone(), faults.clone(), life);
+            let losses = source::Losses::of(&service);
+            let run = source::run(service.clone(), losses, door.open(), status.clone(), faults.clone(), life);
             let run: Run = Box::pin(run);
             Box::pin(async { Ok(run) })
         };

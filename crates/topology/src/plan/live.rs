@@ -1,0 +1,70 @@
+//! What of a configuration a service can be told while it runs; anything else takes a start.
+
+use super::{KmsConfig, ServiceConfig, SourceConfig};
+
+impl SourceConfig {
+    /// Loss of the arms by output, which a running source can be told.
+    pub fn losses_db(&self) -> [f64; 2] {
+        [self.arms[0].loss_db, self.arms[1].loss_db]
+    }
+
+    fn fixed(mut self) -> Self {
+        self.arms.iter_mut().for_each(|arm| arm.loss_db = 0.0);
+        self
+    }
+}
+
+impl KmsConfig {
+    /// A running key store can be told whom it serves, and where the others are.
+    fn fixed(mut self) -> Self {
+        self.saes.clear();
+        self.directory.clear();
+        self
+    }
+}
+
+impl ServiceConfig {
+    /// The configuration without what a running service can be told: while this stays the same, nothing needs a start.
+    pub fn fixed(&self) -> Self {
+        match self.clone() {
+            Self::Source(config) => Self::Source(Box::new(config.fixed())),
+            Self::Kms(config) => Self::Kms(Box::new(config.fixed())),
+            other @ (Self::Detector(_) | Self::Channel(_) | Self::Relay(_)) => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::{RunOptions, plan};
+
+    fn changed(from: &str, to: &str) -> Vec<(String, bool)> {
+        let text = include_str!("../../../../topologies/nice.yaml");
+        assert!(text.contains(from), "{from}");
+        let plans = [text.to_owned(), text.replacen(from, to, 1)].map(|text| {
+            let document = crate::parse("nice.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
+            plan(&document.topology, &RunOptions::default())
+        });
+        let pairs = plans[0].services.iter().zip(&plans[1].services);
+        let differing = pairs.filter(|(a, b)| a.config != b.config);
+        differing.map(|(a, b)| (a.name.clone(), a.config.fixed() == b.config.fixed())).collect()
+    }
+
+    #[test]
+    fn another_loss_is_told_to_the_source_and_starts_nothing() {
+        let told = changed("deviceLoss: 9.84214 dB", "deviceLoss: 11 dB");
+        assert_eq!(told, [("source-valrose-sophia".to_owned(), true)]);
+    }
+
+    #[test]
+    fn another_application_is_told_to_every_key_store_and_starts_nothing() {
+        let told = changed("saes: [university]", "saes: [university, guest]");
+        assert!(!told.is_empty() && told.iter().all(|(name, live)| name.starts_with("kms-") && *live), "{told:?}");
+    }
+
+    #[test]
+    fn another_detector_starts_its_end_and_the_source() {
+        let told = changed("efficiency: 85 %", "efficiency: 80 %");
+        assert!(!told.is_empty() && told.iter().all(|(_, live)| !live), "{told:?}");
+    }
+}

@@ -1,0 +1,172 @@
+//! Tells running services what changed in their plan and takes no start: the loss of a source's arms, whom a key store
+//! serves.
+//!
+//! Every life of a pod is told once, also when nothing changed: the file that it started with can be a minute old.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use proto::kms::v1::SetApplicationsRequest;
+use proto::kms::v1::kms_client::KmsClient;
+use proto::source::v1::SetLossRequest;
+use proto::source::v1::source_client::SourceClient;
+use shell::{Connector, Credentials, Endpoint};
+use topology::plan::ServiceConfig;
+
+use crate::build::{CONFIG_HASH, labels};
+use crate::layout::{Layout, Placed, Unit};
+use crate::settings::Settings;
+use crate::{names, observe, pods};
+
+/// Time that one service gets to take what it is told.
+const ANSWER: Duration = Duration::from_secs(3);
+/// Services that are told at a time.
+const TOLD_AT_ONCE: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{service} does not take its changed settings: {why}")]
+pub struct TellError {
+    pub service: String,
+    why: String,
+}
+
+/// What each service has taken.
+pub type Told = BTreeMap<String, Heard>;
+
+/// What one life of a service has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    life: String,
+    digest: String,
+}
+
+/// What can be told.
+#[derive(Clone, Debug, PartialEq)]
+enum Message {
+    Loss(SetLossRequest),
+    Applications(SetApplicationsRequest),
+}
+
+impl Message {
+    fn of(config: &ServiceConfig) -> Option<Self> {
+        match config {
+            ServiceConfig::Source(config) => Some(Self::Loss(SetLossRequest { loss_db: config.losses_db().to_vec() })),
+            ServiceConfig::Kms(config) => Some(Self::Applications(SetApplicationsRequest {
+                saes: config.saes.clone(),
+                directory: config.directory.clone().into_iter().collect(),
+            })),
+            ServiceConfig::Detector(_) | ServiceConfig::Channel(_) | ServiceConfig::Relay(_) => None,
+        }
+    }
+
+    fn digest(&self) -> String {
+        let ordered: BTreeMap<&String, &String> = match self {
+            Self::Loss(_) => BTreeMap::new(),
+            Self::Applications(message) => message.directory.iter().collect(),
+        };
+        match self {
+            Self::Loss(message) => names::digest(&format!("{:?}", message.loss_db)),
+            Self::Applications(message) => names::digest(&format!("{:?} {ordered:?}", message.saes)),
+        }
+    }
+}
+
+/// A service that has not heard yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Due {
+    pub service: String,
+    address: String,
+    message: Message,
+    heard: Heard,
+}
+
+impl Due {
+    /// What is to be remembered once it was told.
+    pub fn heard(&self) -> Heard {
+        self.heard.clone()
+    }
+}
+
+/// Who is to be told, of the pods that run as these sets say.
+pub fn due(layout: &Layout, sets: &[StatefulSet], running: &[Pod], settings: &Settings, told: &Told) -> Vec<Due> {
+    let of_unit = |unit: &Unit| -> Option<&Pod> {
+        let wanted = sets.iter().find(|set| set.name_any() == unit.name).and_then(config_hash)?;
+        let mut pods = running.iter().filter(|pod| pod.labels().get(labels::UNIT) == Some(&unit.name));
+        pods.find(|pod| pods::runs(pod) && pod.annotations().get(CONFIG_HASH) == Some(wanted))
+    };
+    let one = |(unit, placed): (&Unit, &Placed)| {
+        let message = Message::of(&placed.service.config)?;
+        let heard = Heard { life: life(of_unit(unit)?), digest: message.digest() };
+        let service = placed.service.name.clone();
+        let address = observe::address(layout, unit, placed, settings);
+        (told.get(&service) != Some(&heard)).then_some(Due { service, address, message, heard })
+    };
+    layout.services().filter_map(one).collect()
+}
+
+fn config_hash(set: &StatefulSet) -> Option<&String> {
+    set.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(CONFIG_HASH)
+}
+
+/// Another text for every start of a pod's containers.
+fn life(pod: &Pod) -> String {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let starts: Vec<String> =
+        containers.into_iter().flatten().map(|one| format!("{} {}", one.name, one.restart_count)).collect();
+    format!("{} {}", pod.uid().unwrap_or_default(), starts.join(" "))
+}
+
+/// What came of telling.
+#[derive(Default)]
+pub struct Outcome {
+    /// Who has heard now.
+    pub heard: Told,
+    /// Those to whom it was news.
+    pub changed: Vec<String>,
+    /// The first that did not take it.
+    pub failure: Option<TellError>,
+}
+
+pub async fn tell(due: Vec<Due>, credentials: &Credentials) -> Outcome {
+    let told = due.into_iter().map(|due| async move {
+        let answer = tokio::time::timeout(ANSWER, call(&due, credentials)).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER.as_secs())));
+        (due, answer)
+    });
+    let mut outcome = Outcome::default();
+    let mut told = futures::stream::iter(told).buffer_unordered(TOLD_AT_ONCE);
+    while let Some((due, answer)) = told.next().await {
+        match answer {
+            Ok(changed) => {
+                outcome.changed.extend(changed.then(|| due.service.clone()));
+                outcome.heard.insert(due.service, due.heard);
+            }
+            Err(why) => drop(outcome.failure.get_or_insert(TellError { service: due.service, why })),
+        }
+    }
+    outcome.changed.sort();
+    outcome
+}
+
+/// True if it was news to the service.
+async fn call(due: &Due, credentials: &Credentials) -> Result<bool, String> {
+    let endpoint: Result<Endpoint, _> = due.address.parse();
+    let endpoint = endpoint.map_err(|error| error.to_string())?;
+    let channel = Connector::new(&endpoint, &due.service, credentials).deadline(ANSWER).connect().await;
+    let channel = channel.map_err(|error| error.to_string())?;
+    let changed = match &due.message {
+        Message::Loss(message) => {
+            let mut client = shell::limited!(SourceClient::new(channel));
+            client.set_loss(message.clone()).await.map(|answer| answer.into_inner().changed)
+        }
+        Message::Applications(message) => {
+            let mut client = shell::limited!(KmsClient::new(channel));
+            client.set_applications(message.clone()).await.map(|answer| answer.into_inner().changed)
+        }
+    };
+    changed.map_err(|status| status.message().to_owned())
+}

@@ -1,0 +1,92 @@
+//! What running services are told, and what starts them anew.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use operator::build::CONFIG_HASH;
+use operator::tell::{Told, due};
+use serde_json::json;
+
+use crate::support::{by_name, chain, objects, settings};
+
+/// Names of the services that are due, where every pod runs what `running` says and is in its `life`.
+fn told(wanted: &str, running: &str, life: u32, told: &Told) -> Vec<String> {
+    let (layout, wanted) = objects(wanted);
+    let hashes = hashes(running);
+    let pods: Vec<Pod> = hashes.iter().map(|(unit, hash)| pod(unit, hash, life)).collect();
+    due(&layout, &wanted.stateful_sets, &pods, &settings(), told).into_iter().map(|due| due.service).collect()
+}
+
+/// The hash that each pod starts with, by unit.
+fn hashes(text: &str) -> BTreeMap<String, String> {
+    let (_, objects) = objects(text);
+    let sets = by_name(&objects).into_iter().filter(|(name, _)| name.starts_with("StatefulSet/"));
+    sets.map(|(name, set)| {
+        let hash = set["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH].as_str().unwrap().to_owned();
+        (name.trim_start_matches("StatefulSet/").to_owned(), hash)
+    })
+    .collect()
+}
+
+fn pod(unit: &str, hash: &str, restarts: u32) -> Pod {
+    let container = json!({
+        "name": "one", "ready": true, "restartCount": restarts, "image": "", "imageID": "", "state": {"running": {}},
+    });
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("{unit}-0"), "uid": unit,
+            "labels": {"qkdnet.dev/unit": unit}, "annotations": {CONFIG_HASH: hash},
+        },
+        "status": {"conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [container]},
+    }))
+    .unwrap()
+}
+
+/// What all have heard of this topology in their first life.
+fn heard(text: &str) -> Told {
+    let (layout, objects) = objects(text);
+    let pods: Vec<Pod> = hashes(text).iter().map(|(unit, hash)| pod(unit, hash, 0)).collect();
+    let due = due(&layout, &objects.stateful_sets, &pods, &settings(), &Told::new());
+    due.into_iter().map(|due| (due.service.clone(), due.heard())).collect()
+}
+
+fn changed(from: &str, to: &str) -> String {
+    let text = chain();
+    assert!(text.contains(from), "{from}");
+    text.replacen(from, to, 1)
+}
+
+#[test]
+fn more_loss_starts_nothing_and_is_told_to_the_source_alone() {
+    // At the end that announces already, or the two ends would change their roles.
+    let end = "{site: middle, fibre: {length: 10 km";
+    let lossy = changed(end, &format!("{end}, deviceLoss: 3 dB"));
+    assert_eq!(hashes(&chain()), hashes(&lossy));
+    assert_eq!(told(&lossy, &chain(), 0, &heard(&chain())), ["source-wm"]);
+}
+
+#[test]
+fn an_application_starts_nothing_and_is_told_to_every_key_store() {
+    let more = changed("saes: [app-west]", "saes: [app-west, guest]");
+    assert_eq!(hashes(&chain()), hashes(&more));
+    assert_eq!(told(&more, &chain(), 0, &heard(&chain())), ["kms-east", "kms-middle", "kms-west"]);
+}
+
+#[test]
+fn a_pod_that_is_about_to_be_replaced_is_not_told() {
+    let longer = changed("length: 10 km", "length: 11 km, deviceLoss: 3 dB");
+    assert_ne!(hashes(&chain()), hashes(&longer));
+    assert_eq!(told(&longer, &chain(), 0, &heard(&chain())), Vec::<String>::new());
+}
+
+#[test]
+fn every_life_of_a_pod_is_told_once() {
+    let all = ["source-me", "source-wm", "kms-east", "kms-middle", "kms-west"];
+    let sorted = |mut names: Vec<String>| {
+        names.sort_by_key(|name| (name.starts_with("kms"), name.clone()));
+        names
+    };
+    assert_eq!(sorted(told(&chain(), &chain(), 0, &Told::new())), all);
+    assert_eq!(told(&chain(), &chain(), 0, &heard(&chain())), Vec::<String>::new());
+    assert_eq!(sorted(told(&chain(), &chain(), 1, &heard(&chain()))), all);
+}

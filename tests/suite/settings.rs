@@ -1,0 +1,154 @@
+//! What a running service can be told: by whoever controls the network, and by nobody else.
+
+use proto::kms::v1::SetApplicationsRequest;
+use proto::kms::v1::kms_client::KmsClient;
+use proto::source::v1::source_client::SourceClient;
+use proto::source::v1::{GetStatusRequest, GetStatusResponse, SetLossRequest};
+use shell::pki::Authority;
+use shell::{Connector, Credentials, Endpoint};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::keys::{Network, eventually, keys};
+use crate::support::{Place, bright_network, qkdnet, success};
+
+const SOURCE: &str = "source-valrose-sophia";
+const STORES: [&str; 3] = ["kms-calern", "kms-sophia", "kms-valrose"];
+
+/// Who may speak as whoever it likes.
+struct Caller {
+    runtime: tokio::runtime::Runtime,
+    authority: Authority,
+    run: std::path::PathBuf,
+}
+
+impl Caller {
+    fn of(place: &Place) -> Self {
+        let data = place.path("data/.qkdnet");
+        let authority = Authority::load(&data.join("pki")).expect("the authority");
+        Self { runtime: tokio::runtime::Runtime::new().expect("a runtime"), authority, run: data.join("run") }
+    }
+
+    fn channel(&self, name: &str, service: &str) -> Channel {
+        let issued = self.authority.issue(name).expect("a certificate");
+        let authority = self.authority.certificate_pem();
+        let credentials = Credentials::from_pem(authority, &issued.certificate_pem, &issued.key_pem).expect("usable");
+        let endpoint = Endpoint::in_run_dir(&self.run, service);
+        self.runtime.block_on(Connector::new(&endpoint, service, &credentials).connect()).expect("connect")
+    }
+
+    fn set_loss(&self, name: &str, loss_db: &[f64]) -> Result<bool, Code> {
+        let mut client = SourceClient::new(self.channel(name, SOURCE));
+        let request = SetLossRequest { loss_db: loss_db.to_vec() };
+        let answer = self.runtime.block_on(client.set_loss(request)).map_err(|status| status.code())?;
+        Ok(answer.into_inner().changed)
+    }
+
+    fn source(&self) -> GetStatusResponse {
+        let mut client = SourceClient::new(self.channel("control", SOURCE));
+        self.runtime.block_on(client.get_status(GetStatusRequest {})).expect("a status").into_inner()
+    }
+
+    /// Photons of either output together that leave in an epoch.
+    fn brightness(&self) -> f64 {
+        let before = self.source();
+        let later = || Some(self.source()).filter(|now| now.epoch >= before.epoch + 20);
+        let after = eventually("light goes on", later).expect("epochs");
+        (after.photons_sent - before.photons_sent) as f64 / (after.epoch - before.epoch) as f64
+    }
+
+    fn set_applications(&self, name: &str, store: &str, request: &SetApplicationsRequest) -> Result<bool, Code> {
+        let mut client = KmsClient::new(self.channel(name, store));
+        let answer = self.runtime.block_on(client.set_applications(request.clone()));
+        Ok(answer.map_err(|status| status.code())?.into_inner().changed)
+    }
+}
+
+fn ready(network: &Network<'_>) {
+    eventually("key flows", || network.status().filter(|status| status["ready"] == true)).expect("a network");
+}
+
+#[test]
+fn a_source_takes_another_loss_while_light_flows() {
+    let place = Place::new(&bright_network());
+    let network = Network::start_with(&place, "process", |command| {
+        command.args(["--speed", "1"]);
+    });
+    ready(&network);
+    let caller = Caller::of(&place);
+    let loss_db = caller.source().loss_db;
+    assert_eq!(loss_db.len(), 2);
+    for wrong in [vec![], vec![1.0], vec![1.0; 3], vec![f64::NAN, 1.0], vec![1.0, f64::INFINITY], vec![-1.0, 1.0]] {
+        assert_eq!(caller.set_loss("control", &wrong), Err(Code::InvalidArgument), "{wrong:?}");
+    }
+    // Its detectors may attach to it, and no more.
+    let detector = "detector-valrose-sophia-valrose";
+    assert_eq!(caller.set_loss(detector, &[9.0, 9.0]), Err(Code::PermissionDenied));
+    assert_eq!(caller.source().loss_db, loss_db);
+
+    let before = caller.brightness();
+    let more = [loss_db[0] + 10.0, loss_db[1] + 10.0];
+    assert_eq!(caller.set_loss("control", &more), Ok(true));
+    assert_eq!(caller.set_loss("control", &more), Ok(false));
+    assert_eq!(caller.source().loss_db, more);
+    // A tenth, were it not for the loop that gives the pump more power then.
+    let after = caller.brightness();
+    assert!(after < 0.3 * before, "{after} photons an epoch, and {before} before");
+    network.stop();
+}
+
+#[test]
+fn key_stores_take_other_applications_while_they_serve() {
+    let place = Place::new(&bright_network());
+    let network = Network::start_with(&place, "process", |command| {
+        command.args(["--speed", "1"]);
+    });
+    ready(&network);
+    let caller = Caller::of(&place);
+    let directory = [("university", "valrose"), ("inria", "sophia"), ("observatory", "calern")];
+    let mut request = SetApplicationsRequest {
+        saes: vec!["university".to_owned()],
+        directory: directory.map(|(sae, site)| (sae.to_owned(), site.to_owned())).into(),
+    };
+    assert_eq!(caller.set_applications("control", "kms-valrose", &request), Ok(false), "those that there are");
+    request.directory.insert("guest".to_owned(), "valrose".to_owned());
+    assert_eq!(caller.set_applications("relay-valrose", "kms-valrose", &request), Err(Code::PermissionDenied));
+    for store in STORES {
+        request.saes = match store {
+            "kms-valrose" => vec!["university".to_owned(), "guest".to_owned()],
+            "kms-sophia" => vec!["inria".to_owned()],
+            _ => vec!["observatory".to_owned()],
+        };
+        assert_eq!(caller.set_applications("control", store, &request), Ok(true), "{store}");
+    }
+    let issued = caller.authority.issue_application("guest").expect("a certificate");
+    std::fs::write(place.path("guest.pem"), &issued.certificate_pem).expect("write a certificate");
+    std::fs::write(place.path("guest.key"), issued.key_pem.as_bytes()).expect("write a key");
+    let guest = |words: &[&str]| {
+        let status = network.status().expect("a status");
+        let sites = status["sites"].as_array().expect("sites").clone();
+        let valrose = sites.iter().find(|site| site["site"] == "valrose").expect("Valrose");
+        let mut command = qkdnet();
+        command.arg("key").args(words).args(["--url", valrose["url"].as_str().expect("a URL"), "--output", "json"]);
+        command.args(["--ca", valrose["ca"].as_str().expect("a file")]);
+        command.arg("--cert").arg(place.path("guest.pem")).arg("--key").arg(place.path("guest.key"));
+        command
+    };
+    let got = keys(&success(guest(&["get", "--to", "inria"])).stdout);
+    let fetched = network.fetch("inria", "guest", &[&got[0].0]);
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    assert!(keys(&fetched.stdout) == got, "two keys of one name");
+
+    // Nobody is at a site that does not exist, and nothing of such a request counts.
+    let mut wrong = request.clone();
+    wrong.directory.insert("sailor".to_owned(), "atlantis".to_owned());
+    assert_eq!(caller.set_applications("control", "kms-valrose", &wrong), Err(Code::FailedPrecondition));
+    // One that goes is not served any more, whatever its certificate says.
+    request.saes = vec!["university".to_owned()];
+    request.directory.remove("guest");
+    assert_eq!(caller.set_applications("control", "kms-valrose", &request), Ok(true));
+    let refused = guest(&["get", "--to", "inria"]).output().expect("run qkdnet");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("401"), "{said}");
+    network.stop();
+}
