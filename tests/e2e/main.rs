@@ -25,6 +25,7 @@ fn main() {
     steps::refusals::run(&mut suite);
     steps::edits::run(&mut suite);
     steps::kills::run(&mut suite);
+    steps::troubles::run(&mut suite);
     steps::render::run(&mut suite);
     steps::removal::run(&mut suite);
     steps::readme::run(&mut suite);

@@ -1,5 +1,6 @@
 //! Installs logging and the tracer and meter providers of a process.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -146,7 +147,11 @@ fn filter(config: &TelemetryConfig) -> Result<EnvFilter, TelemetryError> {
 
 fn install_logs(config: &TelemetryConfig, filter: EnvFilter, tracer: Option<&SdkTracerProvider>) {
     let lines = config.log_format.map(|format| match format {
-        LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true).boxed(),
+        LogFormat::Text => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true);
+            // A file, or a cluster that passes last words on, has no use for colours.
+            if std::io::stderr().is_terminal() { lines.boxed() } else { lines.with_ansi(false).boxed() }
+        }
         LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
     });
     let spans = tracer

@@ -103,18 +103,22 @@ impl Monitors {
     }
 }
 
+/// States of links, and sites whose key store does not answer.
+type Said = (Vec<figures::State>, Vec<String>);
+
 /// Tells that a topology has something new to say: at once if a link changed its state, seldom if figures moved.
 struct Teller {
     key: ObjectRef<TopologyObject>,
     tell: mpsc::Sender<ObjectRef<TopologyObject>>,
     links: Vec<PlannedLink>,
-    said: Mutex<Option<(Instant, Vec<figures::State>)>>,
+    said: Mutex<Option<(Instant, Said)>>,
 }
 
 impl Teller {
     fn look(&self, observed: Option<&Observed>) {
         let Some(observed) = observed else { return };
         let states: Vec<figures::State> = figures::links(&self.links, observed).iter().map(|link| link.state).collect();
+        let states = (states, observed.silent_stores());
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let news = match &*said {
             Some((at, before)) => *before != states || at.elapsed() >= FIGURES_EVERY,

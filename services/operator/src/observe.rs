@@ -51,6 +51,13 @@ pub struct Observed {
     pub stores: BTreeMap<String, Option<GetStatusResponse>>,
 }
 
+impl Observed {
+    /// Sites whose key store does not answer.
+    pub fn silent_stores(&self) -> Vec<String> {
+        self.stores.iter().filter(|(_, answer)| answer.is_none()).map(|(site, _)| site.clone()).collect()
+    }
+}
+
 /// Where the operator finds a service.
 pub fn address(layout: &Layout, unit: &Unit, placed: &Placed, settings: &Settings) -> String {
     format!("{}.{}.svc.{}:{}", unit.name, layout.namespace, settings.cluster_domain, placed.port)

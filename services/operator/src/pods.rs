@@ -1,11 +1,13 @@
 //! What keeps pods from running, said by the cluster and told to people.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
 use crate::build::labels;
-use crate::layout::Layout;
+use crate::layout::{Layout, Unit};
 
 /// Longest text of a cluster's message that is passed on.
 const MESSAGE_CHARS: usize = 300;
@@ -21,6 +23,8 @@ pub struct PodReport {
     pub wanted: usize,
     /// The worst first.
     pub troubles: Vec<Trouble>,
+    /// By service: how it failed the last time. It may run again.
+    pub failures: BTreeMap<String, String>,
 }
 
 /// Why one pod does not run.
@@ -63,6 +67,7 @@ impl PodReport {
         let mut report = Self { wanted: layout.units.len(), ..Self::default() };
         for unit in &layout.units {
             let pod = pods.iter().find(|pod| pod.labels().get(labels::UNIT) == Some(&unit.name));
+            report.failures.extend(pod.into_iter().flat_map(|pod| failures(unit, pod)));
             match pod.map(|pod| judge(pod, now)) {
                 Some(None) => report.ready += 1,
                 Some(Some((kind, message))) => {
@@ -88,6 +93,17 @@ impl PodReport {
         }
         format!("{} of {} pods run: {}", self.ready, self.wanted, parts.join("; "))
     }
+}
+
+/// The services of a pod that have failed, with their last words.
+fn failures(unit: &Unit, pod: &Pod) -> Vec<(String, String)> {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let failure = |status: &ContainerStatus| {
+        let failed = status.last_state.as_ref()?.terminated.as_ref().filter(|last| last.exit_code != 0);
+        let planned = unit.containers.iter().find(|planned| failed.is_some() && planned.name == status.name)?;
+        Some((planned.services.first()?.service.name.clone(), ended(status, &status.name).1))
+    };
+    containers.into_iter().flatten().filter_map(failure).collect()
 }
 
 /// Whether all of a pod runs.

@@ -11,6 +11,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
+use topology::Topology;
 use topology::document::DeletionPolicy;
 use topology::plan::{Plan, RunOptions};
 
@@ -173,28 +174,34 @@ impl Round<'_> {
         }
         let material = Arc::new(material);
         self.context.remember(self.key, |memory| memory.material = Some(material.clone()));
-        let built = build::build(&layout, &material, &self.context.settings, self.owner());
-        let applied = match built {
-            Ok(mut objects) => {
-                crate::fixed::record(&accepted.topology, &mut objects.secrets);
-                cluster.apply(objects, &live).await.map_err(ReconcileError::from)
-            }
-            Err(error) => Err(error.into()),
-        };
-        let failure = match applied {
-            Ok((objects, changes)) => {
-                self.tell_changes(changes).await;
-                let due = tell::due(&layout, &objects.stateful_sets, &live.pods, &self.context.settings, &self.told());
-                self.tell_services(due, &material).await.err()
-            }
-            Err(error) => Some(error),
+        let provided = self.provide(&accepted.topology, &layout, &material, (&cluster, &live)).await;
+        let (all_told, failure) = match provided {
+            Ok(all_told) => (all_told, None),
+            Err(error) => (false, Some(error)),
         };
         let monitor = self.context.monitors.follow(self.key, &layout, &plan, &material, &self.context.settings);
         let settled = self.tell(&accepted, &plan, &layout, &live, &monitor, failure.as_ref()).await?;
         match failure {
             Some(error) => Err(error),
-            None => Ok(Action::requeue(if settled { LOOK_IDLE } else { LOOK_UNSETTLED })),
+            None => Ok(Action::requeue(if settled && all_told { LOOK_IDLE } else { LOOK_UNSETTLED })),
         }
+    }
+
+    /// Makes the cluster have what is planned, and tells services that run; true if nobody is left to be told.
+    async fn provide(
+        &self,
+        topology: &Topology,
+        layout: &Layout,
+        material: &Material,
+        (cluster, live): (&Cluster<'_>, &Live),
+    ) -> Result<bool, ReconcileError> {
+        let mut objects = build::build(layout, material, &self.context.settings, self.owner())?;
+        crate::fixed::record(topology, &mut objects.secrets);
+        let (applied, changes) = cluster.apply(objects, live).await?;
+        self.tell_changes(changes).await;
+        let told = self.context.memory(self.key).told;
+        let due = tell::due(layout, &applied.stateful_sets, &live.pods, &self.context.settings, &told);
+        self.tell_services(due, material).await
     }
 
     fn material(&self, layout: &Layout, live: &Live) -> Result<Material, MaterialError> {
@@ -229,7 +236,8 @@ impl Round<'_> {
         failure: Option<&ReconcileError>,
     ) -> Result<bool, ReconcileError> {
         let observed = monitor.latest();
-        let links: Option<Vec<LinkFigures>> = observed.map(|observed| figures::links(&plan.links, &observed));
+        let links: Option<Vec<LinkFigures>> = observed.as_ref().map(|seen| figures::links(&plan.links, seen));
+        let silent_stores = observed.map(|seen| seen.silent_stores()).unwrap_or_default();
         let pods = PodReport::of(layout, &live.pods, Timestamp::now());
         let warnings: Vec<String> = plan.warnings.iter().chain(&accepted.warnings).cloned().collect();
         let known = Known {
@@ -239,6 +247,7 @@ impl Round<'_> {
             pods: &pods,
             links_planned: plan.links.len(),
             links: links.as_deref(),
+            silent_stores: &silent_stores,
             warnings: &warnings,
         };
         let generation = self.object.metadata.generation.unwrap_or_default();
@@ -246,7 +255,7 @@ impl Round<'_> {
         let status = status::accepted(&known, generation, old, Timestamp::now());
         self.write(old, status).await?;
         let flowing = links.is_some_and(|links| links.iter().all(|link| link.flowing));
-        Ok(flowing && pods.troubles.is_empty())
+        Ok(flowing && pods.troubles.is_empty() && silent_stores.is_empty())
     }
 
     async fn write(&self, old: Option<&TopologyStatus>, status: TopologyStatus) -> Result<(), ReconcileError> {
@@ -281,21 +290,18 @@ impl Round<'_> {
         Ok(())
     }
 
-    fn told(&self) -> Told {
-        self.context.memory(self.key).told
-    }
-
-    async fn tell_services(&self, due: Vec<Due>, material: &Material) -> Result<(), ReconcileError> {
+    /// True if all have heard.
+    async fn tell_services(&self, due: Vec<Due>, material: &Material) -> Result<bool, ReconcileError> {
         if due.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let credentials = material.control_credentials()?;
-        let tell::Outcome { heard, changed, failure } = tell::tell(due, &credentials).await;
+        let tell::Outcome { heard, changed, silent, failure } = tell::tell(due, &credentials).await;
         self.context.remember(self.key, |memory| memory.told.extend(heard));
         if !changed.is_empty() {
             self.context.events.told(&self.object.object_ref(&()), &changed).await;
         }
-        failure.map_or(Ok(()), |failure| Err(failure.into()))
+        failure.map_or(Ok(!silent), |failure| Err(failure.into()))
     }
 
     async fn tell_changes(&self, changes: Changes) {

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use topology::plan::kms_name;
+
 use crate::figures::{LinkFigures, State, rounded};
 use crate::pods::PodReport;
 use crate::resource::TopologyStatus;
@@ -14,7 +16,7 @@ pub const KEY_FLOWING: &str = "KeyFlowing";
 /// Warnings that a status lists, and how long each is.
 const WARNINGS_MAX: usize = 32;
 const WARNING_CHARS_MAX: usize = 500;
-/// Links that a message names.
+/// Links, or sites, that a message names.
 const NAMED_MAX: usize = 5;
 
 /// What is known of an accepted topology.
@@ -27,6 +29,8 @@ pub struct Known<'a> {
     pub links_planned: usize,
     /// `None` until the services were asked for the first time.
     pub links: Option<&'a [LinkFigures]>,
+    /// Sites whose key store does not answer.
+    pub silent_stores: &'a [String],
     pub warnings: &'a [String],
 }
 
@@ -67,7 +71,7 @@ pub fn accepted(known: &Known<'_>, generation: i64, old: Option<&TopologyStatus>
             status.links_flowing = format!("{flowing}/{}", known.links_planned);
             status.key_rate = rounded(links.iter().map(|link| link.key_rate_bps).sum(), "bit/s");
             status.link_status = links.iter().map(|link| link.row.clone()).collect();
-            set(&mut status, KEY_FLOWING, key_flowing(links, known.warnings), generation, now);
+            set(&mut status, KEY_FLOWING, key_flowing(links, known), generation, now);
         }
         // An operator that has just started has asked nobody yet: what was known stands.
         None if status.conditions.iter().any(|condition| condition.type_ == KEY_FLOWING) => {}
@@ -90,26 +94,39 @@ fn provisioned(known: &Known<'_>) -> Verdict {
     }
 }
 
-fn key_flowing(links: &[LinkFigures], warnings: &[String]) -> Verdict {
+fn key_flowing(links: &[LinkFigures], known: &Known<'_>) -> Verdict {
     let missing: Vec<&LinkFigures> = links.iter().filter(|link| !link.flowing).collect();
     // A seed makes keys worthless, which nobody should have to look for.
-    let seed = warnings.iter().find(|warning| warning.starts_with("seed "));
+    let seed = known.warnings.iter().find(|warning| warning.starts_with("seed "));
     let warning = seed.map(|warning| format!("; {warning}")).unwrap_or_default();
     if let Some(first) = missing.first() {
         let (flowing, all) = (links.len() - missing.len(), links.len());
-        let named: Vec<String> =
-            missing.iter().take(NAMED_MAX).map(|link| format!("{} {}", link.row.name, link.state.sentence())).collect();
-        let rest = match missing.len().checked_sub(NAMED_MAX) {
-            Some(more) if more > 0 => format!(", and {more} more"),
-            _ => String::new(),
-        };
-        let message = format!("key flows over {flowing} of {all} links: {}{rest}{warning}", named.join(", "));
+        let named = listed(&missing, |link| format!("{} {}", link.row.name, link.state.sentence()));
+        let message = format!("key flows over {flowing} of {all} links: {named}{warning}");
         return Verdict::new("False", first.state.reason(), message);
+    }
+    if !known.silent_stores.is_empty() {
+        let silent = listed(known.silent_stores, |site| {
+            let failure = known.pods.failures.get(&kms_name(site));
+            let words = failure.map(|words| format!(" ({words})")).unwrap_or_default();
+            format!("the key store of {site} does not answer{words}")
+        });
+        return Verdict::new("False", "KeyStoreUnreachable", format!("{silent}{warning}"));
     }
     if links.iter().any(|link| link.state == State::Ended) {
         return Verdict::new("True", "RunEnded", format!("the run has ended; every link has stored key{warning}"));
     }
     Verdict::new("True", "KeyFlows", format!("key flows over all {} links{warning}", links.len()))
+}
+
+/// As many as a message names, and how many more there are.
+fn listed<T>(all: &[T], sentence: impl Fn(&T) -> String) -> String {
+    let named: Vec<String> = all.iter().take(NAMED_MAX).map(sentence).collect();
+    let rest = match all.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!("{}{rest}", named.join(", "))
 }
 
 /// What a condition is to say.

@@ -15,6 +15,7 @@ use proto::kms::v1::kms_client::KmsClient;
 use proto::source::v1::SetLossRequest;
 use proto::source::v1::source_client::SourceClient;
 use shell::{Connector, Credentials, Endpoint};
+use tonic::{Code, Status};
 use topology::plan::ServiceConfig;
 
 use crate::build::{CONFIG_HASH, labels};
@@ -127,6 +128,8 @@ pub struct Outcome {
     pub heard: Told,
     /// Those to whom it was news.
     pub changed: Vec<String>,
+    /// Somebody did not answer, and is to be told again.
+    pub silent: bool,
     /// The first that did not take it.
     pub failure: Option<TellError>,
 }
@@ -134,7 +137,7 @@ pub struct Outcome {
 pub async fn tell(due: Vec<Due>, credentials: &Credentials) -> Outcome {
     let told = due.into_iter().map(|due| async move {
         let answer = tokio::time::timeout(ANSWER, call(&due, credentials)).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER.as_secs())));
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
         (due, answer)
     });
     let mut outcome = Outcome::default();
@@ -145,20 +148,32 @@ pub async fn tell(due: Vec<Due>, credentials: &Credentials) -> Outcome {
                 outcome.changed.extend(changed.then(|| due.service.clone()));
                 outcome.heard.insert(due.service, due.heard);
             }
-            Err(why) => drop(outcome.failure.get_or_insert(TellError { service: due.service, why })),
+            Err(status) if is_refusal(&status) => {
+                let why = status.message().to_owned();
+                outcome.failure.get_or_insert(TellError { service: due.service, why });
+            }
+            Err(status) => {
+                tracing::debug!(service = due.service, %status, "cannot be told");
+                outcome.silent = true;
+            }
         }
     }
     outcome.changed.sort();
     outcome
 }
 
+/// The service has understood and says no; anything else may pass.
+fn is_refusal(status: &Status) -> bool {
+    matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied)
+}
+
 /// True if it was news to the service.
-async fn call(due: &Due, credentials: &Credentials) -> Result<bool, String> {
+async fn call(due: &Due, credentials: &Credentials) -> Result<bool, Status> {
     let endpoint: Result<Endpoint, _> = due.address.parse();
-    let endpoint = endpoint.map_err(|error| error.to_string())?;
+    let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
     let channel = Connector::new(&endpoint, &due.service, credentials).deadline(ANSWER).connect().await;
-    let channel = channel.map_err(|error| error.to_string())?;
-    let changed = match &due.message {
+    let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+    match &due.message {
         Message::Loss(message) => {
             let mut client = shell::limited!(SourceClient::new(channel));
             client.set_loss(message.clone()).await.map(|answer| answer.into_inner().changed)
@@ -167,6 +182,5 @@ async fn call(due: &Due, credentials: &Credentials) -> Result<bool, String> {
             let mut client = shell::limited!(KmsClient::new(channel));
             client.set_applications(message.clone()).await.map(|answer| answer.into_inner().changed)
         }
-    };
-    changed.map_err(|status| status.message().to_owned())
+    }
 }

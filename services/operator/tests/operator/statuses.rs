@@ -38,13 +38,19 @@ fn observed(plan: &Plan, module: &dyn Fn(&str) -> Option<ModuleStatus>) -> Obser
 struct Fixture {
     plan: Plan,
     pods: PodReport,
+    silent_stores: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Fixture {
     fn new() -> Self {
         let (plan, _) = layout(&parse(&chain()));
-        Self { plan, pods: PodReport { ready: 9, wanted: 9, troubles: Vec::new() }, warnings: Vec::new() }
+        Self {
+            plan,
+            pods: PodReport { ready: 9, wanted: 9, ..PodReport::default() },
+            silent_stores: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     fn status(&self, links: Option<&[LinkFigures]>, old: Option<&TopologyStatus>, now: i64) -> TopologyStatus {
@@ -55,6 +61,7 @@ impl Fixture {
             pods: &self.pods,
             links_planned: self.plan.links.len(),
             links,
+            silent_stores: &self.silent_stores,
             warnings: &self.warnings,
         };
         status::accepted(&known, 4, old, at(now))
@@ -107,6 +114,20 @@ fn why_key_does_not_flow_is_said_for_every_state() {
     }
     let ended = fixture.links(&|_| Some(module(LinkState::Ended, 6)));
     assert_eq!(condition(&fixture.status(Some(&ended), None, 1), "KeyFlowing").0, "True", "what a run came to stays");
+}
+
+#[test]
+fn a_key_store_that_does_not_answer_is_said_with_its_last_words() {
+    let mut fixture = Fixture::new();
+    let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    fixture.silent_stores = vec!["east".to_owned(), "west".to_owned()];
+    fixture.pods.failures.insert("kms-west".to_owned(), "kms ended with 1: error: no space left".to_owned());
+    let status = fixture.status(Some(&links), None, 1);
+    let (truth, reason, message) = condition(&status, "KeyFlowing");
+    assert_eq!((truth, reason), ("False", "KeyStoreUnreachable"));
+    let expected = "the key store of east does not answer, the key store of west does not answer \
+                    (kms ended with 1: error: no space left)";
+    assert_eq!(message, expected);
 }
 
 #[test]
@@ -180,7 +201,7 @@ fn waiting(reason: &str, message: &str) -> Value {
 fn what_keeps_a_pod_from_running_is_said_the_worst_first() {
     let (_, layout) = layout(&parse(&chain()));
     let mut pods: Vec<Pod> = layout.units.iter().map(|unit| pod(&unit.name, ready())).collect();
-    assert_eq!(PodReport::of(&layout, &pods, at(0)), PodReport { ready: 9, wanted: 9, troubles: vec![] });
+    assert_eq!(PodReport::of(&layout, &pods, at(0)), PodReport { ready: 9, wanted: 9, ..PodReport::default() });
     pods[0] = pod("alps-end-me-east", waiting("ContainerCreating", ""));
     pods[4] = pod("alps-site-east", waiting("ImagePullBackOff", "Back-off pulling image \"qkdnet:x\""));
     let unplaced = json!({"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"});
