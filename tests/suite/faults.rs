@@ -425,3 +425,15 @@ fn a_topology_that_allows_no_faults_serves_no_way_to_bring_them() {
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("no network runs"));
     network.stop();
 }
+
+#[test]
+fn an_interrupt_ends_a_run_whose_sites_are_cut_off_from_each_other() {
+    for isolation in ["tasks", "process"] {
+        let place = Place::new(&bright(&[ALLOWED]));
+        let network = Network::start(&place, &["--isolation", isolation]);
+        network.blocks(1);
+        network.fault(&["partition", "sophia", "valrose"]);
+        network.happens(0, "session-lost", "");
+        network.stop();
+    }
+}

@@ -41,8 +41,6 @@ pub enum Refusal {
     Duplicate,
     #[error("frame is ahead of its turn")]
     OutOfOrder,
-    #[error("hello says it uses tag {0} next, which this end has already seen")]
-    StaleTags(u64),
     #[error("hello skips to tag {0}")]
     GapTooLarge(u64),
     #[error("hello is of generation {0} of the authentication reserve, this end is not")]

@@ -11,8 +11,10 @@ use crate::bits::Bits;
 
 /// Bits of a cell, of a tag and of a hash key.
 pub const CELL_BITS: u64 = 128;
-/// Largest number of tags that may be skipped at once; gaps come from crashes, one at a time.
+/// Largest number of tags that an end lets its peer skip at once; gaps come from crashes, one at a time.
 pub const MAX_GAP: u64 = 1 << 12;
+/// Largest number of tags that an end skips because its peer says that it has done with them.
+pub const MAX_LEAD: u64 = 1 << 6;
 
 /// 128 secret bits.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 use super::Side;
 use super::endpoint::Refusal;
 use super::frame::{Frame, Kind, TagField};
-use super::hello::{Greeting, PeerHello};
+use super::hello::{Greeting, PeerHello, first_tag};
 use super::reserve::{Mark, Reserve, ReserveError};
 use super::transcript::{Opening, Transcript};
 
@@ -47,6 +47,8 @@ impl Session {
             Side::Responder => [other, own],
         };
         let id = mix(hellos[0].0, hellos[1].0);
+        let send_tag = first_tag(greeting.next_send, peer.next_receive);
+        let receive_tag = first_tag(peer.next_send, greeting.next_receive);
         let opening =
             Opening { session: id, nonces: hellos.map(|hello| hello.0), hellos: hellos.map(|hello| &hello.1[..]) };
         let transcript = |owner: Side, tag| {
@@ -61,10 +63,10 @@ impl Session {
             peer_next: 0,
             side,
             outstanding: VecDeque::new(),
-            sent: transcript(side, greeting.next_tag),
-            received: transcript(side.other(), peer.next_tag),
-            send_tag: greeting.next_tag,
-            receive_tag: peer.next_tag,
+            sent: transcript(side, send_tag),
+            received: transcript(side.other(), receive_tag),
+            send_tag,
+            receive_tag,
             peer_marks: peer.marks,
             greeting,
         }
@@ -123,7 +125,7 @@ impl Session {
     }
 
     fn verify<R: Reserve>(&mut self, step: u64, field: TagField, reserve: &mut R) -> Result<Verdict, ReserveError> {
-        if field.number != self.receive_tag {
+        if field.number != self.receive_tag || field.number < reserve.next_receive() {
             return Ok(Verdict::WrongNumber);
         }
         self.receive_tag += 1;

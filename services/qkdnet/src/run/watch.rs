@@ -24,6 +24,8 @@ use crate::view::View;
 /// Events kept for the screen.
 const EVENTS_SHOWN: usize = 100;
 const REDRAW: Duration = Duration::from_millis(200);
+/// A run that is drained waits so long for links that have no session, and so no block under way either.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// Time that services get to end after the run has.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -88,12 +90,18 @@ pub async fn watch(
     let mut follower = Follower::new(plan, asked, started);
     let mut redraw = tokio::time::interval(REDRAW);
     let mut announcement = Announcement::new(folders);
-    let mut outcome = Outcome::Complete;
+    let (mut outcome, mut busy) = (Outcome::Complete, started);
     while !running.nodes.is_empty() {
         tokio::select! {
             Some((end, event)) = events.recv() => follower.take(&running.ends[end], event, &mut view)?,
             Some(state) = running.faults.recv() => follower.suffer(state, &mut view)?,
             _ = redraw.tick() => {
+                if running.ends.iter().any(under_way) {
+                    busy = Instant::now();
+                } else if running.drain.is_cancelled() && !running.stop.is_cancelled() && busy.elapsed() > DRAIN_PATIENCE {
+                    follower.say("drained", "the links that are left have no session", &mut view)?;
+                    running.stop.cancel();
+                }
                 let snapshot = follower.refresh(&running.ends, &running.stores);
                 view.update(snapshot)?;
                 if !running.stores.is_empty() {
@@ -121,6 +129,7 @@ pub async fn watch(
                     running.stop.cancel();
                 }
                 running.drain.cancel();
+                busy = Instant::now();
                 follower.say("draining", "finishing the blocks under way; interrupt again to cut short", &mut view)?;
             }
         }
@@ -138,6 +147,11 @@ pub async fn watch(
     let report = follower.report(&running.ends, folders, outcome, started.elapsed());
     view.finish(&report.summary)?;
     Ok(report)
+}
+
+/// Whether an end may have a block under way.
+fn under_way(end: &End) -> bool {
+    matches!(end.monitor.status().state(), WireState::Acquiring | WireState::Locked)
 }
 
 /// The events of all ends in one queue, with the index of the end.

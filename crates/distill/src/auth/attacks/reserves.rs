@@ -1,5 +1,6 @@
 //! Reserves that run empty, are refilled, or differ after a crash.
 
+use super::super::reserve::MAX_LEAD;
 use super::*;
 
 fn secret(bits: usize, seed: u64) -> Bits {
@@ -72,6 +73,71 @@ fn an_end_that_a_crash_left_without_tags_ends_the_session_that_the_peer_still_ha
     assert_eq!(world.modules[1].closed, [CloseReason::ReserveExhausted]);
     assert_eq!(world.ends[1].session(), None);
     assert_eq!(world.ends[0].counters().wrong_session, 1);
+}
+
+#[test]
+fn a_crash_that_costs_an_end_a_tag_of_either_direction_costs_no_more() {
+    for crashed in 0..2 {
+        let mut world = small(9);
+        world.round(|_, _, frame| vec![frame]);
+        let side = [Side::Initiator, Side::Responder][crashed];
+        let bits = 2 * 128 * (Layout::new(4).pad_cell(8).unwrap() + 1);
+        let mut reserve = MemoryReserve::new(side, Layout::new(4), &secret(bits as usize, 9)).unwrap();
+        // One more than the peer has seen, and one more than it has sent.
+        reserve.take_send(1).unwrap();
+        reserve.take_receive(1).unwrap();
+        world.ends[crashed] = Endpoint::new(EndpointConfig { side }, reserve);
+        for _ in 0..3 {
+            world.round(|_, _, frame| vec![frame]);
+            assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1], "{side:?} crashed");
+        }
+        let next = world.ends.each_ref().map(|end| (end.reserve().next_send(), end.reserve().next_receive()));
+        assert_eq!(next, [(5, 5), (5, 5)]);
+    }
+}
+
+#[test]
+fn a_forgery_that_comes_before_the_peer_has_spoken_does_not_part_the_ends_for_good() {
+    for victim in 0..2 {
+        let mut world = small(9);
+        for forgeries in 1..=3 {
+            world.steps = 4;
+            world.closes = [0, 0];
+            world.line = Default::default();
+            world.open(0);
+            world.open(1);
+            while world.deliver(0) | world.deliver(1) {}
+            let session = world.ends[victim].session().expect("a session");
+            let tag = Some(TagField { number: world.ends[victim].reserve().next_receive(), tag: [7; 16] });
+            let frame = Frame { kind: Kind::Bundle, session, step: 0, payload: Bytes::new(), tag, repeated: false };
+            let actions = world.ends[victim].receive(&frame.encode());
+            world.act(victim, actions);
+            assert_eq!(world.modules[victim].closed, [CloseReason::TagMismatch]);
+            let counts = (world.ends[victim].reserve().next_receive(), world.ends[1 - victim].reserve().next_send());
+            assert_eq!(counts, (forgeries, 0));
+        }
+        world.steps = 3;
+        world.closes = [1, 2];
+        world.round(|_, _, frame| vec![frame]);
+        assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1]);
+        assert_eq!(world.ends[1 - victim].reserve().next_send(), 4, "the pads that were tried are not used");
+    }
+}
+
+#[test]
+fn ends_that_count_far_apart_come_together_a_few_tags_at_a_time() {
+    let mut ends = endless();
+    ends[1] = Endpoint::new(
+        EndpointConfig { side: Side::Responder },
+        Endless { side: Side::Responder, send: 0, receive: 3 * MAX_LEAD + 10 },
+    );
+    let mut world = World::new(ends, 7);
+    for _ in 0..3 {
+        world.round(|_, _, frame| vec![frame]);
+        assert_eq!(world.modules[1].closed, [CloseReason::TagMismatch]);
+    }
+    world.round(|_, _, frame| vec![frame]);
+    assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1]);
 }
 
 #[test]
