@@ -110,8 +110,8 @@ fn dialogue() -> [Vec<u8>; 2] {
     let (a, b) = (Bench::new("b"), Bench::new("a"));
     let (mut said, mut heard) = (Vec::new(), Vec::new());
     a.runtime.block_on(async {
-        let (a, mut a_shares) = Pool::new(a.fresh(), "a", "b", true, true, 60_000);
-        let (b, mut b_shares) = Pool::new(b.fresh(), "b", "a", true, true, 60_000);
+        let (a, mut a_shares) = Pool::new(a.fresh(), "a", "b", true, 1024, 60_000);
+        let (b, mut b_shares) = Pool::new(b.fresh(), "b", "a", true, 1024, 60_000);
         let (a_end, a_wire) = Duplex::pair(MESSAGES_IN_FLIGHT);
         let (b_end, b_wire) = Duplex::pair(MESSAGES_IN_FLIGHT);
         let ((a_tx, mut a_rx), (b_tx, mut b_rx)) = (a_wire.split(), b_wire.split());
@@ -160,7 +160,7 @@ fn pair_fuzz(name: &'static str, (site, peer): (&'static str, &'static str), hea
     let with_share = [heard.clone(), share()].join(BETWEEN);
     Target { share: 5, ..Target::new(name, vec![heard, with_share]) }.fuzz(|input| {
         let store = bench.fresh();
-        let (pool, mut shares) = Pool::new(store.clone(), site, peer, true, true, 60_000);
+        let (pool, mut shares) = Pool::new(store.clone(), site, peer, true, 1024, 60_000);
         let ended = bench.runtime.block_on(async {
             let (ours, theirs) = Duplex::pair(MESSAGES_IN_FLIGHT);
             let talk = async { tokio::join!(end(&pool, ours, &mut shares), say_all(theirs, messages(input))).0 };
@@ -214,7 +214,7 @@ fn a_key_store_hears_anything_of_its_relay() {
     Target { share: 5, ..Target::new("desk of the relay", vec![written(&requests)]) }.fuzz(|input| {
         let store = bench.fresh();
         let pools = ["b", "c"].map(|peer| {
-            let (pool, _) = Pool::new(store.clone(), "a", peer, true, true, 60_000);
+            let (pool, _) = Pool::new(store.clone(), "a", peer, true, 1024, 60_000);
             (peer.to_owned(), pool)
         });
         let asked: Vec<RelayRequest> = messages(input);
@@ -266,7 +266,7 @@ fn a_key_store_takes_blocks_of_a_module_or_leaves_it() {
     let blocks = written(&[good(0, 40), good(1, 3)]);
     Target { share: 5, ..Target::new("blocks of modules", vec![blocks]) }.fuzz(|input| {
         let store = bench.fresh();
-        let (pool, _) = Pool::new(store.clone(), "a", "b", true, true, 60_000);
+        let (pool, _) = Pool::new(store.clone(), "a", "b", true, 1024, 60_000);
         let pools = BTreeMap::from([("a-b".to_owned(), pool)]);
         let (tracer, stop) = (telemetry::trace::Tracer::new("kms-a"), CancellationToken::new());
         let ended = bench.runtime.block_on(async {

@@ -110,8 +110,15 @@ pub(crate) async fn on_store(
     let (mut pools, mut shares) = (BTreeMap::new(), BTreeMap::new());
     for peer in &config.peers {
         let relayed = config.relay.is_some() && peer.adjacent;
-        let (pool, outgoing) =
-            Pool::new(store.clone(), &config.site, &peer.site, peer.adjacent, relayed, config.supply.retention_ms);
+        let transfer_bytes = if relayed { config.relay_transfer_bytes.into() } else { 0 };
+        let (pool, outgoing) = Pool::new(
+            store.clone(),
+            &config.site,
+            &peer.site,
+            peer.adjacent,
+            transfer_bytes,
+            config.supply.retention_ms,
+        );
         let links = config.modules.iter().filter(|module| module.peer_site == peer.site);
         let loaded = pool.load(links.map(|module| module.link.as_str())).await;
         loaded.with_context(|| format!("load the pool shared with {}", peer.site))?;

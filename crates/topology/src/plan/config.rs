@@ -120,6 +120,8 @@ pub struct KmsConfig {
     /// The site's relay, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// Key that one transfer of that relay carries.
+    pub relay_transfer_bytes: u32,
     /// Applications that take key here.
     pub saes: Vec<String>,
     /// Every application of the network and its site.

@@ -92,12 +92,17 @@ impl<'a> SitePlanner<'a> {
             peers,
             modules,
             relay,
+            relay_transfer_bytes: self.transfer_bytes(),
             saes: here.flat_map(|site| site.saes.iter().map(ToString::to_string)).collect(),
             directory: self.directory(),
             supply: supply(self.settings()),
             faults_allowed: self.run.faults_allowed,
             accepts,
         }
+    }
+
+    fn transfer_bytes(&self) -> u32 {
+        (self.settings().relay.transfer.rounded() / 8) as u32
     }
 
     fn directory(&self) -> BTreeMap<String, String> {
@@ -124,7 +129,7 @@ impl<'a> SitePlanner<'a> {
             kms: kms_name(site),
             neighbours,
             targets: far.map(str::to_owned).collect(),
-            transfer_bytes: (relay.transfer.rounded() / 8) as u32,
+            transfer_bytes: self.transfer_bytes(),
             low_water_bytes: relay.low_water.rounded() / 8,
             high_water_bytes: relay.high_water.rounded() / 8,
             shares: relay.shares,

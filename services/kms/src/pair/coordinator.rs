@@ -23,6 +23,35 @@ struct Proposal {
     tags: BlockTags,
 }
 
+/// Bytes granted to each use, where what is long ago counts less and less.
+#[derive(Default)]
+struct Given([u64; 4]);
+
+impl Given {
+    /// After so many bytes all counts are halved.
+    const MEMORY_BYTES: u64 = 1 << 20;
+
+    fn of(&self, use_: Use) -> u64 {
+        self.0[place(use_)]
+    }
+
+    fn add(&mut self, use_: Use, bytes: u64) {
+        self.0[place(use_)] += bytes;
+        if self.0.iter().sum::<u64>() > Self::MEMORY_BYTES {
+            self.0.iter_mut().for_each(|given| *given /= 2);
+        }
+    }
+}
+
+fn place(use_: Use) -> usize {
+    match use_ {
+        Use::SupplyOut => 0,
+        Use::SupplyIn => 1,
+        Use::RelayOut => 2,
+        Use::RelayIn => 3,
+    }
+}
+
 /// Coordinates until the stream ends.
 pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver<ShareOut>) -> Result<()> {
     let mut line = Line::new(stream);
@@ -43,6 +72,7 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
         proposals: VecDeque::new(),
         next_start: pool.levels().end_bytes,
         settling: false,
+        given: Given::default(),
         grants: VecDeque::new(),
         theirs: None,
     };
@@ -150,6 +180,8 @@ struct Coordinator<'p> {
     next_start: u64,
     /// A proposal was not taken, so those after it will not be either: wait until all are answered.
     settling: bool,
+    /// What each use was given lately, so that none takes all while another waits.
+    given: Given,
     grants: VecDeque<wire::Grant>,
     /// Nothing is assigned before the follower has said what it needs.
     theirs: Option<wire::Levels>,
@@ -249,14 +281,15 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    /// Gives each use what it should have, the neediest first.
+    /// Gives each use what it should have, the one that had least of late first.
     fn assign(&mut self, line: &mut Line) -> Result<()> {
         while self.grants.len() < GRANTS_MAX {
             let levels = self.pool.levels();
             let pending: u64 = self.grants.iter().map(|grant| grant.bytes).sum();
             let start = levels.granted_end_bytes + pending;
             let unassigned = levels.end_bytes - start;
-            let Some((use_, bytes)) = self.neediest(unassigned) else { return Ok(()) };
+            let Some((use_, bytes)) = self.next_grant(unassigned) else { return Ok(()) };
+            self.given.add(use_, bytes);
             let seq = levels.next_grant + self.grants.len() as u64;
             let purpose = wire_use(use_).into();
             let grant = wire::Grant { seq, generation: levels.generation, start, bytes, purpose };
@@ -266,7 +299,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    fn neediest(&self, unassigned: u64) -> Option<(Use, u64)> {
+    fn next_grant(&self, unassigned: u64) -> Option<(Use, u64)> {
         let ours = self.pool.own_levels(false);
         let theirs = self.theirs.as_ref()?;
         let uses = [
@@ -279,12 +312,22 @@ impl Coordinator<'_> {
             let coming = self.grants.iter().filter(|grant| grant.purpose == i32::from(wire_use(use_)));
             left + coming.map(|grant| grant.bytes).sum::<u64>()
         };
-        uses.into_iter()
+        let needy: Vec<(Use, u64)> = uses
+            .into_iter()
             .map(|(use_, left, target)| (use_, has(use_, left), target))
             .filter(|(_, has, target)| has * 2 < *target)
-            .min_by(|a, b| (a.1 * b.2.max(1)).cmp(&(b.1 * a.2.max(1))))
-            .map(|(use_, has, target)| (use_, (target - has).min(unassigned) / GRANT_UNIT_BYTES * GRANT_UNIT_BYTES))
-            .filter(|(_, bytes)| *bytes > 0)
+            .map(|(use_, has, target)| (use_, target - has))
+            .collect();
+        let (use_, missing) = needy.iter().min_by_key(|(use_, _)| self.given.of(*use_))?;
+        let unit = match use_ {
+            Use::SupplyOut | Use::SupplyIn => GRANT_UNIT_BYTES,
+            // Key gathers until a pad fits, or small blocks would make pieces that are too short for one.
+            Use::RelayOut | Use::RelayIn => self.pool.relay_pad_bytes.max(GRANT_UNIT_BYTES),
+        };
+        // Where there is not enough for all, it is shared.
+        let share = (unassigned / needy.len() as u64).max(GRANT_BYTES_MIN).max(unit);
+        let bytes = missing.min(&share).min(&unassigned) / unit * unit;
+        (bytes > 0).then_some((*use_, bytes))
     }
 
     /// The follower has the grant on its disk: now this end, and then both may use it.

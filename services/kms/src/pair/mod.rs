@@ -36,12 +36,16 @@ pub use tag::CONFIRMATION_BYTES;
 
 use crate::key_id::{ID_SECRET_BYTES, IdCodec};
 use crate::origins::Origins;
+use crate::seal::SEAL_OVERHEAD_BYTES;
 
 /// Messages that may wait in each direction.
 pub const MESSAGES_IN_FLIGHT: usize = 32;
 /// Granted ahead to a use that nobody has asked anything of yet.
 const GRANT_BYTES_MIN: u64 = 2 << 10;
 const GRANT_BYTES_MAX: u64 = 1 << 20;
+/// A use gets more once it has less than half of its target: so half of these fit at any time, which is one more than
+/// a relay leaves untouched and sends.
+const TRANSFERS_AHEAD: u64 = 8;
 /// Grants are multiples of this, so that keys of the usual sizes leave no tails.
 const GRANT_UNIT_BYTES: u64 = 64;
 /// Time between looks at what is drawn and what is left.
@@ -72,6 +76,8 @@ pub struct Pool {
     pub adjacent: bool,
     /// Whether some relay draws from this pool.
     pub relayed: bool,
+    /// Pad of one transfer of the relay, in whole units; it lies in one piece.
+    relay_pad_bytes: u64,
     /// Wall time for which a key waits to be taken.
     pub retention_ms: u64,
     ids: RwLock<Option<Arc<IdCodec>>>,
@@ -101,7 +107,7 @@ impl Pool {
         site: &str,
         peer: &str,
         adjacent: bool,
-        relayed: bool,
+        relay_transfer_bytes: u64,
         retention_ms: u64,
     ) -> (Arc<Self>, tokio::sync::mpsc::Receiver<ShareOut>) {
         let (shares, outgoing) = tokio::sync::mpsc::channel(MESSAGES_IN_FLIGHT);
@@ -110,7 +116,11 @@ impl Pool {
             site: site.to_owned(),
             peer: peer.to_owned(),
             adjacent,
-            relayed,
+            relayed: relay_transfer_bytes > 0,
+            relay_pad_bytes: match relay_transfer_bytes {
+                0 => 0,
+                key => (key + SEAL_OVERHEAD_BYTES as u64).next_multiple_of(GRANT_UNIT_BYTES),
+            },
             retention_ms,
             ids: RwLock::default(),
             connected: AtomicBool::new(false),
@@ -219,7 +229,9 @@ impl Pool {
         } else {
             target = target.max(2 * wanted);
         }
-        target = target.clamp(GRANT_BYTES_MIN, GRANT_BYTES_MAX);
+        // However little key there is: the relay asks for none until a transfer fits.
+        let transfers = if use_ == Use::RelayOut { TRANSFERS_AHEAD * self.relay_pad_bytes } else { 0 };
+        target = target.clamp(transfers.clamp(GRANT_BYTES_MIN, GRANT_BYTES_MAX), GRANT_BYTES_MAX);
         demand.target_bytes.store(target, Ordering::Relaxed);
         target
     }

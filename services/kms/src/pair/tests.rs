@@ -29,7 +29,7 @@ impl End {
         let path: &Path = self.folder.path();
         let master = MasterKey::read(&path.join("master")).unwrap();
         let store = KeyStore::open(&path.join("store"), &master, &Settings::default()).unwrap();
-        let (pool, shares) = Pool::new(Arc::new(store), self.site, self.peer, true, true, RETENTION_MS);
+        let (pool, shares) = Pool::new(Arc::new(store), self.site, self.peer, true, 1024, RETENTION_MS);
         pool.load(["one"].into_iter()).await.unwrap();
         (pool, shares)
     }

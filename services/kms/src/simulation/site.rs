@@ -40,6 +40,7 @@ pub fn config(end: usize) -> KmsConfig {
             })
             .collect(),
         relay: Some("relay".to_owned()),
+        relay_transfer_bytes: 1024,
         saes: vec![application(end)],
         directory: (0..2).map(|end| (application(end), SITES[end].to_owned())).collect(),
         supply: KeySupply {

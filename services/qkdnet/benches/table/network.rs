@@ -123,6 +123,7 @@ impl Network {
             peers,
             modules,
             relay: relayed.then(|| relay_name(site)),
+            relay_transfer_bytes: 1024,
             saes: vec![sae(site)],
             directory: self.sites.iter().map(|site| (sae(site), site.clone())).collect(),
             supply: KeySupply {

@@ -202,6 +202,7 @@ impl World {
             peers: self.sites.iter().filter(|peer| *peer != site).map(peer).collect(),
             modules: near.iter().map(module).collect(),
             relay: Some(format!("relay-{site}")),
+            relay_transfer_bytes: 1024,
             saes: vec![format!("sae-{site}")],
             directory: self.sites.iter().map(|site| (format!("sae-{site}"), site.clone())).collect(),
             supply: KeySupply {
