@@ -367,3 +367,33 @@ proptest! {
         });
     }
 }
+
+/// Applications at both ends take whatever they get, blocks are shorter than a pad, and none is left over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_gets_whole_pads_however_much_applications_take() {
+    const PAD_BYTES: usize = 1024 + SEAL_OVERHEAD_BYTES;
+    let world = std::cell::RefCell::new(World::new());
+    let ends = World::new();
+    let pads = std::cell::Cell::new([0; 2]);
+    ends.talk([usize::MAX; 2], |a, b| {
+        if a.levels().unassigned_bytes < 640 {
+            let block = world.borrow_mut().block(CONFIRMATION_BYTES + 640);
+            for pool in [a, b] {
+                drop(pool.store.offer(&pool.peer, block.clone()));
+                pool.wake.notify_one();
+            }
+        }
+        let mut drawn = pads.get();
+        for (pool, drawn) in [a, b].into_iter().zip(&mut drawn) {
+            while pool.store.draw(&pool.peer, Use::SupplyOut, 32).is_ok() {}
+            pool.want(Use::SupplyOut, 64 << 10);
+            // As a relay does: it asks for none until it could send one and leave two.
+            if pool.levels().available(Use::RelayOut) >= 3 * PAD_BYTES as u64 {
+                *drawn += usize::from(pool.store.draw(&pool.peer, Use::RelayOut, PAD_BYTES).is_ok());
+            }
+        }
+        pads.set(drawn);
+        drawn.iter().all(|pads| *pads >= 3)
+    })
+    .await;
+}
