@@ -312,22 +312,32 @@ impl Coordinator<'_> {
             let coming = self.grants.iter().filter(|grant| grant.purpose == i32::from(wire_use(use_)));
             left + coming.map(|grant| grant.bytes).sum::<u64>()
         };
-        let needy: Vec<(Use, u64)> = uses
+        let mut needy: Vec<(Use, u64)> = uses
             .into_iter()
             .map(|(use_, left, target)| (use_, has(use_, left), target))
             .filter(|(_, has, target)| has * 2 < *target)
             .map(|(use_, has, target)| (use_, target - has))
             .collect();
-        let (use_, missing) = needy.iter().min_by_key(|(use_, _)| self.given.of(*use_))?;
-        let unit = match use_ {
-            Use::SupplyOut | Use::SupplyIn => GRANT_UNIT_BYTES,
-            // Key gathers until a pad fits, or small blocks would make pieces that are too short for one.
-            Use::RelayOut | Use::RelayIn => self.pool.relay_pad_bytes.max(GRANT_UNIT_BYTES),
-        };
+        needy.sort_by_key(|(use_, _)| self.given.of(*use_));
         // Where there is not enough for all, it is shared.
-        let share = (unassigned / needy.len() as u64).max(GRANT_BYTES_MIN).max(unit);
-        let bytes = missing.min(&share).min(&unassigned) / unit * unit;
-        (bytes > 0).then_some((*use_, bytes))
+        let share = (unassigned / needy.len().max(1) as u64).max(GRANT_BYTES_MIN);
+        let mut waiting: Vec<(u64, u64)> = Vec::new();
+        for (use_, missing) in needy {
+            let unit = match use_ {
+                Use::SupplyOut | Use::SupplyIn => GRANT_UNIT_BYTES,
+                // Small blocks would make pieces that are too short for a pad.
+                Use::RelayOut | Use::RelayIn => self.pool.relay_pad_bytes.max(GRANT_UNIT_BYTES),
+            };
+            let given = self.given.of(use_);
+            let owed: u64 = waiting.iter().map(|(before, unit)| (given - before).min(*unit)).sum();
+            let bytes = missing.min(share.max(unit)).min(unassigned.saturating_sub(owed)) / unit * unit;
+            if bytes > 0 {
+                return Some((use_, bytes));
+            }
+            // Key gathers for it meanwhile: as much as those behind it have had more.
+            waiting.push((given, unit));
+        }
+        None
     }
 
     /// The follower has the grant on its disk: now this end, and then both may use it.

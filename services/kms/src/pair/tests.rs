@@ -376,7 +376,7 @@ async fn a_relay_gets_whole_pads_however_much_applications_take() {
     let ends = World::new();
     let pads = std::cell::Cell::new([0; 2]);
     ends.talk([usize::MAX; 2], |a, b| {
-        if a.levels().unassigned_bytes < 640 {
+        if a.levels().unassigned_bytes < 2 * PAD_BYTES as u64 {
             let block = world.borrow_mut().block(CONFIRMATION_BYTES + 640);
             for pool in [a, b] {
                 drop(pool.store.offer(&pool.peer, block.clone()));
