@@ -67,7 +67,7 @@ impl TelemetryConfig {
 
 /// Spans that may wait for the file. The queue is allocated and touched at once, 350 bytes a span, in every process; a
 /// block makes a dozen spans, and the file is written five times a second.
-const SPANS_WAITING: usize = 1024;
+const SPANS_WAITING: usize = 8192;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
