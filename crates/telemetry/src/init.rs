@@ -29,6 +29,8 @@ pub struct TelemetryConfig {
     pub topology: Option<String>,
     /// Where spans and metrics are kept if no collector is named. `None`: they are not kept.
     pub span_dir: Option<PathBuf>,
+    /// Spans that may wait for the file; what comes beyond is lost.
+    pub spans_waiting: usize,
     /// Size at which a span file is rotated.
     pub span_file_limit_bytes: u64,
     /// How often the metrics' snapshot is written or exported.
@@ -56,6 +58,7 @@ impl TelemetryConfig {
             service_name,
             topology: None,
             span_dir: None,
+            spans_waiting: SPANS_WAITING,
             span_file_limit_bytes: 64 << 20,
             metrics_interval: Duration::from_secs(5),
             log_filter: "info".to_owned(),
@@ -65,9 +68,9 @@ impl TelemetryConfig {
     }
 }
 
-/// Spans that may wait for the file. The queue is allocated and touched at once, 350 bytes a span, in every process; a
-/// block makes a dozen spans, and the file is written five times a second.
-const SPANS_WAITING: usize = 8192;
+/// Spans that may wait for the file of one service. The queue is allocated and touched at once, 350 bytes a span, in every
+/// process; a block makes a dozen spans, and the file is written five times a second.
+const SPANS_WAITING: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -194,7 +197,7 @@ fn tracer_provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>
     let exporter = FileExporter::create(folder, &config.service_name, config.span_file_limit_bytes)
         .map_err(|source| TelemetryError::SpanDir { folder: folder.clone(), source })?;
     let batches = BatchConfigBuilder::default()
-        .with_max_queue_size(SPANS_WAITING)
+        .with_max_queue_size(config.spans_waiting)
         .with_scheduled_delay(Duration::from_millis(200));
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.build()).build();
     Ok(Some(builder.with_span_processor(processor).build()))

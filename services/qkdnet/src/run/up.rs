@@ -12,6 +12,9 @@ use crate::failure::Failure;
 use crate::view::View;
 use crate::wire;
 
+/// Spans that may wait for the file where one process has all services of a network.
+const SPANS_WAITING: usize = 8192;
+
 /// The plan of a topology file as the command line wants it run, and where its data go.
 pub struct Prepared {
     pub plan: Plan,
@@ -56,7 +59,8 @@ pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
     let view = View::new(args.run.output.output);
     // A screen and log lines would spoil each other.
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
-    let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
+    let mut telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
+    telemetry.spans_waiting = SPANS_WAITING;
     let report = wire::block_on(&telemetry, async {
         let started = Start { plan: &plan, folders: &folders, place, recording, replay: Default::default() };
         let running = start(&started).await?;
