@@ -10,3 +10,8 @@ mod pki;
 mod support;
 
 mod etsi014;
+
+/// What the key stores' own tests have here; spans are nothing to a foreign client.
+mod telemetry {
+    pub fn listen() {}
+}
