@@ -64,17 +64,19 @@ impl Caller {
     }
 }
 
-fn ready(network: &Network<'_>) {
+/// A network over which key flows, in processes and at the pace of the real one.
+fn started(place: &Place) -> Network<'_> {
+    let network = Network::start_with(place, "process", |command| {
+        command.args(["--speed", "1"]);
+    });
     eventually("key flows", || network.status().filter(|status| status["ready"] == true)).expect("a network");
+    network
 }
 
 #[test]
 fn a_source_takes_another_loss_while_light_flows() {
     let place = Place::new(&bright_network());
-    let network = Network::start_with(&place, "process", |command| {
-        command.args(["--speed", "1"]);
-    });
-    ready(&network);
+    let network = started(&place);
     let caller = Caller::of(&place);
     let loss_db = caller.source().loss_db;
     assert_eq!(loss_db.len(), 2);
@@ -100,10 +102,7 @@ fn a_source_takes_another_loss_while_light_flows() {
 #[test]
 fn key_stores_take_other_applications_while_they_serve() {
     let place = Place::new(&bright_network());
-    let network = Network::start_with(&place, "process", |command| {
-        command.args(["--speed", "1"]);
-    });
-    ready(&network);
+    let network = started(&place);
     let caller = Caller::of(&place);
     let directory = [("university", "valrose"), ("inria", "sophia"), ("observatory", "calern")];
     let mut request = SetApplicationsRequest {

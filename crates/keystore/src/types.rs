@@ -56,7 +56,8 @@ impl Use {
         self.lane().is_some()
     }
 
-    pub(crate) fn index(self) -> usize {
+    /// Place in [`Use::ALL`].
+    pub fn index(self) -> usize {
         self as usize
     }
 

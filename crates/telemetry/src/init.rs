@@ -68,8 +68,8 @@ impl TelemetryConfig {
     }
 }
 
-/// Spans that may wait for the file of one service. The queue is allocated and touched at once, 350 bytes a span, in every
-/// process; a block makes a dozen spans, and the file is written five times a second.
+/// Spans that may wait for the file of one service. The queue is allocated and touched at once, 350 bytes a span, in
+/// every process; a block makes a dozen spans, and the file is written five times a second.
 const SPANS_WAITING: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]

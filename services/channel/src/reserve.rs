@@ -110,7 +110,8 @@ impl FileReserve {
     }
 
     /// Goes on after the disk was full: reads what is there, without the record that was written in part, whose tag was
-    /// never handed out. True where there was something to mend. After a failed sync the reserve stays as it is: nobody knows what the disk has.
+    /// never handed out. True where there was something to mend. After a failed sync the reserve stays as it is: nobody
+    /// knows what the disk has.
     pub fn mend(&mut self) -> Result<bool, OpenError> {
         if self.broken != Some(Broken::NoRoom) {
             return Ok(false);

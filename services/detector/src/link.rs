@@ -70,6 +70,17 @@ impl Link {
         }
     }
 
+    /// Waits until the channel ends the session; what else it says meanwhile is kept.
+    pub async fn ended(&mut self) -> anyhow::Error {
+        loop {
+            match self.duplex.rx.recv().await.and_then(|m| m.message) {
+                Some(channel_message::Message::Closed(closed)) => return SessionClosed::from(closed).into(),
+                Some(other) => self.kept.push_back(other),
+                None => return anyhow::anyhow!("listen to the channel: it has gone"),
+            }
+        }
+    }
+
     /// The peer's bundle of `step`.
     pub async fn delivered(&mut self, step: u64) -> Result<(PeerInput, u64)> {
         let message = match self.kept.pop_front() {
@@ -84,5 +95,30 @@ impl Link {
             channel_message::Message::Closed(closed) => Err(SessionClosed::from(closed).into()),
             _ => bail!("the channel said something unexpected"),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proto::channel::v1::Delivered;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_of_the_session_is_noticed_whatever_is_said_before_it() {
+        let (module, channel) = Duplex::pair(4);
+        let mut link = Link::new(module);
+        let delivered = channel_message::Message::Delivered(Delivered { step: 0, ..Delivered::default() });
+        let mut closed = Closed::default();
+        closed.set_reason(CloseReason::PeerLeft);
+        for message in [delivered, channel_message::Message::Closed(closed)] {
+            channel.tx.send(ChannelMessage { message: Some(message) }).await.unwrap();
+        }
+        let ended = link.ended().await;
+        assert_eq!(ended.downcast_ref::<SessionClosed>().unwrap().reason, CloseReason::PeerLeft);
+        link.delivered(0).await.unwrap();
+        drop(channel);
+        assert!(link.ended().await.to_string().contains("it has gone"));
     }
 }

@@ -379,7 +379,12 @@ struct Run<'n> {
 impl Run<'_> {
     async fn distil(&mut self, mut clicks: mpsc::Receiver<Result<EpochClicks>>) -> Result<()> {
         loop {
-            let done = tokio::time::timeout(PATIENCE, clicks.recv()).await.context("wait for light")?;
+            // The peer may have gone before its light came: then none comes here either.
+            let done = tokio::select! {
+                biased;
+                done = tokio::time::timeout(PATIENCE, clicks.recv()) => done.context("wait for light")?,
+                why = self.channel.ended() => return Err(why),
+            };
             let done = done.context("the instrument stopped")?.context("the instrument stopped")?;
             for frame in done.frames {
                 if let Some(recorder) = &mut self.node.recorder {

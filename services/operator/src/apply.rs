@@ -13,7 +13,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::build::{Applied, CONFIG_HASH, Objects, Prepared, labels};
+use crate::build::{Applied, Objects, Prepared, config_hash, labels};
 use crate::compare::{covers, quantity};
 
 /// Objects of one request to list.
@@ -228,10 +228,6 @@ fn keep_resources(wanted: &mut [StatefulSet], live: &[StatefulSet]) {
             }
         }
     }
-}
-
-fn config_hash(set: &StatefulSet) -> Option<&String> {
-    set.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(CONFIG_HASH)
 }
 
 fn suffices(has: &ResourceRequirements, wants: &ResourceRequirements) -> bool {

@@ -106,7 +106,7 @@ fn failures(unit: &Unit, pod: &Pod) -> Vec<(String, String)> {
     containers.into_iter().flatten().filter_map(failure).collect()
 }
 
-/// Whether all of a pod runs.
+/// Whether all of a pod runs. One that is leaving does not, whatever the time.
 pub fn runs(pod: &Pod) -> bool {
     judge(pod, Timestamp::MIN).is_none()
 }

@@ -180,7 +180,7 @@ impl Round<'_> {
             Err(error) => (false, Some(error)),
         };
         let monitor = self.context.monitors.follow(self.key, &layout, &plan, &material, &self.context.settings);
-        let settled = self.tell(&accepted, &plan, &layout, &live, &monitor, failure.as_ref()).await?;
+        let settled = self.say(&accepted, &plan, &layout, &live, &monitor, failure.as_ref()).await?;
         match failure {
             Some(error) => Err(error),
             None => Ok(Action::requeue(if settled && all_told { LOOK_IDLE } else { LOOK_UNSETTLED })),
@@ -198,10 +198,12 @@ impl Round<'_> {
         let mut objects = build::build(layout, material, &self.context.settings, self.owner())?;
         crate::fixed::record(topology, &mut objects.secrets);
         let (applied, changes) = cluster.apply(objects, live).await?;
-        self.tell_changes(changes).await;
-        let told = self.context.memory(self.key).told;
+        self.say_changes(changes).await;
+        let mut told = self.context.memory(self.key).told;
+        let places = layout.places();
+        told.retain(|service, _| places.contains_key(service.as_str()));
         let due = tell::due(layout, &applied.stateful_sets, &live.pods, &self.context.settings, &told);
-        self.tell_services(due, material).await
+        self.tell_services(due, told, material).await
     }
 
     fn material(&self, layout: &Layout, live: &Live) -> Result<Material, MaterialError> {
@@ -226,7 +228,7 @@ impl Round<'_> {
     }
 
     /// Writes the status if there is something to say; true when all is well.
-    async fn tell(
+    async fn say(
         &self,
         accepted: &Accepted,
         plan: &Plan,
@@ -291,20 +293,21 @@ impl Round<'_> {
     }
 
     /// True if all have heard.
-    async fn tell_services(&self, due: Vec<Due>, material: &Material) -> Result<bool, ReconcileError> {
+    async fn tell_services(&self, due: Vec<Due>, mut told: Told, material: &Material) -> Result<bool, ReconcileError> {
         if due.is_empty() {
             return Ok(true);
         }
         let credentials = material.control_credentials()?;
         let tell::Outcome { heard, changed, silent, failure } = tell::tell(due, &credentials).await;
-        self.context.remember(self.key, |memory| memory.told.extend(heard));
+        told.extend(heard);
+        self.context.remember(self.key, |memory| memory.told = told);
         if !changed.is_empty() {
             self.context.events.told(&self.object.object_ref(&()), &changed).await;
         }
         failure.map_or(Ok(!silent), |failure| Err(failure.into()))
     }
 
-    async fn tell_changes(&self, changes: Changes) {
+    async fn say_changes(&self, changes: Changes) {
         if changes.any() {
             self.context.metrics.wrote(changes.created + changes.updated + changes.deleted);
             self.context.events.applied(&self.object.object_ref(&()), changes).await;

@@ -18,7 +18,7 @@ use shell::{Connector, Credentials, Endpoint};
 use tonic::{Code, Status};
 use topology::plan::ServiceConfig;
 
-use crate::build::{CONFIG_HASH, labels};
+use crate::build::{CONFIG_HASH, config_hash, labels};
 use crate::layout::{Layout, Placed, Unit};
 use crate::settings::Settings;
 use crate::{names, observe, pods};
@@ -53,25 +53,21 @@ enum Message {
 }
 
 impl Message {
-    fn of(config: &ServiceConfig) -> Option<Self> {
+    /// What a service is told, and a digest of it.
+    fn of(config: &ServiceConfig) -> Option<(Self, String)> {
         match config {
-            ServiceConfig::Source(config) => Some(Self::Loss(SetLossRequest { loss_db: config.losses_db().to_vec() })),
-            ServiceConfig::Kms(config) => Some(Self::Applications(SetApplicationsRequest {
-                saes: config.saes.clone(),
-                directory: config.directory.clone().into_iter().collect(),
-            })),
+            ServiceConfig::Source(config) => {
+                let loss_db = config.losses_db().to_vec();
+                let digest = names::digest(&format!("{loss_db:?}"));
+                Some((Self::Loss(SetLossRequest { loss_db }), digest))
+            }
+            ServiceConfig::Kms(config) => {
+                let (saes, directory) = (config.saes.clone(), config.directory.clone());
+                let digest = names::digest(&format!("{saes:?} {directory:?}"));
+                let directory = directory.into_iter().collect();
+                Some((Self::Applications(SetApplicationsRequest { saes, directory }), digest))
+            }
             ServiceConfig::Detector(_) | ServiceConfig::Channel(_) | ServiceConfig::Relay(_) => None,
-        }
-    }
-
-    fn digest(&self) -> String {
-        let ordered: BTreeMap<&String, &String> = match self {
-            Self::Loss(_) => BTreeMap::new(),
-            Self::Applications(message) => message.directory.iter().collect(),
-        };
-        match self {
-            Self::Loss(message) => names::digest(&format!("{:?}", message.loss_db)),
-            Self::Applications(message) => names::digest(&format!("{:?} {ordered:?}", message.saes)),
         }
     }
 }
@@ -100,17 +96,13 @@ pub fn due(layout: &Layout, sets: &[StatefulSet], running: &[Pod], settings: &Se
         pods.find(|pod| pods::runs(pod) && pod.annotations().get(CONFIG_HASH) == Some(wanted))
     };
     let one = |(unit, placed): (&Unit, &Placed)| {
-        let message = Message::of(&placed.service.config)?;
-        let heard = Heard { life: life(of_unit(unit)?), digest: message.digest() };
+        let (message, digest) = Message::of(&placed.service.config)?;
+        let heard = Heard { life: life(of_unit(unit)?), digest };
         let service = placed.service.name.clone();
         let address = observe::address(layout, unit, placed, settings);
         (told.get(&service) != Some(&heard)).then_some(Due { service, address, message, heard })
     };
     layout.services().filter_map(one).collect()
-}
-
-fn config_hash(set: &StatefulSet) -> Option<&String> {
-    set.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(CONFIG_HASH)
 }
 
 /// Another text for every start of a pod's containers.

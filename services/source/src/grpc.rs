@@ -65,11 +65,7 @@ impl Source for SourceService {
         if asked.iter().any(|loss_db| !loss_db.is_finite() || *loss_db < 0.0) {
             return Err(Status::invalid_argument(format!("{asked:?} dB: a loss is a number from 0 on")));
         }
-        let changed = self.losses.set(asked);
-        if changed {
-            tracing::info!(first_db = asked[0], second_db = asked[1], "the arms have another loss");
-        }
-        Ok(Response::new(SetLossResponse { changed }))
+        Ok(Response::new(SetLossResponse { changed: self.losses.set(asked) }))
     }
 }
 

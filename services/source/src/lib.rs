@@ -1,7 +1,8 @@
 //! The source service: nature's joint outcomes are drawn here, and what survives both arms leaves here.
 //!
 //! Epoch `k` is emitted only when the analyser states of both outputs and the pump set-point for `k` are in
-//! hand, so what a run produces depends on the seed and on simulated time alone.
+//! hand, so what a run produces depends on the seed and on simulated time alone. Another loss of the arms is input, too:
+//! the log says with which epoch it begins.
 
 mod grpc;
 mod losses;

@@ -156,6 +156,7 @@ async fn emit(
         if asked_db != losses_db {
             losses_db = asked_db;
             emitter.set_loss_db(losses_db);
+            info!(epoch, first_db = losses_db[0], second_db = losses_db[1], "the arms have another loss");
         }
         if let Some(faults) = faults {
             let effects = faults.enter_epoch(epoch);

@@ -119,8 +119,8 @@ impl PeerHello {
 
 /// The first tag of a session in one direction: the sender's next, or the receiver's if that is ahead.
 ///
-/// Nothing has authenticated the receiver's count yet, so that the sender follows it a few tags at a time: a forged hello
-/// costs no more of them, and a session that fails because of the limit brings the two nearer to each other.
+/// Nothing has authenticated the receiver's count yet, so that the sender follows it a few tags at a time: a forged
+/// hello costs no more of them, and a session that fails because of the limit brings the two nearer to each other.
 pub fn first_tag(next_send: u64, next_receive: u64) -> u64 {
     next_send.max(next_receive.min(next_send.saturating_add(MAX_LEAD)))
 }

@@ -32,23 +32,14 @@ impl Given {
     const MEMORY_BYTES: u64 = 1 << 20;
 
     fn of(&self, use_: Use) -> u64 {
-        self.0[place(use_)]
+        self.0[use_.index()]
     }
 
     fn add(&mut self, use_: Use, bytes: u64) {
-        self.0[place(use_)] += bytes;
+        self.0[use_.index()] += bytes;
         if self.0.iter().sum::<u64>() > Self::MEMORY_BYTES {
             self.0.iter_mut().for_each(|given| *given /= 2);
         }
-    }
-}
-
-fn place(use_: Use) -> usize {
-    match use_ {
-        Use::SupplyOut => 0,
-        Use::SupplyIn => 1,
-        Use::RelayOut => 2,
-        Use::RelayIn => 3,
     }
 }
 

@@ -40,6 +40,11 @@ pub mod labels {
 /// What a pod was started with; another value starts it again.
 pub const CONFIG_HASH: &str = "qkdnet.dev/config-hash";
 
+/// What the pods of a set are to be started with.
+pub(crate) fn config_hash(set: &StatefulSet) -> Option<&String> {
+    set.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(CONFIG_HASH)
+}
+
 /// Objects that were built and are not yet in the cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared;
@@ -81,9 +86,9 @@ pub fn build(
     let mut secrets = context.own_secrets()?;
     let mut stateful_sets = Vec::with_capacity(layout.units.len());
     for unit in &layout.units {
-        let config = context.config_secrets(unit, &places)?;
+        let (config, started_with) = context.config_secrets(unit, &places)?;
         let pki = context.pki_secrets(unit)?;
-        stateful_sets.push(context.stateful_set(unit, &config, &pki));
+        stateful_sets.push(context.stateful_set(unit, started_with, (&config, &pki)));
         secrets.extend(config.secrets);
         secrets.extend(pki.secrets);
     }

@@ -25,7 +25,12 @@ const RUN: &str = "run";
 const CLAIM: &str = "data";
 
 impl Context<'_> {
-    pub(super) fn stateful_set(&self, unit: &Unit, config: &PodSecrets, pki: &PodSecrets) -> StatefulSet {
+    pub(super) fn stateful_set(
+        &self,
+        unit: &Unit,
+        started_with: String,
+        files: (&PodSecrets, &PodSecrets),
+    ) -> StatefulSet {
         let keep = match self.layout.deletion_policy {
             DeletionPolicy::Retain => "Retain",
             DeletionPolicy::Delete => "Delete",
@@ -42,10 +47,10 @@ impl Context<'_> {
                 template: PodTemplateSpec {
                     metadata: Some(ObjectMeta {
                         labels: Some(self.unit_labels(unit)),
-                        annotations: Some([(CONFIG_HASH.to_owned(), config.digest.clone())].into()),
+                        annotations: Some([(CONFIG_HASH.to_owned(), started_with)].into()),
                         ..ObjectMeta::default()
                     }),
-                    spec: Some(self.pod(unit, config, pki)),
+                    spec: Some(self.pod(unit, files)),
                 },
                 volume_claim_templates: unit.volume.map(|volume| vec![self.claim(unit, volume)]),
                 persistent_volume_claim_retention_policy: unit.volume.map(|_| {
@@ -91,7 +96,7 @@ impl Context<'_> {
         }
     }
 
-    fn pod(&self, unit: &Unit, config: &PodSecrets, pki: &PodSecrets) -> PodSpec {
+    fn pod(&self, unit: &Unit, (config, pki): (&PodSecrets, &PodSecrets)) -> PodSpec {
         let mut volumes = vec![Volume {
             name: RUN.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {

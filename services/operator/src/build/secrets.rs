@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use zeroize::Zeroizing;
 
 use super::{BuildError, Context, labels};
 use crate::layout::{Unit, config_file};
@@ -21,8 +22,6 @@ pub(super) struct PodSecrets {
     pub secrets: Vec<Secret>,
     /// Name of the Secret that holds each key.
     pub homes: BTreeMap<String, String>,
-    /// Over the contents; of configurations, over what takes a start where it changes.
-    pub digest: String,
 }
 
 impl Context<'_> {
@@ -80,34 +79,28 @@ impl Context<'_> {
         Ok(secrets)
     }
 
-    /// The configurations of a pod's services. They hold subseeds, and are therefore secret.
+    /// The configurations of a pod's services, and a hash of what in them takes a start where it changes. They hold
+    /// subseeds, and are therefore secret.
     pub(super) fn config_secrets(
         &self,
         unit: &Unit,
         places: &BTreeMap<&str, (&Unit, u16)>,
-    ) -> Result<PodSecrets, BuildError> {
-        let (mut files, mut started_with) = (Vec::new(), String::new());
+    ) -> Result<(PodSecrets, String), BuildError> {
+        let (mut files, mut started_with) = (Vec::new(), Zeroizing::new(String::new()));
         for placed in unit.services() {
             let name = &placed.service.name;
             let hosted = unit.containers.iter().any(|container| container.hosted);
             let file = self.layout.service_file(unit, placed, places);
             let failed = |source| BuildError::Config { service: name.clone(), source };
-            if self.settings.tells {
-                let fixed = file.service.fixed();
-                started_with += &serde_yaml::to_string(&file.clone().map(|_| &fixed)).map_err(failed)?;
-            }
+            let fixed = if self.settings.tells { file.service.fixed() } else { file.service.clone() };
+            started_with.push_str(&serde_yaml::to_string(&file.clone().map(|_| fixed)).map_err(failed)?);
             let text = match hosted {
                 true => serde_yaml::to_string(&file),
                 false => serde_yaml::to_string(&file.map(plain)),
             };
             files.push((config_file(name), text.map_err(failed)?.into_bytes()));
         }
-        let mut secrets = self.pod_secrets(unit, files, secret_names::config)?;
-        if self.settings.tells {
-            secrets.digest = names::digest(&started_with);
-            zeroize::Zeroize::zeroize(&mut started_with);
-        }
-        Ok(secrets)
+        Ok((self.pod_secrets(unit, files, secret_names::config)?, names::digest(&started_with)))
     }
 
     /// The certificates of a pod's services, and of no other.
@@ -131,7 +124,7 @@ impl Context<'_> {
         name: impl Fn(&str, usize) -> String,
     ) -> Result<PodSecrets, BuildError> {
         let mut parts: Vec<Data> = vec![Data::new()];
-        let (mut room, mut homes, mut contents) = (SECRET_BYTES_MAX, BTreeMap::new(), String::new());
+        let (mut room, mut homes) = (SECRET_BYTES_MAX, BTreeMap::new());
         for (key, bytes) in files {
             let size = bytes.len() + key.len();
             if size > SECRET_BYTES_MAX {
@@ -143,17 +136,13 @@ impl Context<'_> {
                 room = SECRET_BYTES_MAX;
             }
             room -= size;
-            contents.push_str(&key);
-            contents.push_str(&String::from_utf8_lossy(&bytes));
             homes.insert(key.clone(), name(&unit.name, parts.len() - 1));
             if let Some(last) = parts.last_mut() {
                 last.insert(key, ByteString(bytes));
             }
         }
         let labelled = |(part, data)| secret(self.metadata(name(&unit.name, part), self.unit_labels(unit)), data);
-        let digest = names::digest(&contents);
-        zeroize::Zeroize::zeroize(&mut contents);
-        Ok(PodSecrets { secrets: parts.into_iter().enumerate().map(labelled).collect(), homes, digest })
+        Ok(PodSecrets { secrets: parts.into_iter().enumerate().map(labelled).collect(), homes })
     }
 }
 

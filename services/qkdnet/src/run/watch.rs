@@ -96,9 +96,9 @@ pub async fn watch(
             Some((end, event)) = events.recv() => follower.take(&running.ends[end], event, &mut view)?,
             Some(state) = running.faults.recv() => follower.suffer(state, &mut view)?,
             _ = redraw.tick() => {
-                if running.ends.iter().any(under_way) {
+                if running.ends.iter().any(under_way) || !running.drain.is_cancelled() {
                     busy = Instant::now();
-                } else if running.drain.is_cancelled() && !running.stop.is_cancelled() && busy.elapsed() > DRAIN_PATIENCE {
+                } else if !running.stop.is_cancelled() && busy.elapsed() > DRAIN_PATIENCE {
                     follower.say("drained", "the links that are left have no session", &mut view)?;
                     running.stop.cancel();
                 }
@@ -129,7 +129,6 @@ pub async fn watch(
                     running.stop.cancel();
                 }
                 running.drain.cancel();
-                busy = Instant::now();
                 follower.say("draining", "finishing the blocks under way; interrupt again to cut short", &mut view)?;
             }
         }
@@ -151,7 +150,7 @@ pub async fn watch(
 
 /// Whether an end may have a block under way.
 fn under_way(end: &End) -> bool {
-    matches!(end.monitor.status().state(), WireState::Acquiring | WireState::Locked)
+    matches!(end.monitor.state(), WireState::Acquiring | WireState::Locked)
 }
 
 /// The events of all ends in one queue, with the index of the end.
