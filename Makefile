@@ -77,7 +77,7 @@ soak: ## the long versions of the randomised tests
 	QKDNET_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p qkdnet --test fuzz -- --nocapture
 	SOAK_SEEDS=1500 $(CARGO) test --release --locked -p transfer --test network -- --ignored
 	KMS_SIMULATION_SEEDS=500 $(CARGO) test --release --locked -p kms --lib simulation
-	QKDNET_CHAOS_KILLS=1000 $(CARGO) test --release --locked -p qkdnet --test suite chaos -- --ignored --nocapture
+	QKDNET_CHAOS_KILLS=1000 $(CARGO) test --release --locked -p qkdnet --test suite chaos -- --nocapture
 
 clean: ## what builds and runs leave behind
 	$(CARGO) clean

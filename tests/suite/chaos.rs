@@ -85,7 +85,6 @@ fn wait_for(what: &str, book: &Book, mut condition: impl FnMut() -> bool) {
 }
 
 #[test]
-#[ignore = "not seen passing yet: `make soak` runs it"]
 fn whatever_is_killed_no_key_is_wrong_twice_or_lost_and_both_sites_agree() {
     let (count, seed) = (number("QKDNET_CHAOS_KILLS", 50), number("QKDNET_CHAOS_SEED", 1));
     println!("QKDNET_CHAOS_KILLS={count} QKDNET_CHAOS_SEED={seed}");

@@ -87,7 +87,7 @@ impl Kills {
             return None;
         }
         let place = places[self.rng.random_range(0..places.len())];
-        let hits = if place.starts_with("block.") || place == "store.checkpointed" { 2 } else { 12 };
+        let hits = if place.starts_with("block.") || place == "store.checkpointed" { 2 } else { 6 };
         let hit = if place == "store.checkpointed" { 1 } else { self.rng.random_range(1..=hits) };
         Some((place.to_owned(), hit))
     }
