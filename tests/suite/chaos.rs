@@ -123,5 +123,6 @@ fn whatever_is_killed_no_key_is_wrong_twice_or_lost_and_both_sites_agree() {
         begun.elapsed()
     );
     assert!(killed >= count, "{killed} of {count} were killed");
-    assert!(3 * at_failpoints >= killed, "{at_failpoints} of {killed} crashed at failpoints");
+    // Half, but for the places that nothing came to any more.
+    assert!(5 * at_failpoints >= 2 * killed, "{at_failpoints} of {killed} crashed at failpoints");
 }

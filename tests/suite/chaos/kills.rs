@@ -14,13 +14,22 @@ const COMES_BY_WITHIN: Duration = Duration::from_secs(40);
 /// Places that nothing leads to here: nobody puts a fresh secret in, and the two ends' reserves need not differ.
 const NOT_HERE: [&str; 2] = ["reserve.rekeyed", "reserve.cut"];
 
+/// A service that is to crash at a failpoint.
+struct Armed {
+    /// Crashes in its log before.
+    crashes: usize,
+    place: String,
+    since: Instant,
+    /// Where it crashes after that: its file is in place for the start that follows the crash.
+    next: Option<String>,
+}
+
 pub struct Kills {
     run: PathBuf,
     logs: PathBuf,
     rng: ChaCha8Rng,
     services: Vec<(&'static str, String)>,
-    /// Armed services: crashes in their log before, the place, and when they were armed.
-    armed: BTreeMap<String, (usize, String, Instant)>,
+    armed: BTreeMap<String, Armed>,
     killed: u64,
     at_failpoints: BTreeMap<String, u64>,
     never_came: BTreeMap<String, u64>,
@@ -55,11 +64,12 @@ impl Kills {
             if spared || self.armed.contains_key(&service) {
                 continue;
             }
-            let place = self.place(kind);
             let Some(pid) = self.pid(&service) else { continue };
-            if let Some((place, hit)) = &place {
-                std::fs::write(failpoint::file(&self.run, &service), format!("{place}={hit}")).expect("arm a service");
-                self.armed.insert(service.clone(), (self.crashes(&service), place.clone(), Instant::now()));
+            if self.rng.random_range(0..10) > 0
+                && let Some(place) = self.arm(&service)
+            {
+                let crashes = self.crashes(&service);
+                self.armed.insert(service, Armed { crashes, place, since: Instant::now(), next: None });
             }
             // One that has just ended by itself is started again, too.
             if kill_process(pid, Signal::KILL).is_ok() {
@@ -78,34 +88,48 @@ impl Kills {
         (self.killed, self.at_failpoints.values().sum())
     }
 
-    /// Where a service is to crash at its next start, at the how manieth visit; two times in three, so that about half
-    /// of all that die die there.
-    fn place(&mut self, kind: &str) -> Option<(String, u64)> {
-        let places = failpoint::PLACES.iter().find(|(known, _)| *known == kind)?.1;
+    /// Arms a service for its next start, in a place and at a visit that chance names, if there is such a place.
+    fn arm(&mut self, service: &str) -> Option<String> {
+        let kind = &self.services.iter().find(|(_, name)| name == service)?.0;
+        let places = failpoint::PLACES.iter().find(|(known, _)| known == kind)?.1;
         let places: Vec<&str> = places.iter().copied().filter(|place| !NOT_HERE.contains(place)).collect();
-        if places.is_empty() || self.rng.random_range(0..10) == 0 {
-            return None;
-        }
         let place = places[self.rng.random_range(0..places.len())];
-        let hits = if place.starts_with("block.") || place == "store.checkpointed" { 2 } else { 6 };
-        let hit = if place == "store.checkpointed" { 1 } else { self.rng.random_range(1..=hits) };
-        Some((place.to_owned(), hit))
+        let hits = match place {
+            "store.checkpointed" => 1,
+            _ if place.starts_with("block.") => 2,
+            _ => 6,
+        };
+        let hit = self.rng.random_range(1..=hits);
+        std::fs::write(failpoint::file(&self.run, service), format!("{place}={hit}")).expect("arm a service");
+        Some(place.to_owned())
     }
 
-    /// Counts the armed services that have crashed.
+    /// Counts the armed services that have crashed. While fewer than half of all have died that way, those that were
+    /// started armed are armed for their next start, too.
     fn look(&mut self) {
         let armed = std::mem::take(&mut self.armed);
-        for (service, (before, place, since)) in armed {
-            if self.crashes(&service) > before {
+        for (service, mut at) in armed {
+            let crashes = self.crashes(&service);
+            let file = failpoint::file(&self.run, &service);
+            if crashes > at.crashes {
                 self.killed += 1;
-                *self.at_failpoints.entry(place).or_default() += 1;
-            } else if since.elapsed() > COMES_BY_WITHIN {
+                *self.at_failpoints.entry(at.place).or_default() += 1;
+                let Some(place) = at.next else { continue };
+                at = Armed { crashes, place, since: Instant::now(), next: None };
+            } else if at.since.elapsed() > COMES_BY_WITHIN {
                 // Still armed: it may crash at any time, which is no harm, but is counted no more.
-                *self.never_came.entry(place).or_default() += 1;
-            } else {
-                self.armed.insert(service, (before, place, since));
+                *self.never_came.entry(at.place).or_default() += 1;
+                let _ = std::fs::remove_file(file);
+                continue;
+            } else if at.next.is_none() && !file.exists() && self.few_at_failpoints() {
+                at.next = self.arm(&service);
             }
+            self.armed.insert(service, at);
         }
+    }
+
+    fn few_at_failpoints(&self) -> bool {
+        2 * self.at_failpoints.values().sum::<u64>() < self.killed
     }
 
     fn crashes(&self, service: &str) -> usize {
