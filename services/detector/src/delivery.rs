@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use proto::kms::v1::{Block, BlockTaken};
+use proto::kms::v1::{Block, DeliverAnswer};
 use sha2::{Digest, Sha256};
 use shell::dial::Dial;
 use shell::disk::Disk;
-use shell::duplex::Duplex;
+use shell::handover::Handover;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,11 +27,17 @@ const BLOCKS_WAITING: usize = 16;
 const RETRY: Duration = Duration::from_millis(250);
 const MARK_FILE: &str = "delivered.next";
 
-pub type KmsDial = Arc<dyn Dial<Block, BlockTaken>>;
+pub type KmsDial = Arc<dyn Dial<Block, DeliverAnswer>>;
+
+/// A block on its way, and its key apart.
+struct Outgoing {
+    about: Block,
+    key: Zeroizing<Vec<u8>>,
+}
 
 /// The end of a module through which its blocks leave.
 pub struct Delivery {
-    blocks: mpsc::Sender<Block>,
+    blocks: mpsc::Sender<Outgoing>,
     task: JoinHandle<Result<()>>,
     next: u64,
 }
@@ -67,17 +73,17 @@ impl Delivery {
 }
 
 /// A stored block as the key store gets it.
-fn message(link: &str, stored: &StoredBlock, epoch: u64, traceparent: String) -> Block {
-    let mut key = Zeroizing::new(stored.key.to_bytes());
-    Block {
+fn message(link: &str, stored: &StoredBlock, epoch: u64, traceparent: String) -> Outgoing {
+    let about = Block {
         link: link.to_owned(),
         number: stored.number,
         id: identity(link, stored).to_vec().into(),
-        key: std::mem::take(&mut *key).into(),
         key_bits: stored.key.len() as u64,
         epoch,
         traceparent,
-    }
+        ..Block::default()
+    };
+    Outgoing { about, key: Zeroizing::new(stored.key.to_bytes()) }
 }
 
 /// The same at both ends, and no other block's: numbers go on with the data, sessions are drawn at random.
@@ -97,9 +103,9 @@ struct Outbox {
     dial: KmsDial,
     disk: Disk,
     mark: PathBuf,
-    waiting: mpsc::Receiver<Block>,
+    waiting: mpsc::Receiver<Outgoing>,
     /// Sent, and not said to be durable.
-    unconfirmed: VecDeque<Block>,
+    unconfirmed: VecDeque<Outgoing>,
 }
 
 impl Outbox {
@@ -122,18 +128,20 @@ impl Outbox {
 
     /// One stream to the store; returns once there is nothing left to deliver.
     async fn deliver(&mut self) -> Result<()> {
-        let mut stream = self.dial.dial().await.context("reach the key store")?;
+        let stream = self.dial.dial().await.context("reach the key store")?;
+        let mut store = Handover::open(stream).await?;
         for block in &self.unconfirmed {
-            stream.send(block.clone()).await.ok().context("the key store has gone")?;
+            store.send(block.about.clone(), &block.key).await?;
         }
         let mut open = true;
         while open || !self.unconfirmed.is_empty() {
             tokio::select! {
-                taken = stream.receive() => self.taken(taken)?,
+                taken = store.taken() => self.taken(taken?)?,
                 block = self.waiting.recv(), if open && self.unconfirmed.len() < BLOCKS_WAITING => match block {
                     Some(block) => {
-                        self.unconfirmed.push_back(block.clone());
-                        send(&stream, block).await?;
+                        self.unconfirmed.push_back(block);
+                        let Some(block) = self.unconfirmed.back() else { continue };
+                        store.send(block.about.clone(), &block.key).await?;
                     }
                     None => open = false,
                 },
@@ -142,20 +150,15 @@ impl Outbox {
         Ok(())
     }
 
-    fn taken(&mut self, taken: Option<BlockTaken>) -> Result<()> {
-        let number = taken.context("the key store has gone")?.number;
+    fn taken(&mut self, number: u64) -> Result<()> {
         match self.unconfirmed.front() {
-            Some(first) if first.number == number => self.unconfirmed.pop_front(),
+            Some(first) if first.about.number == number => self.unconfirmed.pop_front(),
             _ => bail!("the key store took block {number}, which is not the next one"),
         };
         shell::failpoint::hit("block.delivered");
         let text = format!("{}\n", number + 1);
         self.disk.write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")
     }
-}
-
-async fn send(stream: &Duplex<Block, BlockTaken>, block: Block) -> Result<()> {
-    stream.send(block).await.ok().context("the key store has gone")
 }
 
 /// First block of a link end that its key store has not said to be durable there; 0 where it never took any.

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use proto::channel::v1::channel_client::ChannelClient;
 use proto::channel::v1::{ChannelMessage, ModuleMessage};
 use proto::kms::v1::kms_client::KmsClient;
-use proto::kms::v1::{Block, BlockTaken};
+use proto::kms::v1::{Block, DeliverAnswer};
 use proto::source::v1::source_client::SourceClient;
 use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
 use shell::Connector;
@@ -41,8 +41,8 @@ impl Dial<ModuleMessage, ChannelMessage> for ChannelDial {
 
 pub struct KeyStoreDial(pub Connector);
 
-impl Dial<Block, BlockTaken> for KeyStoreDial {
-    fn dial(&self) -> BoxFuture<'_, Result<Duplex<Block, BlockTaken>>> {
+impl Dial<Block, DeliverAnswer> for KeyStoreDial {
+    fn dial(&self) -> BoxFuture<'_, Result<Duplex<Block, DeliverAnswer>>> {
         Box::pin(async move {
             let channel = self.0.clone().connect().await?;
             let mut client = shell::limited!(KmsClient::new(channel));

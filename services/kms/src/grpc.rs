@@ -11,7 +11,7 @@ use proto::kms::v1::kms_peer_client::KmsPeerClient;
 use proto::kms::v1::kms_peer_server::{KmsPeer, KmsPeerServer};
 use proto::kms::v1::kms_server::{Kms, KmsServer};
 use proto::kms::v1::{
-    Block, BlockTaken, GetStatusRequest, GetStatusResponse, PairMessage, PoolStatus, RelayAnswer, RelayRequest,
+    Block, DeliverAnswer, GetStatusRequest, GetStatusResponse, PairMessage, PoolStatus, RelayAnswer, RelayRequest,
     SetApplicationsRequest, SetApplicationsResponse, UseStatus,
 };
 use shell::dial::Dial;
@@ -115,7 +115,7 @@ fn stopping<T>(_: T) -> Status {
 
 #[tonic::async_trait]
 impl Kms for KmsService {
-    type DeliverStream = duplex::Answer<BlockTaken>;
+    type DeliverStream = duplex::Answer<DeliverAnswer>;
     type RelayStream = duplex::Answer<RelayAnswer>;
 
     async fn deliver(&self, request: Request<Streaming<Block>>) -> Result<Response<Self::DeliverStream>, Status> {

@@ -4,52 +4,62 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use keystore::{Offer, SPAN_BYTES, Secret, StoreError};
+use keystore::{Offer, SPAN_BYTES, StoreError};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-use proto::kms::v1::{Block, BlockTaken};
+use proto::kms::v1::{Block, DeliverAnswer};
 use serde_json::json;
 use shell::duplex::Duplex;
+use shell::handover::Intake;
 use telemetry::names::{attribute, span};
 use telemetry::trace::Tracer;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::pair::Pool;
 
 /// Blocks that may wait in a module's stream.
 pub const BLOCKS_IN_FLIGHT: usize = 8;
 
-pub type ModuleStream = Duplex<BlockTaken, Block>;
+pub type ModuleStream = Duplex<DeliverAnswer, Block>;
 
 /// Takes the blocks of one module until it leaves.
 pub async fn take(
     pools_by_link: &BTreeMap<String, Arc<Pool>>,
     tracer: &Tracer,
-    mut stream: ModuleStream,
+    stream: ModuleStream,
     stop: &CancellationToken,
 ) -> Result<()> {
+    let mut module = Intake::open(stream).await?;
     loop {
         let block = tokio::select! {
-            block = stream.receive() => block,
+            block = module.receive() => block?,
             () = stop.cancelled() => return Ok(()),
         };
-        let Some(block) = block else { return Ok(()) };
+        let Some((block, key)) = block else { return Ok(()) };
         let pool = pools_by_link.get(&block.link);
         let pool = pool.with_context(|| format!("the link `{}` does not end here", block.link))?;
         let number = block.number;
-        store(pool, tracer, block, stop).await.with_context(|| format!("take block {number}"))?;
-        if stream.send(BlockTaken { number }).await.is_err() {
+        store(pool, tracer, block, key, stop).await.with_context(|| format!("take block {number}"))?;
+        if module.taken(number).await.is_err() {
             return Ok(());
         }
     }
 }
 
-async fn store(pool: &Pool, tracer: &Tracer, block: Block, stop: &CancellationToken) -> Result<()> {
+async fn store(
+    pool: &Pool,
+    tracer: &Tracer,
+    block: Block,
+    mut key: Zeroizing<Vec<u8>>,
+    stop: &CancellationToken,
+) -> Result<()> {
     let id: [u8; 16] = block.id.as_ref().try_into().ok().context("a block's identity has 16 bytes")?;
     // The store counts in bytes: what is left of the last one stays with the module.
     let bytes = (block.key_bits / 8) as usize;
-    if bytes > block.key.len() {
-        bail!("a block of {} bits came with {} bytes", block.key_bits, block.key.len());
+    if bytes > key.len() {
+        bail!("a block of {} bits came with {} bytes", block.key_bits, key.len());
     }
+    key.truncate(bytes);
     let origin = json!({
         "kind": "link", "link": block.link, "block": block.number, "epoch": block.epoch,
     });
@@ -63,7 +73,7 @@ async fn store(pool: &Pool, tracer: &Tracer, block: Block, stop: &CancellationTo
         .start();
     let offer = Offer {
         id,
-        key: Secret::copy_of(&block.key[..bytes]),
+        key: std::mem::take(&mut *key).into(),
         origin: origin.to_string(),
         span: span_bytes(&span.context()),
         offered_ms: crate::now_ms(),

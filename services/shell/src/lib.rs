@@ -3,6 +3,7 @@
 //! * [`pki`], [`tls`]: a certificate authority per topology; mutual TLS 1.3 with an allow-list of peer names.
 //! * [`server`], [`client`], [`health`]: gRPC over it, with health, reflection and addresses in files.
 //! * [`duplex`], [`dial`]: a bounded two-way stream that is either gRPC or memory; logic written on it does not know which.
+//! * [`sealing`], [`handover`]: key on its way from a module to the key store, sealed for that store's memory alone.
 //! * [`launch`]: the file that a service in a process or container of its own is started with.
 //! * [`shutdown`], [`failpoint`], [`files`]: ending in order, crashing on purpose, and writing so that a crash is harmless.
 //! * [`fault`], [`disk`]: what goes wrong on purpose in a running service, where the topology allows it.
@@ -15,10 +16,12 @@ pub mod duplex;
 pub mod failpoint;
 pub mod fault;
 pub mod files;
+pub mod handover;
 pub mod health;
 pub mod launch;
 pub mod name;
 pub mod pki;
+pub mod sealing;
 pub mod server;
 pub mod shutdown;
 pub mod tls;

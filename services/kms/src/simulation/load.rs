@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keystore::Secret;
-use proto::kms::v1::{Block, BlockTaken};
+use proto::kms::v1::Block;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use shell::duplex::Duplex;
+use shell::handover::Handover;
 use tokio::sync::mpsc;
 
 use super::site::{self, Handles};
@@ -97,12 +98,14 @@ impl Module {
             if store.send(theirs).await.is_err() {
                 return;
             }
-            self.deliver(ours, &mut rng).await;
+            if let Ok(store) = Handover::open(ours).await {
+                self.deliver(store, &mut rng).await;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    async fn deliver(&self, mut stream: Duplex<Block, BlockTaken>, rng: &mut ChaCha8Rng) {
+    async fn deliver(&self, mut store: Handover, rng: &mut ChaCha8Rng) {
         loop {
             let mark = self.marks.lock().unwrap()[self.link];
             let Some((at, block)) = self.blocks.next(self.end, self.link, mark) else {
@@ -120,14 +123,12 @@ impl Module {
                 number: block.number,
                 id: block.id.to_vec().into(),
                 key_bits: 8 * key.len() as u64,
-                key: key.into(),
-                epoch: 0,
-                traceparent: String::new(),
+                ..Block::default()
             };
-            if stream.send(message).await.is_err() {
+            if store.send(message, &key).await.is_err() {
                 return;
             }
-            let Some(BlockTaken { number }) = stream.receive().await else { return };
+            let Ok(number) = store.taken().await else { return };
             assert_eq!(number, block.number);
             // A module that dies before it has noted that hands the block over once more.
             if rng.random_range(0..8) > 0 {

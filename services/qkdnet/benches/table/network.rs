@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use proto::kms::v1::kms_client::KmsClient;
-use proto::kms::v1::{Block, BlockTaken, GetStatusRequest, GetStatusResponse, PoolStatus, Use};
+use proto::kms::v1::{Block, GetStatusRequest, GetStatusResponse, PoolStatus, Use};
 use proto::relay::v1::relay_client::RelayClient;
 use serde::Serialize;
+use shell::handover::Handover;
 use shell::launch::ServiceFile;
-use shell::{Connector, Credentials, Duplex, Endpoint, duplex, pki};
+use shell::{Connector, Credentials, Endpoint, duplex, pki};
 use topology::plan::{
     CONTROL_IDENTITY, KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour, kms_name, relay_name,
 };
@@ -250,10 +251,11 @@ impl Network {
         Ok(Feeder { link: link(a, b), ends, number: 0, unanswered: VecDeque::new() })
     }
 
-    async fn module_stream(&self, site: &str, peer: &str) -> Result<Duplex<Block, BlockTaken>> {
+    async fn module_stream(&self, site: &str, peer: &str) -> Result<Handover> {
         let channel = self.channel(&module(site, peer), &kms_name(site)).await?;
         let mut client = shell::limited!(KmsClient::new(channel));
-        Ok(duplex::open(BLOCKS_IN_FLIGHT, |outgoing| async move { client.deliver(outgoing).await }).await?)
+        let stream = duplex::open(BLOCKS_IN_FLIGHT, |outgoing| async move { client.deliver(outgoing).await }).await?;
+        Handover::open(stream).await
     }
 }
 
@@ -281,7 +283,7 @@ pub fn ready_bits(pool: &PoolStatus) -> u64 {
 /// Two modules that agree on everything.
 pub struct Feeder {
     link: String,
-    ends: [Duplex<Block, BlockTaken>; 2],
+    ends: [Handover; 2],
     number: u64,
     unanswered: VecDeque<u64>,
 }
@@ -298,13 +300,12 @@ impl Feeder {
                 link: self.link.clone(),
                 number: self.number,
                 id: id.to_vec().into(),
-                key: std::mem::take(&mut *key).into(),
                 key_bits: 8 * bytes as u64,
                 epoch: self.number,
-                traceparent: String::new(),
+                ..Block::default()
             };
-            for end in &self.ends {
-                end.send(block.clone()).await?;
+            for end in &mut self.ends {
+                end.send(block.clone(), &key).await?;
             }
             self.unanswered.push_back(self.number);
             if self.unanswered.len() >= BLOCKS_IN_FLIGHT {
@@ -320,8 +321,8 @@ impl Feeder {
     async fn taken(&mut self) -> Result<()> {
         let first = self.unanswered.pop_front();
         for end in &mut self.ends {
-            let taken = end.receive().await.context("a key store has gone")?;
-            ensure!(Some(taken.number) == first, "block {} was taken out of turn", taken.number);
+            let taken = end.taken().await?;
+            ensure!(Some(taken) == first, "block {taken} was taken out of turn");
         }
         Ok(())
     }

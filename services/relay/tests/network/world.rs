@@ -8,13 +8,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use kms::supplier::Supplier;
 use kms::supply::{GetKey, KeySupply as _, SaeId, SuppliedKey};
-use proto::kms::v1::{Block, BlockTaken, PairMessage, RelayAnswer, RelayRequest};
+use proto::kms::v1::{Block, DeliverAnswer, PairMessage, RelayAnswer, RelayRequest};
 use proto::relay::v1::{GetStatusResponse, RelayMessage};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use relay::{Dials, Settings, Status};
 use shell::dial::Dial;
 use shell::duplex::Duplex;
+use shell::handover::Handover;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ pub const HIGH_BYTES: u64 = 12 << 10;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 type Door<S, R> = mpsc::Sender<(String, Duplex<S, R>)>;
-type ModuleDoor = mpsc::Sender<Duplex<BlockTaken, Block>>;
+type ModuleDoor = mpsc::Sender<Duplex<DeliverAnswer, Block>>;
 
 /// Where a service is at present; it moves with every start.
 struct Place<S, R> {
@@ -360,19 +361,18 @@ impl World {
         self.random.fill_bytes(&mut id);
         for site in [a, b] {
             let door = self.doors[site].modules.lock().unwrap().clone().expect("a key store that runs");
-            let (mut module, stream) = Duplex::pair(4);
+            let (module, stream) = Duplex::pair(4);
             door.send(stream).await.unwrap();
+            let mut module = Handover::open(module).await.unwrap();
             let block = Block {
                 link: link_name(a, b),
                 number: self.blocks,
                 id: id.to_vec().into(),
-                key: key.clone().into(),
                 key_bits: 8 * bytes as u64,
                 ..Block::default()
             };
-            module.send(block).await.unwrap();
-            let taken: Option<BlockTaken> = module.receive().await;
-            assert_eq!(taken.unwrap().number, self.blocks);
+            module.send(block, &key).await.unwrap();
+            assert_eq!(module.taken().await.unwrap(), self.blocks);
         }
     }
 
