@@ -30,6 +30,19 @@ pub fn changed(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+/// With one more site, Antibes, behind Sophia.
+pub fn with_antibes(text: &str) -> String {
+    let second = text.find("    # The 100 km link").expect("the second link");
+    let link = [
+        ("name: valrose-calern", "name: sophia-antibes"),
+        ("site: valrose", "site: sophia"),
+        ("site: calern", "site: antibes"),
+    ]
+    .iter()
+    .fold(text[second..].to_owned(), |link, (from, to)| changed(&link, from, to));
+    changed(text, "  links:\n", "    - name: antibes\n      saes: [harbour]\n  links:\n") + &link
+}
+
 /// Without the last link and without the site that only it joins.
 pub fn without_calern(text: &str) -> String {
     let site = text.find("    # Observatoire").expect("the site of the observatory");

@@ -237,7 +237,12 @@ fn a_key_store_hears_anything_of_its_relay() {
             let (ours, theirs) = Duplex::pair(MESSAGES_IN_FLIGHT);
             let (door, relays) = mpsc::channel(1);
             let stop = CancellationToken::new();
-            let serve = kms::serve_relay(BTreeMap::from(pools), "kms-a".to_owned(), relays, stop.clone());
+            let serve = kms::serve_relay(
+                pools.map(|(_, pool)| pool).into_iter().collect(),
+                "kms-a".to_owned(),
+                relays,
+                stop.clone(),
+            );
             let (tx, mut rx) = theirs.split();
             let talk = async {
                 door.send(ours).await.unwrap();

@@ -12,21 +12,22 @@ use proto::kms::v1::kms_peer_server::{KmsPeer, KmsPeerServer};
 use proto::kms::v1::kms_server::{Kms, KmsServer};
 use proto::kms::v1::{
     Block, DeliverAnswer, GetStatusRequest, GetStatusResponse, PairMessage, PoolStatus, RelayAnswer, RelayRequest,
-    SetApplicationsRequest, SetApplicationsResponse, UseStatus,
+    RelayedSite, SetNetworkRequest, SetNetworkResponse, UseStatus,
 };
 use shell::dial::Dial;
 use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use shell::{Connector, PeerIdentity, Shutdown, duplex};
-use tokio::sync::mpsc;
+use shell::{AllowList, Connector, PeerIdentity, Shutdown, duplex};
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
-use topology::plan::{CONTROL_IDENTITY, KmsConfig};
+use topology::plan::{CONTROL_IDENTITY, KmsConfig, kms_name};
 
+use crate::Pools;
 use crate::applications::Applications;
 use crate::etsi014::Counters;
 use crate::front::{self, Front};
 use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
-use crate::node::{self, Incoming, PairDial, RELAY_MESSAGES_IN_FLIGHT, RelayStream};
+use crate::node::{self, Incoming, PairDial, RELAY_MESSAGES_IN_FLIGHT, RelayStream, RelayedSites};
 use crate::pair::{MESSAGES_IN_FLIGHT, PairStream, Pool, wire_use};
 use crate::supplier::Supplier;
 
@@ -36,7 +37,7 @@ const STREAMS_WAITING: usize = 4;
 #[derive(Clone)]
 pub struct View {
     pub config: Arc<KmsConfig>,
-    pub pools: BTreeMap<String, Arc<Pool>>,
+    pub pools: Pools,
     pub supplier: Arc<Supplier>,
     pub applications: Applications,
     pub etsi014: SocketAddr,
@@ -61,7 +62,7 @@ pub fn status(view: &View) -> GetStatusResponse {
         kme_id: view.config.name.clone(),
         etsi014_address: view.etsi014.to_string(),
         metrics_address: view.metrics.to_string(),
-        pools: view.pools.values().map(|pool| pool_status(pool)).collect(),
+        pools: view.pools.all().iter().map(|pool| pool_status(pool)).collect(),
         keys_supplied: load(&counts.supplied),
         keys_fetched: load(&counts.fetched),
         requests: requests.requests.iter().map(|counted| counted.count).sum(),
@@ -107,7 +108,13 @@ struct KmsService {
     modules: mpsc::Sender<ModuleStream>,
     pairs: mpsc::Sender<(String, PairStream)>,
     relays: mpsc::Sender<RelayStream>,
+    relayed: mpsc::Sender<RelayedSites>,
+    reach: Reach,
+    allow: AllowList,
 }
+
+/// The way to the key store of another site, at an address if there is one in the plan.
+type Reach = Arc<dyn Fn(&str, &str) -> Result<PairDial> + Send + Sync>;
 
 fn stopping<T>(_: T) -> Status {
     Status::unavailable("the key store is stopping")
@@ -138,24 +145,51 @@ impl Kms for KmsService {
         Ok(Response::new(status(&self.view)))
     }
 
-    async fn set_applications(
-        &self,
-        request: Request<SetApplicationsRequest>,
-    ) -> Result<Response<SetApplicationsResponse>, Status> {
+    async fn set_network(&self, request: Request<SetNetworkRequest>) -> Result<Response<SetNetworkResponse>, Status> {
         PeerIdentity::require(&request, &[CONTROL_IDENTITY])?;
-        let SetApplicationsRequest { saes, directory } = request.into_inner();
-        let config = &self.view.config;
-        let of_plan = |site: &String| *site == config.site || config.peers.iter().any(|peer| peer.site == *site);
+        let SetNetworkRequest { saes, directory, relayed_sites } = request.into_inner();
+        let of_plan = |site: &String| self.is_near(site) || relayed_sites.iter().any(|relayed| relayed.site == *site);
         if let Some((sae, site)) = directory.iter().find(|(_, site)| !of_plan(site)) {
             return Err(Status::failed_precondition(format!("{sae} is at {site}, which this key store does not know")));
         }
-        let directory = directory.into_iter().collect();
-        let replaced = self.view.applications.replace(&saes, &directory);
-        let changed = replaced.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if changed {
-            tracing::info!(here = saes.len(), network = directory.len(), "there are other applications");
+        if let Some(RelayedSite { site, .. }) = relayed_sites.iter().find(|relayed| self.is_near(&relayed.site)) {
+            return Err(Status::failed_precondition(format!(
+                "no relay leads to {site}: it is here, or at a link's end"
+            )));
         }
-        Ok(Response::new(SetApplicationsResponse { changed }))
+        let other_sites = self.set_relayed(&relayed_sites).await?;
+        let replaced = self.view.applications.replace(&saes, &directory.into_iter().collect());
+        let other_applications = replaced.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if other_applications || other_sites {
+            tracing::info!(here = saes.len(), relayed = relayed_sites.len(), "it is another network now");
+        }
+        Ok(Response::new(SetNetworkResponse { changed: other_applications || other_sites }))
+    }
+}
+
+impl KmsService {
+    /// This site, or one with a link to it.
+    fn is_near(&self, site: &str) -> bool {
+        let config = &self.view.config;
+        config.site == site || config.peers.iter().any(|peer| peer.adjacent && peer.site == site)
+    }
+
+    /// Shares key with these sites by relay; whether they are others than before.
+    async fn set_relayed(&self, sites: &[RelayedSite]) -> Result<bool, Status> {
+        let config = &self.view.config;
+        let way = |RelayedSite { site, address }: &RelayedSite| {
+            let calls = *site > config.site;
+            anyhow::Ok((site.clone(), calls.then(|| (self.reach)(&kms_name(site), address)).transpose()?))
+        };
+        let ways = sites.iter().map(way).collect::<Result<Vec<_>>>();
+        let ways = ways.map_err(|error| Status::invalid_argument(format!("{error:#}")))?;
+        let callers = sites.iter().filter(|other| other.site < config.site).map(|other| kms_name(&other.site));
+        let callers = config.accepts_always().cloned().chain(callers);
+        self.allow.set(callers).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (done, answer) = oneshot::channel();
+        self.relayed.send(RelayedSites { sites: ways, done }).await.map_err(stopping)?;
+        let done = answer.await.map_err(stopping)?;
+        done.map_err(|error| Status::internal(format!("{error:#}")))
     }
 }
 
@@ -165,9 +199,8 @@ impl KmsPeer for KmsService {
 
     async fn pair(&self, request: Request<Streaming<PairMessage>>) -> Result<Response<Self::PairStream>, Status> {
         let caller = PeerIdentity::of(&request)?.name.clone();
-        let peer = self.view.config.peers.iter().find(|peer| peer.service == caller);
-        let peer = peer.ok_or_else(|| Status::permission_denied("not a key store of the plan"))?;
-        let site = peer.site.clone();
+        let site = self.view.pools.all().iter().map(|pool| pool.peer.clone()).find(|site| kms_name(site) == caller);
+        let site = site.ok_or_else(|| Status::permission_denied("not a key store of the plan"))?;
         let (stream, answer) = duplex::accept(request.into_inner(), MESSAGES_IN_FLIGHT);
         self.pairs.send((site, stream)).await.map_err(stopping)?;
         Ok(answer)
@@ -203,19 +236,32 @@ pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);
     let (pairs_tx, pairs) = mpsc::channel(STREAMS_WAITING);
     let (relays_tx, relays) = mpsc::channel(STREAMS_WAITING);
-    let service = KmsService { view: front.view.clone(), modules: modules_tx, pairs: pairs_tx, relays: relays_tx };
+    let (relayed_tx, relayed) = mpsc::channel(STREAMS_WAITING);
+    let allow = AllowList::new(config.accepts.iter().cloned())?;
+    let reach: Reach = {
+        let (file, name, stop) = (file.clone(), config.name.clone(), stop.clone());
+        Arc::new(move |peer, address| Ok(Arc::new(KmsDial(file.connector_at(&name, peer, address, &stop)?))))
+    };
+    let service = KmsService {
+        view: front.view.clone(),
+        modules: modules_tx,
+        pairs: pairs_tx,
+        relays: relays_tx,
+        relayed: relayed_tx,
+        reach: reach.clone(),
+        allow: allow.clone(),
+    };
     let server = file
-        .server(&config.name, &config.accepts)?
+        .server_for(&config.name, &allow)?
         .add_service(shell::limited!(KmsServer::new(service.clone())))
         .add_service(shell::limited!(KmsPeerServer::new(service)))
         .add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &stop));
     let running = server.start(stop.clone()).await?;
     let mut dials: BTreeMap<String, PairDial> = BTreeMap::new();
     for peer in config.peers.iter().filter(|peer| peer.site > config.site) {
-        let connector = file.connector(&config.name, &peer.service, &stop)?;
-        dials.insert(peer.site.clone(), Arc::new(KmsDial(connector)));
+        dials.insert(peer.site.clone(), reach(&peer.service, "")?);
     }
-    let ended = node::run(node, dials, Incoming { modules, pairs, relays }, stop.clone()).await;
+    let ended = node::run(node, dials, Incoming { modules, pairs, relays, relayed }, stop.clone()).await;
     shutdown.request();
     front.stopped().await;
     running.stopped().await?;

@@ -5,7 +5,7 @@
 //! * [`pair`]: the dialogue with another site's key store, by which both hold the same stream of key.
 //! * [`ingest`]: blocks from the site's modules. `pads`: what the site's relay needs key for.
 //! * [`master`]: the key under which all of it lies on the disk. [`compare`]: whether two sites' stores agree.
-//! * [`applications`]: whom the key store serves, which may change while it runs.
+//! * [`applications`], [`Pools`]: whom the key store serves and whom it shares key with, which may change while it runs.
 //! * [`key_id`]: key IDs that say where their key is, to the pair alone.
 
 pub mod accounts;
@@ -23,6 +23,7 @@ pub mod node;
 mod origins;
 mod pads;
 pub mod pair;
+mod pools;
 pub mod seal;
 pub mod share;
 pub mod supplier;
@@ -38,6 +39,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use grpc::{View, place, serve, status};
 pub use node::{Incoming, Node, open, run};
 pub use pads::serve as serve_relay;
+pub use pools::Pools;
 
 /// Wall time, by which stored key expires.
 pub(crate) fn now_ms() -> u64 {

@@ -12,11 +12,12 @@ use shell::dial::Dial;
 use shell::duplex::Duplex;
 use shell::fault::{self, Desk};
 use telemetry::trace::Tracer;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::KmsConfig;
 
+use crate::Pools;
 use crate::applications::Applications;
 use crate::deliveries::Deliveries;
 use crate::ingest::{self, ModuleStream};
@@ -38,7 +39,7 @@ pub type PairDial = Arc<dyn Dial<PairMessage, PairMessage>>;
 pub struct Node {
     pub config: KmsConfig,
     pub store: Arc<KeyStore>,
-    pub pools: BTreeMap<String, Arc<Pool>>,
+    pub pools: Pools,
     pub supplier: Arc<Supplier>,
     pub applications: Applications,
     shares: BTreeMap<String, mpsc::Receiver<ShareOut>>,
@@ -51,6 +52,16 @@ pub struct Incoming {
     /// With the site that connects.
     pub pairs: mpsc::Receiver<(String, PairStream)>,
     pub relays: mpsc::Receiver<RelayStream>,
+    /// Sites to which relays lead, when they are others than before.
+    pub relayed: mpsc::Receiver<RelayedSites>,
+}
+
+/// The sites without a link to this one with which key is shared from now on.
+pub struct RelayedSites {
+    /// With the way to those that this key store calls.
+    pub sites: Vec<(String, Option<PairDial>)>,
+    /// Whether they are others than before.
+    pub done: oneshot::Sender<Result<bool>>,
 }
 
 /// Where whoever starts a key store may have placed its master key.
@@ -107,27 +118,31 @@ pub(crate) async fn on_store(
     faults: Option<Desk>,
 ) -> Result<Node> {
     let store = Arc::new(store);
-    let (mut pools, mut shares) = (BTreeMap::new(), BTreeMap::new());
+    let (pools, mut shares) = (Pools::default(), BTreeMap::new());
     for peer in &config.peers {
-        let relayed = config.relay.is_some() && peer.adjacent;
-        let transfer_bytes = if relayed { config.relay_transfer_bytes.into() } else { 0 };
-        let (pool, outgoing) = Pool::new(
-            store.clone(),
-            &config.site,
-            &peer.site,
-            peer.adjacent,
-            transfer_bytes,
-            config.supply.retention_ms,
-        );
-        let links = config.modules.iter().filter(|module| module.peer_site == peer.site);
-        let loaded = pool.load(links.map(|module| module.link.as_str())).await;
-        loaded.with_context(|| format!("load the pool shared with {}", peer.site))?;
-        pools.insert(peer.site.clone(), pool);
+        let (pool, outgoing) = load_pool(config, &store, &peer.site, peer.adjacent).await?;
+        pools.insert(pool);
         shares.insert(peer.site.clone(), outgoing);
     }
     let applications = Applications::of(config)?;
     let supplier = Supplier::new(config, store.clone(), pools.clone(), applications.clone(), deliveries);
     Ok(Node { config: config.clone(), store, pools, supplier: Arc::new(supplier), applications, shares, faults })
+}
+
+async fn load_pool(
+    config: &KmsConfig,
+    store: &Arc<KeyStore>,
+    peer: &str,
+    adjacent: bool,
+) -> Result<(Arc<Pool>, mpsc::Receiver<ShareOut>)> {
+    let relayed = config.relay.is_some() && adjacent;
+    let transfer_bytes = if relayed { config.relay_transfer_bytes.into() } else { 0 };
+    let retention_ms = config.supply.retention_ms;
+    let (pool, outgoing) = Pool::new(store.clone(), &config.site, peer, adjacent, transfer_bytes, retention_ms);
+    let links = config.modules.iter().filter(|module| module.peer_site == peer);
+    let loaded = pool.load(links.map(|module| module.link.as_str())).await;
+    loaded.with_context(|| format!("load the pool shared with {peer}"))?;
+    Ok((pool, outgoing))
 }
 
 /// Runs until `stop`.
@@ -137,49 +152,112 @@ pub async fn run(
     incoming: Incoming,
     stop: CancellationToken,
 ) -> Result<()> {
-    let Incoming { modules, mut pairs, relays } = incoming;
+    let Incoming { modules, mut pairs, relays, mut relayed } = incoming;
     let mut tasks = JoinSet::new();
-    let mut doors = BTreeMap::new();
-    for (site, pool) in &node.pools {
-        let Some(shares) = node.shares.remove(site) else { continue };
-        let (pool, stop) = (pool.clone(), stop.clone());
-        match dials.get(site) {
-            Some(dial) => {
-                let dial = fault::dial(node.faults.as_ref(), site, dial.clone());
-                drop(tasks.spawn(keep_coordinating(pool, dial, shares, stop)));
-            }
-            None => {
-                let (door, streams) = mpsc::channel(1);
-                doors.insert(site.clone(), door);
-                tasks.spawn(keep_following(pool, streams, shares, stop));
-            }
-        }
-    }
     tasks.spawn(serve_modules(&node, modules, stop.clone()));
     tasks.spawn(pads::serve(node.pools.clone(), node.config.name.clone(), relays, stop.clone()));
     tasks.spawn(expire(node.store.clone(), stop.clone()));
+    let mut dialogues = Dialogues::new(node.faults.clone(), stop.clone());
+    for pool in node.pools.all() {
+        if let Some(shares) = node.shares.remove(&pool.peer) {
+            let dial = dials.get(&pool.peer).cloned();
+            dialogues.begin(pool, dial, shares);
+        }
+    }
     loop {
         tokio::select! {
-            Some((site, stream)) = pairs.recv() => {
-                let stream = match &node.faults {
-                    Some(desk) => desk.reach(&site, stream),
-                    None => Some(stream),
-                };
-                if let (Some(door), Some(stream)) = (doors.get(&site), stream) {
-                    // One that waits is taken up at once and dropped for this one.
-                    if door.send(stream).await.is_err() {
-                        tracing::debug!(site, "nobody takes up the peer's dialogue");
-                    }
-                }
+            Some((site, stream)) = pairs.recv() => dialogues.take_up(&site, stream).await,
+            Some(RelayedSites { sites, done }) = relayed.recv() => {
+                // Whoever asked may have gone.
+                let _ = done.send(set_relayed(&node, &mut dialogues, sites).await);
             }
             Some(ended) = tasks.join_next() => {
                 ended.context("a task of the key store ended abnormally")?.context("run the key store")?;
+            }
+            Some(ended) = dialogues.tasks.join_next() => {
+                ended.context("a dialogue with a peer ended abnormally")?.context("run the key store")?;
             }
             () = stop.cancelled() => break,
         }
     }
     tasks.shutdown().await;
+    dialogues.tasks.shutdown().await;
     node.store.close().context("close the key store")
+}
+
+/// Makes these the sites to which relays lead; whether they were others before.
+async fn set_relayed(node: &Node, dialogues: &mut Dialogues, sites: Vec<(String, Option<PairDial>)>) -> Result<bool> {
+    let mut changed = false;
+    for pool in node.pools.all() {
+        if !pool.adjacent && !sites.iter().any(|(site, _)| *site == pool.peer) {
+            tracing::info!(peer = pool.peer, "key is no longer shared with this site");
+            node.pools.remove(&pool.peer);
+            dialogues.end(&pool.peer);
+            changed = true;
+        }
+    }
+    for (site, dial) in sites {
+        if node.pools.get(&site).is_none() {
+            let (pool, shares) = load_pool(&node.config, &node.store, &site, false).await?;
+            tracing::info!(peer = site, "key is shared with this site from now on");
+            node.pools.insert(pool.clone());
+            dialogues.begin(pool, dial, shares);
+            changed = true;
+        }
+    }
+    Ok(changed)
+}
+
+/// The dialogues with the key stores of other sites, one for each pool.
+struct Dialogues {
+    tasks: JoinSet<Result<()>>,
+    /// Where streams go that peers open.
+    doors: BTreeMap<String, mpsc::Sender<PairStream>>,
+    ends: BTreeMap<String, CancellationToken>,
+    faults: Option<Desk>,
+    stop: CancellationToken,
+}
+
+impl Dialogues {
+    fn new(faults: Option<Desk>, stop: CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), doors: BTreeMap::new(), ends: BTreeMap::new(), faults, stop }
+    }
+
+    fn begin(&mut self, pool: Arc<Pool>, dial: Option<PairDial>, shares: mpsc::Receiver<ShareOut>) {
+        let (site, end) = (pool.peer.clone(), self.stop.child_token());
+        match dial {
+            Some(dial) => {
+                let dial = fault::dial(self.faults.as_ref(), &site, dial);
+                self.tasks.spawn(keep_coordinating(pool, dial, shares, end.clone()));
+            }
+            None => {
+                let (door, streams) = mpsc::channel(1);
+                self.doors.insert(site.clone(), door);
+                self.tasks.spawn(keep_following(pool, streams, shares, end.clone()));
+            }
+        }
+        self.ends.insert(site, end);
+    }
+
+    fn end(&mut self, site: &str) {
+        self.doors.remove(site);
+        if let Some(end) = self.ends.remove(site) {
+            end.cancel();
+        }
+    }
+
+    async fn take_up(&self, site: &str, stream: PairStream) {
+        let stream = match &self.faults {
+            Some(desk) => desk.reach(site, stream),
+            None => Some(stream),
+        };
+        if let (Some(door), Some(stream)) = (self.doors.get(site), stream) {
+            // One that waits is taken up at once and dropped for this one.
+            if door.send(stream).await.is_err() {
+                tracing::debug!(site, "nobody takes up the peer's dialogue");
+            }
+        }
+    }
 }
 
 async fn keep_coordinating(
@@ -251,8 +329,7 @@ fn serve_modules(
     mut modules: mpsc::Receiver<ModuleStream>,
     stop: CancellationToken,
 ) -> impl Future<Output = Result<()>> + use<> {
-    let by_link =
-        |module: &topology::plan::KmsModule| Some((module.link.clone(), node.pools.get(&module.peer_site)?.clone()));
+    let by_link = |module: &topology::plan::KmsModule| Some((module.link.clone(), node.pools.get(&module.peer_site)?));
     let pools: Arc<BTreeMap<String, Arc<Pool>>> = Arc::new(node.config.modules.iter().filter_map(by_link).collect());
     let (tracer, store) = (Tracer::new(node.config.name.clone()), node.store.clone());
     async move {

@@ -33,6 +33,7 @@ use transfer::{Header, TransferId};
 
 pub use serve::serve;
 
+use crate::Pools;
 use crate::pair::Pool;
 use crate::seal::{self, OpenError, SEAL_OVERHEAD_BYTES, Sealed};
 use crate::told;
@@ -85,7 +86,7 @@ enum Outcome {
 pub struct Pads {
     site: String,
     store: Arc<KeyStore>,
-    pools: BTreeMap<String, Arc<Pool>>,
+    pools: Pools,
     origin: Vault,
     between: Vault,
     target: Vault,
@@ -104,8 +105,8 @@ struct State {
 
 impl Pads {
     /// Takes up what an earlier life left. Nothing where there is no pool at all: there is nothing to relay, either.
-    pub async fn open(pools: BTreeMap<String, Arc<Pool>>, tracer: Tracer) -> Result<Option<Self>, StoreError> {
-        let Some(any) = pools.values().next() else { return Ok(None) };
+    pub async fn open(pools: Pools, tracer: Tracer) -> Result<Option<Self>, StoreError> {
+        let Some(any) = pools.all().into_iter().next() else { return Ok(None) };
         let (site, store) = (any.site.clone(), any.store.clone());
         let vault = |name| Vault::new(store.clone(), name);
         let (origin, between, target) = (vault("~origin"), vault("~between"), vault("~target"));
@@ -164,7 +165,7 @@ impl Pads {
         span.start()
     }
 
-    fn pool(&self, header: &Header, position: usize) -> Result<&Arc<Pool>, Failure> {
+    fn pool(&self, header: &Header, position: usize) -> Result<Arc<Pool>, Failure> {
         let site = header.path.get(position).ok_or(Failure::Refused(Reason::Unknown))?;
         self.pools.get(site.as_str()).ok_or(Failure::Refused(Reason::Unknown))
     }
@@ -186,8 +187,8 @@ impl Pads {
         {
             return Ok(Outcome::Sealed(payload));
         }
-        let pad = self.pad(next, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
-        tell_pad(span, attribute::PAD_OUT_PIECE, next, pad.generation, pad.start, pad.key.len()).await;
+        let pad = self.pad(&next, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
+        tell_pad(span, attribute::PAD_OUT_PIECE, &next, pad.generation, pad.start, pad.key.len()).await;
         let key = seal::random(header.bytes as usize).map_err(|_| Failure::Refused(Reason::Busy))?;
         let payload = seal::seal_under(&pad, &key, &wire::context(header)).encode();
         let entry = Entry { about: About::of(header), key, payload: payload.clone() };
@@ -195,7 +196,7 @@ impl Pads {
             return Ok(Outcome::Sealed(payload));
         }
         // Nothing was sent that is sealed under this pad.
-        self.spare(next, pad);
+        self.spare(&next, pad);
         self.as_before(&self.origin, header.transfer).await
     }
 
@@ -211,9 +212,9 @@ impl Pads {
             return Ok(Outcome::Sealed(payload));
         }
         // The pad for the way on comes first: an opened key that cannot be sealed again is lost.
-        let pad = self.pad(to, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
-        tell_pad(span, attribute::PAD_OUT_PIECE, to, pad.generation, pad.start, pad.key.len()).await;
-        tell_pad_in(span, from, payload).await;
+        let pad = self.pad(&to, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
+        tell_pad(span, attribute::PAD_OUT_PIECE, &to, pad.generation, pad.start, pad.key.len()).await;
+        tell_pad_in(span, &from, payload).await;
         let pad = Arc::new(Mutex::new(Some(pad)));
         let (about, transfer, context) = (About::of(header), header.transfer, wire::context(header));
         let (name, outgoing) = (self.between.name(), pad.clone());
@@ -223,10 +224,10 @@ impl Pads {
             let entry = Entry { about, key: Secret::default(), payload: payload.clone() };
             Ok(Made { offers: vec![(name.to_owned(), entry.offer(transfer)?)], answer: payload })
         };
-        let exchanged = self.exchange(from, header, payload, &self.between, make).await;
+        let exchanged = self.exchange(&from, header, payload, &self.between, make).await;
         // Nothing was sealed under a pad that is still there.
         if let Some(pad) = pad.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            self.spare(to, pad);
+            self.spare(&to, pad);
         }
         match exchanged? {
             Some((payload, _)) => Ok(Outcome::Sealed(payload)),
@@ -241,7 +242,7 @@ impl Pads {
         }
         let (from, pool) = (self.pool(header, position - 1)?, self.pool(header, 0)?);
         if self.may_be_new(&self.target, header.transfer) || self.fresh(&self.target, header.transfer).await? {
-            tell_pad_in(span, from, payload).await;
+            tell_pad_in(span, &from, payload).await;
             let (about, transfer) = (About::of(header), header.transfer);
             let (kept, name) = (about.clone(), self.target.name());
             // A key of one share is offered to the pool with the same commit.
@@ -256,10 +257,10 @@ impl Pads {
                 }));
                 Ok(Made { offers, answer: () })
             };
-            match self.exchange(from, header, payload, &self.target, make).await? {
+            match self.exchange(&from, header, payload, &self.target, make).await? {
                 Some(((), offered)) => {
                     self.gather(header.transfer, &about);
-                    self.offered_at_once(pool, header.group, offered.get(1));
+                    self.offered_at_once(&pool, header.group, offered.get(1));
                 }
                 None if self.fresh(&self.target, header.transfer).await? => {
                     return Err(Failure::Refused(Reason::Unknown));

@@ -8,9 +8,10 @@ use keystore::{Drawn, KeyStore, Secret, StoreError, Use};
 use telemetry::names::span;
 use topology::plan::{KeySupply as Limits, KmsConfig};
 
+use crate::Pools;
 use crate::applications::Applications;
 use crate::deliveries::Deliveries;
-use crate::fair::{FairShare, Refused};
+use crate::fair::Refused;
 use crate::key_id::{Described, KeyPlace};
 use crate::pair::Pool;
 use crate::seal::SEAL_OVERHEAD_BYTES;
@@ -27,9 +28,7 @@ pub struct Supplier {
     site: String,
     kme_id: String,
     store: Arc<KeyStore>,
-    pools: BTreeMap<String, Arc<Pool>>,
-    /// By pool: what each application has had of it.
-    shares: BTreeMap<String, FairShare>,
+    pools: Pools,
     applications: Applications,
     limits: Limits,
     buckets: Mutex<HashMap<SaeId, Bucket>>,
@@ -62,7 +61,7 @@ impl Supplier {
     pub fn new(
         config: &KmsConfig,
         store: Arc<KeyStore>,
-        pools: BTreeMap<String, Arc<Pool>>,
+        pools: Pools,
         applications: Applications,
         deliveries: Deliveries,
     ) -> Self {
@@ -70,7 +69,6 @@ impl Supplier {
             site: config.site.clone(),
             kme_id: config.name.clone(),
             store,
-            shares: pools.keys().map(|peer| (peer.clone(), FairShare::default())).collect(),
             pools,
             applications,
             limits: config.supply.clone(),
@@ -88,7 +86,7 @@ impl Supplier {
     /// Where an ID of any pool points, for those who look for a key that is not there.
     #[cfg(test)]
     pub fn describe(&self, id: &KeyId) -> String {
-        let of = |pool: &Arc<Pool>| {
+        let of = |pool: Arc<Pool>| {
             let place = pool.ids().and_then(|ids| ids.decode(id)).map(|described| described.place);
             format!(
                 "{place:?} in the pool with {} of {:?}, {:?}",
@@ -97,14 +95,14 @@ impl Supplier {
                 pool.store.ledger(&pool.peer)
             )
         };
-        self.pools.values().map(of).collect::<Vec<_>>().join("; ")
+        self.pools.all().into_iter().map(of).collect::<Vec<_>>().join("; ")
     }
 
     fn site_of(&self, sae: &SaeId) -> Result<Arc<str>, SupplyError> {
         self.applications.site_of(sae).ok_or(SupplyError::UnknownSae)
     }
 
-    fn pool(&self, site: &str) -> Result<&Arc<Pool>, SupplyError> {
+    fn pool(&self, site: &str) -> Result<Arc<Pool>, SupplyError> {
         self.pools.get(site).ok_or(SupplyError::Exhausted {
             asked_bits: 0,
             available_bits: 0,
@@ -133,14 +131,11 @@ impl Supplier {
 
     /// Books `bytes` of what is assigned to applications of this site, as far as the others' shares leave them.
     fn claim(&self, sae: &SaeId, pool: &Pool, bytes: u64) -> Result<(), Refused> {
-        let Some(share) = self.shares.get(&pool.peer) else { return Ok(()) };
-        share.claim(sae, bytes, || pool.levels().available(Use::SupplyOut), Instant::now())
+        pool.fair.claim(sae, bytes, || pool.levels().available(Use::SupplyOut), Instant::now())
     }
 
     fn give_back(&self, sae: &SaeId, pool: &Pool, bytes: u64) {
-        if let Some(share) = self.shares.get(&pool.peer) {
-            share.give_back(sae, bytes);
-        }
+        pool.fair.give_back(sae, bytes);
     }
 
     /// Draws keys from the pool within the application's share; where there is enough but not assigned yet, waits for
@@ -255,7 +250,7 @@ impl Supplier {
                 }
             });
         }
-        let pool = self.pool(site)?;
+        let pool = &self.pool(site)?;
         let bytes = (multicast.key.len() + SEAL_OVERHEAD_BYTES) as u64;
         self.claim(multicast.master, pool, bytes).map_err(|refused| SupplyError::Exhausted {
             asked_bits: 8 * bytes,
@@ -362,7 +357,7 @@ impl KeySupply for Supplier {
         let site = self.site_of(slave)?;
         let limits = KeySupply::limits(self, caller, slave)?;
         let key_bytes = u64::from(limits.key_size_bits / 8).max(1);
-        let stored = match self.pools.get(&*site) {
+        let stored = match self.pools.get(&site) {
             Some(pool) if pool.ids().is_some() => {
                 let levels = pool.levels();
                 (levels.available(Use::SupplyOut) + levels.unassigned_bytes) / key_bytes
@@ -406,7 +401,7 @@ impl KeySupply for Supplier {
         self.admit(request.master, request.number)?;
         let keys = if request.additional.is_empty() && *site != *self.site {
             let pool = self.pool(&site)?;
-            self.unicast(&request, pool).await?
+            self.unicast(&request, &pool).await?
         } else {
             self.multicast(&request).await?
         };
@@ -431,7 +426,8 @@ impl KeySupply for Supplier {
         let keys: Vec<SuppliedKey> = ids.iter().zip(keys).map(|(id, key)| SuppliedKey { id: *id, key }).collect();
         self.keep(caller, &keys);
         self.counts.fetched.fetch_add(keys.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        let pool = self.pools.get(&*site).zip(places.as_deref()).map(|(pool, places)| (&**pool, places));
+        let pool = self.pools.get(&site);
+        let pool = pool.as_deref().zip(places.as_deref());
         self.teller.tell(span::FETCH, &Told { master, slave: caller, keys: &keys, pool }).await;
         Ok(keys)
     }

@@ -1,5 +1,5 @@
 //! Tells running services what changed in their plan and takes no start: the loss of a source's arms, whom a key store
-//! serves.
+//! serves and with which sites it shares key over relays, for which sites a relay fills pools.
 //!
 //! Every life of a pod is told once, also when nothing changed: the file that it started with can be a minute old.
 
@@ -10,8 +10,10 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use proto::kms::v1::SetApplicationsRequest;
 use proto::kms::v1::kms_client::KmsClient;
+use proto::kms::v1::{RelayedSite, SetNetworkRequest};
+use proto::relay::v1::SetTargetsRequest;
+use proto::relay::v1::relay_client::RelayClient;
 use proto::source::v1::SetLossRequest;
 use proto::source::v1::source_client::SourceClient;
 use shell::{Connector, Credentials, Endpoint};
@@ -49,12 +51,13 @@ pub struct Heard {
 #[derive(Clone, Debug, PartialEq)]
 enum Message {
     Loss(SetLossRequest),
-    Applications(SetApplicationsRequest),
+    Network(SetNetworkRequest),
+    Targets(SetTargetsRequest),
 }
 
 impl Message {
-    /// What a service is told, and a digest of it.
-    fn of(config: &ServiceConfig) -> Option<(Self, String)> {
+    /// What a service is told, and a digest of it. `peers` says where the others are.
+    fn of(config: &ServiceConfig, peers: &BTreeMap<String, String>) -> Option<(Self, String)> {
         match config {
             ServiceConfig::Source(config) => {
                 let loss_db = config.losses_db().to_vec();
@@ -62,12 +65,22 @@ impl Message {
                 Some((Self::Loss(SetLossRequest { loss_db }), digest))
             }
             ServiceConfig::Kms(config) => {
+                let address = |service: &String| peers.get(service).cloned().unwrap_or_default();
+                let relayed = config.relayed();
+                let relayed_sites: Vec<RelayedSite> = relayed
+                    .map(|peer| RelayedSite { site: peer.site.clone(), address: address(&peer.service) })
+                    .collect();
                 let (saes, directory) = (config.saes.clone(), config.directory.clone());
-                let digest = names::digest(&format!("{saes:?} {directory:?}"));
+                let digest = names::digest(&format!("{saes:?} {directory:?} {relayed_sites:?}"));
                 let directory = directory.into_iter().collect();
-                Some((Self::Applications(SetApplicationsRequest { saes, directory }), digest))
+                Some((Self::Network(SetNetworkRequest { saes, directory, relayed_sites }), digest))
             }
-            ServiceConfig::Detector(_) | ServiceConfig::Channel(_) | ServiceConfig::Relay(_) => None,
+            ServiceConfig::Relay(config) => {
+                let sites = config.targets.clone();
+                let digest = names::digest(&format!("{sites:?}"));
+                Some((Self::Targets(SetTargetsRequest { sites }), digest))
+            }
+            ServiceConfig::Detector(_) | ServiceConfig::Channel(_) => None,
         }
     }
 }
@@ -95,8 +108,10 @@ pub fn due(layout: &Layout, sets: &[StatefulSet], running: &[Pod], settings: &Se
         let mut pods = running.iter().filter(|pod| pod.labels().get(labels::UNIT) == Some(&unit.name));
         pods.find(|pod| pods::runs(pod) && pod.annotations().get(CONFIG_HASH) == Some(wanted))
     };
+    let places = layout.places();
     let one = |(unit, placed): (&Unit, &Placed)| {
-        let (message, digest) = Message::of(&placed.service.config)?;
+        let peers = layout.service_file(unit, placed, &places).peers;
+        let (message, digest) = Message::of(&placed.service.config, &peers)?;
         let heard = Heard { life: life(of_unit(unit)?), digest };
         let service = placed.service.name.clone();
         let address = observe::address(layout, unit, placed, settings);
@@ -170,9 +185,13 @@ async fn call(due: &Due, credentials: &Credentials) -> Result<bool, Status> {
             let mut client = shell::limited!(SourceClient::new(channel));
             client.set_loss(message.clone()).await.map(|answer| answer.into_inner().changed)
         }
-        Message::Applications(message) => {
+        Message::Network(message) => {
             let mut client = shell::limited!(KmsClient::new(channel));
-            client.set_applications(message.clone()).await.map(|answer| answer.into_inner().changed)
+            client.set_network(message.clone()).await.map(|answer| answer.into_inner().changed)
+        }
+        Message::Targets(message) => {
+            let mut client = shell::limited!(RelayClient::new(channel));
+            client.set_targets(message.clone()).await.map(|answer| answer.into_inner().changed)
         }
     }
 }

@@ -10,18 +10,19 @@ use proto::kms::v1::{RelayAnswer, RelayRequest};
 use proto::relay::v1::relay_client::RelayClient;
 use proto::relay::v1::relay_server::{Relay, RelayServer};
 use proto::relay::v1::{
-    GetStatusRequest, GetStatusResponse, ListTransfersRequest, ListTransfersResponse, RelayMessage,
+    GetStatusRequest, GetStatusResponse, ListTransfersRequest, ListTransfersResponse, RelayMessage, SetTargetsRequest,
+    SetTargetsResponse,
 };
 use shell::dial::Dial;
 use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
 use shell::{Connector, PeerIdentity, Shutdown, duplex};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Streaming};
 use topology::plan::{CONTROL_IDENTITY, RelayConfig};
 
 use crate::records::PAGE_MAX;
-use crate::{Dials, KmsStream, MESSAGES_IN_FLIGHT, NeighbourDial, NeighbourStream, Status, run};
+use crate::{Dials, Incoming, KmsStream, MESSAGES_IN_FLIGHT, NeighbourDial, NeighbourStream, Status, Targets, run};
 
 const STREAMS_WAITING: usize = 4;
 
@@ -31,14 +32,18 @@ pub struct RelayService {
     /// Sites that open streams to this one, by the name that their relays prove.
     callers: Arc<BTreeMap<String, String>>,
     neighbours: mpsc::Sender<(String, NeighbourStream)>,
+    targets: mpsc::Sender<Targets>,
     status: Arc<Status>,
 }
 
 impl RelayService {
-    pub fn new(config: &RelayConfig, neighbours: mpsc::Sender<(String, NeighbourStream)>, status: Arc<Status>) -> Self {
+    pub fn new(config: &RelayConfig, status: Arc<Status>) -> (Self, Incoming) {
+        let (neighbours, incoming) = mpsc::channel(STREAMS_WAITING);
+        let (targets_tx, targets) = mpsc::channel(STREAMS_WAITING);
         let dialling = config.neighbours.iter().filter(|near| near.site < config.site);
         let callers = dialling.map(|near| (near.service.clone(), near.site.clone())).collect();
-        Self { callers: Arc::new(callers), neighbours, status }
+        let service = Self { callers: Arc::new(callers), neighbours, targets: targets_tx, status };
+        (service, Incoming { neighbours: incoming, targets })
     }
 }
 
@@ -54,13 +59,23 @@ impl Relay for RelayService {
         let site = self.callers.get(caller);
         let site = site.ok_or_else(|| tonic::Status::permission_denied("not a neighbour that opens a stream"))?.clone();
         let (stream, answer) = duplex::accept(request.into_inner(), MESSAGES_IN_FLIGHT);
-        let sent = self.neighbours.send((site, stream)).await;
-        sent.map_err(|_| tonic::Status::unavailable("the relay is stopping"))?;
+        self.neighbours.send((site, stream)).await.map_err(stopping)?;
         Ok(answer)
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, tonic::Status> {
         Ok(Response::new(self.status.figures()))
+    }
+
+    async fn set_targets(
+        &self,
+        request: Request<SetTargetsRequest>,
+    ) -> Result<Response<SetTargetsResponse>, tonic::Status> {
+        PeerIdentity::require(&request, &[CONTROL_IDENTITY])?;
+        let (done, answer) = oneshot::channel();
+        self.targets.send(Targets { sites: request.into_inner().sites, done }).await.map_err(stopping)?;
+        let changed = answer.await.map_err(stopping)?.map_err(tonic::Status::failed_precondition)?;
+        Ok(Response::new(SetTargetsResponse { changed }))
     }
 
     async fn list_transfers(
@@ -76,6 +91,10 @@ impl Relay for RelayService {
         let next = transfers.last().map_or(first, |last| last.number + 1);
         Ok(Response::new(ListTransfersResponse { transfers, next }))
     }
+}
+
+fn stopping<T>(_: T) -> tonic::Status {
+    tonic::Status::unavailable("the relay is stopping")
 }
 
 /// Reaches a neighbouring relay over gRPC.
@@ -116,8 +135,7 @@ pub async fn serve(file: ServiceFile<RelayConfig>, shutdown: &Shutdown) -> Resul
     let config = file.service.clone();
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let (status, stop) = (Arc::new(Status::default()), shutdown.token());
-    let (neighbours, incoming) = mpsc::channel(STREAMS_WAITING);
-    let service = RelayService::new(&config, neighbours, status.clone());
+    let (service, incoming) = RelayService::new(&config, status.clone());
     let server = file
         .server(&config.name, &config.accepts)?
         .add_service(shell::limited!(RelayServer::new(service)))

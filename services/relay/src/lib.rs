@@ -21,6 +21,7 @@ use proto::kms::v1::{RelayAnswer, RelayRequest};
 use proto::relay::v1::RelayMessage;
 use shell::dial::Dial;
 use shell::duplex::Duplex;
+use tokio::sync::{mpsc, oneshot};
 
 pub use grpc::{RelayService, place, serve};
 pub use records::{COMPLETED_MAX, RecordError, completed, folder};
@@ -37,6 +38,21 @@ pub type KmsDial = Arc<dyn Dial<RelayRequest, RelayAnswer>>;
 
 /// Messages that may wait in the stream between two relays, in each direction.
 pub const MESSAGES_IN_FLIGHT: usize = 64;
+
+/// What others bring to this relay.
+pub struct Incoming {
+    /// Streams that relays of sites with smaller names opened, with their sites.
+    pub neighbours: mpsc::Receiver<(String, NeighbourStream)>,
+    /// Sites for which this end fills a pool, when they are others than before.
+    pub targets: mpsc::Receiver<Targets>,
+}
+
+/// The sites for which a relay fills a pool from now on.
+pub struct Targets {
+    pub sites: Vec<String>,
+    /// Whether they are others than before; or why they cannot be.
+    pub done: oneshot::Sender<Result<bool, String>>,
+}
 
 /// Ways to those that this relay opens streams to.
 pub struct Dials {

@@ -23,7 +23,7 @@ use crate::links::Outbox;
 use crate::records::{Batch, Change, RecordError, Records};
 use crate::spans::Spans;
 use crate::status::{Routes, Status};
-use crate::{Dials, NeighbourStream, kms_link, links};
+use crate::{Dials, Incoming, Targets, kms_link, links};
 
 /// What may wait to be looked at, and how much of it shares one commit.
 const EVENTS_WAITING: usize = 1024;
@@ -56,12 +56,12 @@ impl Lives {
     }
 }
 
-/// Runs the relay of a site until `stop`. `incoming` are streams that relays of sites with smaller names opened.
+/// Runs the relay of a site until `stop`.
 pub async fn run(
     config: RelayConfig,
     data: &Path,
     dials: Dials,
-    incoming: mpsc::Receiver<(String, NeighbourStream)>,
+    incoming: Incoming,
     status: Arc<Status>,
     faults: Option<Desk>,
     stop: CancellationToken,
@@ -77,7 +77,7 @@ pub async fn run_with(
     settings: Settings,
     data: &Path,
     dials: Dials,
-    incoming: mpsc::Receiver<(String, NeighbourStream)>,
+    incoming: Incoming,
     (status, faults): (Arc<Status>, Option<Desk>),
     stop: CancellationToken,
 ) -> Result<()> {
@@ -102,9 +102,16 @@ pub async fn run_with(
             None => drop(accepted.insert(site.to_string(), site.clone())),
         }
     }
-    tasks.spawn(links::keep_accepting(accepted, incoming, faults, lives.clone(), events_tx.clone(), stop.clone()));
+    tasks.spawn(links::keep_accepting(
+        accepted,
+        incoming.neighbours,
+        faults,
+        lives.clone(),
+        events_tx.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(kms_link::keep_dialling(dials.kms, lives, events_tx, stop.clone()));
-    let ended = service.work(events, &stop).await;
+    let ended = service.work(events, incoming.targets, &stop).await;
     tasks.shutdown().await;
     ended
 }
@@ -182,7 +189,12 @@ impl Service {
         })
     }
 
-    async fn work(&mut self, mut events: mpsc::Receiver<Event>, stop: &CancellationToken) -> Result<()> {
+    async fn work(
+        &mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut targets: mpsc::Receiver<Targets>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
         for site in self.neighbours.keys().cloned().collect::<Vec<_>>() {
             self.tell_neighbour(&site)?;
         }
@@ -205,6 +217,10 @@ impl Service {
                         self.take(event)?;
                     }
                 }
+                Some(Targets { sites, done }) = targets.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = done.send(self.set_targets(&sites)?);
+                }
                 () = tokio::time::sleep(wait) => {}
                 _ = pulse.tick(), if stale => {
                     self.status.set(self.figures());
@@ -221,6 +237,27 @@ impl Service {
             self.flush().await?;
             stale = true;
         }
+    }
+
+    /// Whether they are others than before; or why they cannot be.
+    fn set_targets(&mut self, sites: &[String]) -> Result<Result<bool, String>> {
+        let mut targets = BTreeSet::new();
+        for site in sites {
+            match SiteName::parse(site) {
+                Ok(site) if self.neighbours.contains_key(&site) || site == *self.relay.site() => {
+                    return Ok(Err(format!("no relay leads to {site}: it is here, or at a link's end")));
+                }
+                Ok(site) => drop(targets.insert(site)),
+                Err(error) => return Ok(Err(format!("`{site}` is no site: {error}"))),
+            }
+        }
+        let Some(gone) = self.routes.replace(&targets) else { return Ok(Ok(false)) };
+        tracing::info!(targets = targets.len(), "pools are filled for other sites now");
+        for target in gone {
+            self.told.remove(&target);
+            self.input(Input::Unwant { target })?;
+        }
+        Ok(Ok(true))
     }
 
     fn input(&mut self, input: Input) -> Result<()> {

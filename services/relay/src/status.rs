@@ -1,6 +1,6 @@
 //! What a relay tells about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use proto::relay::v1::{GetStatusResponse, Route, RoutePath, Transfer};
@@ -77,9 +77,13 @@ pub(crate) struct Routes {
     failed: Counter,
 }
 
+fn unrouted(target: &SiteName) -> Route {
+    Route { target: target.to_string(), ..Route::default() }
+}
+
 impl Routes {
     pub fn new(service: &str, site: &SiteName, targets: impl Iterator<Item = SiteName>) -> Self {
-        let route = |target: SiteName| (target.clone(), Route { target: target.to_string(), ..Route::default() });
+        let route = |target: SiteName| (target.clone(), unrouted(&target));
         let meter = Meter::new(service).with(attribute::SITE_ID, site.as_str());
         Self {
             site: site.clone(),
@@ -87,6 +91,19 @@ impl Routes {
             relayed: meter.counter(metric::RELAY_RELAYED, "{key}"),
             failed: meter.counter(metric::RELAY_FAILED, "{key}"),
         }
+    }
+
+    /// Has these targets from now on; those that are gone, or nothing where they are the same as before.
+    pub fn replace(&mut self, targets: &BTreeSet<SiteName>) -> Option<Vec<SiteName>> {
+        if self.routes.keys().eq(targets) {
+            return None;
+        }
+        let gone = self.routes.keys().filter(|known| !targets.contains(*known)).cloned().collect();
+        self.routes.retain(|known, _| targets.contains(known));
+        for target in targets {
+            self.routes.entry(target.clone()).or_insert_with(|| unrouted(target));
+        }
+        Some(gone)
     }
 
     pub fn wanted(&self, target: &SiteName) -> bool {

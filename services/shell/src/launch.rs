@@ -95,8 +95,12 @@ impl<C> ServiceFile<C> {
 
     /// A server for this service and the peers of its plan.
     pub fn server(&self, name: &str, accepts: &[String]) -> Result<Server> {
-        let allow = AllowList::new(accepts.iter().cloned())?;
-        let server = Server::builder(name, &self.credentials(name)?, &allow).listen(self.listen).run_dir(&self.run_dir);
+        self.server_for(name, &AllowList::new(accepts.iter().cloned())?)
+    }
+
+    /// A server for this service and peers that may become others.
+    pub fn server_for(&self, name: &str, allow: &AllowList) -> Result<Server> {
+        let server = Server::builder(name, &self.credentials(name)?, allow).listen(self.listen).run_dir(&self.run_dir);
         Ok(match self.health_listen {
             Some(address) => server.health_listen(address),
             None => server,
@@ -105,9 +109,15 @@ impl<C> ServiceFile<C> {
 
     /// The way to a peer, tried for as long as a restart may take.
     pub fn connector(&self, name: &str, peer: &str, stop: &CancellationToken) -> Result<Connector> {
-        let endpoint = match self.peers.get(peer) {
-            Some(text) => text.parse()?,
-            None => Endpoint::in_run_dir(&self.run_dir, peer),
+        self.connector_at(name, peer, "", stop)
+    }
+
+    /// The same for a peer that may not have been in the plan yet; without an address it is where the plan says.
+    pub fn connector_at(&self, name: &str, peer: &str, address: &str, stop: &CancellationToken) -> Result<Connector> {
+        let endpoint = match (address, self.peers.get(peer)) {
+            ("", Some(text)) => text.parse()?,
+            ("", None) => Endpoint::in_run_dir(&self.run_dir, peer),
+            (text, _) => text.parse()?,
         };
         let connector = Connector::new(&endpoint, peer, &self.credentials(name)?);
         Ok(connector.deadline(Duration::from_secs(3600)).stop(stop.clone()))

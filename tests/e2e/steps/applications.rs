@@ -16,6 +16,8 @@ pub const UNIVERSITY: Application = Application { name: "university", site: "val
 pub const INRIA: Application = Application { name: "inria", site: "sophia" };
 /// Comes while key flows.
 pub const GUEST: Application = Application { name: "guest", site: "valrose" };
+/// At a site that comes while key flows.
+pub const HARBOUR: Application = Application { name: "harbour", site: "antibes" };
 pub const OBSERVATORY: Application = Application { name: "observatory", site: "calern" };
 
 pub fn run(suite: &mut Suite) {

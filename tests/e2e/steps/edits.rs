@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use super::applications::{GUEST, INRIA, OBSERVATORY, UNIVERSITY};
+use super::applications::{GUEST, HARBOUR, INRIA, OBSERVATORY, UNIVERSITY};
 use super::{NAMESPACE, NETWORK};
 use crate::cluster::{
     applied, apply, eventually, holds, kubectl, objects, of, pod_uids, qkdnet, said, success, topology, wait_flowing,
 };
 use crate::harness::Suite;
-use crate::topologies::{bright, changed, without_calern};
+use crate::topologies::{bright, changed, with_antibes, without_calern};
 
 pub fn run(suite: &mut Suite) {
     suite.step("more loss is told to the source, and no pod starts again", || {
@@ -42,6 +42,26 @@ pub fn run(suite: &mut Suite) {
         assert!(GUEST.fetch(&INRIA, &[&keys[0].0]).expect("the key") == keys, "two keys of one name");
         assert_eq!(before, containers(), "something was started again");
     });
+    suite.step("a site that comes and goes starts the one that it is joined to, and no other", || {
+        let before = containers_elsewhere();
+        applied(NAMESPACE, &with_antibes(&bright(NETWORK, "speed: 1")));
+        wait_flowing(NAMESPACE, NETWORK);
+        // Over the relay at Sophia, and over those at Sophia and Valrose.
+        for far in [&UNIVERSITY, &OBSERVATORY] {
+            let keys = HARBOUR.get(far, 1);
+            assert!(far.fetch(&HARBOUR, &[&keys[0].0]).expect("the key") == keys, "two keys of one name");
+        }
+        assert_eq!(before, containers_elsewhere(), "something was started again");
+        applied(NAMESPACE, &bright(NETWORK, "speed: 1"));
+        eventually("the site has gone", || {
+            let pods = pod_uids(NAMESPACE, &format!("{},qkdnet.dev/site=antibes", of(NETWORK)));
+            if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) }
+        });
+        wait_flowing(NAMESPACE, NETWORK);
+        let keys = INRIA.get(&OBSERVATORY, 1);
+        OBSERVATORY.fetch(&INRIA, &[&keys[0].0]).expect("a relayed key");
+        assert_eq!(before, containers_elsewhere(), "something was started again");
+    });
     suite.step("a link and its site go, and their volumes stay", || {
         applied(NAMESPACE, &without_calern(&bright(NETWORK, "speed: 1")));
         let selector = format!("{},qkdnet.dev/link=valrose-calern", of(NETWORK));
@@ -51,7 +71,7 @@ pub fn run(suite: &mut Suite) {
         });
         wait_flowing(NAMESPACE, NETWORK);
         let claims = objects(NAMESPACE, "persistentvolumeclaims", &of(NETWORK));
-        assert_eq!(claims.len(), 7, "two ends and a site for each link, one site for both");
+        assert_eq!(claims.len(), 10, "two ends for each link, and every site; also of those that have gone");
         let keys = UNIVERSITY.get(&INRIA, 1);
         INRIA.fetch(&UNIVERSITY, &[&keys[0].0]).expect("the key");
     });
@@ -110,6 +130,12 @@ pub fn run(suite: &mut Suite) {
             });
         }
     });
+}
+
+/// Those that a site behind Sophia is nothing to.
+fn containers_elsewhere() -> Vec<String> {
+    let site = format!("\"{NETWORK}-site-sophia");
+    containers().into_iter().filter(|one| !one.starts_with(&site) && !one.contains("antibes")).collect()
 }
 
 /// Every pod of the network, and how often its containers were started.

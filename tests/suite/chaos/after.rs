@@ -95,7 +95,7 @@ async fn come_to_rest(data: &Path, book: &Book) {
     let (mut pools, mut suppliers, mut running) = (Vec::new(), BTreeMap::new(), Vec::new());
     for config in &configs {
         let node: Node = kms::open(config, data, None).await.expect("open a key store");
-        pools.extend(node.pools.values().cloned());
+        pools.extend(node.pools.all());
         suppliers.insert(config.site.clone(), node.supplier.clone());
         let dial = |peer: &topology::plan::KmsPeer| {
             let door = Door { site: config.site.clone(), listener: doors[&peer.site].clone() };
@@ -107,7 +107,8 @@ async fn come_to_rest(data: &Path, book: &Book) {
         let stop = stop.clone();
         running.push(tokio::spawn(async move {
             let _open = (modules_tx, relays_tx);
-            kms::run(node, dials, Incoming { modules, pairs, relays }, stop).await
+            let incoming = Incoming { modules, pairs, relays, relayed: mpsc::channel(1).1 };
+            kms::run(node, dials, incoming, stop).await
         }));
     }
     let at_rest = async {

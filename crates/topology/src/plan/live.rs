@@ -1,6 +1,6 @@
 //! What of a configuration a service can be told while it runs; anything else takes a start.
 
-use super::{KmsConfig, ServiceConfig, SourceConfig};
+use super::{KmsConfig, KmsPeer, RelayConfig, ServiceConfig, SourceConfig};
 
 impl SourceConfig {
     /// Loss of the arms by output, which a running source can be told.
@@ -15,10 +15,30 @@ impl SourceConfig {
 }
 
 impl KmsConfig {
+    /// Key stores to which only relays lead: a running key store can be told others.
+    pub fn relayed(&self) -> impl Iterator<Item = &KmsPeer> {
+        self.peers.iter().filter(|peer| !peer.adjacent)
+    }
+
+    /// Peers that may connect whatever a running key store is told.
+    pub fn accepts_always(&self) -> impl Iterator<Item = &String> {
+        self.accepts.iter().filter(|name| !self.relayed().any(|peer| peer.service == **name))
+    }
+
     /// A running key store can be told whom it serves, and where the others are.
     fn fixed(mut self) -> Self {
         self.saes.clear();
         self.directory.clear();
+        self.accepts = self.accepts_always().cloned().collect();
+        self.peers.retain(|peer| peer.adjacent);
+        self
+    }
+}
+
+impl RelayConfig {
+    /// A running relay can be told for whom it fills pools.
+    fn fixed(mut self) -> Self {
+        self.targets.clear();
         self
     }
 }
@@ -29,7 +49,16 @@ impl ServiceConfig {
         match self.clone() {
             Self::Source(config) => Self::Source(Box::new(config.fixed())),
             Self::Kms(config) => Self::Kms(Box::new(config.fixed())),
-            other @ (Self::Detector(_) | Self::Channel(_) | Self::Relay(_)) => other,
+            Self::Relay(config) => Self::Relay(Box::new(config.fixed())),
+            other @ (Self::Detector(_) | Self::Channel(_)) => other,
+        }
+    }
+
+    /// Services of which a running one is told where they are.
+    pub fn told_of(&self) -> Vec<&str> {
+        match self {
+            Self::Kms(config) => config.relayed().map(|peer| peer.service.as_str()).collect(),
+            _ => Vec::new(),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Pads {
         }
         let paths: Vec<&Path> = shares.iter().map(|(_, path)| path).collect();
         let Some(pool) = paths.first().and_then(|path| self.pools.get(path.origin().as_str())) else { return Ok(()) };
-        self.offer(pool, group, &keys, &paths, span).await?;
+        self.offer(&pool, group, &keys, &paths, span).await?;
         if let Some(gathering) = self.state().groups.get_mut(&group) {
             gathering.offered = true;
         }
@@ -162,7 +162,7 @@ impl Pads {
         let span = self.tracer.span(span::RELAY).parent_from(traceparent);
         let span = span.attribute(attribute::GROUP_ID, group.to_string()).start();
         let keys: Vec<Secret> = entries.iter().map(|entry| entry.key.clone()).collect();
-        self.offer(pool, group, &keys, &paths, span_bytes(&span.context())).await?;
+        self.offer(&pool, group, &keys, &paths, span_bytes(&span.context())).await?;
         self.released(transfers).await
     }
 

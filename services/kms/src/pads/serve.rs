@@ -18,6 +18,7 @@ use transfer::TransferId;
 
 use super::wire::{self, Asked};
 use super::{Failure, Pads};
+use crate::Pools;
 use crate::node::RelayStream;
 use crate::pair::Pool;
 
@@ -37,7 +38,7 @@ const AHEAD_BYTES: u64 = 32 << 10;
 
 /// Answers the site's relay until `stop`. A newer stream takes the place of the one before.
 pub async fn serve(
-    pools: BTreeMap<String, Arc<Pool>>,
+    pools: Pools,
     name: String,
     mut relays: mpsc::Receiver<RelayStream>,
     stop: CancellationToken,
@@ -103,7 +104,7 @@ impl Desk {
         self.queues.values_mut().for_each(VecDeque::clear);
     }
 
-    async fn serve(&mut self, pools: &BTreeMap<String, Arc<Pool>>, stream: &mut RelayStream) -> Result<()> {
+    async fn serve(&mut self, pools: &Pools, stream: &mut RelayStream) -> Result<()> {
         let mut pulse = tokio::time::interval(LEVEL_PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut meters: BTreeMap<String, Meter> = BTreeMap::new();
@@ -121,10 +122,10 @@ impl Desk {
                     }
                 }
                 _ = pulse.tick() => {
-                    for pool in pools.values() {
-                        keep_ahead(pool);
+                    for pool in pools.all() {
+                        keep_ahead(&pool);
                         let refresh = self.looks.is_multiple_of(LOOKS_PER_REFRESH);
-                        if let Some(level) = meters.entry(pool.peer.clone()).or_default().level(pool, refresh) {
+                        if let Some(level) = meters.entry(pool.peer.clone()).or_default().level(&pool, refresh) {
                             let what = Some(relay_answer::What::Level(level));
                             say(stream, RelayAnswer { request: 0, what }).await?;
                         }

@@ -34,6 +34,7 @@ pub use coordinator::coordinate;
 pub use follower::follow;
 pub use tag::CONFIRMATION_BYTES;
 
+use crate::fair::FairShare;
 use crate::key_id::{ID_SECRET_BYTES, IdCodec};
 use crate::origins::Origins;
 use crate::seal::SEAL_OVERHEAD_BYTES;
@@ -91,6 +92,8 @@ pub struct Pool {
     /// The block that the site's module of each link handed over last.
     handed_over: Mutex<BTreeMap<String, u64>>,
     pub shares: tokio::sync::mpsc::Sender<ShareOut>,
+    /// What each application of this site has had of it.
+    pub(crate) fair: FairShare,
 }
 
 /// How much of a use is drawn, and how much somebody waits for.
@@ -130,6 +133,7 @@ impl Pool {
             known_origins: Origins::default(),
             handed_over: Mutex::default(),
             shares,
+            fair: FairShare::default(),
         });
         (pool, outgoing)
     }

@@ -118,7 +118,7 @@ impl Site {
         let node: Node = node::on_store(&config, self.open(), deliveries, None).await.unwrap();
         let handles = Handles {
             store: node.store.clone(),
-            pool: node.pools[SITES[1 - self.end]].clone(),
+            pool: node.pools.get(SITES[1 - self.end]).unwrap(),
             supplier: node.supplier.clone(),
         };
         let (modules_tx, modules) = mpsc::channel(4);
@@ -136,7 +136,7 @@ impl Site {
             // Kept open, as a server would.
             async move {
                 let _open = (pairs_tx, relays_tx);
-                node::run(node, dials, Incoming { modules, pairs, relays }, stop).await
+                node::run(node, dials, Incoming { modules, pairs, relays, relayed: mpsc::channel(1).1 }, stop).await
             }
         };
         let node = tokio::spawn(running);

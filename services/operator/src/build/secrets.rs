@@ -92,8 +92,12 @@ impl Context<'_> {
             let hosted = unit.containers.iter().any(|container| container.hosted);
             let file = self.layout.service_file(unit, placed, places);
             let failed = |source| BuildError::Config { service: name.clone(), source };
-            let fixed = if self.settings.tells { file.service.fixed() } else { file.service.clone() };
-            started_with.push_str(&serde_yaml::to_string(&file.clone().map(|_| fixed)).map_err(failed)?);
+            let mut fixed = file.clone().map(topology::plan::ServiceConfig::clone);
+            if self.settings.tells {
+                fixed.peers.retain(|peer, _| !file.service.told_of().contains(&peer.as_str()));
+                fixed.service = file.service.fixed();
+            }
+            started_with.push_str(&serde_yaml::to_string(&fixed).map_err(failed)?);
             let text = match hosted {
                 true => serde_yaml::to_string(&file),
                 false => serde_yaml::to_string(&file.map(plain)),

@@ -7,14 +7,17 @@ use operator::build::CONFIG_HASH;
 use operator::tell::{Told, due};
 use serde_json::json;
 
-use crate::support::{by_name, chain, objects, settings};
+use crate::support::{by_name, chain, network, objects, settings};
 
 /// Names of the services that are due, where every pod runs what `running` says and is in its `life`.
 fn told(wanted: &str, running: &str, life: u32, told: &Told) -> Vec<String> {
     let (layout, wanted) = objects(wanted);
     let hashes = hashes(running);
     let pods: Vec<Pod> = hashes.iter().map(|(unit, hash)| pod(unit, hash, life)).collect();
-    due(&layout, &wanted.stateful_sets, &pods, &settings(), told).into_iter().map(|due| due.service).collect()
+    let due = due(&layout, &wanted.stateful_sets, &pods, &settings(), told);
+    let mut services: Vec<String> = due.into_iter().map(|due| due.service).collect();
+    services.sort();
+    services
 }
 
 /// The hash that each pod starts with, by unit.
@@ -72,6 +75,25 @@ fn an_application_starts_nothing_and_is_told_to_every_key_store() {
     assert_eq!(told(&more, &chain(), 0, &heard(&chain())), ["kms-east", "kms-middle", "kms-west"]);
 }
 
+/// The chain with a site more behind its eastern end.
+fn longer_chain() -> String {
+    let links = [("wm", "west", "middle"), ("me", "middle", "east"), ("ef", "east", "far")];
+    network("alps", &["west", "middle", "east", "far"], &links)
+}
+
+#[test]
+fn a_site_that_comes_starts_the_one_at_the_other_end_of_its_link_alone() {
+    let (before, after) = (hashes(&chain()), hashes(&longer_chain()));
+    let started: Vec<&String> =
+        after.iter().filter(|(unit, hash)| before.get(*unit) != Some(hash)).map(|(unit, _)| unit).collect();
+    assert_eq!(started, ["alps-end-ef-east", "alps-end-ef-far", "alps-site-east", "alps-site-far", "alps-source-ef"]);
+    // Of two sites the relay of the one with the smaller name fills the pool, which is the new one's.
+    let near = ["kms-middle", "kms-west"];
+    assert_eq!(told(&longer_chain(), &chain(), 0, &heard(&chain())), near);
+    // And back.
+    assert_eq!(told(&chain(), &longer_chain(), 0, &heard(&longer_chain())), near);
+}
+
 #[test]
 fn a_pod_that_is_about_to_be_replaced_is_not_told() {
     let longer = changed("length: 10 km", "length: 11 km, deviceLoss: 3 dB");
@@ -81,12 +103,9 @@ fn a_pod_that_is_about_to_be_replaced_is_not_told() {
 
 #[test]
 fn every_life_of_a_pod_is_told_once() {
-    let all = ["source-me", "source-wm", "kms-east", "kms-middle", "kms-west"];
-    let sorted = |mut names: Vec<String>| {
-        names.sort_by_key(|name| (name.starts_with("kms"), name.clone()));
-        names
-    };
-    assert_eq!(sorted(told(&chain(), &chain(), 0, &Told::new())), all);
+    let all =
+        ["kms-east", "kms-middle", "kms-west", "relay-east", "relay-middle", "relay-west", "source-me", "source-wm"];
+    assert_eq!(told(&chain(), &chain(), 0, &Told::new()), all);
     assert_eq!(told(&chain(), &chain(), 0, &heard(&chain())), Vec::<String>::new());
-    assert_eq!(sorted(told(&chain(), &chain(), 1, &heard(&chain()))), all);
+    assert_eq!(told(&chain(), &chain(), 1, &heard(&chain())), all);
 }

@@ -18,7 +18,7 @@ use shell::dial::{Dial, Door, MemoryDial};
 use shell::duplex::Duplex;
 use shell::fault::Desk;
 use shell::{Connector, Credentials, Endpoint, pki};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::KmsConfig;
@@ -125,7 +125,9 @@ impl Store {
         let front = Front::start(&node, &self.pki, Addresses::loopback(&self.run_dir), &life).await?;
         self.status.send_replace(kms::status(&front.view));
         tokio::spawn(watch_here(front.view.clone(), self.status.clone(), life.clone()));
-        let incoming = Incoming { modules: self.modules.open(), pairs: self.pairs.open(), relays: self.relays.open() };
+        let (modules, pairs, relays) = (self.modules.open(), self.pairs.open(), self.relays.open());
+        // A network in one process stays as it was begun.
+        let incoming = Incoming { modules, pairs, relays, relayed: mpsc::channel(1).1 };
         let dials = self.dials.clone();
         Ok(Box::pin(async move {
             let ended = kms::run(node, dials, incoming, life.clone()).await;
@@ -202,7 +204,8 @@ pub async fn start_relays(
         let (service, data, faults) = (config.clone(), start.folders.data.clone(), desk.clone());
         let begin = move |life| -> BoxFuture<'static, Result<Run>> {
             let dials = relay::Dials { kms: kms.clone(), neighbours: neighbours.clone() };
-            let (service, data, incoming, faults) = (service.clone(), data.clone(), incoming.open(), faults.clone());
+            let (service, data, faults) = (service.clone(), data.clone(), faults.clone());
+            let incoming = relay::Incoming { neighbours: incoming.open(), targets: mpsc::channel(1).1 };
             Box::pin(async move {
                 let run =
                     async move { relay::run(service, &data, dials, incoming, Arc::default(), faults, life).await };

@@ -12,7 +12,7 @@ use proto::kms::v1::{Block, DeliverAnswer, PairMessage, RelayAnswer, RelayReques
 use proto::relay::v1::{GetStatusResponse, RelayMessage};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use relay::{Dials, Settings, Status};
+use relay::{Dials, Incoming, Settings, Status};
 use shell::dial::Dial;
 use shell::duplex::Duplex;
 use shell::handover::Handover;
@@ -286,7 +286,7 @@ impl World {
         running.supplier = Some(node.supplier.clone());
         let name = site.to_owned();
         running.kms = Some(tokio::spawn(async move {
-            let incoming = kms::Incoming { modules, pairs, relays };
+            let incoming = kms::Incoming { modules, pairs, relays, relayed: mpsc::channel(1).1 };
             let ended = kms::run(node, dials, incoming, CancellationToken::new()).await;
             panic!("the key store of {name} ended: {ended:?}");
         }));
@@ -294,8 +294,9 @@ impl World {
 
     pub fn start_relay(&mut self, site: &str) {
         let config = self.relay_config(site);
-        let (tx, incoming) = mpsc::channel(4);
+        let (tx, streams) = mpsc::channel(4);
         *self.doors[site].relay.lock().unwrap() = Some(tx);
+        let incoming = Incoming { neighbours: streams, targets: mpsc::channel(1).1 };
         let door = self.doors[site].kms.clone();
         let kms = Arc::new(Place { site: site.to_owned(), door, link: Arc::default() });
         let mut neighbours: BTreeMap<String, relay::NeighbourDial> = BTreeMap::new();
