@@ -55,6 +55,8 @@ struct Pool {
     grants: BTreeMap<u64, GrantRow>,
     starts: BTreeMap<u64, u64>,
     taken: TakenMap,
+    /// Blocks that wait for a decision. To find them in the database their bytes would have to be read.
+    offered: BTreeSet<u128>,
     /// In grants that were redeemed from since the last checkpoint, and how much, by use.
     touched_grants: BTreeSet<u64>,
     redeemed_since: [u64; 4],
@@ -244,6 +246,7 @@ impl Pool {
             grants: BTreeMap::new(),
             starts: BTreeMap::new(),
             taken: TakenMap::new(),
+            offered: BTreeSet::new(),
             touched_grants: BTreeSet::new(),
             redeemed_since: [0; 4],
             left_in: [0; 4],

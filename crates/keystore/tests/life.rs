@@ -52,6 +52,36 @@ fn a_block_that_comes_twice_counts_once() {
 }
 
 #[test]
+fn blocks_that_wait_are_listed_in_pages_and_without_reading_them() {
+    const BLOCKS: u64 = 1_500;
+    const BYTES: usize = 8 << 10;
+    let disk = Disk::default();
+    let store = open(&disk);
+    let ids = || (0..BLOCKS).map(id);
+    let offers: Vec<_> = (0..BLOCKS).map(|number| store.offer(PEER, block(number, 0, 0, BYTES))).collect();
+    offers.into_iter().for_each(|offer| drop(offer.wait().unwrap()));
+    store.quarantine(PEER, id(7), "differs").wait().unwrap();
+    let mut waiting: Vec<[u8; 16]> = ids().filter(|block| *block != id(7)).collect();
+    waiting.sort();
+    drop(store);
+
+    let store = open(&disk);
+    let before = disk.read_bytes();
+    let (mut listed, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = store.offered(PEER, listed.last().copied()).wait().unwrap();
+        if page.is_empty() {
+            break;
+        }
+        pages += 1;
+        listed.extend(page.into_iter().map(|block| block.id));
+    }
+    assert!(listed == waiting && pages > 1, "{} blocks in {pages} pages", listed.len());
+    let read = disk.read_bytes() - before;
+    assert!(read < BLOCKS * BYTES as u64 / 4, "{read} bytes were read");
+}
+
+#[test]
 fn a_block_that_is_abandoned_is_counted_as_wasted_and_never_comes_back() {
     let (disk, reason) = (Disk::default(), "the other site does not have it");
     let store = open(&disk);

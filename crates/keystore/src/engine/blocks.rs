@@ -1,5 +1,7 @@
 //! Blocks: offered, then confirmed into the stream or quarantined.
 
+use std::ops::Bound;
+
 use redb::{ReadableTable, WriteTransaction};
 
 use super::{Engine, limit};
@@ -41,7 +43,9 @@ impl Engine {
             txn.open_table(OFFERED)?.insert(place, sealed.as_slice())?;
             let row = BlockRow { bytes: bytes as u64, digest, fate };
             txn.open_table(BLOCKS)?.insert(place, row.encode().as_slice())?;
-            let counters = &mut engine.change(pool).row.counters;
+            let pool = engine.change(pool);
+            pool.offered.insert(id);
+            let counters = &mut pool.row.counters;
             counters.offered += bytes as u64;
             counters.pending += bytes as u64;
             counters.pending_blocks += 1;
@@ -82,22 +86,19 @@ impl Engine {
         after: Option<[u8; 16]>,
         max: usize,
     ) -> Result<Vec<OfferedBlock>, StoreError> {
-        let id = self.pools[self.pool_of(peer)?].row.id;
-        let first = match after.map(u128::from_be_bytes) {
-            Some(u128::MAX) => return Ok(Vec::new()),
-            after => after.map_or(0, |after| after + 1),
-        };
-        self.look(|_, txn| {
-            let (table, rows) = (txn.open_table(OFFERED)?, txn.open_table(BLOCKS)?);
-            let mut blocks = Vec::new();
-            for found in table.range((id, first)..=(id, u128::MAX))?.take(max) {
-                let place = found?.0.value();
-                let row = rows.get(place)?.ok_or_else(|| StoreError::corrupt("an offered block has no row"))?;
+        let pool = self.pool_of(peer)?;
+        let behind = after.map_or(Bound::Unbounded, |after| Bound::Excluded(u128::from_be_bytes(after)));
+        let ids: Vec<u128> = self.pools[pool].offered.range((behind, Bound::Unbounded)).take(max).copied().collect();
+        self.look(|engine, txn| {
+            let (number, rows) = (engine.pools[pool].row.id, txn.open_table(BLOCKS)?);
+            let mut blocks = Vec::with_capacity(ids.len());
+            for id in ids {
+                let row = rows.get((number, id))?.ok_or_else(|| StoreError::corrupt("an offered block has no row"))?;
                 let BlockRow { bytes, fate, .. } = BlockRow::decode(row.value())?;
                 let Fate::Offered { origin, offered_ms, .. } = fate else {
                     return Err(StoreError::corrupt("an offered block was decided before"));
                 };
-                blocks.push(OfferedBlock { id: place.1.to_be_bytes(), bytes, origin, offered_ms });
+                blocks.push(OfferedBlock { id: id.to_be_bytes(), bytes, origin, offered_ms });
             }
             Ok(blocks)
         })
@@ -211,7 +212,9 @@ impl Engine {
 
     /// Erases the offered bytes, writes what was decided, and forgets the oldest decision if there are too many.
     fn decide(&mut self, txn: &WriteTransaction, pool: usize, id: u128, block: BlockRow) -> Result<(), StoreError> {
-        let row = &mut self.change(pool).row;
+        let pool = self.change(pool);
+        pool.offered.remove(&id);
+        let row = &mut pool.row;
         row.counters.pending -= block.bytes;
         row.counters.pending_blocks -= 1;
         txn.open_table(OFFERED)?.remove((row.id, id))?;

@@ -186,12 +186,16 @@ impl Engine {
             }
         }
         let (grants, taken, stream) = (txn.open_table(GRANTS)?, txn.open_table(TAKEN)?, txn.open_table(STREAM)?);
+        let offered = txn.open_table(OFFERED)?;
         for (number, (id, mut pool)) in pools.into_iter().enumerate() {
             if id as usize != number {
                 return Err(StoreError::corrupt("a pool is missing"));
             }
             let generation = pool.row.generation;
             let all = (id, generation, 0)..=(id, generation, u64::MAX);
+            for found in offered.range((id, 0)..=(id, u128::MAX))? {
+                pool.offered.insert(found?.0.value().1);
+            }
             for found in grants.range(all.clone())? {
                 let (place, grant) = found?;
                 pool.load_grant(place.value().2, GrantRow::decode(grant.value())?);

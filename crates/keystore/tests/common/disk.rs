@@ -26,6 +26,7 @@ struct State {
     files: [File; 1 + JOURNALS],
     /// Writes, length changes and syncs so far.
     operations: u64,
+    read_bytes: u64,
     /// The operation at which power fails, or the disk does.
     fails_at: Option<u64>,
     /// What it says then; a full disk unless set.
@@ -60,6 +61,10 @@ impl Disk {
 
     pub fn operations(&self) -> u64 {
         self.0.lock().unwrap().operations
+    }
+
+    pub fn read_bytes(&self) -> u64 {
+        self.0.lock().unwrap().read_bytes
     }
 
     /// From this many operations on, everything fails.
@@ -163,7 +168,8 @@ impl StorageBackend for Handle {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.disk.0.lock().unwrap();
+        let mut state = self.disk.0.lock().unwrap();
+        state.read_bytes += out.len() as u64;
         let content = &state.files[self.file].current;
         let found = content.get(offset as usize..offset as usize + out.len());
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);

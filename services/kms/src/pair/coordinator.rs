@@ -60,6 +60,7 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
         pool,
         blocks: Blocks::default(),
         unseen: true,
+        ready: VecDeque::new(),
         proposals: VecDeque::new(),
         next_start: pool.levels().end_bytes,
         settling: false,
@@ -167,6 +168,8 @@ struct Coordinator<'p> {
     blocks: Blocks,
     /// There may be a block at both ends that was not proposed.
     unseen: bool,
+    /// Blocks at both ends that are to be proposed next.
+    ready: VecDeque<[u8; 16]>,
     proposals: VecDeque<Proposal>,
     next_start: u64,
     /// A proposal was not taken, so those after it will not be either: wait until all are answered.
@@ -181,18 +184,23 @@ struct Coordinator<'p> {
 impl Coordinator<'_> {
     /// Proposes blocks that both ends hold.
     async fn propose(&mut self, line: &mut Line) -> Result<()> {
-        if self.settling || !self.unseen || self.blocks.is_empty() || self.proposals.len() >= PROPOSALS_MAX {
+        if self.settling || self.blocks.is_empty() {
             return Ok(());
         }
-        for block in all_offered(self.pool).await?.into_iter().map(|block| block.id) {
-            if self.proposals.len() >= PROPOSALS_MAX {
-                return Ok(());
-            }
-            if self.blocks.is_here(&block) && !self.is_proposed(&block) {
-                self.propose_block(line, block).await?;
+        while self.proposals.len() < PROPOSALS_MAX {
+            match self.ready.pop_front() {
+                Some(block) if self.blocks.is_here(&block) && !self.is_proposed(&block) => {
+                    self.propose_block(line, block).await?;
+                }
+                Some(_) => {}
+                // What waits is listed once for all that will be proposed of it: the list may be long.
+                None if std::mem::take(&mut self.unseen) => {
+                    let offered = all_offered(self.pool).await?.into_iter().map(|block| block.id);
+                    self.ready = offered.filter(|block| self.blocks.is_here(block)).collect();
+                }
+                None => break,
             }
         }
-        self.unseen = false;
         Ok(())
     }
 
