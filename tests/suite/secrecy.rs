@@ -188,10 +188,11 @@ fn told_in_figures(network: &Network<'_>, needles: &Needles) -> Vec<String> {
 }
 
 /// The memory of every service, which should hold no delivered key once it was fetched.
-fn told_in_memory(run: &Path, needles: &Needles) -> Vec<String> {
+fn told_in_memory(run: &Path, needles: &Needles, made: Made) -> Vec<String> {
     let mut told = Vec::new();
     let running = processes(&fs::canonicalize(run).expect("the folder of configurations"));
-    for kind in ["source-", "detector-", "channel-", "kms-"] {
+    let relay = (made == Made::AtAnOrigin).then_some("relay-");
+    for kind in ["source-", "detector-", "channel-", "kms-"].into_iter().chain(relay) {
         assert!(running.iter().any(|(name, _)| name.starts_with(kind)), "{running:?}");
     }
     for (service, pid) in &running {
@@ -248,7 +249,7 @@ fn assert_not_told(
     });
     let needles = Needles::of(&delivered(&network));
     let mut told = told_in_figures(&network, &needles);
-    told.extend(told_in_memory(&place.path("data").join(".qkdnet/run"), &needles));
+    told.extend(told_in_memory(&place.path("data").join(".qkdnet/run"), &needles, made));
     network.stop();
     told.extend(told_in_files(place, &needles, made));
     assert!(told.is_empty(), "{} times delivered key was told:\n{}", told.len(), told[..told.len().min(40)].join("\n"));

@@ -176,6 +176,13 @@ fn key_stores_take_other_applications_while_they_serve() {
     wrong.relayed_sites.clear();
     wrong.directory.insert("sailor".to_owned(), "atlantis".to_owned());
     assert_eq!(caller.set_network("control", "kms-valrose", &wrong), Err(Code::FailedPrecondition));
+    // The same where one part is good and another has a bad name.
+    let bad_application = SetNetworkRequest { saes: vec!["..".to_owned()], ..SetNetworkRequest::default() };
+    let bad_site = SetNetworkRequest { relayed_sites: relayed("../sophia"), ..SetNetworkRequest::default() };
+    for request in [bad_application, bad_site] {
+        assert_eq!(caller.set_network("control", "kms-calern", &request), Err(Code::InvalidArgument), "{request:?}");
+        assert!(caller.pools("kms-calern").contains_key("sophia"), "a pool has gone");
+    }
     // One that goes is not served any more, whatever its certificate says.
     request.relayed_sites.clear();
     request.saes = vec!["university".to_owned()];

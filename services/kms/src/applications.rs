@@ -18,28 +18,42 @@ pub struct Applications {
 /// Sites by application.
 type Directory = Arc<BTreeMap<String, Arc<str>>>;
 
+/// Applications whose names are good.
+pub struct Listed {
+    access: Access,
+    sites: BTreeMap<String, Arc<str>>,
+}
+
+impl Listed {
+    pub fn new<'a>(
+        saes: &[String],
+        directory: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Result<Self, SaeIdError> {
+        let access = Access::new(saes.iter().map(SaeId::new).collect::<Result<Vec<_>, _>>()?);
+        let site = |(sae, site): (&String, &String)| {
+            SaeId::new(sae)?;
+            Ok((sae.clone(), Arc::from(site.as_str())))
+        };
+        Ok(Self { access, sites: directory.into_iter().map(site).collect::<Result<_, _>>()? })
+    }
+}
+
 impl Applications {
     pub fn of(config: &KmsConfig) -> Result<Self, SaeIdError> {
         let applications = Self::default();
-        applications.replace(&config.saes, &config.directory)?;
+        applications.replace(Listed::new(&config.saes, &config.directory)?);
         Ok(applications)
     }
 
     /// Takes effect with the next request, also of connections that exist; true if there were others before.
-    pub fn replace(&self, saes: &[String], directory: &BTreeMap<String, String>) -> Result<bool, SaeIdError> {
-        let access = Access::new(saes.iter().map(SaeId::new).collect::<Result<Vec<_>, _>>()?);
-        for sae in directory.keys() {
-            SaeId::new(sae)?;
-        }
-        let sites: BTreeMap<String, Arc<str>> =
-            directory.iter().map(|(sae, site)| (sae.clone(), Arc::from(site.as_str()))).collect();
+    pub fn replace(&self, Listed { access, sites }: Listed) -> bool {
         let mut known = self.sites.write().unwrap_or_else(PoisonError::into_inner);
         if self.served.current().saes == access.saes && **known == sites {
-            return Ok(false);
+            return false;
         }
         *known = Arc::new(sites);
         self.served.replace(access);
-        Ok(true)
+        true
     }
 
     pub fn served(&self) -> AccessList {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
-use keystore::{KeyStore, Use};
+use keystore::{KeyStore, POOLS_MAX, Use};
 use proto::kms::v1::kms_peer_client::KmsPeerClient;
 use proto::kms::v1::kms_peer_server::{KmsPeer, KmsPeerServer};
 use proto::kms::v1::kms_server::{Kms, KmsServer};
@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use topology::plan::{CONTROL_IDENTITY, KmsConfig, kms_name};
 
 use crate::Pools;
-use crate::applications::Applications;
+use crate::applications::{Applications, Listed};
 use crate::etsi014::Counters;
 use crate::front::{self, Front};
 use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
@@ -157,9 +157,13 @@ impl Kms for KmsService {
                 "no relay leads to {site}: it is here, or at a link's end"
             )));
         }
+        if relayed_sites.len() > POOLS_MAX {
+            return Err(Status::invalid_argument(format!("more than {POOLS_MAX} sites to share key with")));
+        }
+        // Nothing counts before everything was checked.
+        let listed = Listed::new(&saes, &directory).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let other_sites = self.set_relayed(&relayed_sites).await?;
-        let replaced = self.view.applications.replace(&saes, &directory.into_iter().collect());
-        let other_applications = replaced.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let other_applications = self.view.applications.replace(listed);
         if other_applications || other_sites {
             tracing::info!(here = saes.len(), relayed = relayed_sites.len(), "it is another network now");
         }
@@ -178,8 +182,9 @@ impl KmsService {
     async fn set_relayed(&self, sites: &[RelayedSite]) -> Result<bool, Status> {
         let config = &self.view.config;
         let way = |RelayedSite { site, address }: &RelayedSite| {
-            let calls = *site > config.site;
-            anyhow::Ok((site.clone(), calls.then(|| (self.reach)(&kms_name(site), address)).transpose()?))
+            let (name, calls) = (kms_name(site), *site > config.site);
+            shell::name::check(&name)?;
+            anyhow::Ok((site.clone(), calls.then(|| (self.reach)(&name, address)).transpose()?))
         };
         let ways = sites.iter().map(way).collect::<Result<Vec<_>>>();
         let ways = ways.map_err(|error| Status::invalid_argument(format!("{error:#}")))?;
