@@ -22,6 +22,7 @@ use crate::taken::TakenMap;
 use crate::types::{NAME_BYTES_MAX, POOLS_MAX, Settings};
 use crate::{StoreError, Use};
 
+mod advance;
 mod blocks;
 mod checkpoint;
 mod deposits;
@@ -78,6 +79,9 @@ pub(crate) struct Engine {
     journals: Journals,
     /// Redemptions of this group.
     entries: Vec<Entry>,
+    /// Chunks that were taken in advance since the store was opened, and by pool those of this group.
+    advances_made: u64,
+    advanced: Vec<(usize, u64)>,
     checkpoint_due: bool,
     sealer: Arc<Sealer>,
     settings: Settings,
@@ -137,7 +141,9 @@ impl Engine {
             self.pools[pool].publish();
         }
         if let Some(journal) = journal.filter(|_| !self.entries.is_empty()) {
-            self.journals.append(journal, &self.entries, &self.sealer, std::mem::take(answers));
+            let mut answers_in_order = self.announcements();
+            answers_in_order.append(answers);
+            self.journals.append(journal, &self.entries, &self.sealer, answers_in_order);
             self.entries.clear();
         }
         Ok(())

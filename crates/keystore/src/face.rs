@@ -4,11 +4,12 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
+use crate::advance::Advances;
 use crate::lane::Lane;
 use crate::ledger::{PoolLedger, UseLedger};
 use crate::tables::Counters;
 use crate::types::Levels;
-use crate::{StoreError, Use};
+use crate::{Secret, StoreError, Use};
 
 /// The part of a pool's state that is shared between callers and writer. The lock is held for memory work only.
 pub(crate) struct Face {
@@ -26,8 +27,10 @@ pub(crate) struct State {
     pub next_seq: u64,
     /// As far as the writer counts them; Out bytes drawn or wasted are in the lanes.
     pub counters: Counters,
-    /// By use, of In grants: granted and not redeemed.
+    /// By use, of In grants: granted and not redeemed, as far as the writer counts it.
     pub left_in: [u64; 4],
+    /// Of [`Use::SupplyIn`].
+    pub advances: Advances,
     /// Out uses by [`Use::lane`].
     pub lanes: [Lane; 2],
     waiting: Vec<oneshot::Sender<()>>,
@@ -80,8 +83,22 @@ impl State {
                 let lane = &self.lanes[lane];
                 lane.available() + lane.inactive_bytes + lane.leaving_bytes
             }
-            None => self.left_in[use_.index()],
+            None => self.left_in[use_.index()] - self.handed_out_in_advance(use_),
         }
+    }
+
+    /// Redeemed, and the writer does not count it yet.
+    fn handed_out_in_advance(&self, use_: Use) -> u64 {
+        if use_ == Use::SupplyIn { self.advances.handed_out() } else { 0 }
+    }
+
+    /// Ranges of which the disk knows already that they are gone, all or none.
+    pub fn redeem_in_advance(&mut self, use_: Use, generation: u32, ranges: &[(u64, u64)]) -> Option<Vec<Secret>> {
+        if use_ != Use::SupplyIn || generation != self.generation || self.stopped.is_some() {
+            return None;
+        }
+        self.advances.called();
+        self.advances.take_durable(ranges)
     }
 
     fn unassigned(&self) -> u64 {
@@ -96,7 +113,7 @@ impl State {
     pub fn levels(&self) -> Levels {
         let available = |use_: Use| match use_.lane() {
             Some(lane) => self.lanes[lane].available(),
-            None => self.left_in[use_.index()],
+            None => self.left(use_),
         };
         Levels {
             generation: self.generation,
@@ -117,7 +134,7 @@ impl State {
             let counted = &c.uses[use_.index()];
             let (handed_out, wasted) = match use_.lane() {
                 Some(lane) => (self.lanes[lane].handed_out, self.lanes[lane].wasted),
-                None => (counted.handed_out, counted.wasted),
+                None => (counted.handed_out + self.handed_out_in_advance(use_), counted.wasted),
             };
             UseLedger {
                 granted_bits: 8 * counted.granted,

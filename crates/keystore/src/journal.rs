@@ -32,7 +32,12 @@ pub(crate) struct Entry {
     pub generation: u32,
     pub start: u64,
     pub bytes: u32,
+    /// Taken before anybody asked for it ([`crate::advance`]).
+    pub in_advance: bool,
 }
+
+/// In the length of a range that was taken in advance. Ranges are shorter than this.
+const IN_ADVANCE: u32 = 1 << 31;
 
 pub(crate) struct Journal {
     file: Backend,
@@ -127,7 +132,9 @@ impl Journal {
         }
         let mut reader = Reader::new(&record[HEADER_BYTES..]);
         let entry = |_| {
-            Ok(Entry { pool: reader.u32()?, generation: reader.u32()?, start: reader.u64()?, bytes: reader.u32()? })
+            let (pool, generation, start, bytes) = (reader.u32()?, reader.u32()?, reader.u64()?, reader.u32()?);
+            let in_advance = bytes & IN_ADVANCE != 0;
+            Ok(Entry { pool, generation, start, bytes: bytes & !IN_ADVANCE, in_advance })
         };
         let entries = (0..count).map(entry).collect::<Result<_, StoreError>>()?;
         Ok(Some((number, entries, record_bytes(count))))
@@ -146,7 +153,8 @@ impl Journal {
     pub fn next_record(&mut self, entries: &[Entry], sealer: &Sealer) -> Record {
         let mut body = Row::default().u64(self.epoch).u64(self.next_number).u32(entries.len() as u32);
         for entry in entries {
-            body = body.u32(entry.pool).u32(entry.generation).u64(entry.start).u32(entry.bytes);
+            let bytes = if entry.in_advance { entry.bytes | IN_ADVANCE } else { entry.bytes };
+            body = body.u32(entry.pool).u32(entry.generation).u64(entry.start).u32(bytes);
         }
         let digest = sealer.digest(&[&body.0]);
         let mut bytes = Row::default().raw(&digest[..DIGEST_BYTES]).raw(&body.0).0;
@@ -221,7 +229,8 @@ mod tests {
     }
 
     fn entries(first: u64) -> Vec<Entry> {
-        (first..first + 5).map(|start| Entry { pool: 1, generation: 2, start, bytes: 32 }).collect()
+        let entry = |start| Entry { pool: 1, generation: 2, start, bytes: 32, in_advance: start % 2 == 1 };
+        (first..first + 5).map(entry).collect()
     }
 
     fn written(sealer: &Sealer) -> Shared {

@@ -60,6 +60,7 @@
 //! The last record of each journal is the one place where damage looks like a torn write: it is left out with a
 //! warning. Damage anywhere before it is refused.
 
+mod advance;
 mod ahead;
 mod codec;
 mod crypt;

@@ -121,7 +121,7 @@ impl Shared {
             return pending;
         }
         if full {
-            return Pending::refused(StoreError::Busy, self);
+            return Pending::settled(Err(StoreError::Busy), self);
         }
         queue.bytes += bytes;
         queue.requests.push(request);
@@ -169,10 +169,10 @@ pub struct Pending<T> {
 }
 
 impl<T> Pending<T> {
-    fn refused(why: StoreError, shared: &Arc<Shared>) -> Self {
+    pub(crate) fn settled(answer: Result<T, StoreError>, shared: &Arc<Shared>) -> Self {
         let (sender, receiver) = oneshot::channel();
         // The receiver is right here.
-        let _ = sender.send(Err(why));
+        let _ = sender.send(answer);
         Self { receiver, shared: Arc::clone(shared) }
     }
 

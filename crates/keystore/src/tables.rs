@@ -7,8 +7,9 @@ use crate::types::SPAN_BYTES;
 use crate::{StoreError, Use};
 
 /// Version of everything below, and of the journal.
-pub(crate) const FORMAT: u32 = 2;
-/// The oldest one that is read: its offered blocks have no time, its pools no count of abandoned blocks.
+pub(crate) const FORMAT: u32 = 3;
+/// The oldest one that is read: its offered blocks have no time, its pools no count of abandoned blocks. That of 2
+/// knows nothing that was taken in advance.
 pub(crate) const FORMAT_OLDEST: u32 = 1;
 
 /// Pool, generation, position in the stream.

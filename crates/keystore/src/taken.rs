@@ -8,6 +8,7 @@ use crate::tables::CHUNK_BYTES;
 const WORDS: usize = CHUNK_BYTES.div_ceil(64);
 
 /// Consumption of one chunk.
+#[derive(Clone)]
 pub(crate) struct Chunk {
     pub bytes: usize,
     pub taken: usize,
@@ -45,6 +46,18 @@ impl Chunk {
     /// Bytes of `from..to` that were taken before.
     pub fn taken_in(&self, from: usize, to: usize) -> usize {
         masks(from, to).map(|(word, mask)| (self.bits[word] & mask).count_ones() as usize).sum()
+    }
+
+    /// The longest stretches that are taken, or that are not.
+    pub fn runs(&self, taken: bool) -> impl Iterator<Item = (usize, usize)> {
+        let is = move |at: &usize| (self.bits[at / 64] >> (at % 64) & 1 == 1) == taken;
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let from = (at..self.bytes).find(&is)?;
+            let to = (from..self.bytes).find(|at| !is(at)).unwrap_or(self.bytes);
+            at = to;
+            Some((from, to))
+        })
     }
 
     /// Marks `from..to`; says how many of these bytes are newly taken.
@@ -100,6 +113,10 @@ mod tests {
                 flags[from..to].fill(true);
             }
             assert_eq!(chunk.taken, flags.iter().filter(|flag| **flag).count());
+            let mut by_runs = [false; CHUNK_BYTES];
+            chunk.runs(true).for_each(|(from, to)| by_runs[from..to].fill(true));
+            assert_eq!(by_runs, flags);
+            assert_eq!(chunk.runs(false).map(|(from, to)| to - from).sum::<usize>(), CHUNK_BYTES - chunk.taken);
         }
         assert!(chunk.is_full(), "2000 ranges cover the chunk");
         let read = Chunk::decode(CHUNK_BYTES, &chunk.encode()).unwrap();

@@ -96,6 +96,9 @@ pub struct Settings {
     /// Length of each journal of redemptions; when one is full, both are checkpointed into the database. Counts when a
     /// store is made.
     pub journal_bytes: u64,
+    /// Requests within about ten seconds, of [`KeyStore::expire`](crate::KeyStore::expire) to the next, from which on a
+    /// pool redeems in advance: whole chunks with one commit. A crash wastes what of them was not asked for.
+    pub redeem_in_advance_from: u32,
     /// Told the name of each step that has become durable and has not been told to anyone: where a test may end the
     /// process. Does nothing unless set.
     pub at_step: fn(&'static str),
@@ -113,6 +116,7 @@ impl Default for Settings {
             deposits_per_master_max: 100_000,
             cache_bytes: 1 << 20,
             journal_bytes: 2 << 20,
+            redeem_in_advance_from: 10_000,
             at_step: |_| {},
         }
     }

@@ -13,6 +13,8 @@ impl Engine {
         self.checkpoint_due = true;
         // Their marks are in the maps; a record of them would only be read twice.
         self.entries.clear();
+        self.advanced.clear();
+        (0..self.pools.len()).for_each(|pool| self.end_advances(pool, |_| true));
         self.shared.counts.checkpoints.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.write(|engine, txn| {
             for pool in 0..engine.pools.len() {

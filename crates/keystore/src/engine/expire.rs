@@ -15,10 +15,13 @@ impl Engine {
             self.expire_pool(pool, now_ms)?;
             let least_bytes = self.settings.lease_bytes;
             let mut drawn_from = false;
-            for lane in &mut self.pools[pool].face.lock().lanes {
+            let mut state = self.pools[pool].face.lock();
+            state.advances.calm_down();
+            for lane in &mut state.lanes {
                 lane.calm_down(least_bytes);
                 drawn_from |= lane.handed_out > 0;
             }
+            drop(state);
             if drawn_from {
                 self.write(|engine, txn| {
                     engine.change(pool);

@@ -80,6 +80,8 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         commits: 0,
         journals,
         entries: Vec::new(),
+        advances_made: 0,
+        advanced: Vec::new(),
         checkpoint_due: true,
         sealer: Arc::new(sealer),
         settings: settings.clone(),
@@ -96,7 +98,7 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         engine.write(|_, txn| store_fact(txn, "format", &FORMAT.to_le_bytes()))?;
     }
     engine.load()?;
-    engine.replay(&replayed)?;
+    engine.replay(replayed)?;
     engine.settle_crash()?;
     engine.commit(&BTreeSet::new(), &mut Vec::new())?;
     Ok((engine, facts.instance))

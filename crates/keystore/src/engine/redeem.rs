@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::vec;
 
-use super::{Engine, chunk_at, limit};
+use super::{Engine, Pool, chunk_at, limit};
 use crate::ahead::{Piece, Pieces, piece_at};
 use crate::journal::Entry;
 use crate::tables::STREAM;
@@ -12,8 +12,16 @@ use crate::types::{DRAW_BYTES_MAX, ITEMS_MAX};
 use crate::{Secret, StoreError, Use};
 
 /// A range that this request has marked: chunk, from, to, grant.
-type Mark = (u64, usize, usize, u64);
-type Ahead = Peekable<vec::IntoIter<Piece>>;
+pub(super) type Mark = (u64, usize, usize, u64);
+
+/// What a request has done so far, to be undone if it is refused.
+#[derive(Default)]
+struct Done {
+    marks: Vec<Mark>,
+    /// Taken in advance before: position and bytes.
+    advanced: Vec<(u64, Secret)>,
+}
+pub(super) type Ahead = Peekable<vec::IntoIter<Piece>>;
 
 impl Engine {
     pub fn redeem(
@@ -32,12 +40,12 @@ impl Engine {
         self.check_generation(pool, generation)?;
         let fresh = ahead.commits == self.commits;
         let mut ahead = if fresh { ahead.pieces } else { Vec::new() }.into_iter().peekable();
-        let (mut keys, mut marks) = (Vec::with_capacity(ranges.len()), Vec::with_capacity(ranges.len()));
+        let (mut keys, mut done) = (Vec::with_capacity(ranges.len()), Done::default());
         for range in ranges {
-            match self.redeem_range(pool, use_, *range, &mut ahead, &mut marks) {
+            match self.redeem_range(pool, use_, *range, &mut ahead, &mut done) {
                 Ok(key) => keys.push(key),
                 Err(refusal) => {
-                    self.unmark(pool, &marks);
+                    self.undo(pool, &done);
                     return Err(refusal);
                 }
             }
@@ -46,10 +54,15 @@ impl Engine {
             // For the next ones to read ahead from.
             self.committed()?;
         }
-        self.settle(pool, use_, &marks);
+        self.settle(pool, use_, &done.marks);
         let id = self.pools[pool].row.id;
-        let entry = |(start, bytes): &(u64, u64)| Entry { pool: id, generation, start: *start, bytes: *bytes as u32 };
+        let entry = |(start, bytes): &(u64, u64)| {
+            let (pool, start, bytes) = (id, *start, *bytes as u32);
+            Entry { pool, generation, start, bytes, in_advance: false }
+        };
+        // Also those that were taken in advance: of that the disk may not know yet.
         self.entries.extend(ranges.iter().map(entry));
+        self.advance(pool, use_, &done.marks)?;
         Ok(keys)
     }
 
@@ -59,7 +72,7 @@ impl Engine {
         use_: Use,
         (start, bytes): (u64, u64),
         ahead: &mut Ahead,
-        marks: &mut Vec<Mark>,
+        done: &mut Done,
     ) -> Result<Secret, StoreError> {
         let end = start + bytes;
         let mut key = Secret::with_capacity(bytes as usize);
@@ -74,6 +87,12 @@ impl Engine {
             if grant.use_ != use_ {
                 return Err(StoreError::NotGranted { start, bytes });
             }
+            if let Some(piece) = self.take_in_advance(pool, use_, position, end) {
+                key.extend(piece.expose());
+                let next = position + piece.len() as u64;
+                done.advanced.push((std::mem::replace(&mut position, next), piece));
+                continue;
+            }
             let Some(piece) = self.piece(pool, position, end, ahead)? else {
                 return Err(StoreError::AlreadyTaken { start, bytes });
             };
@@ -86,7 +105,7 @@ impl Engine {
             }
             key.extend(piece.key.expose());
             map.take(from, to);
-            marks.push((piece.chunk_start, from, to, seq));
+            done.marks.push((piece.chunk_start, from, to, seq));
             position += (to - from) as u64;
         }
         Ok(key)
@@ -94,7 +113,13 @@ impl Engine {
 
     /// The bytes at `position`, as far as they lie in one chunk: read ahead, or from what is committed, or from the
     /// group's transaction.
-    fn piece(&mut self, pool: usize, position: u64, end: u64, ahead: &mut Ahead) -> Result<Option<Piece>, StoreError> {
+    pub(super) fn piece(
+        &mut self,
+        pool: usize,
+        position: u64,
+        end: u64,
+        ahead: &mut Ahead,
+    ) -> Result<Option<Piece>, StoreError> {
         let place = (self.pools[pool].row.id, self.pools[pool].row.generation, position);
         if self.txn.is_some() {
             return self.look(|engine, txn| {
@@ -124,9 +149,11 @@ impl Engine {
         })
     }
 
-    fn unmark(&mut self, pool: usize, marks: &[Mark]) {
-        let taken = &mut self.pools[pool].taken;
-        for (chunk, from, to, _) in marks {
+    fn undo(&mut self, pool: usize, done: &Done) {
+        let Pool { taken, face, .. } = &mut self.pools[pool];
+        let mut state = face.lock();
+        done.advanced.iter().for_each(|(start, key)| state.advances.give_back(*start, key));
+        for (chunk, from, to, _) in &done.marks {
             let Some(map) = taken.get_mut(chunk) else { continue };
             map.give_back(*from, *to);
             // A refused request must not leave maps behind, or refusals would cost memory.
@@ -160,8 +187,9 @@ impl Engine {
         Ok(next.map_or(end, |(place, _)| place.value().2))
     }
 
-    /// Marks again what the journal says was redeemed. What is gone since then is left out.
-    pub(super) fn replay(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+    /// Marks again what the journals say was redeemed, first what was asked for. What is gone since then is left out.
+    pub(super) fn replay(&mut self, mut entries: Vec<Entry>) -> Result<(), StoreError> {
+        entries.sort_by_key(|entry| entry.in_advance);
         for entry in entries {
             let Some(pool) = self.pools.iter().position(|pool| pool.row.id == entry.pool) else {
                 return Err(StoreError::corrupt("the journal names a pool that does not exist"));
@@ -172,13 +200,13 @@ impl Engine {
             let end = entry.start + u64::from(entry.bytes);
             let mut position = entry.start;
             while position < end {
-                position = self.replay_from(pool, position, end)?;
+                position = self.replay_from(pool, position, end, entry.in_advance)?;
             }
         }
         Ok(())
     }
 
-    fn replay_from(&mut self, pool: usize, position: u64, end: u64) -> Result<u64, StoreError> {
+    fn replay_from(&mut self, pool: usize, position: u64, end: u64, in_advance: bool) -> Result<u64, StoreError> {
         let place = (self.pools[pool].row.id, self.pools[pool].row.generation, position);
         let Some((start, sealed)) = chunk_at(&self.committed()?.stream, place)? else {
             return self.next_chunk(pool, position, end);
@@ -191,6 +219,13 @@ impl Engine {
         let (from, to) = ((position - start) as usize, ((end - start) as usize).min(length));
         let new = known.taken.entry(start).or_insert_with(|| Chunk::new(length)).take(from, to);
         self.settle(pool, use_, &[(start, 0, new, seq)]);
+        if in_advance {
+            // Of these nobody knows whether they were asked for.
+            let (pool, index) = (&mut self.pools[pool], use_.index());
+            pool.row.counters.uses[index].handed_out -= new as u64;
+            pool.row.counters.uses[index].wasted += new as u64;
+            pool.redeemed_since[index] -= new as u64;
+        }
         Ok(start + to as u64)
     }
 }

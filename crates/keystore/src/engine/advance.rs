@@ -1,0 +1,111 @@
+//! Taking chunks in advance, and putting back what nobody asked for.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::redeem::Mark;
+use crate::advance::{Advance, Worth};
+use crate::journal::Entry;
+use crate::queue::Answer;
+use crate::{Secret, StoreError, Use};
+
+/// The use of which chunks are taken in advance: what applications fetch. A relay redeems with commits of its own.
+const USE: Use = Use::SupplyIn;
+/// Less than this is not worth to be taken in advance.
+const ADVANCE_BYTES_MIN: usize = 512;
+/// Less than this is what keys of the usual lengths leave over.
+const REMNANT_BYTES: u64 = 32;
+
+impl Engine {
+    /// The bytes at `position`, as far as they lie in one chunk, if that was taken in advance and they are there still.
+    pub(super) fn take_in_advance(&self, pool: usize, use_: Use, position: u64, end: u64) -> Option<Secret> {
+        if use_ == USE { self.pools[pool].face.lock().advances.take_from(position, end) } else { None }
+    }
+
+    /// Where keys are fetched fast, takes what is left of the chunks that a request marked.
+    pub(super) fn advance(&mut self, pool: usize, use_: Use, marks: &[Mark]) -> Result<(), StoreError> {
+        if use_ != USE || self.pools[pool].face.lock().advances.calls() < self.settings.redeem_in_advance_from {
+            return Ok(());
+        }
+        for (start, ..) in marks {
+            if self.has_room_to_advance(pool) {
+                self.advance_chunk(pool, *start)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A crash wastes what was taken in advance since the last checkpoint. So where there is much of it, it is put back
+    /// by a checkpoint, if that was worth it, or nothing more is taken.
+    fn has_room_to_advance(&mut self, pool: usize) -> bool {
+        self.end_advances(pool, |advance| advance.left_bytes() < REMNANT_BYTES);
+        let mut state = self.pools[pool].face.lock();
+        match state.advances.worth() {
+            Worth::Room => return true,
+            Worth::Much => self.checkpoint_due = true,
+            Worth::Little => state.advances.rest(),
+        }
+        false
+    }
+
+    fn advance_chunk(&mut self, pool: usize, start: u64) -> Result<(), StoreError> {
+        let Some(chunk) = self.pools[pool].taken.get(&start) else { return Ok(()) };
+        let (bytes, left) = (chunk.bytes, chunk.bytes - chunk.taken);
+        if left < ADVANCE_BYTES_MIN {
+            return Ok(());
+        }
+        let piece = self.piece(pool, start, start + bytes as u64, &mut Vec::new().into_iter().peekable())?;
+        let known = &mut self.pools[pool];
+        let (Some(piece), Some(chunk)) = (piece, known.taken.get_mut(&start)) else { return Ok(()) };
+        self.advances_made += 1;
+        let advance = Advance::new(self.advances_made, start, piece.key, chunk.clone());
+        for (from, to) in advance.left() {
+            chunk.take(from, to);
+            let (start, bytes) = (start + from as u64, (to - from) as u32);
+            let (pool, generation) = (known.row.id, known.row.generation);
+            self.entries.push(Entry { pool, generation, start, bytes, in_advance: true });
+        }
+        self.advanced.push((pool, advance.number));
+        known.face.lock().advances.add(advance);
+        Ok(())
+    }
+
+    /// Counts what was handed out of these chunks, and unmarks the rest. A crash before the next checkpoint wastes that
+    /// all the same: what is redeemed of it before has a record of its own.
+    pub(super) fn end_advances(&mut self, pool: usize, which: impl Fn(&Advance) -> bool) {
+        let index = USE.index();
+        let pool = &mut self.pools[pool];
+        let mut state = pool.face.lock();
+        for advance in state.advances.remove(which) {
+            let handed_out = advance.handed_out();
+            // With callers, as with the writer: what they see must not change.
+            state.counters.uses[index].handed_out += handed_out;
+            state.left_in[index] -= handed_out;
+            pool.row.counters.uses[index].handed_out += handed_out;
+            pool.redeemed_since[index] += handed_out;
+            pool.left_in[index] -= handed_out;
+            if let Some((_, seq)) = pool.starts.range(..=advance.start).next_back()
+                && let Some(grant) = pool.grants.get_mut(seq)
+            {
+                grant.taken += handed_out;
+                pool.touched_grants.insert(*seq);
+            }
+            if let Some(chunk) = pool.taken.get_mut(&advance.start) {
+                advance.left().for_each(|(from, to)| chunk.give_back(from, to));
+            }
+        }
+    }
+
+    /// Lets callers take from the chunks of this group, once its record is on the disk.
+    pub(super) fn announcements(&mut self) -> Vec<Answer> {
+        let announced = std::mem::take(&mut self.advanced).into_iter().map(|(pool, number)| -> Answer {
+            let face = Arc::clone(&self.pools[pool].face);
+            Box::new(move |failed| {
+                if failed.is_none() {
+                    face.lock().advances.is_durable(number);
+                }
+            })
+        });
+        announced.collect()
+    }
+}
