@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use keystore::{Offer, SPAN_BYTES, StoreError};
+use futures::FutureExt as _;
+use keystore::{BlockStatus, Offer, Pending, SPAN_BYTES, StoreError};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use proto::kms::v1::{Block, DeliverAnswer};
 use serde_json::json;
 use shell::duplex::Duplex;
 use shell::handover::Intake;
 use telemetry::names::{attribute, span};
-use telemetry::trace::Tracer;
+use telemetry::trace::{Span, Tracer};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -31,68 +32,120 @@ pub async fn take(
 ) -> Result<()> {
     let mut module = Intake::open(stream).await?;
     loop {
-        let block = tokio::select! {
+        let first = tokio::select! {
             block = module.receive() => block?,
             () = stop.cancelled() => return Ok(()),
         };
-        let Some((block, key)) = block else { return Ok(()) };
+        let Some(first) = first else { return Ok(()) };
+        // What has come already shares a commit. One that does not open ends the stream, behind those before it.
+        let (mut row, mut broken) = (vec![first], Ok(()));
+        while row.len() < BLOCKS_IN_FLIGHT && broken.is_ok() {
+            match module.receive().now_or_never() {
+                Some(Ok(Some(block))) => row.push(block),
+                Some(Err(error)) => broken = Err(error),
+                Some(Ok(None)) | None => break,
+            }
+        }
+        let numbers: Vec<u64> = row.iter().map(|(block, _)| block.number).collect();
+        store(pools_by_link, tracer, row, stop).await?;
+        for number in numbers {
+            if module.taken(number).await.is_err() {
+                return Ok(());
+            }
+        }
+        broken?;
+    }
+}
+
+/// Puts a row of blocks on the disk, and then how far the module has come.
+async fn store(
+    pools_by_link: &BTreeMap<String, Arc<Pool>>,
+    tracer: &Tracer,
+    row: Vec<(Block, Zeroizing<Vec<u8>>)>,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let mut offered = Vec::with_capacity(row.len());
+    for (block, key) in row {
         let pool = pools_by_link.get(&block.link);
         let pool = pool.with_context(|| format!("the link `{}` does not end here", block.link))?;
         let number = block.number;
-        store(pool, tracer, block, key, stop).await.with_context(|| format!("take block {number}"))?;
-        if module.taken(number).await.is_err() {
-            return Ok(());
-        }
+        offered.push(Offered::begin(pool, tracer, block, key).with_context(|| format!("take block {number}"))?);
     }
-}
-
-async fn store(
-    pool: &Pool,
-    tracer: &Tracer,
-    block: Block,
-    mut key: Zeroizing<Vec<u8>>,
-    stop: &CancellationToken,
-) -> Result<()> {
-    let id: [u8; 16] = block.id.as_ref().try_into().ok().context("a block's identity has 16 bytes")?;
-    // The store counts in bytes: what is left of the last one stays with the module.
-    let bytes = (block.key_bits / 8) as usize;
-    if bytes > key.len() {
-        bail!("a block of {} bits came with {} bytes", block.key_bits, key.len());
+    let mut newest = BTreeMap::new();
+    for offered in offered {
+        let (pool, number) = (offered.pool, offered.number);
+        let link = offered.end(stop).await.with_context(|| format!("take block {number}"))?;
+        newest.insert(link, (pool, number));
     }
-    key.truncate(bytes);
-    let origin = json!({
-        "kind": "link", "link": block.link, "block": block.number, "epoch": block.epoch,
-    });
-    let mut span = tracer
-        .span(span::INGEST)
-        .parent_from(&block.traceparent)
-        .attribute(attribute::LINK_ID, block.link.as_str())
-        .attribute(attribute::PEER_SITE, pool.peer.as_str())
-        .attribute(attribute::BLOCK_ID, block.number)
-        .attribute(attribute::KEY_BITS, bytes * 8)
-        .start();
-    let offer = Offer {
-        id,
-        key: std::mem::take(&mut *key).into(),
-        origin: origin.to_string(),
-        span: span_bytes(&span.context()),
-        offered_ms: crate::now_ms(),
-    };
-    if bytes > 0 {
-        offer_when_there_is_room(pool, offer, stop).await?;
+    for (link, (pool, number)) in newest {
+        pool.has_handed_over(&link, number).await?;
     }
-    shell::failpoint::hit("ingest.offered");
-    span.succeed();
-    span.end();
-    pool.has_handed_over(&block.link, block.number).await?;
     Ok(())
 }
 
+/// A block on its way to the disk.
+struct Offered<'p> {
+    pool: &'p Pool,
+    link: String,
+    number: u64,
+    /// Nothing where the block has no whole byte.
+    offer: Option<(Offer, Pending<BlockStatus>)>,
+    span: Span,
+}
+
+impl<'p> Offered<'p> {
+    fn begin(pool: &'p Pool, tracer: &Tracer, block: Block, mut key: Zeroizing<Vec<u8>>) -> Result<Self> {
+        let id: [u8; 16] = block.id.as_ref().try_into().ok().context("a block's identity has 16 bytes")?;
+        // The store counts in bytes: what is left of the last one stays with the module.
+        let bytes = (block.key_bits / 8) as usize;
+        if bytes > key.len() {
+            bail!("a block of {} bits came with {} bytes", block.key_bits, key.len());
+        }
+        key.truncate(bytes);
+        let origin = json!({
+            "kind": "link", "link": block.link, "block": block.number, "epoch": block.epoch,
+        });
+        let span = tracer
+            .span(span::INGEST)
+            .parent_from(&block.traceparent)
+            .attribute(attribute::LINK_ID, block.link.as_str())
+            .attribute(attribute::PEER_SITE, pool.peer.as_str())
+            .attribute(attribute::BLOCK_ID, block.number)
+            .attribute(attribute::KEY_BITS, bytes * 8)
+            .start();
+        let offer = Offer {
+            id,
+            key: std::mem::take(&mut *key).into(),
+            origin: origin.to_string(),
+            span: span_bytes(&span.context()),
+            offered_ms: crate::now_ms(),
+        };
+        let offer = (bytes > 0).then(|| (offer.clone(), pool.store.offer(&pool.peer, offer)));
+        Ok(Self { pool, link: block.link, number: block.number, offer, span })
+    }
+
+    /// Returns once the block is on the disk; its link.
+    async fn end(mut self, stop: &CancellationToken) -> Result<String> {
+        if let Some((offer, answer)) = self.offer {
+            offer_when_there_is_room(self.pool, offer, answer, stop).await?;
+        }
+        shell::failpoint::hit("ingest.offered");
+        self.span.succeed();
+        self.span.end();
+        Ok(self.link)
+    }
+}
+
 /// A full pool holds its links up.
-async fn offer_when_there_is_room(pool: &Pool, offer: Offer, stop: &CancellationToken) -> Result<()> {
+async fn offer_when_there_is_room(
+    pool: &Pool,
+    offer: Offer,
+    mut answer: Pending<BlockStatus>,
+    stop: &CancellationToken,
+) -> Result<()> {
     let mut told = false;
     loop {
-        match pool.store.offer(&pool.peer, offer.clone()).await {
+        match answer.await {
             Ok(_) => return Ok(()),
             Err(StoreError::BlockConflict { .. }) => return refuse(pool, &offer).await,
             Err(StoreError::PoolFull { .. } | StoreError::Busy) => {}
@@ -105,6 +158,7 @@ async fn offer_when_there_is_room(pool: &Pool, offer: Offer, stop: &Cancellation
             () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
             () = stop.cancelled() => bail!("stopping"),
         }
+        answer = pool.store.offer(&pool.peer, offer.clone());
     }
 }
 

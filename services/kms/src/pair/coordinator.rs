@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::{Context, Result, bail};
-use keystore::{Grant, Secret, StoreError, Use};
+use keystore::{BlockStatus, Grant, Pending, Secret, StoreError, Use};
 use proto::kms::v1::{self as wire, Confirm, ConfirmResult, Confirmed, Granted, PairHello, pair_message::Message};
 use tokio::sync::mpsc;
 
@@ -12,8 +12,6 @@ use super::unmatched::{Blocks, all_offered, give_up};
 use super::*;
 use crate::share;
 
-/// Proposals under way.
-const PROPOSALS_MAX: usize = 16;
 const GRANTS_MAX: usize = 8;
 
 /// A block on its way to being confirmed.
@@ -80,7 +78,14 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
                         dialogue.unseen = true;
                     }
                     Message::MissingAnswer(answer) => dialogue.blocks.answered(pool, &answer).await?,
-                    Message::Confirmed(confirmed) => dialogue.confirmed(&confirmed).await?,
+                    Message::Confirmed(first) => {
+                        let mut row = vec![first];
+                        row.extend(line.hear_more(PROPOSALS_MAX - 1, |message| match message {
+                            Message::Confirmed(confirmed) => Some(confirmed.clone()),
+                            _ => None,
+                        }));
+                        dialogue.confirmed(&row).await?;
+                    }
                     Message::Granted(Granted { seq }) => dialogue.granted(&mut line, seq).await?,
                     Message::Levels(levels) => dialogue.theirs = Some(levels),
                     Message::Share(theirs) => {
@@ -187,11 +192,11 @@ impl Coordinator<'_> {
         if self.settling || self.blocks.is_empty() {
             return Ok(());
         }
-        while self.proposals.len() < PROPOSALS_MAX {
+        let mut row: Vec<[u8; 16]> = Vec::new();
+        while self.proposals.len() + row.len() < PROPOSALS_MAX {
             match self.ready.pop_front() {
-                Some(block) if self.blocks.is_here(&block) && !self.is_proposed(&block) => {
-                    self.propose_block(line, block).await?;
-                }
+                Some(block) if row.contains(&block) || self.is_proposed(&block) => {}
+                Some(block) if self.blocks.is_here(&block) => row.push(block),
                 Some(_) => {}
                 // What waits is listed once for all that will be proposed of it: the list may be long.
                 None if std::mem::take(&mut self.unseen) => {
@@ -200,6 +205,11 @@ impl Coordinator<'_> {
                 }
                 None => break,
             }
+        }
+        // Asked for of all before the first is waited for.
+        let keys: Vec<_> = row.iter().map(|block| self.pool.store.offered_key(&self.pool.peer, *block)).collect();
+        for (block, key) in row.into_iter().zip(keys) {
+            self.propose_block(line, block, key.await).await?;
         }
         Ok(())
     }
@@ -215,8 +225,8 @@ impl Coordinator<'_> {
         self.blocks.look(self.pool, line, proposed).await
     }
 
-    async fn propose_block(&mut self, line: &mut Line, block: [u8; 16]) -> Result<()> {
-        let key = match self.pool.store.offered_key(&self.pool.peer, block).await {
+    async fn propose_block(&mut self, line: &mut Line, block: [u8; 16], key: Result<Secret, StoreError>) -> Result<()> {
+        let key = match key {
             Ok(key) => key,
             // Voided in the meantime.
             Err(StoreError::UnknownBlock | StoreError::BlockConflict { .. }) => return Ok(()),
@@ -241,7 +251,28 @@ impl Coordinator<'_> {
         line.say(Message::Confirm(confirm))
     }
 
-    async fn confirmed(&mut self, answer: &Confirmed) -> Result<()> {
+    /// The follower has decided on a row of blocks: those that count there count here with one commit.
+    async fn confirmed(&mut self, row: &[Confirmed]) -> Result<()> {
+        let mut confirming = Vec::with_capacity(row.len());
+        for answer in row {
+            confirming.extend(self.answered(answer).await?);
+        }
+        for (block, confirmed) in confirming {
+            confirmed.await.context("confirm a block")?;
+            shell::failpoint::hit("pair.confirmed");
+            self.blocks.remove(&block);
+            self.pool.advanced();
+        }
+        if self.proposals.is_empty() {
+            self.settling = false;
+            self.unseen = true;
+            self.next_start = self.pool.levels().end_bytes;
+        }
+        Ok(())
+    }
+
+    /// The block and its commit, if it counts at the follower.
+    async fn answered(&mut self, answer: &Confirmed) -> Result<Option<([u8; 16], Pending<BlockStatus>)>> {
         let block = id(&answer.block)?;
         let proposal = self.proposals.pop_front().filter(|proposal| proposal.block == block);
         let proposal = proposal.context("the follower answered what was not proposed")?;
@@ -252,11 +283,7 @@ impl Coordinator<'_> {
                     bail!("the follower's tag does not verify");
                 }
                 let (generation, deducted) = (self.pool.levels().generation, CONFIRMATION_BYTES as u64);
-                let confirmed = store.confirm(peer, block, generation, proposal.start, deducted).await;
-                confirmed.context("confirm a block")?;
-                shell::failpoint::hit("pair.confirmed");
-                self.blocks.remove(&block);
-                self.pool.advanced();
+                return Ok(Some((block, store.confirm(peer, block, generation, proposal.start, deducted))));
             }
             ConfirmResult::NotYet => {
                 if !self.settling {
@@ -272,12 +299,7 @@ impl Coordinator<'_> {
             }
             ConfirmResult::Unspecified => bail!("the follower's answer says nothing"),
         }
-        if self.proposals.is_empty() {
-            self.settling = false;
-            self.unseen = true;
-            self.next_start = self.pool.levels().end_bytes;
-        }
-        Ok(())
+        Ok(None)
     }
 
     /// Gives each use what it should have, the one that had least of late first.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use keystore::{BlockStatus, Grant, StoreError, Use};
+use bytes::Bytes;
+use keystore::{BlockStatus, Grant, Pending, StoreError, Use};
 use proto::kms::v1::{
     self as wire, BlockHere, Confirm, ConfirmResult, Confirmed, Granted, MissingState, PairHello, Placed,
     pair_message::Message,
@@ -37,11 +38,18 @@ pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver
     loop {
         tokio::select! {
             message = line.hear() => match message? {
-                Message::Confirm(confirm) => {
-                    let answer = confirm_block(pool, &confirm).await?;
-                    told.remove(confirm.block.as_ref());
-                    let again = answer.result() == ConfirmResult::NotYet;
-                    line.say(Message::Confirmed(answer))?;
+                Message::Confirm(first) => {
+                    let mut row = vec![first];
+                    row.extend(line.hear_more(PROPOSALS_MAX - 1, |message| match message {
+                        Message::Confirm(confirm) => Some(confirm.clone()),
+                        _ => None,
+                    }));
+                    let mut again = false;
+                    for answer in confirm_blocks(pool, &row).await? {
+                        told.remove(answer.block.as_ref());
+                        again |= answer.result() == ConfirmResult::NotYet;
+                        line.say(Message::Confirmed(answer))?;
+                    }
                     if again {
                         tell_blocks(pool, &mut line, &mut told).await?;
                     }
@@ -169,34 +177,64 @@ fn tell_levels(pool: &Pool, line: &mut Line, said: &mut wire::Levels, pulse: boo
     Ok(())
 }
 
-async fn confirm_block(pool: &Pool, confirm: &Confirm) -> Result<Confirmed> {
-    let block = id(&confirm.block)?;
-    let answer = |result: ConfirmResult, tag: &[u8]| Confirmed {
-        block: confirm.block.clone(),
-        result: result.into(),
-        tag: tag.to_vec().into(),
-    };
-    let key = match pool.store.offered_key(&pool.peer, block).await {
+/// A proposal, when its block was read and compared.
+enum Compared {
+    /// The tag that is the answer, once the block counts here.
+    Same(Pending<BlockStatus>, Bytes),
+    Other(ConfirmResult),
+}
+
+/// Decides on a row of blocks, which share a commit: each step is asked for of all before the first is waited for.
+async fn confirm_blocks(pool: &Pool, row: &[Confirm]) -> Result<Vec<Confirmed>> {
+    let ids = row.iter().map(|confirm| id(&confirm.block)).collect::<Result<Vec<_>>>()?;
+    let keys: Vec<_> = ids.iter().map(|block| pool.store.offered_key(&pool.peer, *block)).collect();
+    let mut compared = Vec::with_capacity(row.len());
+    for ((confirm, block), key) in row.iter().zip(&ids).zip(keys) {
+        compared.push(compare(pool, confirm, block, key.await).await?);
+    }
+    let mut answers = Vec::with_capacity(row.len());
+    for (confirm, compared) in row.iter().zip(compared) {
+        let (result, tag) = match compared {
+            Compared::Same(confirmed, tag) => settle(confirmed.await, tag)?,
+            Compared::Other(result) => (result, Bytes::new()),
+        };
+        answers.push(Confirmed { block: confirm.block.clone(), result: result.into(), tag });
+    }
+    Ok(answers)
+}
+
+async fn compare(
+    pool: &Pool,
+    confirm: &Confirm,
+    block: &[u8; 16],
+    key: Result<Secret, StoreError>,
+) -> Result<Compared> {
+    let key = match key {
         Ok(key) => key,
         Err(StoreError::UnknownBlock | StoreError::BlockConflict { .. }) => {
-            return Ok(answer(ConfirmResult::NotYet, &[]));
+            return Ok(Compared::Other(ConfirmResult::NotYet));
         }
         Err(error) => return Err(error).context("read an offered block"),
     };
-    let tags = BlockTags::of(&block, &key).filter(|tags| tag::equal(tags.coordinators(), &confirm.tag));
+    let tags = BlockTags::of(block, &key).filter(|tags| tag::equal(tags.coordinators(), &confirm.tag));
     let Some(tags) = tags else {
         tracing::error!(peer = pool.peer, "the two ends of a block differ: it is quarantined");
-        pool.store.quarantine(&pool.peer, block, "the two ends differ").await.context("quarantine a block")?;
-        return Ok(answer(ConfirmResult::Mismatch, &[]));
+        pool.store.quarantine(&pool.peer, *block, "the two ends differ").await.context("quarantine a block")?;
+        return Ok(Compared::Other(ConfirmResult::Mismatch));
     };
-    let deducted = CONFIRMATION_BYTES as u64;
-    match pool.store.confirm(&pool.peer, block, confirm.generation, confirm.start, deducted).await {
+    let (generation, start, deducted) = (confirm.generation, confirm.start, CONFIRMATION_BYTES as u64);
+    let confirmed = pool.store.confirm(&pool.peer, *block, generation, start, deducted);
+    Ok(Compared::Same(confirmed, tags.followers().to_vec().into()))
+}
+
+fn settle(confirmed: Result<BlockStatus, StoreError>, tag: Bytes) -> Result<(ConfirmResult, Bytes)> {
+    match confirmed {
         Ok(BlockStatus::Confirmed { .. }) => {
             shell::failpoint::hit("pair.followed");
-            Ok(answer(ConfirmResult::Confirmed, tags.followers()))
+            Ok((ConfirmResult::Confirmed, tag))
         }
         // An earlier one of a row was not confirmed; the coordinator proposes another place.
-        Ok(_) | Err(StoreError::NotContiguous { .. }) => Ok(answer(ConfirmResult::NotYet, &[])),
+        Ok(_) | Err(StoreError::NotContiguous { .. }) => Ok((ConfirmResult::NotYet, Bytes::new())),
         Err(error) => Err(error).context("confirm a block"),
     }
 }

@@ -41,6 +41,8 @@ use crate::seal::SEAL_OVERHEAD_BYTES;
 
 /// Messages that may wait in each direction.
 pub const MESSAGES_IN_FLIGHT: usize = 32;
+/// Blocks that are proposed and not answered.
+const PROPOSALS_MAX: usize = 16;
 /// Granted ahead to a use that nobody has asked anything of yet.
 const GRANT_BYTES_MIN: u64 = 2 << 10;
 const GRANT_BYTES_MAX: u64 = 1 << 20;
@@ -341,13 +343,15 @@ fn id(bytes: &[u8]) -> Result<[u8; 16]> {
 struct Line {
     stream: PairStream,
     unsaid: VecDeque<PairMessage>,
+    /// Received, and not heard yet.
+    next: Option<PairMessage>,
     /// One that says nothing for [`SILENCE`] has gone, whatever the connection says.
     heard: Instant,
 }
 
 impl Line {
     fn new(stream: PairStream) -> Self {
-        Self { stream, unsaid: VecDeque::new(), heard: Instant::now() }
+        Self { stream, unsaid: VecDeque::new(), next: None, heard: Instant::now() }
     }
 
     fn say(&mut self, message: pair_message::Message) -> Result<()> {
@@ -366,6 +370,9 @@ impl Line {
     /// The next message. Loses nothing where it is not waited for to the end.
     async fn hear(&mut self) -> Result<pair_message::Message> {
         let message = loop {
+            if let Some(next) = self.next.take() {
+                break Some(next);
+            }
             let Some(first) = self.unsaid.front() else { break self.stream.rx.recv().await };
             tokio::select! {
                 message = self.stream.rx.recv() => break message,
@@ -377,6 +384,19 @@ impl Line {
         };
         self.heard = Instant::now();
         message.context("the peer has gone")?.message.context("the peer said something unknown")
+    }
+
+    /// What of one kind has come already, in a row, at most `max` of it: what is decided together shares a commit.
+    fn hear_more<T>(&mut self, max: usize, pick: impl Fn(&pair_message::Message) -> Option<T>) -> Vec<T> {
+        let mut row = Vec::new();
+        while row.len() < max && self.next.is_none() {
+            let Ok(message) = self.stream.rx.try_recv() else { break };
+            match message.message.as_ref().and_then(&pick) {
+                Some(picked) => row.push(picked),
+                None => self.next = Some(message),
+            }
+        }
+        row
     }
 
     /// The first message, which must be a greeting.
