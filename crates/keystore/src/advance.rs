@@ -12,7 +12,7 @@ use crate::Secret;
 use crate::taken::Chunk;
 
 /// Chunks of a pool that are taken in advance at any time.
-const ADVANCES_MAX: usize = 8;
+const ADVANCES_MAX: usize = 32;
 
 /// A chunk that the disk knows as taken, or will before the first answer from it.
 pub(crate) struct Advance {

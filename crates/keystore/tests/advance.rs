@@ -53,7 +53,10 @@ fn keys_that_are_fetched_fast_share_commits_and_slow_ones_do_not() {
     assert_eq!(redeem_keys(&store, 50..100), 50, "what was asked long ago hardly counts");
     redeem_keys(&store, 100..200);
     let commits = redeem_keys(&store, 200..1_200);
-    assert!((1_000 / 124..30).contains(&commits), "{commits} commits for 1,000 keys of which 124 lie in a chunk");
+    assert!(
+        (2..10).contains(&commits),
+        "{commits} commits for 1,000 keys of which 124 lie in a chunk, of four at once"
+    );
     let ledger = checked(&store, PEER);
     assert_eq!(ledger.of(Use::SupplyIn).handed_out_bits, 1_200 * 256);
     assert_eq!(store.levels(PEER).unwrap().available(Use::SupplyIn), BYTES - 1_200 * 32);
@@ -86,7 +89,7 @@ fn a_crash_wastes_what_was_taken_in_advance_and_counts_it() {
     let store = open(&disk);
     let counted = *checked(&store, PEER).of(Use::SupplyIn);
     let gone = (counted.handed_out_bits + counted.wasted_bits) / 256;
-    assert!(counted.wasted_bits > 0 && (500..=500 + 124).contains(&gone), "{counted:?}");
+    assert!(counted.wasted_bits > 0 && (500..=500 + 5 * 124).contains(&gone), "{counted:?}");
     (0..500).for_each(|key| assert!(redeem(&store, 32 * key, 32).is_err(), "a key came back"));
     redeem_keys(&store, gone..BYTES / 32);
 }

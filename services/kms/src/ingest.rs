@@ -199,9 +199,75 @@ pub fn span_context(bytes: &[u8; SPAN_BYTES]) -> Option<SpanContext> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use keystore::{KeyStore, MasterKey, Settings};
+    use shell::handover::Handover;
     use telemetry::trace::{parse_traceparent, traceparent};
 
     use super::*;
+
+    fn block(number: u64) -> Block {
+        let id = u128::from(number).to_be_bytes().to_vec();
+        Block { link: "one".to_owned(), number, id: id.into(), key_bits: 800, ..Block::default() }
+    }
+
+    #[tokio::test]
+    async fn blocks_that_come_together_share_commits_and_are_answered_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let master = MasterKey::from_bytes([1; 32]);
+        let store = Arc::new(KeyStore::open(&folder.path().join("store"), &master, &Settings::default()).unwrap());
+        let (pool, _shares) = Pool::new(store.clone(), "a", "b", true, 1024, 60_000);
+        let pools = BTreeMap::from([("one".to_owned(), pool)]);
+        let (ours, theirs) = Duplex::pair(BLOCKS_IN_FLIGHT);
+        let before = store.activity().database_commits;
+        let module = async {
+            let mut module = Handover::open(ours).await.unwrap();
+            for number in 0..BLOCKS_IN_FLIGHT as u64 {
+                module.send(block(number), &[number as u8; 100]).await.unwrap();
+            }
+            for number in 0..BLOCKS_IN_FLIGHT as u64 {
+                assert_eq!(module.taken().await.unwrap(), number);
+            }
+        };
+        let (tracer, stop) = (Tracer::new("kms-a"), CancellationToken::new());
+        let (taken, ()) = tokio::join!(take(&pools, &tracer, theirs, &stop), module);
+        taken.unwrap();
+        let commits = store.activity().database_commits - before;
+        assert!(commits <= 4, "{commits} commits for {BLOCKS_IN_FLIGHT} blocks");
+        assert_eq!(store.levels("b").unwrap().offered_blocks, BLOCKS_IN_FLIGHT as u64);
+        assert_eq!(pools["one"].handed_over("one"), Some(BLOCKS_IN_FLIGHT as u64 - 1));
+    }
+
+    #[tokio::test]
+    async fn a_block_that_does_not_open_ends_the_stream_behind_those_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let master = MasterKey::from_bytes([1; 32]);
+        let store = Arc::new(KeyStore::open(&folder.path().join("store"), &master, &Settings::default()).unwrap());
+        let (pool, _shares) = Pool::new(store.clone(), "a", "b", true, 1024, 60_000);
+        let pools = BTreeMap::from([("one".to_owned(), pool)]);
+        let (ours, middle) = Duplex::pair(BLOCKS_IN_FLIGHT);
+        let (mut onward, theirs) = Duplex::pair(BLOCKS_IN_FLIGHT);
+        let module = async {
+            let mut middle: Duplex<DeliverAnswer, Block> = middle;
+            let offered: DeliverAnswer = onward.receive().await.unwrap();
+            middle.send(offered).await.unwrap();
+            let mut module = Handover::open(ours).await.unwrap();
+            for number in 0..3 {
+                module.send(block(number), &[number as u8; 100]).await.unwrap();
+                let mut sent = middle.receive().await.unwrap();
+                sent.key_bits += u64::from(number == 2);
+                onward.send(sent).await.unwrap();
+            }
+            for number in 0..2 {
+                middle.send(onward.receive().await.unwrap()).await.unwrap();
+                assert_eq!(module.taken().await.unwrap(), number);
+            }
+            assert!(onward.receive().await.is_none(), "the third one was answered");
+        };
+        let (tracer, stop) = (Tracer::new("kms-a"), CancellationToken::new());
+        let (taken, ()) = tokio::join!(take(&pools, &tracer, theirs, &stop), module);
+        assert!(taken.is_err());
+        assert_eq!(store.levels("b").unwrap().offered_blocks, 2);
+    }
 
     #[test]
     fn a_span_survives_the_store() {

@@ -37,7 +37,7 @@ use topology::plan::{DetectorConfig, Plan, RunOptions, plan};
 const EPOCHS: u64 = 250;
 
 fn main() {
-    // What `cargo bench -- memory`, `-- supply` or `-- relay` asks for: that alone.
+    // What `cargo bench -- memory`, `-- supply`, `-- ingest` or `-- relay` asks for: that alone.
     let asked = |part: &str| std::env::args().any(|argument| argument == part);
     if asked(client::ARGUMENT) {
         return client::run().expect("the load");
@@ -53,6 +53,9 @@ fn main() {
     if asked("supply") {
         return supply::supply();
     }
+    if asked("ingest") {
+        return supply::ingest();
+    }
     if asked("relay") {
         return relay::relay();
     }
@@ -62,6 +65,7 @@ fn main() {
     whole(&file, "tasks", "60s", ">= 10 x");
     whole(&file, "process", "30s", ">= 1 x");
     supply::supply();
+    supply::ingest();
     relay::relay();
     memory::memory(&file);
 }

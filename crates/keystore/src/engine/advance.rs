@@ -1,16 +1,20 @@
 //! Taking chunks in advance, and putting back what nobody asked for.
 
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::Engine;
 use super::redeem::Mark;
 use crate::advance::{Advance, Worth};
-use crate::journal::Entry;
+use crate::journal;
 use crate::queue::Answer;
+use crate::taken::Chunk;
 use crate::{Secret, StoreError, Use};
 
 /// The use of which chunks are taken in advance: what applications fetch. A relay redeems with commits of its own.
 const USE: Use = Use::SupplyIn;
+/// Taken with one commit: keys are mostly fetched in the order in which they were drawn.
+const CHUNKS_AT_ONCE: usize = 4;
 /// Less than this is not worth to be taken in advance.
 const ADVANCE_BYTES_MIN: usize = 512;
 /// Less than this is what keys of the usual lengths leave over.
@@ -22,14 +26,19 @@ impl Engine {
         if use_ == USE { self.pools[pool].face.lock().advances.take_from(position, end) } else { None }
     }
 
-    /// Where keys are fetched fast, takes what is left of the chunks that a request marked.
+    /// Where keys are fetched fast, takes what is left of the chunks that a request marked, and of a few behind each.
     pub(super) fn advance(&mut self, pool: usize, use_: Use, marks: &[Mark]) -> Result<(), StoreError> {
         if use_ != USE || self.pools[pool].face.lock().advances.calls() < self.settings.redeem_in_advance_from {
             return Ok(());
         }
-        for (start, ..) in marks {
-            if self.has_room_to_advance(pool) {
-                self.advance_chunk(pool, *start)?;
+        for (start, _, _, seq) in marks {
+            let Some(grant) = self.pools[pool].grants.get(seq).copied() else { continue };
+            let mut next = *start;
+            for _ in 0..CHUNKS_AT_ONCE {
+                if next >= grant.end() || !self.has_room_to_advance(pool) {
+                    break;
+                }
+                next = self.advance_chunk(pool, next, grant.end())?;
             }
         }
         Ok(())
@@ -48,26 +57,28 @@ impl Engine {
         false
     }
 
-    fn advance_chunk(&mut self, pool: usize, start: u64) -> Result<(), StoreError> {
-        let Some(chunk) = self.pools[pool].taken.get(&start) else { return Ok(()) };
-        let (bytes, left) = (chunk.bytes, chunk.bytes - chunk.taken);
-        if left < ADVANCE_BYTES_MIN {
-            return Ok(());
+    /// Takes what is left of the chunk at `start`, if that is worth it; where the next one starts.
+    fn advance_chunk(&mut self, pool: usize, start: u64, grant_end: u64) -> Result<u64, StoreError> {
+        let piece = self.piece(pool, start, grant_end, &mut Vec::new().into_iter().peekable())?;
+        // One that was taken whole may be gone from the disk.
+        let Some(piece) = piece.filter(|piece| piece.chunk_start == start) else { return Ok(grant_end) };
+        let (known, end) = (&mut self.pools[pool], start + piece.chunk_bytes as u64);
+        let taken = known.taken.get(&start).map_or(0, |chunk| chunk.taken);
+        if piece.chunk_bytes - taken < ADVANCE_BYTES_MIN {
+            return Ok(end);
         }
-        let piece = self.piece(pool, start, start + bytes as u64, &mut Vec::new().into_iter().peekable())?;
-        let known = &mut self.pools[pool];
-        let (Some(piece), Some(chunk)) = (piece, known.taken.get_mut(&start)) else { return Ok(()) };
+        let chunk = known.taken.entry(start).or_insert_with(|| Chunk::new(piece.chunk_bytes));
         self.advances_made += 1;
         let advance = Advance::new(self.advances_made, start, piece.key, chunk.clone());
         for (from, to) in advance.left() {
             chunk.take(from, to);
             let (start, bytes) = (start + from as u64, (to - from) as u32);
             let (pool, generation) = (known.row.id, known.row.generation);
-            self.entries.push(Entry { pool, generation, start, bytes, in_advance: true });
+            self.entries.push(journal::Entry { pool, generation, start, bytes, in_advance: true });
         }
         self.advanced.push((pool, advance.number));
         known.face.lock().advances.add(advance);
-        Ok(())
+        Ok(end)
     }
 
     /// Counts what was handed out of these chunks, and unmarks the rest. A crash before the next checkpoint wastes that
@@ -90,8 +101,11 @@ impl Engine {
                 grant.taken += handed_out;
                 pool.touched_grants.insert(*seq);
             }
-            if let Some(chunk) = pool.taken.get_mut(&advance.start) {
-                advance.left().for_each(|(from, to)| chunk.give_back(from, to));
+            if let Entry::Occupied(mut chunk) = pool.taken.entry(advance.start) {
+                advance.left().for_each(|(from, to)| chunk.get_mut().give_back(from, to));
+                if chunk.get().taken == 0 {
+                    chunk.remove();
+                }
             }
         }
     }

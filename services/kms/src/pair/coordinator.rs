@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::{Context, Result, bail};
-use keystore::{BlockStatus, Grant, Pending, Secret, StoreError, Use};
+use keystore::{Grant, Secret, StoreError, Use};
 use proto::kms::v1::{self as wire, Confirm, ConfirmResult, Confirmed, Granted, PairHello, pair_message::Message};
 use tokio::sync::mpsc;
 
@@ -84,7 +84,7 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
                             Message::Confirmed(confirmed) => Some(confirmed.clone()),
                             _ => None,
                         }));
-                        dialogue.confirmed(&row).await?;
+                        dialogue.confirmed(&mut line, &row).await?;
                     }
                     Message::Granted(Granted { seq }) => dialogue.granted(&mut line, seq).await?,
                     Message::Levels(levels) => dialogue.theirs = Some(levels),
@@ -173,8 +173,8 @@ struct Coordinator<'p> {
     blocks: Blocks,
     /// There may be a block at both ends that was not proposed.
     unseen: bool,
-    /// Blocks at both ends that are to be proposed next.
-    ready: VecDeque<[u8; 16]>,
+    /// Blocks at both ends that are to be proposed next, and their lengths.
+    ready: VecDeque<([u8; 16], u64)>,
     proposals: VecDeque<Proposal>,
     next_start: u64,
     /// A proposal was not taken, so those after it will not be either: wait until all are answered.
@@ -193,15 +193,19 @@ impl Coordinator<'_> {
             return Ok(());
         }
         let mut row: Vec<[u8; 16]> = Vec::new();
-        while self.proposals.len() + row.len() < PROPOSALS_MAX {
+        let mut proposed_bytes = self.proposals.front().map_or(0, |first| self.next_start - first.start);
+        while self.proposals.len() + row.len() < PROPOSALS_MAX && proposed_bytes < PROPOSED_BYTES_MAX {
             match self.ready.pop_front() {
-                Some(block) if row.contains(&block) || self.is_proposed(&block) => {}
-                Some(block) if self.blocks.is_here(&block) => row.push(block),
+                Some((block, _)) if row.contains(&block) || self.is_proposed(&block) => {}
+                Some((block, bytes)) if self.blocks.is_here(&block) => {
+                    row.push(block);
+                    proposed_bytes += bytes;
+                }
                 Some(_) => {}
                 // What waits is listed once for all that will be proposed of it: the list may be long.
                 None if std::mem::take(&mut self.unseen) => {
-                    let offered = all_offered(self.pool).await?.into_iter().map(|block| block.id);
-                    self.ready = offered.filter(|block| self.blocks.is_here(block)).collect();
+                    let offered = all_offered(self.pool).await?.into_iter().map(|block| (block.id, block.bytes));
+                    self.ready = offered.filter(|(block, _)| self.blocks.is_here(block)).collect();
                 }
                 None => break,
             }
@@ -252,15 +256,20 @@ impl Coordinator<'_> {
     }
 
     /// The follower has decided on a row of blocks: those that count there count here with one commit.
-    async fn confirmed(&mut self, row: &[Confirmed]) -> Result<()> {
-        let mut confirming = Vec::with_capacity(row.len());
+    async fn confirmed(&mut self, line: &mut Line, row: &[Confirmed]) -> Result<()> {
+        let mut counting = Vec::with_capacity(row.len());
         for answer in row {
-            confirming.extend(self.answered(answer).await?);
+            counting.extend(self.answered(answer).await?);
         }
-        for (block, confirmed) in confirming {
+        // So that the follower is at work, too, while this end waits for its disk.
+        self.propose(line).await?;
+        let (store, peer, generation) = (&self.pool.store, &self.pool.peer, self.pool.levels().generation);
+        let confirm =
+            |(block, start): ([u8; 16], u64)| store.confirm(peer, block, generation, start, CONFIRMATION_BYTES as u64);
+        let confirming: Vec<_> = counting.into_iter().map(confirm).collect();
+        for confirmed in confirming {
             confirmed.await.context("confirm a block")?;
             shell::failpoint::hit("pair.confirmed");
-            self.blocks.remove(&block);
             self.pool.advanced();
         }
         if self.proposals.is_empty() {
@@ -271,8 +280,8 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    /// The block and its commit, if it counts at the follower.
-    async fn answered(&mut self, answer: &Confirmed) -> Result<Option<([u8; 16], Pending<BlockStatus>)>> {
+    /// The block and its place, if it counts at the follower.
+    async fn answered(&mut self, answer: &Confirmed) -> Result<Option<([u8; 16], u64)>> {
         let block = id(&answer.block)?;
         let proposal = self.proposals.pop_front().filter(|proposal| proposal.block == block);
         let proposal = proposal.context("the follower answered what was not proposed")?;
@@ -282,8 +291,8 @@ impl Coordinator<'_> {
                 if !tag::equal(proposal.tags.followers(), &answer.tag) {
                     bail!("the follower's tag does not verify");
                 }
-                let (generation, deducted) = (self.pool.levels().generation, CONFIRMATION_BYTES as u64);
-                return Ok(Some((block, store.confirm(peer, block, generation, proposal.start, deducted))));
+                self.blocks.remove(&block);
+                return Ok(Some((block, proposal.start)));
             }
             ConfirmResult::NotYet => {
                 if !self.settling {

@@ -41,8 +41,9 @@ use crate::seal::SEAL_OVERHEAD_BYTES;
 
 /// Messages that may wait in each direction.
 pub const MESSAGES_IN_FLIGHT: usize = 32;
-/// Blocks that are proposed and not answered.
-const PROPOSALS_MAX: usize = 16;
+/// Blocks that are proposed and not answered, and their bytes unless it is one.
+const PROPOSALS_MAX: usize = MESSAGES_IN_FLIGHT;
+const PROPOSED_BYTES_MAX: u64 = 4 << 20;
 /// Granted ahead to a use that nobody has asked anything of yet.
 const GRANT_BYTES_MIN: u64 = 2 << 10;
 const GRANT_BYTES_MAX: u64 = 1 << 20;
@@ -197,7 +198,7 @@ impl Pool {
     }
 
     /// The block that a link's module handed over last. It hands them over in order: none before comes any more.
-    fn handed_over(&self, link: &str) -> Option<u64> {
+    pub(crate) fn handed_over(&self, link: &str) -> Option<u64> {
         self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).get(link).copied()
     }
 

@@ -162,6 +162,23 @@ async fn both_ends_come_to_hold_the_same_key_for_the_same_uses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn blocks_that_wait_together_share_commits_at_both_ends() {
+    const BLOCKS: usize = 256;
+    let mut world = World::new();
+    let blocks: Vec<Offer> = (0..BLOCKS).map(|_| world.block(1_000)).collect();
+    let pools = world.talk([0; 2], |_, _| true).await;
+    for block in &blocks {
+        offer(&pools, block).await;
+    }
+    drop(pools);
+    let pools = world.settle((BLOCKS * (1_000 - CONFIRMATION_BYTES)) as u64).await;
+    for pool in &pools {
+        let commits = pool.store.activity().database_commits;
+        assert!(commits < BLOCKS as u64 / 2, "{commits} commits for {BLOCKS} blocks, and for grants");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_differs_is_quarantined_at_both_ends_and_the_next_one_counts() {
     let mut world = World::new();
     let pools = world.talk([0; 2], |_, _| true).await;

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use kms::etsi014::client::{Client, ClientError, Delivered, NewKeys};
 use kms::supply::SaeId;
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha20Rng;
 use serde::{Deserialize, Serialize};
 
 /// What `table` is started with to be the load.
@@ -42,7 +45,7 @@ enum Order {
     /// Takes keys at the master for a time, and keeps them.
     Take { seconds: f64, connecting: Connecting, per_second: Option<f64> },
     /// Fetches the oldest of the keys at the slave, and compares.
-    Fetch { keys: usize },
+    Fetch { keys: usize, shuffled: bool },
 }
 
 /// What came of an order.
@@ -91,8 +94,9 @@ impl Load {
         self.order(&Order::Take { seconds, connecting, per_second })
     }
 
-    pub fn fetch(&mut self, keys: usize) -> Result<Report> {
-        self.order(&Order::Fetch { keys })
+    /// Fetches the oldest of these keys, in the order in which they were taken or in any.
+    pub fn fetch(&mut self, keys: usize, shuffled: bool) -> Result<Report> {
+        self.order(&Order::Fetch { keys, shuffled })
     }
 
     fn order(&mut self, order: &Order) -> Result<Report> {
@@ -130,9 +134,9 @@ pub fn run() -> Result<()> {
                 let applications = met.as_mut().context("an order before the first meeting")?;
                 runtime.block_on(applications.take(Duration::from_secs_f64(seconds), connecting, per_second))?
             }
-            Order::Fetch { keys } => {
+            Order::Fetch { keys, shuffled } => {
                 let applications = met.as_mut().context("an order before the first meeting")?;
-                runtime.block_on(applications.fetch(keys))?
+                runtime.block_on(applications.fetch(keys, shuffled))?
             }
         };
         let mut output = std::io::stdout().lock();
@@ -145,12 +149,13 @@ pub fn run() -> Result<()> {
 struct Applications {
     master: Place,
     slave: Place,
-    keys: Vec<Delivered>,
+    /// Taken and not fetched yet, in the order of taking.
+    keys: Vec<(Instant, Delivered)>,
 }
 
 #[derive(Default)]
 struct Done {
-    keys: Vec<Delivered>,
+    keys: Vec<(Instant, Delivered)>,
     latencies_us: Vec<f32>,
     refused: usize,
 }
@@ -182,9 +187,13 @@ impl Applications {
         self.gather(tasks, begun, cpu).await
     }
 
-    async fn fetch(&mut self, keys: usize) -> Result<Report> {
+    async fn fetch(&mut self, keys: usize, shuffled: bool) -> Result<Report> {
         let master = SaeId::new(self.master.sae.clone())?;
-        let wanted: Arc<Vec<Delivered>> = Arc::new(self.keys.drain(..keys.min(self.keys.len())).collect());
+        let mut wanted: Vec<Delivered> = self.keys.drain(..keys.min(self.keys.len())).map(|(_, key)| key).collect();
+        if shuffled {
+            wanted.shuffle(&mut ChaCha20Rng::seed_from_u64(7));
+        }
+        let wanted = Arc::new(wanted);
         let (begun, cpu, next) = (Instant::now(), own_cpu_s()?, Arc::new(AtomicUsize::new(0)));
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..CONNECTIONS {
@@ -217,6 +226,7 @@ impl Applications {
             report.refused += done.refused;
             self.keys.append(&mut done.keys);
         }
+        self.keys.sort_by_key(|(taken, _)| *taken);
         (report.seconds, report.cpu_s) = (begun.elapsed().as_secs_f64(), own_cpu_s()? - cpu);
         report.requests = report.latencies_us.len();
         Ok(report)
@@ -230,7 +240,7 @@ impl Done {
             Ok(mut keys) => {
                 self.latencies_us.push(asked.elapsed().as_secs_f32() * 1e6);
                 ensure!(keys.len() == 1 && keys[0].key.len() == 32, "not the key that was asked for");
-                self.keys.append(&mut keys);
+                self.keys.extend(keys.drain(..).map(|key| (asked, key)));
             }
             Err(ClientError::Refused { status: 503, .. }) => {
                 self.refused += 1;

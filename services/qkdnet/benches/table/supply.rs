@@ -23,6 +23,7 @@ const CONFIRMATION_BYTES: usize = 32;
 const SMALL_KEYS: u64 = 40_000;
 const LARGE_KEYS: u64 = 1_000_000;
 const TURNS: usize = 6;
+const SHUFFLED_S: f64 = 2.0;
 const LOOK: Duration = Duration::from_millis(20);
 
 const RATE_BAR: f64 = 20_000.0;
@@ -32,10 +33,19 @@ const CONNECTIONS_BAR: f64 = 1500.0;
 const INGEST_BAR_MBIT: f64 = 100.0;
 
 pub fn supply() {
+    run("key supply", measure());
+}
+
+/// Key as fast as two stores take it, until it counts at both.
+pub fn ingest() {
+    run("ingest", feed());
+}
+
+fn run(what: &str, measure: impl Future<Output = Result<()>>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let measured = runtime.context("start a runtime").and_then(|runtime| runtime.block_on(measure()));
+    let measured = runtime.context("start a runtime").and_then(|runtime| runtime.block_on(measure));
     if let Err(error) = measured {
-        row("key supply", "FAILED".to_owned(), &format!("{error:#}"));
+        row(what, "FAILED".to_owned(), &format!("{error:#}"));
     }
 }
 
@@ -55,11 +65,16 @@ async fn measure() -> Result<()> {
         for (pair, turns) in [(&mut small, 0), (&mut large, 1)] {
             let keys = taken[turns].requests().div_ceil(TURNS);
             let keys = if at + 1 == TURNS { usize::MAX } else { keys };
-            fetched[turns].0.push(pair.turn(1, |load| load.fetch(keys)).await?);
+            fetched[turns].0.push(pair.turn(1, |load| load.fetch(keys, false)).await?);
         }
     }
+    small.turn(0, |load| load.take(SHUFFLED_S, Connecting::KeptAlive, None)).await?;
+    let shuffled = small.turn(1, |load| load.fetch(usize::MAX, true)).await?;
     rows("enc_keys", &format!("for {taking_s:.0} s"), &taken);
-    rows("dec_keys", "in order", &fetched);
+    rows("dec_keys", "in the order of taking", &fetched);
+    let rate = format!("{:.0} /s", shuffled.report.rate());
+    row("  in random order, pool of 40,000 keys", rate, "");
+    row("  processor time of a request, store + application", shuffled.cpu(), "");
     let (given, equal) = (taken[0].requests() + taken[1].requests(), fetched[0].requests() + fetched[1].requests());
     let all = if given == equal { "all of them: met" } else { "all of them: MISSED" };
     row("keys taken, then fetched at the peer byte for byte equal", equal.to_string(), all);
@@ -72,26 +87,33 @@ async fn measure() -> Result<()> {
             &at_least(rate, CONNECTIONS_BAR),
         );
         row("  processor time of a connection, store + application", turn.cpu(), "");
-        small.turn(1, |load| load.fetch(usize::MAX)).await?;
+        small.turn(1, |load| load.fetch(usize::MAX, false)).await?;
     }
     small.stop().await?;
-    large.stop().await?;
-    ingest().await
+    large.stop().await
 }
 
-/// Key as fast as two stores take it, until it counts at both.
-async fn ingest() -> Result<()> {
+async fn feed() -> Result<()> {
     let network = Network::start(&SITES, None).await?;
     let mut feeder = network.feeder(SITES[0], SITES[1]).await?;
     let blocks = (64 << 20) / BLOCK_BYTES;
     let begun = Instant::now();
     feeder.feed(blocks, BLOCK_BYTES).await?;
+    let fed_s = begun.elapsed().as_secs_f64();
     all_confirmed(&network, blocks).await?;
-    let rate = (blocks * BLOCK_BYTES * 8) as f64 * 1e-6 / begun.elapsed().as_secs_f64();
+    let mbit = (blocks * BLOCK_BYTES * 8) as f64 * 1e-6;
+    let rate = mbit / begun.elapsed().as_secs_f64();
     row("ingest, 64 KiB blocks, durable and confirmed at both sites", format!("{rate:.0} Mbit/s"), &{
         let verdict = if rate >= INGEST_BAR_MBIT { "met" } else { "MISSED" };
         format!(">= {INGEST_BAR_MBIT:.0} Mbit/s: {verdict}")
     });
+    row("  until it was on both disks", format!("{:.0} Mbit/s", mbit / fed_s), "");
+    let mut spent = Vec::with_capacity(SITES.len());
+    for (site, store) in SITES.iter().zip(STORES) {
+        let (cpu, fsyncs) = (cpu_s(network.pid(store)?)?, network.kms_status(site).await?.fsyncs);
+        spent.push(format!("{cpu:.1} s, {:.1}", fsyncs as f64 / blocks as f64));
+    }
+    row("  processor time, and fsyncs for a block, of each store", spent.join("; "), "");
     Ok(())
 }
 
