@@ -83,7 +83,8 @@ impl State {
                 let lane = &self.lanes[lane];
                 lane.available() + lane.inactive_bytes + lane.leaving_bytes
             }
-            None => self.left_in[use_.index()] - self.handed_out_in_advance(use_),
+            // A grant that the writer has not shown yet may be redeemed already.
+            None => self.left_in[use_.index()].saturating_sub(self.handed_out_in_advance(use_)),
         }
     }
 

@@ -85,13 +85,14 @@ impl Engine {
     /// all the same: what is redeemed of it before has a record of its own.
     pub(super) fn end_advances(&mut self, pool: usize, which: impl Fn(&Advance) -> bool) {
         let index = USE.index();
+        self.news.insert(pool);
         let pool = &mut self.pools[pool];
         let mut state = pool.face.lock();
         for advance in state.advances.remove(which) {
             let handed_out = advance.handed_out();
-            // With callers, as with the writer: what they see must not change.
+            // What callers see must not change before the writer shows its own counts.
             state.counters.uses[index].handed_out += handed_out;
-            state.left_in[index] -= handed_out;
+            state.left_in[index] = state.left_in[index].saturating_sub(handed_out);
             pool.row.counters.uses[index].handed_out += handed_out;
             pool.redeemed_since[index] += handed_out;
             pool.left_in[index] -= handed_out;
