@@ -210,13 +210,17 @@ mod tests {
         Block { link: "one".to_owned(), number, id: id.into(), key_bits: 800, ..Block::default() }
     }
 
+    fn store_in(folder: &std::path::Path) -> (Arc<KeyStore>, BTreeMap<String, Arc<Pool>>) {
+        let master = MasterKey::from_bytes([1; 32]);
+        let store = Arc::new(KeyStore::open(&folder.join("store"), &master, &Settings::default()).unwrap());
+        let (pool, _) = Pool::new(store.clone(), "a", "b", true, 1024, 60_000);
+        (store, BTreeMap::from([("one".to_owned(), pool)]))
+    }
+
     #[tokio::test]
     async fn blocks_that_come_together_share_commits_and_are_answered_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let master = MasterKey::from_bytes([1; 32]);
-        let store = Arc::new(KeyStore::open(&folder.path().join("store"), &master, &Settings::default()).unwrap());
-        let (pool, _shares) = Pool::new(store.clone(), "a", "b", true, 1024, 60_000);
-        let pools = BTreeMap::from([("one".to_owned(), pool)]);
+        let (store, pools) = store_in(folder.path());
         let (ours, theirs) = Duplex::pair(BLOCKS_IN_FLIGHT);
         let before = store.activity().database_commits;
         let module = async {
@@ -240,10 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_block_that_does_not_open_ends_the_stream_behind_those_before_it() {
         let folder = tempfile::tempdir().unwrap();
-        let master = MasterKey::from_bytes([1; 32]);
-        let store = Arc::new(KeyStore::open(&folder.path().join("store"), &master, &Settings::default()).unwrap());
-        let (pool, _shares) = Pool::new(store.clone(), "a", "b", true, 1024, 60_000);
-        let pools = BTreeMap::from([("one".to_owned(), pool)]);
+        let (store, pools) = store_in(folder.path());
         let (ours, middle) = Duplex::pair(BLOCKS_IN_FLIGHT);
         let (mut onward, theirs) = Duplex::pair(BLOCKS_IN_FLIGHT);
         let module = async {
