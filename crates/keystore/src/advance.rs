@@ -8,8 +8,11 @@ use std::collections::VecDeque;
 
 use zeroize::Zeroize;
 
-use crate::Secret;
 use crate::taken::Chunk;
+use crate::{Secret, Use};
+
+/// The use of which chunks are taken in advance: what applications fetch. A relay redeems with commits of its own.
+pub(crate) const ADVANCE_USE: Use = Use::SupplyIn;
 
 /// Chunks of a pool that are taken in advance at any time.
 const ADVANCES_MAX: usize = 32;
@@ -107,6 +110,10 @@ impl Advances {
     /// Called in slow regular intervals.
     pub fn calm_down(&mut self) {
         self.calls /= 2;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
     }
 
     /// Handed out of these chunks so far.

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-use crate::advance::Advances;
+use crate::advance::{ADVANCE_USE, Advances};
 use crate::lane::Lane;
 use crate::ledger::{PoolLedger, UseLedger};
 use crate::tables::Counters;
@@ -29,7 +29,7 @@ pub(crate) struct State {
     pub counters: Counters,
     /// By use, of In grants: granted and not redeemed, as far as the writer counts it.
     pub left_in: [u64; 4],
-    /// Of [`Use::SupplyIn`].
+    /// Of [`ADVANCE_USE`].
     pub advances: Advances,
     /// Out uses by [`Use::lane`].
     pub lanes: [Lane; 2],
@@ -90,12 +90,12 @@ impl State {
 
     /// Redeemed, and the writer does not count it yet.
     fn handed_out_in_advance(&self, use_: Use) -> u64 {
-        if use_ == Use::SupplyIn { self.advances.handed_out() } else { 0 }
+        if use_ == ADVANCE_USE { self.advances.handed_out() } else { 0 }
     }
 
     /// Ranges of which the disk knows already that they are gone, all or none.
     pub fn redeem_in_advance(&mut self, use_: Use, generation: u32, ranges: &[(u64, u64)]) -> Option<Vec<Secret>> {
-        if use_ != Use::SupplyIn || generation != self.generation || self.stopped.is_some() {
+        if use_ != ADVANCE_USE || generation != self.generation || self.stopped.is_some() {
             return None;
         }
         self.advances.called();

@@ -40,8 +40,8 @@
 //! What is fetched fast is redeemed **in advance** ([`Settings::redeem_in_advance_from`]): the record of a redemption
 //! says that the rest of its chunk is gone, too, and of the three chunks behind it, and until the next checkpoint their
 //! keys are answered from memory. At most 32 chunks (127 KB) of a pool are held like this. A crash wastes what of them
-//! was not asked for: keys that their masters may have by then. So a store does it only where it is asked a thousand
-//! times a second, and where the keys of a chunk are fetched about together.
+//! was not asked for: keys that their masters may have by then. So a store does it only where it is asked 500
+//! times a second for a while, and where the keys of a chunk are fetched about together.
 //!
 //! The **journals** are there because of what was measured (2 cores, virtual disk, otherwise idle): a transaction of
 //! redb with eight one-row changes takes 0.21 ms, with eight maps of taken bytes 0.40 ms, while writing to a file of

@@ -96,8 +96,8 @@ pub struct Settings {
     /// Length of each journal of redemptions; when one is full, both are checkpointed into the database. Counts when a
     /// store is made.
     pub journal_bytes: u64,
-    /// Requests within about ten seconds, of [`KeyStore::expire`](crate::KeyStore::expire) to the next, from which on a
-    /// pool redeems in advance: whole chunks with one commit. A crash wastes what of them was not asked for.
+    /// Requests of late from which on a pool redeems in advance, whole chunks with one commit. The count is halved by
+    /// each [`KeyStore::expire`](crate::KeyStore::expire): where that is called every ten seconds, 500 a second. A crash wastes what of them was not asked for.
     pub redeem_in_advance_from: u32,
     /// Told the name of each step that has become durable and has not been told to anyone: where a test may end the
     /// process. Does nothing unless set.

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::redeem::Mark;
-use crate::advance::{Advance, Worth};
+use crate::advance::{ADVANCE_USE, Advance, Worth};
 use crate::journal;
 use crate::queue::Answer;
 use crate::taken::Chunk;
 use crate::{Secret, StoreError, Use};
 
-/// The use of which chunks are taken in advance: what applications fetch. A relay redeems with commits of its own.
-const USE: Use = Use::SupplyIn;
 /// Taken with one commit: keys are mostly fetched in the order in which they were drawn.
 const CHUNKS_AT_ONCE: usize = 4;
 /// Less than this is not worth to be taken in advance.
@@ -23,12 +21,12 @@ const REMNANT_BYTES: u64 = 32;
 impl Engine {
     /// The bytes at `position`, as far as they lie in one chunk, if that was taken in advance and they are there still.
     pub(super) fn take_in_advance(&self, pool: usize, use_: Use, position: u64, end: u64) -> Option<Secret> {
-        if use_ == USE { self.pools[pool].face.lock().advances.take_from(position, end) } else { None }
+        if use_ == ADVANCE_USE { self.pools[pool].face.lock().advances.take_from(position, end) } else { None }
     }
 
     /// Where keys are fetched fast, takes what is left of the chunks that a request marked, and of a few behind each.
     pub(super) fn advance(&mut self, pool: usize, use_: Use, marks: &[Mark]) -> Result<(), StoreError> {
-        if use_ != USE || self.pools[pool].face.lock().advances.calls() < self.settings.redeem_in_advance_from {
+        if use_ != ADVANCE_USE || self.pools[pool].face.lock().advances.calls() < self.settings.redeem_in_advance_from {
             return Ok(());
         }
         for (start, _, _, seq) in marks {
@@ -84,7 +82,7 @@ impl Engine {
     /// Counts what was handed out of these chunks, and unmarks the rest. A crash before the next checkpoint wastes that
     /// all the same: what is redeemed of it before has a record of its own.
     pub(super) fn end_advances(&mut self, pool: usize, which: impl Fn(&Advance) -> bool) {
-        let index = USE.index();
+        let index = ADVANCE_USE.index();
         self.news.insert(pool);
         let pool = &mut self.pools[pool];
         let mut state = pool.face.lock();
