@@ -16,8 +16,9 @@ pub fn bright(name: &str, run: &str) -> String {
         ("run: {speed: max, epoch: 20 ms, latency: 8}".to_owned(), format!("run: {{epoch: 20 ms, latency: 8, {run}}}")),
         ("deviceLoss: 9.84214 dB".to_owned(), "deviceLoss: 1 dB".to_owned()),
         ("deviceLoss: 9.82234 dB".to_owned(), "deviceLoss: 1 dB".to_owned()),
-        ("pairRate: 3.21e8 /s".to_owned(), "pairRate: 1e7 /s".to_owned()),
-        ("pairRate: 1.86e8 /s".to_owned(), "pairRate: 1e7 /s".to_owned()),
+        ("attenuation: 0.239 dB/km".to_owned(), "attenuation: 0.05 dB/km".to_owned()),
+        ("pairRate: 3.21e8 /s".to_owned(), "pairRate: 1e6 /s".to_owned()),
+        ("pairRate: 1.86e8 /s".to_owned(), "pairRate: 1e6 /s".to_owned()),
         ("round: 10 s".to_owned(), "round: 1 s".to_owned()),
         ("round: 300 s".to_owned(), "round: 1 s".to_owned()),
     ];

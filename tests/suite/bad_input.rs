@@ -20,7 +20,7 @@ fn refused(args: &[&str], words: &[&str]) {
 
 #[test]
 fn every_command_refuses_a_bad_topology_with_line_and_column() {
-    let place = Place::new(&bright(&[("pairRate: 1e7 /s", "pairRte: 1e7 /s")]));
+    let place = Place::new(&bright(&[("pairRate: 1e6 /s", "pairRte: 1e6 /s")]));
     let file = place.topology();
     let file = file.to_str().expect("a path");
     for command in ["validate", "plan", "up", "verify"] {

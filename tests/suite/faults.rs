@@ -21,7 +21,7 @@ const ALLOWED: (&str, &str) = (
 const STILL: (&str, &str) = ("pump: {enabled: true, targetQber: 4.3 %}", "pump: {enabled: false}");
 
 /// Little light, so that the clicks of a second take no longer than that.
-const DIM: (&str, &str) = ("pairRate: 1e7 /s", "pairRate: 2e6 /s");
+const DIM: (&str, &str) = ("pairRate: 1e6 /s", "pairRate: 2e5 /s");
 
 /// A network in the background that writes what happens to a file.
 struct Network<'p> {

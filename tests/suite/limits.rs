@@ -11,7 +11,7 @@ const TAG_EPOCHS: u64 = ((1 << 56) - 60_000_000_000_000) / 20_000_000_000;
 
 #[test]
 fn a_run_that_comes_to_the_end_of_its_tags_keeps_its_key_and_ends_with_an_error_that_says_so() {
-    let place = Place::new(&bright(&[("pairRate: 1e7 /s", "pairRate: 2e6 /s")]));
+    let place = Place::new(&bright(&[("pairRate: 1e6 /s", "pairRate: 2e5 /s")]));
     // As a run of nearly twenty hours leaves its sites.
     for site in ["valrose", "sophia"] {
         let folder = place.path("data").join(site).join("valrose-sophia");

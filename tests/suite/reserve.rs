@@ -69,7 +69,7 @@ fn rekey(config: &Path, secret: &Path) -> Command {
 fn an_empty_reserve_closes_the_link_and_a_fresh_secret_at_both_ends_revives_it() {
     let allowed =
         ("{speed: max, epoch: 20 ms, latency: 8}", "{speed: 4, epoch: 20 ms, latency: 8}\n  faults: {allowed: true}");
-    let dim = ("pairRate: 1e7 /s", "pairRate: 1e6 /s");
+    let dim = ("pairRate: 1e6 /s", "pairRate: 1e5 /s");
     let still = ("pump: {enabled: true, targetQber: 4.3 %}", "pump: {enabled: false}");
     // Four tags with a hash key each, in each direction.
     let place = Place::new(&bright(&[

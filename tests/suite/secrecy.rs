@@ -1,12 +1,12 @@
 //! No key told: delivered key is looked for in everything that a network leaves behind, and in its memory.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aho_corasick::AhoCorasick;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
@@ -15,71 +15,55 @@ use crate::support::{Place, bright_network_with_small_transfers, bright_with};
 
 /// Parts of delivered keys in every form in which they might be told.
 struct Needles {
-    /// By the first eight bytes.
-    by_start: HashMap<[u8; 8], Vec<Needle>>,
-    /// Whether any needle starts with these two bytes.
-    starts: Vec<bool>,
-}
-
-struct Needle {
-    bytes: Vec<u8>,
-    what: String,
+    search: AhoCorasick,
+    /// What each pattern of the search is.
+    what: Vec<String>,
 }
 
 impl Needles {
     fn of(all: &[Key]) -> Self {
-        let mut needles = Self { by_start: HashMap::new(), starts: vec![false; 1 << 16] };
+        let (mut patterns, mut what) = (Vec::new(), Vec::new());
         for (number, (_, text)) in all.iter().enumerate() {
             let key = STANDARD.decode(text).expect("base64");
             assert!(key.len() >= 32, "a key of {} bytes", key.len());
             // Half of a key is told as much as all of it.
             for (part, bytes) in [("start", &key[..16]), ("end", &key[key.len() - 16..])] {
-                let mut add = |form: &str, bytes: Vec<u8>| {
-                    needles.add(bytes, format!("{form} of the {part} of key {number}"));
-                };
-                add("raw bytes", bytes.to_vec());
-                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                add("hex", hex.clone().into_bytes());
-                add("hex in capitals", hex.to_uppercase().into_bytes());
-                let list = format!("{bytes:?}");
-                add("list of numbers", list.trim_matches(['[', ']']).to_owned().into_bytes());
-                // Inside of a longer text a key may begin at any of three places of a group. With or without padding.
-                for shift in 0..3 {
-                    let mut shifted = vec![0; shift];
-                    shifted.extend_from_slice(bytes);
-                    let (skip, keep) = ((8 * shift).div_ceil(6), (8 * (shift + 16)) / 6);
-                    for (form, engine) in [("base64", STANDARD_NO_PAD), ("base64url", URL_SAFE_NO_PAD)] {
-                        let text = engine.encode(&shifted);
-                        add(form, text.as_bytes()[skip..keep].to_vec());
-                    }
+                for (form, told) in forms(bytes) {
+                    patterns.push(told);
+                    what.push(format!("{form} of the {part} of key {number}"));
                 }
             }
         }
-        needles
-    }
-
-    fn add(&mut self, bytes: Vec<u8>, what: String) {
-        let start: [u8; 8] = bytes[..8].try_into().expect("eight bytes");
-        self.starts[usize::from(u16::from_le_bytes([start[0], start[1]]))] = true;
-        self.by_start.entry(start).or_default().push(Needle { bytes, what });
+        Self { search: AhoCorasick::new(patterns).expect("a search"), what }
     }
 
     /// What of the keys is in `hay`.
     fn found(&self, hay: &[u8]) -> Vec<String> {
-        let mut found = Vec::new();
-        for at in 0..hay.len().saturating_sub(8) {
-            if !self.starts[usize::from(hay[at]) | usize::from(hay[at + 1]) << 8] {
-                continue;
-            }
-            let start: [u8; 8] = hay[at..at + 8].try_into().expect("eight bytes");
-            for needle in self.by_start.get(&start).into_iter().flatten() {
-                if hay[at..].starts_with(&needle.bytes) {
-                    found.push(format!("{} at byte {at}", needle.what));
-                }
-            }
-        }
-        found
+        let found = self.search.find_overlapping_iter(hay);
+        found.map(|found| format!("{} at byte {}", self.what[found.pattern()], found.start())).collect()
     }
+}
+
+/// Bytes as they may be told, with the name of the form.
+fn forms(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let list = format!("{bytes:?}");
+    let mut forms = vec![
+        ("raw bytes", bytes.to_vec()),
+        ("hex", hex.clone().into_bytes()),
+        ("hex in capitals", hex.to_uppercase().into_bytes()),
+        ("list of numbers", list.trim_matches(['[', ']']).to_owned().into_bytes()),
+    ];
+    // Inside of a longer text a key may begin at any of three places of a group. With or without padding.
+    for shift in 0..3 {
+        let mut shifted = vec![0; shift];
+        shifted.extend_from_slice(bytes);
+        let (skip, keep) = ((8 * shift).div_ceil(6), (8 * (shift + bytes.len())) / 6);
+        for (form, engine) in [("base64", STANDARD_NO_PAD), ("base64url", URL_SAFE_NO_PAD)] {
+            forms.push((form, engine.encode(&shifted).as_bytes()[skip..keep].to_vec()));
+        }
+    }
+    forms
 }
 
 /// Every file below a folder.

@@ -18,7 +18,8 @@ pub fn bright(extra: &[(&str, &str)]) -> String {
     let mut text = text;
     let changes = [
         ("deviceLoss: 9.84214 dB", "deviceLoss: 1 dB"),
-        ("pairRate: 3.21e8 /s", "pairRate: 1e7 /s"),
+        ("attenuation: 0.239 dB/km", "attenuation: 0.05 dB/km"),
+        ("pairRate: 3.21e8 /s", "pairRate: 1e6 /s"),
         ("round: 10 s", "round: 1 s"),
     ];
     for (from, to) in changes.iter().chain(extra) {
@@ -49,9 +50,10 @@ pub fn bright_network() -> String {
     let text = std::fs::read_to_string(repository().join("topologies/nice.yaml")).expect("read the topology of Nice");
     let changes = [
         ("deviceLoss: 9.84214 dB", "deviceLoss: 1 dB"),
+        ("attenuation: 0.239 dB/km", "attenuation: 0.05 dB/km"),
         ("deviceLoss: 9.82234 dB", "deviceLoss: 1 dB"),
-        ("pairRate: 3.21e8 /s", "pairRate: 1e7 /s"),
-        ("pairRate: 1.86e8 /s", "pairRate: 1e7 /s"),
+        ("pairRate: 3.21e8 /s", "pairRate: 1e6 /s"),
+        ("pairRate: 1.86e8 /s", "pairRate: 1e6 /s"),
         ("round: 10 s", "round: 1 s"),
         ("round: 300 s", "round: 1 s"),
     ];

@@ -2,8 +2,9 @@
 //! same answer (property tests compare them).
 //!
 //! This is the only crate of the workspace that may say `unsafe`: to call a function compiled for an
-//! instruction set that was found at run time.
+//! instruction set that was found at run time, and to give pages of the [`program`] back.
 
 pub mod exponential;
 pub mod gf2;
 pub mod philox;
+pub mod program;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use shell::Shutdown;
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 use crate::run;
 
 /// Time that a service gets to end in order.
-const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(10);
 
 pub fn up(args: UpArgs, log: Option<&str>) -> Result<(), Failure> {
     run::up::run(&args, log)
@@ -138,6 +139,18 @@ pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::
     result
 }
 
+/// A service has started and comes to rest after so long, and is looked after so often from then on.
+const STARTED: Duration = Duration::from_secs(2);
+const SMALL_AGAIN: Duration = Duration::from_secs(30);
+
+/// Gives back the pages of the program that a process does not use, for as long as it runs.
+pub async fn stay_small() {
+    tokio::time::sleep(STARTED).await;
+    while let Ok(()) = kernels::program::release_pages() {
+        tokio::time::sleep(SMALL_AGAIN).await;
+    }
+}
+
 /// Whether and where failpoints of a service may be armed.
 pub struct Failpoints {
     service: String,
@@ -159,6 +172,7 @@ pub fn serve(
         .map_err(|error| Failure::bad_input(error.to_string()))?;
     block_on(&config, async {
         let shutdown = Shutdown::on_signals(DRAIN).context("listen for signals")?;
+        tokio::spawn(stay_small());
         work(&shutdown).await
     })?;
     Ok(())

@@ -51,6 +51,7 @@ fn serve(args: OperatorRunArgs, log: Option<&str>) -> Result<(), Failure> {
     telemetry.topology = None;
     wire::block_on(&telemetry, async {
         let shutdown = Shutdown::on_signals(DRAIN).context("listen for signals")?;
+        tokio::spawn(wire::stay_small());
         match shutdown.run(operator::run(options, &shutdown)).await {
             Ok(ended) => ended,
             Err(late) => {

@@ -1,0 +1,32 @@
+//! The pages of the program itself.
+
+use std::io;
+
+#[cfg(target_os = "linux")]
+unsafe extern "C" {
+    /// Where the program begins in memory, and where its code ends: every ELF linker says so.
+    static __executable_start: u8;
+    static etext: u8;
+}
+
+/// Unmaps the program's code and constants. What is used is mapped again when it is, from the cache that all processes
+/// of the program share; what only the start needed stays out. The system does the same when memory is short.
+///
+/// A service that waits uses a tenth of its program. Breakpoints that a debugger has set before are lost.
+#[cfg(target_os = "linux")]
+pub fn release_pages() -> io::Result<()> {
+    let (from, to) = (&raw const __executable_start, &raw const etext);
+    let page_bytes = rustix::param::page_size();
+    let bytes = to.addr().saturating_sub(from.addr()) / page_bytes * page_bytes;
+    // SAFETY: between the two lie the segments that the program's file is mapped to for reading and running alone.
+    // No relocation goes there (Rust links no text relocations), so that their pages are those of the file, which
+    // the next access finds again.
+    unsafe { rustix::mm::madvise(from.cast_mut().cast(), bytes, rustix::mm::Advice::LinuxDontNeed)? };
+    Ok(())
+}
+
+/// Elsewhere the system decides alone.
+#[cfg(not(target_os = "linux"))]
+pub fn release_pages() -> io::Result<()> {
+    Ok(())
+}
