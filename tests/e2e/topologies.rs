@@ -13,12 +13,12 @@ pub fn bright(name: &str, run: &str) -> String {
     let changes = [
         ("name: nice\n".to_owned(), format!("name: {name}\n")),
         ("spec:\n".to_owned(), "spec:\n  faults: {allowed: true}\n".to_owned()),
-        ("run: {speed: max, epoch: 20 ms, latency: 8}".to_owned(), format!("run: {{epoch: 20 ms, latency: 8, {run}}}")),
+        ("run: {speed: max, epoch: 20 ms, latency: 8}".to_owned(), format!("run: {{epoch: 50 ms, latency: 8, {run}}}")),
         ("deviceLoss: 9.84214 dB".to_owned(), "deviceLoss: 1 dB".to_owned()),
         ("deviceLoss: 9.82234 dB".to_owned(), "deviceLoss: 1 dB".to_owned()),
         ("attenuation: 0.239 dB/km".to_owned(), "attenuation: 0.05 dB/km".to_owned()),
-        ("pairRate: 3.21e8 /s".to_owned(), "pairRate: 1e6 /s".to_owned()),
-        ("pairRate: 1.86e8 /s".to_owned(), "pairRate: 1e6 /s".to_owned()),
+        ("pairRate: 3.21e8 /s".to_owned(), "pairRate: 5e5 /s".to_owned()),
+        ("pairRate: 1.86e8 /s".to_owned(), "pairRate: 5e5 /s".to_owned()),
         ("round: 10 s".to_owned(), "round: 1 s".to_owned()),
         ("round: 300 s".to_owned(), "round: 1 s".to_owned()),
     ];

@@ -82,7 +82,7 @@ pub fn run(suite: &mut Suite) {
         OBSERVATORY.fetch(&INRIA, &[&keys[0].0]).expect("a relayed key");
     });
     suite.step("what cannot change is refused with the reason", || {
-        let output = apply(NAMESPACE, &changed(&bright(NETWORK, "speed: 1"), "epoch: 20 ms", "epoch: 40 ms"));
+        let output = apply(NAMESPACE, &changed(&bright(NETWORK, "speed: 1"), "epoch: 50 ms", "epoch: 40 ms"));
         if output.status.success() {
             eventually("the operator refuses", || {
                 let object = topology(NAMESPACE, NETWORK);

@@ -296,14 +296,16 @@ fn probe(port: u16, period_s: i32, failures: i32) -> Probe {
     }
 }
 
+/// What a container asks for that only waits.
+const MILLICORES_MIN: u32 = 10;
+
 /// Requests are the plan's estimate, in powers of two: a pod is started anew when they change, which a little more
 /// loss is not worth. Memory may grow to three times that. Of the processor a quarter of the estimate is asked for: a
 /// network that gets less than it could use is slower and makes the same key, one that finds no place makes none.
 fn resources(wanted: topology::plan::estimate::Resources) -> ResourceRequirements {
     const MIB: u64 = 1 << 20;
     let mebibytes = wanted.memory_bytes.div_ceil(MIB).next_power_of_two();
-    let millicores =
-        if wanted.millicores <= 100 { wanted.millicores } else { wanted.millicores.next_power_of_two() / 4 };
+    let millicores = (wanted.millicores.next_power_of_two() / 4).max(MILLICORES_MIN);
     let quantity = |text: String| Quantity(text);
     ResourceRequirements {
         requests: Some(

@@ -148,6 +148,24 @@ fn only_the_pod_whose_service_changed_is_started_anew() {
 }
 
 #[test]
+fn less_light_asks_for_no_more_of_a_processor() {
+    let asked = |pairs_hz: u32| -> Vec<u32> {
+        let text = chain().replace("pairRate: 1e8 /s", &format!("pairRate: {pairs_hz} /s"));
+        let (_, objects) = objects(&text.replace("spec:\n", "spec:\n  run: {speed: 1}\n"));
+        let pods = objects.stateful_sets.iter().flat_map(|set| &set.spec.as_ref().unwrap().template.spec);
+        let resources = pods.flat_map(|pod| &pod.containers).map(|container| container.resources.as_ref().unwrap());
+        let cpus = resources.map(|resources| resources.requests.as_ref().unwrap()["cpu"].0.clone());
+        cpus.map(|cpu| cpu.strip_suffix('m').unwrap().parse().unwrap()).collect()
+    };
+    let mut more = asked(100_000_000);
+    for pairs_hz in [30_000_000, 10_000_000, 4_000_000, 2_000_000, 1_000_000, 300_000] {
+        let less = asked(pairs_hz);
+        assert!(less.iter().zip(&more).all(|(less, more)| less <= more), "{pairs_hz}: {less:?} after {more:?}");
+        more = less;
+    }
+}
+
+#[test]
 fn certificates_of_key_stores_name_the_hosts_that_applications_use() {
     let (layout, objects) = objects(&chain());
     let hosts = layout.hosts("kms-west", &crate::support::settings());
