@@ -13,7 +13,7 @@ pub const RELEASE: &str = "qkdnet";
 /// Longest wait for anything: pods that start on a busy machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 /// Time between two looks at what is waited for.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(500);
 
 pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")

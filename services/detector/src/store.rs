@@ -274,10 +274,15 @@ impl BlockStore {
     /// SHA-256 of all committed bits in block order: the bits of consecutive blocks joined without padding, packed
     /// into bytes with the first bit least significant, the last byte filled up with zeros.
     pub fn digest(&self) -> Result<KeyDigest, StoreError> {
+        self.digest_of_first(usize::MAX)
+    }
+
+    /// As [`digest`](Self::digest), of so many committed blocks at most: two ends that go on have them in common.
+    pub fn digest_of_first(&self, blocks: usize) -> Result<KeyDigest, StoreError> {
         let mut hasher = Sha256::new();
         let mut pending = Bits::default();
         let mut total = 0u64;
-        for block in self.committed() {
+        for block in self.committed().take(blocks) {
             let block = block?;
             total += block.key.len() as u64;
             pending.extend(&block.key);

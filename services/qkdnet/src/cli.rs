@@ -178,6 +178,9 @@ pub struct DigestArgs {
     /// What the key stores hold of each pool, an HMAC under a secret of the two sites. The network must not run.
     #[arg(long, requires = "data")]
     pub pools: bool,
+    /// Of the first N blocks of each link alone: what the two ends of a link have in common while the network runs.
+    #[arg(long, value_name = "N", conflicts_with = "pools")]
+    pub blocks: Option<usize>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

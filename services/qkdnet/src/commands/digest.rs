@@ -22,8 +22,12 @@ struct Row {
 pub fn run(args: &DigestArgs) -> Result<(), Failure> {
     let mut rows = match args.place.place() {
         Place::Data(data) if args.pools => return pools(data, args.output.output),
-        Place::Data(data) => rows(data)?,
-        Place::Cluster(place) => cluster::run(place, async |there| cluster::link_ends(there, &["digest"]).await)?,
+        Place::Data(data) => rows(data, args.blocks)?,
+        Place::Cluster(place) => {
+            let blocks = args.blocks.map(|blocks| blocks.to_string());
+            let words: Vec<&str> = ["digest"].into_iter().chain(blocks.iter().flat_map(|n| ["--blocks", n])).collect();
+            cluster::run(place, async |there| cluster::link_ends(there, &words).await)?
+        }
     };
     rows.sort_by(|a: &Row, b: &Row| (&a.link, &a.site).cmp(&(&b.link, &b.site)));
     match args.output.output {
@@ -67,13 +71,14 @@ fn pools(data: &Path, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn rows(data: &Path) -> Result<Vec<Row>, Failure> {
+fn rows(data: &Path, blocks: Option<usize>) -> Result<Vec<Row>, Failure> {
+    let first = blocks.unwrap_or(usize::MAX);
     let ends = link_ends(data)?;
     ends.into_iter()
         .map(|end| {
             let store = end.open()?;
-            let digest = store.digest().map_err(damaged)?;
-            let (blocks, _) = store.committed_totals();
+            let digest = store.digest_of_first(first).map_err(damaged)?;
+            let blocks = store.committed_totals().0.min(first as u64);
             let sha256 = digest.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
             Ok(Row { site: end.site, link: end.link, blocks, bits: digest.bits, sha256 })
         })
@@ -102,7 +107,7 @@ mod tests {
         }
         write(data.path(), "calern", "valrose-calern", &[]);
         std::fs::create_dir(data.path().join("_spans")).unwrap();
-        let rows = rows(data.path()).unwrap();
+        let rows = rows(data.path(), None).unwrap();
         assert_eq!(rows.len(), 3);
         assert_eq!((rows[0].site.as_str(), rows[0].bits), ("calern", 0));
         assert_eq!((rows[1].bits, rows[1].blocks), (83, 2));
@@ -114,10 +119,25 @@ mod tests {
     }
 
     #[test]
+    fn ends_that_differ_in_their_last_block_agree_in_the_ones_before() {
+        let data = tempfile::tempdir().unwrap();
+        write(data.path(), "valrose", "valrose-sophia", &[13, 70, 21]);
+        write(data.path(), "sophia", "valrose-sophia", &[13, 70]);
+        let all = rows(data.path(), None).unwrap();
+        assert_ne!(all[0].sha256, all[1].sha256);
+        for (blocks, bits) in [(1, 13), (2, 83)] {
+            let common = rows(data.path(), Some(blocks)).unwrap();
+            assert_eq!(common.iter().map(|row| row.bits).collect::<Vec<_>>(), [bits, bits]);
+            assert_eq!(common[0].sha256, common[1].sha256);
+        }
+        assert_eq!(rows(data.path(), Some(9)).unwrap(), all);
+    }
+
+    #[test]
     fn a_directory_without_key_is_named() {
         let data = tempfile::tempdir().unwrap();
-        let failure = rows(data.path()).unwrap_err();
+        let failure = rows(data.path(), None).unwrap_err();
         assert!(failure.to_string().contains("holds no key"));
-        assert!(rows(&data.path().join("absent")).unwrap_err().to_string().contains("cannot read"));
+        assert!(rows(&data.path().join("absent"), None).unwrap_err().to_string().contains("cannot read"));
     }
 }
