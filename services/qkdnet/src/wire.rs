@@ -139,15 +139,19 @@ pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::
     result
 }
 
-/// A service has started and comes to rest after so long, and is looked after so often from then on.
-const STARTED: Duration = Duration::from_secs(2);
-const SMALL_AGAIN: Duration = Duration::from_secs(30);
+/// A service is looked after so soon at first, while it starts, and so rarely later.
+const SMALL_AT_FIRST: Duration = Duration::from_secs(1);
+const SMALL_AT_LAST: Duration = Duration::from_secs(60);
 
 /// Gives back the pages of the program that a process does not use, for as long as it runs.
 pub async fn stay_small() {
-    tokio::time::sleep(STARTED).await;
-    while let Ok(()) = kernels::program::release_pages() {
-        tokio::time::sleep(SMALL_AGAIN).await;
+    let mut pause = SMALL_AT_FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        if kernels::program::release_pages().is_err() {
+            return;
+        }
+        pause = (2 * pause).min(SMALL_AT_LAST);
     }
 }
 
