@@ -5,6 +5,8 @@
 //! and compared. The time of a hop is that of one transfer at one site after the origin: from the arrival of the sealed
 //! key to its departure, or at the target to the word that it has it; all durable writes are within.
 
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -87,10 +89,31 @@ async fn take(network: &Network) -> Result<()> {
     let verdict = if p99 < HOP_BAR_MS { "met" } else { "MISSED" };
     let what = format!("  time of a hop at {:.0} keys/s, {} hops, p50 and p99", taken.rate(), times_ms.len());
     row(&what, format!("{p50:.2}, {p99:.2} ms"), &format!("p99 < {HOP_BAR_MS:.0} ms: {verdict}"));
+    let syncs_ms = syncs_ms(network.folder()).context("write and sync")?;
+    let (p50, p99) = (quantile(&syncs_ms, 0.5), quantile(&syncs_ms, 0.99));
+    row("  one page written and synced on this disk, p50 and p99", format!("{p50:.2}, {p99:.2} ms"), "");
     let all = if fetched.requests == taken.requests { "met" } else { "MISSED" };
     let equal = format!("{}, {} refused", fetched.requests, taken.refused);
     row("  relayed keys taken, then fetched and equal", equal, &format!("all of them: {all}"));
     Ok(())
+}
+
+/// What a commit takes at least: times of a page in a file of fixed length, with the services at rest, sorted.
+fn syncs_ms(folder: &Path) -> std::io::Result<Vec<f32>> {
+    const PAGE: [u8; 4096] = [7; 4096];
+    const PAGES: u64 = 256;
+    let file = std::fs::File::create(folder.join("syncs"))?;
+    (0..PAGES).try_for_each(|page| file.write_all_at(&PAGE, page * PAGE.len() as u64))?;
+    file.sync_all()?;
+    let time = |turn: u64| {
+        file.write_all_at(&PAGE, turn * 97 % PAGES * PAGE.len() as u64)?;
+        let begun = Instant::now();
+        file.sync_data()?;
+        Ok(begun.elapsed().as_secs_f32() * 1e3)
+    };
+    let mut times = (0..4 * PAGES).map(time).collect::<std::io::Result<Vec<f32>>>()?;
+    times.sort_by(f32::total_cmp);
+    Ok(times)
 }
 
 /// Times that transfers begun since then spent at sites after their origin, sorted.
