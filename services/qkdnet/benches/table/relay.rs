@@ -27,7 +27,7 @@ const POOL_BYTES: u64 = 1 << 20;
 const KEYS_PER_SECOND: f64 = 1000.0;
 const TAKING_S: f64 = 20.0;
 /// Time in which services that have nothing to do come to rest.
-const REST: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_secs(12);
 /// Spans are on the disk after so long.
 const SPANS_WRITTEN: Duration = Duration::from_secs(1);
 
