@@ -12,7 +12,8 @@ unsafe extern "C" {
 /// Unmaps the program's code and constants. What is used is mapped again when it is, from the cache that all processes
 /// of the program share; what only the start needed stays out. The system does the same when memory is short.
 ///
-/// A service that waits uses a tenth of its program. Breakpoints that a debugger has set before are lost.
+/// Measured: an idle relay has 4.7 MB resident afterwards and up to 11 MB once it has said that it is there, instead of
+/// 17. Breakpoints that a debugger has set before are lost.
 #[cfg(target_os = "linux")]
 pub fn release_pages() -> io::Result<()> {
     let (from, to) = (&raw const __executable_start, &raw const etext);
