@@ -90,7 +90,7 @@ fn deliver(network: &Network<'_>, master: &str, slave: &str, number: &str) -> Ve
 /// Waits until the pool of the two sites without a link is as full as it gets.
 fn until_relaying_rests(place: &Place) {
     let (mut known, mut since) = ([0; 2], Instant::now());
-    let rests = eventually("rest", || {
+    let rests = eventually("relaying that rests", || {
         let ledger = json(place);
         let offered = [("calern", "sophia"), ("sophia", "calern")]
             .map(|(site, peer)| bits(pool(&ledger, site, peer), &["offered_bits"]));

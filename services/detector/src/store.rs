@@ -15,16 +15,17 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use distill::bits::Bits;
-use sha2::{Digest as _, Sha256};
 use shell::disk::Disk;
 use zeroize::Zeroizing;
 
+mod digest;
 mod record;
 mod scan;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use digest::KeyDigest;
 use record::{HEADER_BYTES, Header, KEY_BITS_MAX, Kind, LEDGER_BYTES_MAX, TRACE_BYTES_MAX, TRAILER_BYTES};
 use scan::{Scanned, Scanner};
 
@@ -101,13 +102,6 @@ impl std::fmt::Display for TornTail {
         let Self { offset, bytes } = self;
         write!(f, "the last record, {bytes} bytes from byte {offset}, was not written to its end and is cut off")
     }
-}
-
-/// Length and SHA-256 of a string of bits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyDigest {
-    pub bits: u64,
-    pub sha256: [u8; 32],
 }
 
 /// Where a block's key is, and what became of it.
@@ -269,30 +263,6 @@ impl BlockStore {
     /// The latest block of a number.
     pub fn get(&self, block: u64) -> Result<Option<StoredBlock>, StoreError> {
         self.latest.get(&block).map(|&index| self.read(&self.entries[index])).transpose()
-    }
-
-    /// SHA-256 of all committed bits in block order: the bits of consecutive blocks joined without padding, packed
-    /// into bytes with the first bit least significant, the last byte filled up with zeros.
-    pub fn digest(&self) -> Result<KeyDigest, StoreError> {
-        self.digest_of_first(usize::MAX)
-    }
-
-    /// As [`digest`](Self::digest), of so many committed blocks at most: two ends that go on have them in common.
-    pub fn digest_of_first(&self, blocks: usize) -> Result<KeyDigest, StoreError> {
-        let mut hasher = Sha256::new();
-        let mut pending = Bits::default();
-        let mut total = 0u64;
-        for block in self.committed().take(blocks) {
-            let block = block?;
-            total += block.key.len() as u64;
-            pending.extend(&block.key);
-            let whole = pending.len() / 8 * 8;
-            let bytes = Zeroizing::new(pending.to_bytes());
-            hasher.update(&bytes[..whole / 8]);
-            pending = pending.slice(whole, pending.len() - whole);
-        }
-        hasher.update(&*Zeroizing::new(pending.to_bytes()));
-        Ok(KeyDigest { bits: total, sha256: hasher.finalize().into() })
     }
 
     fn in_state(&self, state: BlockState) -> impl Iterator<Item = u64> + '_ {

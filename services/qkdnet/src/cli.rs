@@ -180,7 +180,7 @@ pub struct DigestArgs {
     pub pools: bool,
     /// Of the first N blocks of each link alone: what the two ends of a link have in common while the network runs.
     #[arg(long, value_name = "N", conflicts_with = "pools")]
-    pub blocks: Option<usize>,
+    pub first: Option<usize>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -34,7 +34,7 @@ pub fn run(suite: &mut Suite) {
             let known = json(&["digest"]);
             let blocks = known.as_array().expect("a list").iter().filter_map(|row| row["blocks"].as_u64()).min();
             // The ends of a link that runs have a block a little after each other.
-            let rows = json(&["digest", "--blocks", &blocks.unwrap_or(0).to_string()]);
+            let rows = json(&["digest", "--first", &blocks.unwrap_or(0).to_string()]);
             let rows = rows.as_array().expect("a list").clone();
             let equal = rows.len() == 4
                 && ["valrose-sophia", "valrose-calern"].iter().all(|link| {

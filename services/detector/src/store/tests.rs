@@ -1,5 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
+use sha2::{Digest as _, Sha256};
+
 use super::*;
 
 /// A small generator, so that the tests need no crate and repeat exactly.

@@ -3,7 +3,7 @@
 //! the modules' own stream.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -80,10 +80,6 @@ impl Network {
 
     fn pki(&self) -> PathBuf {
         self.folder.path().join("pki")
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Where the relays' spans go.

@@ -22,10 +22,10 @@ struct Row {
 pub fn run(args: &DigestArgs) -> Result<(), Failure> {
     let mut rows = match args.place.place() {
         Place::Data(data) if args.pools => return pools(data, args.output.output),
-        Place::Data(data) => rows(data, args.blocks)?,
+        Place::Data(data) => rows(data, args.first)?,
         Place::Cluster(place) => {
-            let blocks = args.blocks.map(|blocks| blocks.to_string());
-            let words: Vec<&str> = ["digest"].into_iter().chain(blocks.iter().flat_map(|n| ["--blocks", n])).collect();
+            let first = args.first.map(|blocks| blocks.to_string());
+            let words: Vec<&str> = ["digest"].into_iter().chain(first.iter().flat_map(|n| ["--first", n])).collect();
             cluster::run(place, async |there| cluster::link_ends(there, &words).await)?
         }
     };
@@ -71,8 +71,8 @@ fn pools(data: &Path, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn rows(data: &Path, blocks: Option<usize>) -> Result<Vec<Row>, Failure> {
-    let first = blocks.unwrap_or(usize::MAX);
+fn rows(data: &Path, first: Option<usize>) -> Result<Vec<Row>, Failure> {
+    let first = first.unwrap_or(usize::MAX);
     let ends = link_ends(data)?;
     ends.into_iter()
         .map(|end| {
