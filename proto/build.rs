@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
+    "qkdnet/anchor/v1/anchor.proto",
     "qkdnet/source/v1/source.proto",
     "qkdnet/detector/v1/detector.proto",
     "qkdnet/channel/v1/channel.proto",

@@ -5,6 +5,12 @@
 /// Every message and service, for gRPC reflection.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
+pub mod anchor {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.anchor.v1");
+    }
+}
+
 pub mod source {
     pub mod v1 {
         tonic::include_proto!("qkdnet.source.v1");

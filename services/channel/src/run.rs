@@ -437,7 +437,7 @@ fn closed(reason: CloseReason, why: &str) -> ChannelMessage {
         CloseReason::ReserveFailed => message::CloseReason::ReserveFailed,
         CloseReason::Rekeyed => message::CloseReason::Rekeyed,
     };
-    let closed = message::Closed { reason: reason.into(), message: why.to_owned() };
+    let closed = message::Closed { reason: reason.into(), message: why.to_owned(), rolled_back: None };
     ChannelMessage { message: Some(channel_message::Message::Closed(closed)) }
 }
 

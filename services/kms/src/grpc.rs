@@ -98,6 +98,7 @@ fn pool_status(pool: &Pool) -> PoolStatus {
         unassigned_bits: ledger.unassigned_bits,
         uses: Use::ALL.map(use_status).to_vec(),
         wasted_ungranted_bits: ledger.voided_bits,
+        rolled_back: None,
     }
 }
 

@@ -27,6 +27,10 @@ pub enum State {
     Locked,
     Flowing,
     AuthenticationExhausted,
+    /// A volume of one of the two ends was put back.
+    RolledBack,
+    /// The two ends speak different versions.
+    PeerVersion,
     Ended,
 }
 
@@ -39,6 +43,8 @@ impl State {
             Self::Locked => "locked",
             Self::Flowing => "flowing",
             Self::AuthenticationExhausted => "authentication-exhausted",
+            Self::RolledBack => "rolled-back",
+            Self::PeerVersion => "peer-version",
             Self::Ended => "ended",
         }
     }
@@ -52,6 +58,8 @@ impl State {
             Self::Locked => "FirstBlockPending",
             Self::Flowing => "KeyFlows",
             Self::AuthenticationExhausted => "AuthenticationExhausted",
+            Self::RolledBack => "RolledBack",
+            Self::PeerVersion => "PeerVersion",
             Self::Ended => "RunEnded",
         }
     }
@@ -64,6 +72,10 @@ impl State {
             Self::Locked => "is locked and has not stored a block yet",
             Self::Flowing => "makes key",
             Self::AuthenticationExhausted => "has no authentication key left; both ends need a fresh secret",
+            Self::RolledBack => {
+                "has an end whose volume was put back; void what may have been used with `qkdnet restore`"
+            }
+            Self::PeerVersion => "has ends of different versions; bring both to one",
             Self::Ended => "has ended its run",
         }
     }
@@ -99,8 +111,13 @@ fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
 fn state(ends: [Option<&ModuleStatus>; 2], matcher: Option<&ModuleStatus>) -> State {
     let ([Some(first), Some(second)], Some(matcher)) = (ends, matcher) else { return State::Unreachable };
     let either = |state: LinkState| first.state() == state || second.state() == state;
-    if either(LinkState::AuthenticationExhausted) {
-        return State::AuthenticationExhausted;
+    let lasting = [
+        (LinkState::RolledBack, State::RolledBack),
+        (LinkState::PeerVersion, State::PeerVersion),
+        (LinkState::AuthenticationExhausted, State::AuthenticationExhausted),
+    ];
+    if let Some((_, state)) = lasting.into_iter().find(|(wire, _)| either(*wire)) {
+        return state;
     }
     // The announcer notices a lock only by the bits that come back.
     match matcher.state() {

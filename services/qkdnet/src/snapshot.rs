@@ -39,6 +39,10 @@ pub enum LinkState {
     Acquiring,
     Locked,
     AuthenticationExhausted,
+    /// A volume of one of the two ends was put back.
+    RolledBack,
+    /// The two ends speak different versions.
+    PeerVersion,
     Ended,
 }
 
@@ -49,6 +53,8 @@ impl LinkState {
             Self::Acquiring => "acquiring",
             Self::Locked => "locked",
             Self::AuthenticationExhausted => "no-auth-key",
+            Self::RolledBack => "rolled-back",
+            Self::PeerVersion => "peer-version",
             Self::Ended => "ended",
         }
     }

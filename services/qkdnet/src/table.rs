@@ -46,7 +46,7 @@ impl Theme {
         let colour = match state {
             LinkState::Locked if ready => Color::Green,
             LinkState::Locked | LinkState::Acquiring => Color::Yellow,
-            LinkState::AuthenticationExhausted => Color::Red,
+            LinkState::AuthenticationExhausted | LinkState::RolledBack | LinkState::PeerVersion => Color::Red,
             LinkState::Connecting | LinkState::Ended => Color::DarkGray,
         };
         if self.colour { Style::default().fg(colour) } else { Style::default() }

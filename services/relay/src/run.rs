@@ -478,6 +478,7 @@ impl Service {
             transfers_refused: counters.refused,
             transfers_known: others as u64,
             messages_rejected: rejected.iter().sum(),
+            rolled_back: None,
         }
     }
 }

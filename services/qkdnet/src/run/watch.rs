@@ -394,8 +394,10 @@ fn fill(row: &mut LinkRow, both: &[ModuleStatus], config: Option<&DetectorConfig
         row.state = LinkState::Locked;
     }
     // Without authentication key nothing flows, whatever else goes on.
-    if both.iter().any(|status| status.state() == WireState::AuthenticationExhausted) {
-        row.state = LinkState::AuthenticationExhausted;
+    for lasting in [WireState::AuthenticationExhausted, WireState::PeerVersion, WireState::RolledBack] {
+        if both.iter().any(|status| status.state() == lasting) {
+            row.state = state(lasting);
+        }
     }
     // What a run has come to when it ends stays in its summary.
     if row.state != LinkState::Ended {
@@ -439,6 +441,8 @@ fn state(wire: WireState) -> LinkState {
         WireState::Acquiring => LinkState::Acquiring,
         WireState::Locked => LinkState::Locked,
         WireState::AuthenticationExhausted => LinkState::AuthenticationExhausted,
+        WireState::RolledBack => LinkState::RolledBack,
+        WireState::PeerVersion => LinkState::PeerVersion,
         WireState::Ended => LinkState::Ended,
     }
 }

@@ -1,0 +1,152 @@
+//! An anchor in a folder of files, one a store, outside the folders that hold the stores.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Anchor, AnchorError, COUNTS_MAX, Ceilings, Instance, NAME_BYTES_MAX, check, raise};
+
+const VERSION: u32 = 1;
+const FILE_BYTES_MAX: u64 = (COUNTS_MAX * (6 * NAME_BYTES_MAX + 32)) as u64;
+
+/// Each change is a new file that takes the old one's place; a crash leaves one or the other.
+#[derive(Debug)]
+pub struct FolderAnchor {
+    folder: PathBuf,
+    /// One change at a time. A store has one process at a time, so nothing else writes its file.
+    changing: Mutex<()>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    version: u32,
+    store: Instance,
+    ceilings: Ceilings,
+}
+
+impl FolderAnchor {
+    /// In this folder, which is made where it is not there and must be writable.
+    pub fn open(folder: &Path) -> Result<Self, AnchorError> {
+        let failed = |source| AnchorError::Io { path: folder.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        let probe = folder.join(format!(".probe-{}", std::process::id()));
+        let written = File::create(&probe).and_then(|_| fs::remove_file(&probe));
+        written.map_err(|source| AnchorError::Io { path: probe, source })?;
+        Ok(Self { folder: folder.to_owned(), changing: Mutex::default() })
+    }
+
+    /// The file that keeps the ceilings of a store.
+    pub fn path(&self, store: Instance) -> PathBuf {
+        self.folder.join(format!("{store}.json"))
+    }
+
+    fn load(&self, store: Instance) -> Result<Option<Ceilings>, AnchorError> {
+        let path = self.path(store);
+        let failed = |source| AnchorError::Io { path: path.clone(), source };
+        let damaged = |what: String| AnchorError::Damaged { path: path.clone(), what };
+        let size = match fs::metadata(&path) {
+            Ok(about) => about.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if size > FILE_BYTES_MAX {
+            return Err(damaged(format!("{size} bytes are more than an anchor has")));
+        }
+        let bytes = fs::read(&path).map_err(failed)?;
+        let content: Content = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if content.version != VERSION || content.store != store {
+            return Err(damaged("it is of another version, or of another store".to_owned()));
+        }
+        Ok(Some(content.ceilings))
+    }
+
+    fn save(&self, store: Instance, ceilings: Ceilings) -> Result<(), AnchorError> {
+        let path = self.path(store);
+        let next = path.with_extension("next");
+        let content = Content { version: VERSION, store, ceilings };
+        let text = serde_json::to_vec(&content)
+            .map_err(|error| AnchorError::Io { path: path.clone(), source: io::Error::other(error) })?;
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&next, &path)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(|source| AnchorError::Io { path: path.clone(), source })
+    }
+}
+
+impl Anchor for FolderAnchor {
+    fn read(&self, store: Instance) -> Result<Option<Ceilings>, AnchorError> {
+        self.load(store)
+    }
+
+    fn raise(&self, store: Instance, ceilings: &Ceilings) -> Result<(), AnchorError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.load(store)?.unwrap_or_default();
+        raise(&mut kept, ceilings);
+        check(&kept)?;
+        self.save(store, kept)
+    }
+
+    fn settle(&self, store: Instance, counts: &Ceilings) -> Result<(), AnchorError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        check(counts)?;
+        self.save(store, counts.clone())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn ceilings(pairs: &[(&str, u64)]) -> Ceilings {
+        pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn ceilings_outlive_the_process_and_never_fall_but_by_a_clean_close() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Instance::draw().unwrap();
+        let anchor = FolderAnchor::open(&folder.path().join("a/b")).unwrap();
+        assert_eq!(anchor.read(store).unwrap(), None);
+        anchor.raise(store, &ceilings(&[("send", 8), ("receive", 3)])).unwrap();
+        anchor.raise(store, &ceilings(&[("send", 4), ("receive", 9)])).unwrap();
+        let again = FolderAnchor::open(&folder.path().join("a/b")).unwrap();
+        assert_eq!(again.read(store).unwrap(), Some(ceilings(&[("send", 8), ("receive", 9)])));
+        again.settle(store, &ceilings(&[("send", 5)])).unwrap();
+        assert_eq!(again.read(store).unwrap(), Some(ceilings(&[("send", 5)])));
+        assert_eq!(again.read(Instance::draw().unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_fresh_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = (Instance::draw().unwrap(), Instance::draw().unwrap());
+        let anchor = FolderAnchor::open(folder.path()).unwrap();
+        anchor.raise(store, &ceilings(&[("send", 8)])).unwrap();
+        let whole = fs::read(anchor.path(store)).unwrap();
+        fs::write(anchor.path(other), &whole).unwrap();
+        assert!(matches!(anchor.read(other), Err(AnchorError::Damaged { .. })));
+        fs::write(anchor.path(store), &whole[..whole.len() / 2]).unwrap();
+        assert!(matches!(anchor.read(store), Err(AnchorError::Damaged { .. })));
+        assert!(matches!(anchor.raise(store, &ceilings(&[("send", 9)])), Err(AnchorError::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_has_no_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let anchor = FolderAnchor::open(folder.path()).unwrap();
+        let store = Instance::draw().unwrap();
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        assert!(matches!(anchor.raise(store, &ceilings(&[(&long, 1)])), Err(AnchorError::TooMuch)));
+    }
+}
