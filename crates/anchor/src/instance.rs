@@ -21,7 +21,7 @@ impl Instance {
     /// A fresh one, from the randomness of the system.
     pub fn draw() -> io::Result<Self> {
         let mut bytes = [0; Self::BYTES];
-        getrandom::fill(&mut bytes)?;
+        getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Self(bytes))
     }
 
