@@ -23,3 +23,4 @@ mod secrecy;
 mod settings;
 mod support;
 mod traces;
+mod upgrade;

@@ -5,6 +5,7 @@
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
+use zeroize::Zeroizing;
 
 use crate::{Secret, StoreError};
 
@@ -12,18 +13,29 @@ use crate::{Secret, StoreError};
 pub(crate) const SEAL_BYTES: usize = NONCE_LEN + 16;
 
 /// Seals and opens records under one 256-bit key.
-pub(crate) struct Sealer {
+pub struct Sealer {
     aead: LessSafeKey,
     mac: hmac::Key,
 }
 
 impl Sealer {
-    pub fn new(key: &[u8; 32]) -> Result<Self, StoreError> {
+    pub(crate) fn new(key: &[u8; 32]) -> Result<Self, StoreError> {
         let unbound = UnboundKey::new(&AES_256_GCM, key).map_err(|_| broken("make a key"))?;
         // A key of its own for digests: the same bytes must not serve two algorithms.
         let base = hmac::Key::new(hmac::HMAC_SHA256, key);
         let derived = hmac::sign(&base, b"qkdnet keystore: digests of blocks and journal records");
         Ok(Self { aead: LessSafeKey::new(unbound), mac: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()) })
+    }
+
+    /// One whose key follows from `key` and a purpose: what is sealed for one purpose does not open for another.
+    pub(crate) fn derived(key: &[u8; 32], purpose: &[u8]) -> Result<Self, StoreError> {
+        let base = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let mut context = hmac::Context::with_key(&base);
+        context.update(b"qkdnet keystore: sealing for ");
+        context.update(purpose);
+        let mut derived = Zeroizing::new([0; 32]);
+        derived.copy_from_slice(context.sign().as_ref());
+        Self::new(&derived)
     }
 
     /// Nonce, ciphertext, tag.
@@ -53,7 +65,7 @@ impl Sealer {
     }
 
     /// A keyed digest, worthless to who has the disk but not the key.
-    pub fn digest(&self, parts: &[&[u8]]) -> [u8; 32] {
+    pub(crate) fn digest(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.mac);
         for part in parts {
             context.update(part);

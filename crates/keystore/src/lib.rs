@@ -86,6 +86,7 @@ mod tables;
 mod taken;
 mod types;
 
+pub use crypt::Sealer;
 pub use error::StoreError;
 pub use ledger::{Imbalance, PoolLedger, UseLedger};
 pub use master::MasterKey;

@@ -68,6 +68,11 @@ impl MasterKey {
         Ok(Self(*bytes))
     }
 
+    /// Seals what is kept beside a store, or where there is none, under a key of its own.
+    pub fn sealer(&self, purpose: &[u8]) -> Result<Sealer, StoreError> {
+        Sealer::derived(&self.0, purpose)
+    }
+
     pub(crate) fn wrap(&self, data_key: &[u8; KEY_BYTES]) -> Result<Vec<u8>, StoreError> {
         Sealer::new(&self.0)?.seal(WRAP_AAD, data_key)
     }
@@ -113,5 +118,17 @@ mod tests {
         std::fs::write(&path, [1; 31]).unwrap();
         assert!(MasterKey::read(&path).unwrap_err().to_string().contains("32 bytes"));
         assert_eq!(format!("{key:?}"), "MasterKey(32 bytes)");
+    }
+
+    #[test]
+    fn what_was_sealed_for_one_purpose_opens_for_no_other() {
+        let key = MasterKey::random().unwrap();
+        let sealed = key.sealer(b"blocks of a").unwrap().seal(b"1", b"key").unwrap();
+        assert_eq!(
+            key.sealer(b"blocks of a").unwrap().open(b"1", sealed.clone()),
+            Some(crate::Secret::copy_of(b"key"))
+        );
+        assert_eq!(key.sealer(b"blocks of b").unwrap().open(b"1", sealed.clone()), None);
+        assert_eq!(Sealer::new(&key.0).unwrap().open(b"1", sealed), None);
     }
 }
