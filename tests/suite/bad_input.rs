@@ -39,10 +39,11 @@ fn files_that_are_no_topology_are_refused() {
 }
 
 #[test]
-fn a_verification_without_an_end_is_refused() {
+fn a_verification_of_nothing_or_without_an_end_is_refused() {
     let place = Place::new(&bright(&[]));
     let file = place.topology();
-    refused(&["verify", file.to_str().expect("a path")], &["--for"]);
+    // Nothing is published of this link.
+    refused(&["verify", file.to_str().expect("a path")], &["reference"]);
     refused(&["verify", "--topology", "nice"], &["--for"]);
     refused(&["verify", "--topology", "nice", "--for", "9s", "--seed", "3"], &["--seed", "run.seed"]);
 }

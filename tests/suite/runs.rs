@@ -1,6 +1,6 @@
 //! A run from the command line to keys on disk.
 
-use crate::support::{Place, assert_equal_keys, bright, qkdnet, success, summary};
+use crate::support::{Place, assert_equal_keys, bright, lines, qkdnet, success, summary};
 
 #[test]
 fn a_run_ends_with_the_same_key_at_both_sites_and_a_summary_that_says_so() {
@@ -55,7 +55,14 @@ fn a_seeded_run_says_that_its_keys_are_worthless() {
 #[test]
 fn without_the_correlator_no_lock_is_found_and_no_key_is_made() {
     let place = Place::new(&bright(&[("window: 50 ms}", "window: 50 ms, correlator: false}")]));
-    let lines = place.up("data", &["--for", "3s"]);
-    assert_eq!(summary(&lines)["links"][0]["key_bits"], 0);
+    let mut command = qkdnet();
+    command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
+    let output = command.args(["--for", "3s", "--output", "json"]).output().expect("start qkdnet");
+    // There was light, and nothing came of it.
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = lines(&output);
+    let summary = summary(&lines);
+    assert_eq!(summary["links"][0]["key_bits"], 0);
+    assert_eq!(summary["verdict"]["reasons"][0]["kind"], "no-key");
     assert!(!lines.iter().any(|line| line["name"] == "locked"));
 }

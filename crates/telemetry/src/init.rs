@@ -152,10 +152,15 @@ fn install_logs(config: &TelemetryConfig, filter: EnvFilter, tracer: Option<&Sdk
     let lines = config.log_format.map(|format| match format {
         LogFormat::Text => {
             let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true);
+            // It would say on standard error that standard error is closed, and panic over that.
+            let lines = lines.log_internal_errors(false);
             // A file, or a cluster that passes last words on, has no use for colours.
             if std::io::stderr().is_terminal() { lines.boxed() } else { lines.with_ansi(false).boxed() }
         }
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
+        LogFormat::Json => {
+            let lines = tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr);
+            lines.log_internal_errors(false).boxed()
+        }
     });
     let spans = tracer
         .filter(|_| config.record_tracing_spans)

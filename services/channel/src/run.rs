@@ -135,7 +135,7 @@ pub async fn run(
                 dialling = None;
                 match dialled {
                     Ok(stream) => task.peer_arrives(stream),
-                    Err(error) => tracing::debug!(link = config.link, "peer not reached: {error:#}"),
+                    Err(error) => tracing::debug!(link = config.link, "peer not reached: {}", shell::chain(&error)),
                 }
             }
             Some(request) = requests.recv() => task.rekey(request),

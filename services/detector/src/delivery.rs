@@ -117,7 +117,7 @@ impl Outbox {
             };
             match ended {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::info!("delivery of blocks interrupted: {error:#}"),
+                Err(error) => tracing::info!("delivery of blocks interrupted: {}", shell::chain(&error)),
             }
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}

@@ -179,7 +179,7 @@ fn lost(monitor: &Monitor, error: &anyhow::Error, said: &mut String) {
     } else if !was_exhausted {
         monitor.enter(LinkState::Connecting);
         // What goes on for long is not said with every attempt.
-        let why = format!("{error:#}");
+        let why = shell::chain(error).to_string();
         if *said != why {
             monitor.note("session-lost", &why);
             *said = why;
@@ -228,7 +228,7 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
         for (block, ledger) in run.module.void() {
             // Why the session ended counts for more than a ledger that found no room.
             if let Err(error) = run.node.vault.abort(block, &ledger) {
-                tracing::warn!(block, "the ledger of a void round is not kept: {error:#}");
+                tracing::warn!(block, "the ledger of a void round is not kept: {}", shell::chain(&error));
             }
             run.reporter.voided(&run.node.monitor, block);
         }
@@ -300,7 +300,7 @@ async fn attach(
             let (path, frame_ps) = (path.clone(), node.config.protocol.frame_ps);
             tokio::spawn(async move {
                 if let Err(error) = record::replay(path, frame_ps, clicks_tx).await {
-                    tracing::warn!("recording stopped: {error:#}");
+                    tracing::warn!("recording stopped: {}", shell::chain(&error));
                 }
             });
             // Nobody reads set-points of a recording.

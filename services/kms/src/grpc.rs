@@ -188,14 +188,14 @@ impl KmsService {
             anyhow::Ok((site.clone(), calls.then(|| (self.reach)(&name, address)).transpose()?))
         };
         let ways = sites.iter().map(way).collect::<Result<Vec<_>>>();
-        let ways = ways.map_err(|error| Status::invalid_argument(format!("{error:#}")))?;
+        let ways = ways.map_err(|error| Status::invalid_argument(shell::chain(&error).to_string()))?;
         let callers = sites.iter().filter(|other| other.site < config.site).map(|other| kms_name(&other.site));
         let callers = config.accepts_always().cloned().chain(callers);
         self.allow.set(callers).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (done, answer) = oneshot::channel();
         self.relayed.send(RelayedSites { sites: ways, done }).await.map_err(stopping)?;
         let done = answer.await.map_err(stopping)?;
-        done.map_err(|error| Status::internal(format!("{error:#}")))
+        done.map_err(|error| Status::internal(shell::chain(&error).to_string()))
     }
 }
 

@@ -315,7 +315,7 @@ async fn pause(pool: &Pool, ended: Result<()>, stop: &CancellationToken) -> Resu
         return Err(error).context("the key store has stopped");
     }
     if let Err(error) = ended {
-        tracing::info!(peer = pool.peer, "the dialogue with the peer's key store ended: {error:#}");
+        tracing::info!(peer = pool.peer, "the dialogue with the peer's key store ended: {}", shell::chain(&error));
     }
     tokio::select! {
         () = tokio::time::sleep(RETRY) => Ok(true),
@@ -345,7 +345,7 @@ fn serve_modules(
                         return Err(error).context("the key store has stopped");
                     }
                     if let Err(error) = ended.context("a task ended abnormally").and_then(|ended| ended) {
-                        tracing::warn!("a module's blocks are not taken: {error:#}");
+                        tracing::warn!("a module's blocks are not taken: {}", shell::chain(&error));
                     }
                 }
                 () = stop.cancelled() => return Ok(()),

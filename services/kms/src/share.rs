@@ -72,7 +72,7 @@ pub async fn take(pool: &Pool, share: Share) -> ShareTaken {
     let taken = match try_take(pool, share).await {
         Ok(()) => true,
         Err(error) => {
-            tracing::warn!(peer = pool.peer, "a shared key was not taken: {error:#}");
+            tracing::warn!(peer = pool.peer, "a shared key was not taken: {}", shell::chain(&error));
             false
         }
     };

@@ -259,7 +259,7 @@ impl Supplier {
         })?;
         multicast.send(pool).await.map_err(|error| {
             self.give_back(multicast.master, pool, bytes);
-            tracing::warn!(peer = site, "a key did not reach a further slave: {error:#}");
+            tracing::warn!(peer = site, "a key did not reach a further slave: {}", shell::chain(&error));
             SupplyError::Exhausted {
                 asked_bits: multicast.key.len() as u64 * 8,
                 available_bits: 0,

@@ -3,13 +3,13 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use crate::style::Style;
+use crate::style::{Style, tell};
 
 /// An error for people: what is wrong, and what to do about it.
 #[derive(Debug)]
 pub struct Failure {
     code: u8,
-    message: String,
+    messages: Vec<String>,
     hints: Vec<String>,
 }
 
@@ -20,16 +20,27 @@ const BAD_INPUT: u8 = 2;
 
 impl Failure {
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: message.into(), hints: Vec::new() }
+        Self::silent(FAILED).also(message)
     }
 
     pub fn bad_input(message: impl Into<String>) -> Self {
-        Self { code: BAD_INPUT, message: message.into(), hints: Vec::new() }
+        Self::silent(BAD_INPUT).also(message)
     }
 
     /// For what has told everything already: only the exit code is left to give.
+    pub fn silent(code: u8) -> Self {
+        Self { code, messages: Vec::new(), hints: Vec::new() }
+    }
+
+    /// As [`silent`](Self::silent), for bad files and arguments.
     pub fn silent_bad_input() -> Self {
-        Self::bad_input("")
+        Self::silent(BAD_INPUT)
+    }
+
+    /// One more thing that is wrong.
+    pub fn also(mut self, message: impl Into<String>) -> Self {
+        self.messages.push(message.into());
+        self
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -40,11 +51,11 @@ impl Failure {
     /// Writes `error:` and `hint:` lines to standard error.
     pub fn report(self) -> ExitCode {
         let style = Style::of_stderr();
-        if !self.message.is_empty() {
-            eprintln!("{} {}", style.error("error:"), self.message);
+        for message in &self.messages {
+            tell(&format!("{} {message}", style.error("error:")));
         }
         for hint in &self.hints {
-            eprintln!("{} {hint}", style.hint("hint:"));
+            tell(&format!("{} {hint}", style.hint("hint:")));
         }
         ExitCode::from(self.code)
     }
@@ -52,13 +63,13 @@ impl Failure {
 
 impl Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.messages.join("; "))
     }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::failed(format!("{error:#}"))
+        Self::failed(shell::chain(&error).to_string())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::wire;
 type HostedFile = ServiceFile<ServiceConfig>;
 
 pub fn run(args: &HostArgs, log: Option<&str>) -> Result<(), Failure> {
-    let bad = |error: anyhow::Error| Failure::bad_input(format!("{error:#}"));
+    let bad = |error: anyhow::Error| Failure::bad_input(shell::chain(&error).to_string());
     let files = load(args).map_err(bad)?;
     let Some(first) = files.first() else {
         return Err(Failure::bad_input("no service to run").hint("give --config FILE or --folder DIR"));
@@ -69,7 +69,7 @@ async fn host(files: Vec<HostedFile>, shutdown: &Shutdown) -> Result<()> {
     while let Some(ended) = services.join_next().await {
         let ended = ended.context("a service ended abnormally").and_then(|ended| ended);
         if let Err(error) = ended {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", shell::chain(&error));
             shutdown.request();
             result = result.and(Err(error));
         }

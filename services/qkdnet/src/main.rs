@@ -1,5 +1,8 @@
 //! `qkdnet`: the command line and every service in one binary.
 
+// They panic where nobody reads any more: `style::tell` and `commands::print` do not.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 use std::process::ExitCode;
 
 use clap::Parser;

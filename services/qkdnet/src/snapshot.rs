@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::run::verdict::Verdict;
+
 /// How a network stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Snapshot {
@@ -198,6 +200,8 @@ pub struct Summary {
     pub wall_s: f64,
     pub seed: Option<u64>,
     pub links: Vec<LinkSummary>,
+    /// Whether all went well, and why not.
+    pub verdict: Verdict,
 }
 
 /// A link over the whole run.
@@ -216,6 +220,8 @@ pub struct LinkSummary {
     pub authentication_fraction: f64,
     pub clock_residual_p99_ps: Option<f64>,
     pub peak_fwhm_ps: Option<f64>,
-    /// Both ends hold the same key.
+    /// Both ends hold the same key, as far as both have decided.
     pub keys_equal: bool,
+    /// Blocks that one end counts already and the other one settles at the next start.
+    pub blocks_undecided: u64,
 }

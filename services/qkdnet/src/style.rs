@@ -38,3 +38,15 @@ impl Style {
 fn wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
+
+/// A line on standard error. That nobody reads it any more is no reason to end: what is told there is beside the work.
+pub fn tell(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// As [`tell`], for what brings its own ends of lines.
+pub fn tell_all(lines: &impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = write!(std::io::stderr().lock(), "{lines}");
+}

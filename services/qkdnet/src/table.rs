@@ -11,6 +11,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 use serde::Serialize;
 
+use crate::run::verdict::{Kind, Reason};
 use crate::snapshot::{Event, LinkRow, LinkState, Snapshot, StoreRow, Summary};
 
 const HEADINGS: [&str; 12] = [
@@ -217,14 +218,15 @@ pub fn summary_text(summary: &Summary) -> String {
         "auth %",
     );
     for link in &summary.links {
-        let verdict = match (link.blocks, link.keys_equal) {
+        let keys = match (link.blocks, keys_fault(summary, &link.name)) {
+            (_, Some(Kind::KeysDiffer)) => "DIFFER",
+            (_, Some(Kind::KeysUnreadable)) => "UNREADABLE",
             (0, _) => "none",
-            (_, true) => "equal",
-            (_, false) => "DIFFER",
+            _ => "equal",
         };
         let _ = writeln!(
             text,
-            "{:<20} {:>10.1} {:>10.1} {:>8.2} {:>8.2} {:>7} {:>12} {:>7.2}  {verdict}",
+            "{:<20} {:>10.1} {:>10.1} {:>8.2} {:>8.2} {:>7} {:>12} {:>7.2}  {keys}",
             link.name,
             link.skr_bps,
             link.skr_finite_bps,
@@ -237,11 +239,27 @@ pub fn summary_text(summary: &Summary) -> String {
         if link.blocks_voided + link.blocks_aborted > 0 {
             let _ = writeln!(text, "  {} blocks voided, {} aborted", link.blocks_voided, link.blocks_aborted);
         }
+        if link.blocks_undecided > 0 {
+            let _ = writeln!(text, "  {} blocks at one end alone, settled at the next start", link.blocks_undecided);
+        }
+    }
+    if !summary.verdict.is_good() {
+        text.push('\n');
+    }
+    for line in summary.verdict.lines() {
+        let _ = writeln!(text, "{}", clean(&line));
     }
     if let Some(seed) = summary.seed {
         let _ = writeln!(text, "\nseed {seed}: this run can be repeated and its keys are worthless");
     }
     text
+}
+
+/// What is wrong with the keys of a link.
+fn keys_fault(summary: &Summary, link: &str) -> Option<Kind> {
+    let of_keys = |reason: &&Reason| matches!(reason.kind, Kind::KeysDiffer | Kind::KeysUnreadable);
+    let of_link = |reason: &&Reason| reason.link.as_deref() == Some(link);
+    summary.verdict.reasons().iter().filter(of_keys).find(of_link).map(|reason| reason.kind)
 }
 
 // === JSON lines ===

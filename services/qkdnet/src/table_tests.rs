@@ -160,3 +160,19 @@ valrose-sophia           7071.2     5230.5     4.30     4.71      60      424275
 ";
     assert_eq!(summary_text(&summary()), expected);
 }
+
+#[test]
+fn the_summary_says_why_a_run_is_not_good_and_which_keys_differ() {
+    let mut summary = summary();
+    let reason = Reason::of_link(Kind::KeysDiffer, "valrose-sophia", "the two ends hold\u{1b}[2J different key");
+    summary.verdict.add(reason.hint("keep the data"));
+    let text = summary_text(&summary);
+    assert!(text.contains("0.38  DIFFER\n"), "{text}");
+    assert!(
+        text.ends_with("\nerror: valrose-sophia: the two ends hold [2J different key\nhint: keep the data\n"),
+        "{text}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&summary_json(&summary)).unwrap();
+    assert_eq!(json["verdict"]["exit_code"], 1);
+    assert_eq!(json["verdict"]["reasons"][0]["kind"], "keys-differ");
+}

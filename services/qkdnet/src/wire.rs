@@ -95,7 +95,7 @@ fn end_with_standard_input() {
 }
 
 fn bad_config(error: anyhow::Error) -> Failure {
-    Failure::bad_input(format!("{error:#}"))
+    Failure::bad_input(shell::chain(&error).to_string())
         .hint("the file is what `qkdnet up --isolation process` writes for each service")
 }
 

@@ -35,7 +35,7 @@ pub async fn keep_dialling(dial: KmsDial, lives: Arc<Lives>, events: mpsc::Sende
                 talk(tx, rx, &lives, &events, &stop).await;
                 lasted = begun.elapsed();
             }
-            Err(error) => tracing::debug!("the key store is not reached: {error:#}"),
+            Err(error) => tracing::debug!("the key store is not reached: {}", shell::chain(&error)),
         }
         if !backoff.pause(lasted, &stop).await {
             return;

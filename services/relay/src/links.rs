@@ -104,7 +104,7 @@ pub async fn keep_dialling(
                 talk(&site, stream, &lives, &events, &stop).await;
                 lasted = begun.elapsed();
             }
-            Err(error) => tracing::debug!(neighbour = %site, "not reached: {error:#}"),
+            Err(error) => tracing::debug!(neighbour = %site, "not reached: {}", shell::chain(&error)),
         }
         if !backoff.pause(lasted, &stop).await {
             return;

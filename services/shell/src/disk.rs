@@ -132,7 +132,7 @@ impl<B: redb::StorageBackend> redb::StorageBackend for Backend<B> {
 pub fn is_full(error: &anyhow::Error) -> bool {
     let full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(full))
-        || format!("{error:#}").contains("os error 28")
+        || crate::chain(error).to_string().contains("os error 28")
 }
 
 #[cfg(test)]

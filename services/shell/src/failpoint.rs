@@ -7,7 +7,7 @@
 //! keeps it running, it crashes once more, in the place that was named, and then goes on.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,7 +121,8 @@ pub fn hit(name: &str) {
     // 1 means: this hit. 0 means: passed, which cannot be, as the process would be gone.
     let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
     if before == Ok(1) {
-        eprintln!("failpoint `{name}`: aborting");
+        // Whether anybody reads it or not, the crash comes.
+        let _ = writeln!(std::io::stderr().lock(), "failpoint `{name}`: aborting");
         std::process::abort();
     }
 }

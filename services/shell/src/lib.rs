@@ -9,6 +9,10 @@
 //! * [`fault`], [`disk`]: what goes wrong on purpose in a running service, where the topology allows it.
 //! * [`trace`]: trace context in gRPC metadata.
 
+// They panic where nobody reads any more.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+mod chain;
 pub mod client;
 pub mod dial;
 pub mod disk;
@@ -27,6 +31,7 @@ pub mod shutdown;
 pub mod tls;
 pub mod trace;
 
+pub use chain::{Chain, chain};
 pub use client::{ConnectError, Connector, Endpoint, connect};
 pub use duplex::Duplex;
 pub use health::Health;

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use futures::future::OptionFuture;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Time that services get between being asked to stop and being stopped.
@@ -28,21 +29,24 @@ impl Shutdown {
         Self { requested: CancellationToken::new(), expired: CancellationToken::new(), drain }
     }
 
-    /// One that SIGTERM or SIGINT triggers; a second signal ends the draining at once.
+    /// One that SIGTERM, SIGINT or SIGHUP triggers; a second signal ends the draining at once.
     pub fn on_signals(drain: Duration) -> std::io::Result<Self> {
         let shutdown = Self::new(drain);
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hangup = hangups()?;
         let (requested, expired) = (shutdown.requested.clone(), shutdown.expired.clone());
         tokio::spawn(async move {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
+                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => "SIGHUP",
             };
             tracing::info!(signal = name, "stopping");
             requested.cancel();
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => {}
             }
             tracing::warn!("a second signal: not draining any longer");
             expired.cancel();
@@ -83,6 +87,19 @@ impl Shutdown {
             () = deadline => Err(DrainExpired(self.drain)),
         }
     }
+}
+
+/// The SIGHUP of a terminal that goes; nothing where whoever started this process has it ignored, as `nohup` does.
+pub fn hangups() -> std::io::Result<Option<Signal>> {
+    if hangup_is_ignored() { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }
+}
+
+/// As the kernel tells; where it does not, a hangup counts.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Signal n is bit n - 1; SIGHUP is 1.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ pub async fn run(
                 info!(output = side, session = attached.hello.session, "output attached");
                 waiting[side] = Some(attached);
             }
-            Err(error) => warn!("output refused: {error:#}"),
+            Err(error) => warn!("output refused: {}", shell::chain(&error)),
         }
         if let Some(pair) = take_pair(&mut waiting) {
             status.update(|s| s.outputs_attached = 2);
@@ -94,7 +94,7 @@ pub async fn run(
             match emitted {
                 Ok(()) if stop.is_cancelled() => return Ok(()),
                 Ok(()) => {}
-                Err(error) => info!("emission ended: {error:#}"),
+                Err(error) => info!("emission ended: {}", shell::chain(&error)),
             }
         }
     }

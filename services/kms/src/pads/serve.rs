@@ -72,7 +72,7 @@ pub async fn serve(
             return Err(error).context("the key store has stopped");
         }
         if let Err(error) = ended {
-            tracing::warn!("the relay's requests are not answered: {error:#}");
+            tracing::warn!("the relay's requests are not answered: {}", shell::chain(&error));
         }
     }
 }

@@ -35,7 +35,7 @@ impl Cluster {
                     tokio::select! {
                         carried = carry(&pods, &pod, port, stream) => {
                             if let Err(error) = carried {
-                                tracing::warn!(%pod, port, "forwarding ended: {error:#}");
+                                tracing::warn!(%pod, port, "forwarding ended: {}", shell::chain(&error));
                             }
                         }
                         () = stopped.cancelled() => {}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use detector::store::{self, BlockStore, StoreError};
 
 use crate::failure::Failure;
+use crate::style::tell;
 
 /// Directory of span files inside a data directory. Not a DNS label, so no site can have this name.
 pub const SPANS_DIR: &str = "_spans";
@@ -21,7 +22,7 @@ impl LinkEnd {
     pub fn open(&self) -> Result<BlockStore, Failure> {
         let store = BlockStore::open_read_only(&self.path).map_err(damaged)?;
         if let Some(torn) = store.torn_tail() {
-            eprintln!("warning: {}: {torn} when the service opens it again", self.path.display());
+            tell(&format!("warning: {}: {torn} when the service opens it again", self.path.display()));
         }
         Ok(store)
     }

@@ -48,7 +48,7 @@ struct PoolRow {
 
 fn pools(data: &Path, output: Output) -> Result<(), Failure> {
     let digests = kms::compare::pools(data).map_err(|error| {
-        Failure::failed(format!("{error:#}"))
+        Failure::failed(shell::chain(&error).to_string())
             .hint("the key stores of a network that runs cannot be opened: stop it first")
     })?;
     let row = |digest: kms::compare::PoolDigest| PoolRow {

@@ -20,6 +20,7 @@ use crate::cluster;
 use crate::commands::status::running;
 use crate::failure::Failure;
 use crate::run::roster::Roster;
+use crate::style::tell;
 use crate::wire;
 
 pub fn run(command: &FaultCommand) -> Result<(), Failure> {
@@ -120,7 +121,7 @@ fn inject(network: &NetworkArgs, ordered: &Ordered<'_>, times: &Times) -> Result
 fn list(network: &NetworkArgs) -> Result<(), Failure> {
     let (faults, silent) = told(network, async |roster| Ok(Clients::new(roster).list().await))?;
     for (server, why) in &silent {
-        eprintln!("warning: {server} does not answer: {why}");
+        tell(&format!("warning: {server} does not answer: {why}"));
     }
     if faults.is_empty() && network.output.output == Output::Text {
         return print("no faults\n");

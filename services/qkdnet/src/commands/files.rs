@@ -7,6 +7,7 @@ use std::path::Path;
 use topology::{Diagnostics, Document};
 
 use crate::failure::Failure;
+use crate::style::tell_all;
 
 /// More than any topology; what is longer is cut here and refused by the reader of topologies.
 const READ_BYTES_MAX: u64 = 17 << 20;
@@ -28,11 +29,11 @@ pub fn parse(path: &Path) -> Result<Result<Document, Diagnostics>, Failure> {
 pub fn load(path: &Path) -> Result<topology::Topology, Failure> {
     match parse(path)? {
         Ok(document) => {
-            eprint!("{}", document.warnings);
+            tell_all(&document.warnings);
             Ok(document.topology)
         }
         Err(diagnostics) => {
-            eprint!("{diagnostics}");
+            tell_all(&diagnostics);
             Err(Failure::silent_bad_input())
         }
     }

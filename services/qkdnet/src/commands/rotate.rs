@@ -14,7 +14,8 @@ pub fn run(args: &RotateArgs) -> Result<(), Failure> {
     }
     let folder = keystore::folder(&args.data, &args.site);
     kms::master::rotate(&folder, &Settings::default()).map_err(|error| {
-        let failure = Failure::failed(format!("the master key of {} is as it was: {error:#}", args.site));
+        let failure =
+            Failure::failed(format!("the master key of {} is as it was: {}", args.site, shell::chain(&error)));
         failure.hint("stop the network, change the key, and start the network again with the same --data")
     })?;
     print(&format!("{} is new; the one before opens nothing any more\n", path.display()))

@@ -24,5 +24,9 @@ pub fn run(args: &SpansArgs) -> Result<(), Failure> {
         }
     });
     visited.map_err(|error| Failure::failed(error.to_string()))?;
-    failed.map_or(Ok(output.flush()?), |error| Err(error.into()))
+    match failed.map_or_else(|| output.flush(), Err) {
+        // A reader that has gone away (`| head`) is no error.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
 }

@@ -5,7 +5,7 @@ use topology::Diagnostics;
 use super::{files, print, print_json};
 use crate::cli::{Output, ValidateArgs};
 use crate::failure::Failure;
-use crate::style::Style;
+use crate::style::{Style, tell_all};
 
 pub fn run(args: &ValidateArgs) -> Result<(), Failure> {
     let mut all: Vec<Diagnostics> = Vec::new();
@@ -25,7 +25,7 @@ pub fn run(args: &ValidateArgs) -> Result<(), Failure> {
         match args.output.output {
             Output::Json => {}
             Output::Text => {
-                eprint!("{diagnostics}");
+                tell_all(&diagnostics);
                 if let Some(line) = &good {
                     print(line)?;
                 }

@@ -68,7 +68,7 @@ fn http_health(url: &http::Uri) -> Result<bool, Failure> {
 }
 
 fn grpc_health(args: &HealthArgs, config: &Path) -> Result<bool, Failure> {
-    let connector = connector(config).map_err(|error| Failure::bad_input(format!("{error:#}")))?;
+    let connector = connector(config).map_err(|error| Failure::bad_input(shell::chain(&error).to_string()))?;
     Ok(wire::block_on(&TelemetryConfig::new("qkdnet"), async {
         let mut client = HealthClient::new(connector.connect().await?);
         let answer = client.check(HealthCheckRequest { service: args.service.clone() }).await?.into_inner();
@@ -77,7 +77,7 @@ fn grpc_health(args: &HealthArgs, config: &Path) -> Result<bool, Failure> {
 }
 
 pub fn rekey(args: &RekeyArgs) -> Result<(), Failure> {
-    let connector = connector(&args.config).map_err(|error| Failure::bad_input(format!("{error:#}")))?;
+    let connector = connector(&args.config).map_err(|error| Failure::bad_input(shell::chain(&error).to_string()))?;
     let secret = std::fs::read(&args.secret)
         .map_err(|error| Failure::bad_input(format!("cannot read {}: {error}", args.secret.display())))?;
     let secret = Zeroizing::new(secret);

@@ -55,7 +55,7 @@ where
             self.life.cancel();
             match ended {
                 Some(Err(error)) if disk::is_full(&error) => {
-                    tracing::warn!(service = self.name, "no room on the disk: {error:#}");
+                    tracing::warn!(service = self.name, "no room on the disk: {}", shell::chain(&error));
                 }
                 Some(ended) => return ended,
                 None => tracing::warn!(service = self.name, "stopped by a fault"),
@@ -88,7 +88,7 @@ where
                     return;
                 }
                 // What the life before still holds is let go soon; room on a disk may take longer.
-                Err(error) => tracing::debug!(service = self.name, "not started yet: {error:#}"),
+                Err(error) => tracing::debug!(service = self.name, "not started yet: {}", shell::chain(&error)),
             }
             self.life.cancel();
         }

@@ -3,7 +3,9 @@
 
 pub mod containers;
 pub mod control;
+mod ends;
 mod faults;
+mod judge;
 mod keys;
 mod life;
 mod lock;
@@ -14,6 +16,7 @@ pub mod replay;
 pub mod roster;
 mod tasks;
 pub mod up;
+pub mod verdict;
 pub mod verify;
 pub mod watch;
 
@@ -23,6 +26,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use detector::Monitor;
+use futures::future::OptionFuture;
 use shell::files;
 use shell::launch::ServiceFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,7 +36,8 @@ use topology::plan::{Plan, ServiceConfig};
 
 use self::keys::StoreMonitor;
 use self::lock::Lock;
-pub use self::watch::{Outcome, watch};
+use self::verdict::{Kind, Reason, Troubles};
+pub use self::watch::watch;
 use crate::cli::containers::On;
 use crate::cli::{Isolation, RunArgs};
 use crate::commands::data::SPANS_DIR;
@@ -107,6 +112,8 @@ pub struct Running {
     pub faults: faults::Feed,
     /// Whom to tell of faults; nobody where the topology allows none.
     pub roster: Option<roster::Roster>,
+    /// What went wrong beside the main work, said by those that do it.
+    pub troubles: Troubles,
     pub held: Held,
 }
 
@@ -118,21 +125,28 @@ pub struct Held {
     _lock: Lock,
 }
 
-/// Requests to end: Ctrl-C, and the SIGTERM of a supervisor.
+/// Requests to end: Ctrl-C, the SIGTERM of a supervisor, and the SIGHUP of a terminal that goes.
 pub struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    /// Not under `nohup`, which asks that the end of a terminal be no end.
+    hangup: Option<Signal>,
 }
 
 impl Interrupts {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: shell::shutdown::hangups()?,
+        })
     }
 
     pub async fn recv(&mut self) -> Option<()> {
         tokio::select! {
             asked = self.interrupt.recv() => asked,
             asked = self.terminate.recv() => asked,
+            Some(asked) = OptionFuture::from(self.hangup.as_mut().map(Signal::recv)) => asked,
         }
     }
 }
@@ -254,13 +268,14 @@ fn epochs_seen(plan: &Plan, data: &Path) -> Result<BTreeMap<String, u64>> {
     Ok(seen)
 }
 
-/// A failure where a run has come to the end of a time tag: its keys are good, but no further light can be stamped.
-pub fn tags_end(plan: &Plan, data: &Path) -> Result<(), Failure> {
+/// Why, where a run has come to the end of a time tag: its keys are good, but no further light can be stamped.
+pub fn tags_end(plan: &Plan, data: &Path) -> Result<Option<Reason>> {
     let last = epochs_seen(plan, data)?.into_values().max().unwrap_or(0);
     if last < plan.tag_epochs {
-        return Ok(());
+        return Ok(None);
     }
     let reached_h = last as f64 * plan.epoch_ps as f64 * 1e-12 / 3600.0;
     let message = format!("time tags end: the sites' clocks have counted {reached_h:.2} hours, a tag holds 20");
-    Err(Failure::failed(message).hint("what was distilled is kept; start anew with another `--data` directory"))
+    let hint = "what was distilled is kept; start again with another `--data` directory";
+    Ok(Some(Reason::new(Kind::TagsEnd, message).hint(hint)))
 }

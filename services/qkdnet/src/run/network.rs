@@ -14,6 +14,7 @@ use topology::plan::Plan;
 use super::Folders;
 use super::keys::StoreMonitor;
 use super::roster::Roster;
+use super::verdict::{Kind, Reason};
 use crate::snapshot::{FaultRow, Snapshot};
 
 const FILE: &str = "network.json";
@@ -125,20 +126,46 @@ fn path(data: &Path) -> PathBuf {
 pub struct Announcement {
     path: PathBuf,
     said: Option<Network>,
+    /// Why the file is not true at present.
+    failed: Option<String>,
 }
 
 impl Announcement {
     pub fn new(folders: &Folders) -> Self {
-        Self { path: path(&folders.data), said: None }
+        Self { path: path(&folders.data), said: None, failed: None }
     }
 
-    pub fn say(&mut self, network: Network) -> Result<()> {
-        if self.said.as_ref() != Some(&network) {
-            let text = serde_json::to_string_pretty(&network).context("write the network's status")?;
-            files::write_durably(&self.path, text.as_bytes()).context("write the network's status")?;
-            self.said = Some(network);
+    /// Tries until it succeeds: a network does not end because its status cannot be written.
+    pub fn say(&mut self, network: Network) {
+        if self.said.as_ref() == Some(&network) {
+            return;
         }
-        Ok(())
+        match self.write(&network) {
+            Ok(()) => {
+                if self.failed.take().is_some() {
+                    tracing::info!(path = %self.path.display(), "the network's status is written again");
+                }
+                self.said = Some(network);
+            }
+            Err(error) => {
+                let why = shell::chain(&error).to_string();
+                if self.failed.as_ref() != Some(&why) {
+                    tracing::warn!("{why}; the network runs on, and `qkdnet status` says what was true before");
+                }
+                self.failed = Some(why);
+            }
+        }
+    }
+
+    fn write(&self, network: &Network) -> Result<()> {
+        let text = serde_json::to_string_pretty(network)?;
+        let written = files::write_durably(&self.path, text.as_bytes());
+        written.with_context(|| format!("write the network's status, {}", self.path.display()))
+    }
+
+    /// Why the file was not true in the end.
+    pub fn trouble(&self) -> Option<Reason> {
+        self.failed.as_ref().map(|why| Reason::new(Kind::SideOutput, why.clone()))
     }
 }
 

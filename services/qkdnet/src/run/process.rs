@@ -20,6 +20,7 @@ use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
 
 use super::faults::Watchers;
 use super::roster::Roster;
+use super::verdict::Troubles;
 use super::{End, Held, Running, Start, keys, local_file, service_file};
 
 /// Wait before a service that died is started again.
@@ -62,7 +63,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         }
     }
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |service| service));
-    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, held })
+    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, troubles: Troubles::default(), held })
 }
 
 /// The configuration file of one service.

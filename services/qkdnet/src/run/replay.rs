@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use topology::plan::{RunOptions, plan};
 
 use super::watch::Asked;
-use super::{Folders, Outcome, Place, Start, start, watch};
+use super::{Folders, Place, Start, start, watch};
 use crate::cli::ReplayArgs;
 use crate::commands::files;
 use crate::failure::Failure;
@@ -36,20 +36,17 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     if let Some(reserve) = &args.reserve {
         copy_secrets(&plan, reserve, &args.data)?;
     }
-    let asked = Asked { seed: args.seed.or(topology.spec.run.seed), target_s: None };
-    let view = View::new(args.output.output);
+    let asked = Asked { seed: args.seed.or(topology.spec.run.seed), target_s: None, beyond_tags: false };
+    let mut view = View::new(args.output.output);
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
     let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
     let report = wire::block_on(&telemetry, async {
         let running =
             start(&Start { plan: &plan, folders: &folders, place: Place::Tasks, recording: None, replay: tags })
                 .await?;
-        watch(running, &plan, &folders, &asked, view).await
+        watch(running, &plan, &folders, &asked, &mut view, |_| false).await
     })?;
-    match report.outcome {
-        Outcome::Complete => Ok(()),
-        Outcome::Cut => Err(Failure::failed("the replay was cut short")),
-    }
+    view.conclude(report.summary)
 }
 
 fn link(args: &ReplayArgs, plan: &topology::plan::Plan) -> Result<String, Failure> {

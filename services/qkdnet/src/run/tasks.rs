@@ -18,6 +18,7 @@ use topology::plan::{CONTROL_IDENTITY, ChannelConfig, DetectorConfig, SourceConf
 use super::faults::Desks;
 use super::life::{Life, Run};
 use super::roster::Roster;
+use super::verdict::Troubles;
 use super::{End, Held, Recording, Running, Start, keys};
 
 /// Streams that may wait to be taken up by a service.
@@ -38,7 +39,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     keys::prepare_certificates(start, &desks.names(start.plan))?;
     let faults = desks.serve(start, &stop, &mut others).await?;
     if start.replay.is_empty() {
-        start_sources(start, &desks, &mut doors, &mut others, &drain).await?;
+        start_sources(start, &desks, &mut doors, &mut others, (&drain, &stop)).await?;
     }
     start_channels(start, &desks, &mut doors, &mut others, &stop).await?;
     let (keys, stores) = keys::start(start, &desks, &mut others, &stop).await?;
@@ -53,7 +54,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         let begin = move |life| parts.begin(life);
         nodes.spawn(Life::start(&config.name, desk, &stop, begin).await?.keep());
     }
-    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, held })
+    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, troubles: Troubles::default(), held })
 }
 
 async fn start_sources(
@@ -61,7 +62,7 @@ async fn start_sources(
     desks: &Desks,
     doors: &mut Doors,
     tasks: &mut JoinSet<Result<()>>,
-    drain: &CancellationToken,
+    (drain, stop): (&CancellationToken, &CancellationToken),
 ) -> Result<()> {
     for config in start.plan.sources() {
         let door = Door::new(STREAMS_WAITING);
@@ -75,7 +76,14 @@ async fn start_sources(
             let run: Run = Box::pin(run);
             Box::pin(async { Ok(run) })
         };
-        tasks.spawn(Life::start(&config.name, desk, drain, begin).await?.keep());
+        let (life, stop) = (Life::start(&config.name, desk, drain, begin).await?, stop.clone());
+        tasks.spawn(async move {
+            // A source whose light has ended waits for outputs to tell them; when all is over none will come.
+            tokio::select! {
+                kept = life.keep() => kept,
+                () = stop.cancelled() => Ok(()),
+            }
+        });
     }
     Ok(())
 }

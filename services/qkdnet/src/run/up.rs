@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use topology::plan::{Plan, plan};
 
+use super::verdict::Verdict;
 use super::watch::Asked;
-use super::{Folders, Outcome, Place, Recording, Start, continue_after, start, tags_end, watch};
+use super::{Folders, Place, Recording, Start, continue_after, start, tags_end, watch};
 use crate::cli::{RunArgs, UpArgs};
 use crate::commands::files;
 use crate::failure::Failure;
+use crate::style::tell;
 use crate::view::View;
 use crate::wire;
 
@@ -20,33 +22,46 @@ pub struct Prepared {
     pub plan: Plan,
     pub folders: Folders,
     pub asked: Asked,
-    /// More was asked for than time tags hold.
-    pub beyond_tags: bool,
 }
 
 /// Reads the topology and plans it; a run on data that is there already continues.
 pub fn prepare(file: &Path, args: &RunArgs, data: Option<PathBuf>) -> Result<Prepared, Failure> {
+    prepare_until(file, args, data, |_| Ok(None))
+}
+
+/// As [`prepare`], for a run of which `limit_s` changes the plan and says when a run without `--for` ends.
+pub fn prepare_until(
+    file: &Path,
+    args: &RunArgs,
+    data: Option<PathBuf>,
+    limit_s: impl FnOnce(&mut Plan) -> Result<Option<f64>, Failure>,
+) -> Result<Prepared, Failure> {
     let topology = files::load(file)?;
     let mut plan = plan(&topology, &args.overrides());
     let data = data.unwrap_or_else(|| args.data_dir(&plan.topology));
     for warning in &plan.warnings {
-        eprintln!("warning: {warning}");
+        tell(&format!("warning: {warning}"));
+    }
+    if let Some(seconds) = limit_s(&mut plan)? {
+        plan.epochs_limit.get_or_insert((seconds * 1e12 / plan.epoch_ps as f64).ceil() as u64);
     }
     let epochs = plan.epochs_limit;
     let seen = continue_after(&mut plan, &data)?;
     if seen >= plan.tag_epochs {
-        tags_end(&plan, &data)?;
+        let mut verdict = Verdict::default();
+        verdict.extend(tags_end(&plan, &data)?);
+        verdict.into_result(false)?;
     }
     let asked = Asked {
         seed: args.seed.or(topology.spec.run.seed),
         target_s: epochs.map(|epochs| epochs as f64 * plan.epoch_ps as f64 * 1e-12),
+        beyond_tags: epochs.is_none_or(|epochs| seen.saturating_add(epochs) > plan.tag_epochs),
     };
-    let beyond_tags = epochs.is_none_or(|epochs| seen.saturating_add(epochs) > plan.tag_epochs);
-    Ok(Prepared { plan, folders: Folders::of(&data), asked, beyond_tags })
+    Ok(Prepared { plan, folders: Folders::of(&data), asked })
 }
 
 pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
-    let Prepared { plan, folders, asked, beyond_tags } = prepare(&args.file, &args.run, None)?;
+    let Prepared { plan, folders, asked } = prepare(&args.file, &args.run, None)?;
     let recording = match &args.record.record {
         Some(folder) => {
             shell::files::create_private_folder(folder)?;
@@ -56,7 +71,7 @@ pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
         None => None,
     };
     let place = Place::of(&args.run)?;
-    let view = View::new(args.run.output.output);
+    let mut view = View::new(args.run.output.output);
     // A screen and log lines would spoil each other.
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
     let mut telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
@@ -64,11 +79,7 @@ pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
     let report = wire::block_on(&telemetry, async {
         let started = Start { plan: &plan, folders: &folders, place, recording, replay: Default::default() };
         let running = start(&started).await?;
-        watch(running, &plan, &folders, &asked, view).await
+        watch(running, &plan, &folders, &asked, &mut view, |_| false).await
     })?;
-    match report.outcome {
-        Outcome::Complete if beyond_tags => tags_end(&plan, &folders.data),
-        Outcome::Complete => Ok(()),
-        Outcome::Cut => Err(Failure::failed("the run was cut short")),
-    }
+    view.conclude(report.summary)
 }

@@ -6,15 +6,26 @@ use serde::Serialize;
 use topology::document::Measure;
 use topology::plan::{Plan, PlannedReference};
 
-use super::up::{Prepared, prepare};
+use super::up::{Prepared, prepare_until};
+use super::verdict::{Kind, Reason, Verdict};
 use super::watch::{LinkReport, mean, ratio};
-use super::{Place, Start, start, tags_end, watch};
+use super::{Place, Start, start, watch};
 use crate::cli::{Output, VerifyArgs};
 use crate::cluster;
 use crate::commands::{print, print_json};
 use crate::failure::Failure;
+use crate::style::tell;
 use crate::view::View;
 use crate::wire;
+
+mod precision;
+
+/// What a verification came to.
+#[derive(Debug, Default, Serialize)]
+struct Verification {
+    figures: Vec<Comparison>,
+    verdict: Verdict,
+}
 
 /// One published figure and what the run gave.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,41 +38,61 @@ pub struct Comparison {
     /// One standard deviation of the measurement.
     pub uncertainty: Option<f64>,
     pub tolerance: String,
-    pub verdict: Verdict,
+    pub verdict: Agreement,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum Agreement {
     Agrees,
     Disagrees,
     NotMeasured,
 }
 
 pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
-    let comparisons = match &args.file {
+    let mut found = match &args.file {
         Some(file) => here(file, args, log)?,
         None => there(args)?,
     };
+    let failed = found.figures.iter().filter(|c| c.verdict != Agreement::Agrees).count();
+    if failed > 0 {
+        let message = format!("{failed} of {} figures do not agree", found.figures.len());
+        found.verdict.add(Reason::new(Kind::Disagrees, message));
+    }
     match args.run.output.output {
-        Output::Json => print_json(&comparisons)?,
-        Output::Text => print(&table(&comparisons))?,
+        Output::Json => print_json(&found)?,
+        Output::Text => print(&table(&found.figures))?,
     }
-    let failed = comparisons.iter().filter(|c| c.verdict != Verdict::Agrees).count();
-    if failed == 0 {
-        Ok(())
-    } else {
-        Err(Failure::failed(format!("{failed} of {} figures do not agree", comparisons.len())))
+    found.verdict.into_result(false)
+}
+
+/// A verdict on nothing would be worth nothing.
+fn needs_references(plan: &Plan) -> Result<(), Failure> {
+    if plan.links.iter().any(|link| !link.references.is_empty()) {
+        return Ok(());
     }
+    Err(Failure::bad_input("no link has a published figure to compare with")
+        .hint("say under `reference` of a link what was published, and how far a measurement may be from it"))
 }
 
 /// A network on this machine, for the time of the comparison.
-fn here(file: &Path, args: &VerifyArgs, log: Option<&str>) -> Result<Vec<Comparison>, Failure> {
+fn here(file: &Path, args: &VerifyArgs, log: Option<&str>) -> Result<Verification, Failure> {
     let scratch = match &args.run.data {
         Some(_) => None,
         None => Some(std::env::temp_dir().join(format!("qkdnet-verify-{}", std::process::id()))),
     };
-    let result = compare(prepare(file, &args.run, scratch.clone())?, args, log);
+    let mut expected = None;
+    let prepared = prepare_until(file, &args.run, scratch.clone(), |plan| {
+        choose(plan, &args.links)?;
+        needs_references(plan)?;
+        // What was published is about links.
+        plan.without_key_management();
+        if plan.epochs_limit.is_none() {
+            expected = precision::forecast(plan);
+        }
+        Ok(expected.map(|forecast| forecast.cap_s))
+    });
+    let result = prepared.and_then(|prepared| compare(prepared, expected, args, log));
     if let Some(scratch) = scratch {
         // The keys of a comparison are of no use to anybody.
         let _ = std::fs::remove_dir_all(scratch);
@@ -70,7 +101,7 @@ fn here(file: &Path, args: &VerifyArgs, log: Option<&str>) -> Result<Vec<Compari
 }
 
 /// A network that runs on a cluster, watched for a while.
-fn there(args: &VerifyArgs) -> Result<Vec<Comparison>, Failure> {
+fn there(args: &VerifyArgs) -> Result<Verification, Failure> {
     if args.run.seed.is_some() || args.run.speed.is_some() {
         return Err(Failure::bad_input("`--seed` and `--speed` are for a network that is started here")
             .hint("on a cluster they are the topology's `run.seed` and `run.speed`"));
@@ -81,14 +112,13 @@ fn there(args: &VerifyArgs) -> Result<Vec<Comparison>, Failure> {
     let (plan, links) = cluster::run(&args.cluster, async |there| {
         cluster::measured(there, &args.links, duration.rounded() as f64 * 1e-12).await
     })?;
-    Ok(comparisons(&plan, &links))
+    needs_references(&plan)?;
+    Ok(Verification { figures: comparisons(&plan, &links), verdict: Verdict::default() })
 }
 
-fn compare(prepared: Prepared, args: &VerifyArgs, log: Option<&str>) -> Result<Vec<Comparison>, Failure> {
-    let Prepared { mut plan, folders, asked, beyond_tags } = prepared;
-    // What was published is about links.
-    plan.without_key_management();
-    for name in &args.links {
+/// Leaves the links that are named, or all.
+fn choose(plan: &mut Plan, links: &[String]) -> Result<(), Failure> {
+    for name in links {
         if plan.link(name).is_none() {
             let known: Vec<&str> = plan.links.iter().map(|link| link.name.as_str()).collect();
             return Err(
@@ -96,26 +126,52 @@ fn compare(prepared: Prepared, args: &VerifyArgs, log: Option<&str>) -> Result<V
             );
         }
     }
-    if !args.links.is_empty() {
-        plan.links.retain(|link| args.links.contains(&link.name));
-        plan.services.retain(|service| service.link.as_ref().is_some_and(|link| args.links.contains(link)));
+    if !links.is_empty() {
+        plan.links.retain(|link| links.contains(&link.name));
+        plan.services.retain(|service| service.link.as_ref().is_some_and(|link| links.contains(link)));
     }
-    if plan.epochs_limit.is_none() {
-        return Err(
-            Failure::bad_input("how long to run is not said").hint("add `--for 600s`, or `for: 600 s` under `run`")
-        );
+    Ok(())
+}
+
+fn compare(
+    prepared: Prepared,
+    expected: Option<precision::Forecast>,
+    args: &VerifyArgs,
+    log: Option<&str>,
+) -> Result<Verification, Failure> {
+    let Prepared { plan, folders, asked } = prepared;
+    if let Some(precision::Forecast { expected_s, cap_s }) = expected {
+        tell(&format!(
+            "running until the uncertainty of every figure is a fifth of its tolerance: about {expected_s:.0} s of \
+             simulated time, at most {cap_s:.0} s"
+        ));
     }
     let place = Place::of(&args.run)?;
     let telemetry = wire::telemetry("qkdnet", &plan.topology, None, log.or(Some("warn")));
     let report = wire::block_on(&telemetry, async {
         let started = Start { plan: &plan, folders: &folders, place, recording: None, replay: Default::default() };
         let running = start(&started).await?;
-        watch(running, &plan, &folders, &asked, View::progress()).await
+        let mut known = 0;
+        watch(running, &plan, &folders, &asked, &mut View::progress(), |links| {
+            let (now, all) = precision::progress(&plan, links);
+            if expected.is_some() && now > known {
+                tell(&format!("{now} of {all} figures are known to a fifth of their tolerance"));
+                known = now;
+            }
+            expected.is_some() && now == all
+        })
+        .await
     })?;
-    if beyond_tags {
-        tags_end(&plan, &folders.data)?;
+    if expected.is_some() {
+        let (known, all) = precision::progress(&plan, &report.links);
+        if known < all {
+            tell(&format!(
+                "warning: {} of {all} figures are less certain than a fifth of their tolerance",
+                all - known
+            ));
+        }
     }
-    Ok(comparisons(&plan, &report.links))
+    Ok(Verification { figures: comparisons(&plan, &report.links), verdict: report.summary.verdict })
 }
 
 /// Every reference of the plan beside what was measured.
@@ -133,9 +189,9 @@ fn one(link: &str, reference: &PlannedReference, report: &LinkReport) -> Compari
     let scale = if reference.quantity.unit() == "%" { 100.0 } else { 1.0 };
     let measured = measure(reference.quantity, report);
     let verdict = match measured {
-        None => Verdict::NotMeasured,
-        Some((value, _)) if reference.tolerance.accepts(reference.published, value) => Verdict::Agrees,
-        Some(_) => Verdict::Disagrees,
+        None => Agreement::NotMeasured,
+        Some((value, _)) if reference.tolerance.accepts(reference.published, value) => Agreement::Agrees,
+        Some(_) => Agreement::Disagrees,
     };
     Comparison {
         link: link.to_owned(),
@@ -190,9 +246,9 @@ fn table(rows: &[Comparison]) -> String {
             _ => "-".to_owned(),
         };
         let verdict = match row.verdict {
-            Verdict::Agrees => "agrees",
-            Verdict::Disagrees => "DISAGREES",
-            Verdict::NotMeasured => "NOT MEASURED",
+            Agreement::Agrees => "agrees",
+            Agreement::Disagrees => "DISAGREES",
+            Agreement::NotMeasured => "NOT MEASURED",
         };
         text.push_str(&format!(
             "{:<18} {:<14} {:>12} {:>22} {:>12}  {verdict}\n",

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use detector::store::BlockStore;
 use distill::ledger::BlockLedger;
 use proto::detector::v1::module_event::Event as Happening;
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleEvent, ModuleStatus};
@@ -12,10 +11,13 @@ use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use tokio::sync::{broadcast, mpsc};
 use topology::plan::{DetectorConfig, Plan};
 
+use super::ends::{Ends, compare};
 use super::faults::Log;
+use super::judge::{Stuck, lasting, no_key, put_back, stuck};
 use super::keys::StoreMonitor;
 use super::network::{Announcement, Network};
-use super::{End, Folders, Running};
+use super::verdict::{Kind, Reason, Verdict};
+use super::{End, Folders, Running, tags_end};
 use crate::snapshot::{
     BlockFigures, Event, LinkRow, LinkState, LinkSummary, LoopState, Loops, PoolRow, Snapshot, StoreRow, Summary,
 };
@@ -33,20 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Asked {
     pub seed: Option<u64>,
     pub target_s: Option<f64>,
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// By itself, or drained on request.
-    Complete,
-    /// Cut short: a second interrupt, or a service that failed.
-    Cut,
+    /// More was asked for than time tags hold.
+    pub beyond_tags: bool,
 }
 
 /// What a run measured, for the summary and for comparison with publications.
 pub struct Report {
-    pub outcome: Outcome,
     pub summary: Summary,
     pub links: Vec<LinkReport>,
 }
@@ -83,58 +77,65 @@ pub async fn watch(
     plan: &Plan,
     folders: &Folders,
     asked: &Asked,
-    mut view: View,
+    view: &mut View,
+    mut enough: impl FnMut(&[LinkReport]) -> bool,
 ) -> Result<Report> {
     let started = Instant::now();
     let mut events = gather(&running.ends);
     let mut follower = Follower::new(plan, asked, started);
     let mut redraw = tokio::time::interval(REDRAW);
     let mut announcement = Announcement::new(folders);
-    let (mut outcome, mut busy) = (Outcome::Complete, started);
+    let (mut verdict, mut busy) = (Verdict::default(), started);
     while !running.nodes.is_empty() {
         tokio::select! {
-            Some((end, event)) = events.recv() => follower.take(&running.ends[end], event, &mut view)?,
-            Some(state) = running.faults.recv() => follower.suffer(state, &mut view)?,
+            Some((end, event)) = events.recv() => follower.take(&running.ends[end], event, view),
+            Some(state) = running.faults.recv() => follower.suffer(state, view),
             _ = redraw.tick() => {
-                if running.ends.iter().any(under_way) || !running.drain.is_cancelled() {
-                    busy = Instant::now();
-                } else if !running.stop.is_cancelled() && busy.elapsed() > DRAIN_PATIENCE {
-                    follower.say("drained", "the links that are left have no session", &mut view)?;
-                    running.stop.cancel();
-                }
                 let snapshot = follower.refresh(&running.ends, &running.stores);
-                view.update(snapshot)?;
+                view.update(snapshot);
                 if !running.stores.is_empty() {
                     let network = Network::of(plan, folders, &running.stores, snapshot)?;
-                    announcement.say(network.controlled_by(running.roster.clone()))?;
+                    announcement.say(network.controlled_by(running.roster.clone()));
+                }
+                // Nobody can help such a link while it runs; a run that is to end by itself does.
+                let for_good = stuck(&running.ends) == Stuck::ForGood;
+                let hopeless = for_good && asked.target_s.is_some();
+                let draining = running.drain.is_cancelled();
+                if !draining && (view.is_closed() || hopeless || enough(&follower.links)) {
+                    running.drain.cancel();
+                }
+                if running.ends.iter().any(under_way) || !draining {
+                    busy = Instant::now();
+                } else if !running.stop.is_cancelled() && (for_good || busy.elapsed() > DRAIN_PATIENCE) {
+                    follower.say("drained", "the links that are left have no session", view);
+                    running.stop.cancel();
                 }
             }
             Some(ended) = running.others.join_next() => {
                 if let Err(error) = ended.context("a service ended abnormally").and_then(|result| result) {
-                    tracing::error!("{error:#}");
-                    outcome = Outcome::Cut;
+                    verdict.add(failed(&error));
                     running.stop.cancel();
                 }
             }
             Some(ended) = running.nodes.join_next() => {
                 if let Err(error) = ended.context("a service ended abnormally").and_then(|result| result) {
-                    tracing::error!("{error:#}");
-                    outcome = Outcome::Cut;
+                    verdict.add(failed(&error));
                     running.stop.cancel();
                 }
             }
             Some(()) = running.held.interrupts.recv() => {
                 if running.drain.is_cancelled() {
-                    outcome = Outcome::Cut;
+                    verdict.add(Reason::new(Kind::CutShort, "the run was cut short: blocks under way are given up"));
                     running.stop.cancel();
+                } else {
+                    follower.say("draining", "finishing the blocks under way; interrupt again to cut short", view);
                 }
                 running.drain.cancel();
-                follower.say("draining", "finishing the blocks under way; interrupt again to cut short", &mut view)?;
             }
         }
     }
     while let Ok((end, event)) = events.try_recv() {
-        follower.take(&running.ends[end], event, &mut view)?;
+        follower.take(&running.ends[end], event, view);
     }
     follower.refresh(&running.ends, &running.stores);
     running.drain.cancel();
@@ -143,9 +144,18 @@ pub async fn watch(
     if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
         tracing::warn!("some services did not end in time");
     }
-    let report = follower.report(&running.ends, folders, outcome, started.elapsed());
-    view.finish(&report.summary)?;
-    Ok(report)
+    verdict.extend(running.troubles.reasons());
+    verdict.extend(announcement.trouble());
+    if asked.beyond_tags && verdict.is_good() {
+        verdict.extend(tags_end(plan, &folders.data)?);
+    }
+    Ok(follower.report(&running, folders, verdict, started.elapsed()))
+}
+
+fn failed(error: &anyhow::Error) -> Reason {
+    let why = shell::chain(error).to_string();
+    tracing::error!("{why}");
+    Reason::new(Kind::ServiceFailed, why)
 }
 
 /// Whether an end may have a block under way.
@@ -208,7 +218,7 @@ impl<'p> Follower<'p> {
         }
     }
 
-    fn say(&mut self, name: &str, message: &str, view: &mut View) -> Result<()> {
+    fn say(&mut self, name: &str, message: &str, view: &mut View) {
         self.show(
             Event {
                 simulated_s: self.snapshot.simulated_s,
@@ -217,33 +227,32 @@ impl<'p> Follower<'p> {
                 ..Event::default()
             },
             view,
-        )
+        );
     }
 
     /// A fault begins or ends somewhere.
-    fn suffer(&mut self, state: FaultState, view: &mut View) -> Result<()> {
+    fn suffer(&mut self, state: FaultState, view: &mut View) {
         let event = self.faults.take(state);
         self.snapshot.faults = self.faults.rows();
         match event {
             // What goes by wall time has no simulated time of its own.
             Some(event) if event.simulated_s == 0.0 => {
-                self.show(Event { simulated_s: self.snapshot.simulated_s, ..event }, view)
+                self.show(Event { simulated_s: self.snapshot.simulated_s, ..event }, view);
             }
             Some(event) => self.show(event, view),
-            None => Ok(()),
+            None => {}
         }
     }
 
-    fn show(&mut self, event: Event, view: &mut View) -> Result<()> {
-        view.event(&event)?;
+    fn show(&mut self, event: Event, view: &mut View) {
+        view.event(&event);
         if self.snapshot.events.len() >= EVENTS_SHOWN {
             self.snapshot.events.remove(0);
         }
         self.snapshot.events.push(event);
-        Ok(())
     }
 
-    fn take(&mut self, end: &End, event: ModuleEvent, view: &mut View) -> Result<()> {
+    fn take(&mut self, end: &End, event: ModuleEvent, view: &mut View) {
         let is_matcher = end.monitor.status().role == "matcher";
         if is_matcher && let Some(report) = self.links.iter_mut().find(|report| report.name == end.link) {
             report.take(&event);
@@ -252,10 +261,7 @@ impl<'p> Follower<'p> {
             Some(Happening::Note(note)) => {
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let simulated_s = event.simulated_s;
-                self.show(
-                    Event { simulated_s, link, site, name: note.name, message: note.message, block: None },
-                    view,
-                )?;
+                self.show(Event { simulated_s, link, site, name: note.name, message: note.message, block: None }, view);
             }
             Some(Happening::Block(block)) if is_matcher => {
                 let message = format!(
@@ -268,11 +274,10 @@ impl<'p> Follower<'p> {
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let name = "block-stored".to_owned();
                 let block = Some(figures(&block));
-                self.show(Event { simulated_s: event.simulated_s, link, site, name, message, block }, view)?;
+                self.show(Event { simulated_s: event.simulated_s, link, site, name, message, block }, view);
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// Brings the snapshot up to date with the monitors.
@@ -284,30 +289,37 @@ impl<'p> Follower<'p> {
                 ends.iter().filter(|end| end.link == row.name).map(|end| end.monitor.status()).collect();
             let config = self.plan.detectors().find(|d| d.link == row.name);
             fill(row, &both, config);
+            let report = self.links.iter_mut().find(|report| report.name == row.name);
+            if let (Some(report), Some(matcher)) = (report, both.into_iter().find(|status| status.role == "matcher")) {
+                report.status = matcher;
+            }
         }
         self.snapshot.stores = stores.iter().map(|store| store_row(&store.latest.borrow())).collect();
         &self.snapshot
     }
 
-    fn report(self, ends: &[End], folders: &Folders, outcome: Outcome, wall: Duration) -> Report {
-        let mut links = self.links;
+    fn report(self, running: &Running, folders: &Folders, mut verdict: Verdict, wall: Duration) -> Report {
+        let ends = &running.ends;
+        let links = self.links;
         let mut summaries = Vec::new();
-        for (report, row) in links.iter_mut().zip(&self.snapshot.links) {
-            report.status = ends
-                .iter()
-                .filter(|end| end.link == report.name)
-                .map(|end| end.monitor.status())
-                .find(|status| status.role == "matcher")
-                .unwrap_or_default();
-            summaries.push(summarise(report, row, self.plan, folders));
+        for (report, row) in links.iter().zip(&self.snapshot.links) {
+            let held = compare(&report.name, self.plan, folders);
+            verdict.extend(held.reason(&report.name));
+            verdict.extend(ends.iter().filter(|end| end.link == report.name).filter_map(lasting));
+            summaries.push(summarise(report, row, &held));
+        }
+        verdict.extend(running.stores.iter().flat_map(|store| put_back(&store.latest.borrow())));
+        if verdict.is_good() {
+            verdict.extend(no_key(ends, &links));
         }
         let summary = Summary {
             simulated_s: self.snapshot.simulated_s,
             wall_s: wall.as_secs_f64(),
             seed: self.snapshot.seed,
             links: summaries,
+            verdict,
         };
-        Report { outcome, summary, links }
+        Report { summary, links }
     }
 }
 
@@ -342,7 +354,7 @@ fn figures(block: &BlockStored) -> BlockFigures {
     }
 }
 
-fn summarise(report: &LinkReport, row: &LinkRow, plan: &Plan, folders: &Folders) -> LinkSummary {
+fn summarise(report: &LinkReport, row: &LinkRow, held: &Ends) -> LinkSummary {
     let status = &report.status;
     let mut residual = report.residual_ps.clone();
     residual.sort_by(f64::total_cmp);
@@ -361,21 +373,9 @@ fn summarise(report: &LinkReport, row: &LinkRow, plan: &Plan, folders: &Folders)
         authentication_fraction: status.authentication_fraction,
         clock_residual_p99_ps: p99,
         peak_fwhm_ps: mean(&report.peak_fwhm_ps),
-        keys_equal: keys_equal(&report.name, plan, folders),
+        keys_equal: held.are_equal(),
+        blocks_undecided: held.undecided(),
     }
-}
-
-/// Whether both ends hold the same committed bits.
-fn keys_equal(link: &str, plan: &Plan, folders: &Folders) -> bool {
-    let digests: Vec<_> = plan
-        .detectors()
-        .filter(|config| config.link == link)
-        .map(|config| {
-            let path = detector::store::path(&folders.data, &config.site, &config.link);
-            BlockStore::open_read_only(path).and_then(|store| store.digest()).ok()
-        })
-        .collect();
-    matches!(&digests[..], [Some(a), Some(b)] if a == b)
 }
 
 pub fn ratio(part: u64, whole: u64) -> f64 {

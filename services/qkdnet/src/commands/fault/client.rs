@@ -98,7 +98,7 @@ impl<'r> Clients<'r> {
             };
             match listed.await {
                 Ok(listed) => faults.extend(listed),
-                Err(error) => silent.push((server, format!("{error:#}"))),
+                Err(error) => silent.push((server, shell::chain(&error).to_string())),
             }
         }
         (faults, silent)

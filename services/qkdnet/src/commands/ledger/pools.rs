@@ -59,7 +59,7 @@ pub fn marks(folder: &Path) -> Result<Marks, Failure> {
 
 /// From the key stores that run in this pod.
 pub fn stores_here() -> Result<Vec<Store>, Failure> {
-    let unreadable = |error: anyhow::Error| Failure::failed(format!("{error:#}"));
+    let unreadable = |error: anyhow::Error| Failure::failed(shell::chain(&error).to_string());
     let mut stores = Vec::new();
     for path in host::in_folder(Path::new(paths::SERVICES)).map_err(unreadable)? {
         let Some((config, ports)) = key_store(&path) else { continue };
@@ -100,7 +100,7 @@ pub fn stores(folder: &Path) -> Result<Vec<Store>, Failure> {
             for (site, _) in data::directories(folder)? {
                 let read = accounts::read(folder, &site);
                 if let Some(pools) =
-                    read.map_err(|error| Failure::failed(format!("the key store of {site}: {error:#}")))?
+                    read.map_err(|error| Failure::failed(format!("the key store of {site}: {}", shell::chain(&error))))?
                 {
                     stores.push(Store { site, pools });
                 }

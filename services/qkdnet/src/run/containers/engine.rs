@@ -86,7 +86,7 @@ impl Engine {
         for name in names {
             match Self::ask(name).await {
                 Ok(engine) => engines.push(engine),
-                Err(error) => refusals.push(format!("{}: {error:#}", name.program())),
+                Err(error) => refusals.push(format!("{}: {}", name.program(), shell::chain(&error))),
             }
         }
         (engines, refusals)

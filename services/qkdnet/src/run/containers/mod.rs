@@ -30,9 +30,11 @@ use super::faults::{Feed, Watchers};
 use super::keys::StoreMonitor;
 use super::process::mirror;
 use super::roster::Roster;
+use super::verdict::Troubles;
 use super::{End, Held, Running, Start, keys};
 use crate::cli::containers::ContainerArgs;
 use crate::failure::Failure;
+use crate::style::tell;
 use crate::wire;
 
 /// Ports inside a container; each has an address of its own.
@@ -58,11 +60,11 @@ impl Containers {
         let version = env!("CARGO_PKG_VERSION");
         let image = args.image.clone().unwrap_or_else(|| format!("qkdnet:{version}"));
         let labelled = engine.image_version(&image).await.map_err(|error| {
-            Failure::failed(format!("{} has no image {image}: {error:#}", engine.name.program()))
+            Failure::failed(format!("{} has no image {image}: {}", engine.name.program(), shell::chain(&error)))
                 .hint("build it with `make image`, or pull one and name it with `--image`")
         })?;
         if labelled != version {
-            eprintln!("warning: image {image} is of version `{labelled}`, this program is {version}");
+            tell(&format!("warning: image {image} is of version `{labelled}`, this program is {version}"));
         }
         Ok(Self { engine, image })
     }
@@ -132,7 +134,7 @@ impl Started {
             reaper.finish().await;
             ended
         });
-        Running { ends, stores, drain, stop, nodes, others, faults, roster, held }
+        Running { ends, stores, drain, stop, nodes, others, faults, roster, troubles: Troubles::default(), held }
     }
 }
 

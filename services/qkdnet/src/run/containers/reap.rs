@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::folder::{Network, RUN_LABEL};
 use crate::cli::containers::ReapArgs;
 use crate::failure::Failure;
+use crate::style::tell;
 use crate::wire;
 
 /// Longest wait for containers to be gone at the end of a run; after that the process goes on alone.
@@ -77,7 +78,7 @@ async fn remove(engine: &Engine, label: &str) -> Result<()> {
     if !running.is_empty()
         && let Err(error) = engine.stop(&running).await
     {
-        eprintln!("{error:#}");
+        tell(&shell::chain(&error).to_string());
     }
     let mut attempt = 1;
     loop {
@@ -85,7 +86,7 @@ async fn remove(engine: &Engine, label: &str) -> Result<()> {
             Ok(0) => return Ok(()),
             // A run that was killed may have asked for one more container just before.
             Ok(_) => {}
-            Err(error) if attempt < ATTEMPTS => eprintln!("{error:#}"),
+            Err(error) if attempt < ATTEMPTS => tell(&shell::chain(&error).to_string()),
             Err(error) => return Err(error),
         }
         attempt += 1;

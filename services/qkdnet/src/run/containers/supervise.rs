@@ -155,7 +155,7 @@ impl Container {
         let again = self.published.borrow().clone();
         self.remove().await?;
         if let Err(error) = self.run(again.as_ref(), None).await {
-            tracing::warn!(service = self.service, "not on the same ports again: {error:#}");
+            tracing::warn!(service = self.service, "not on the same ports again: {}", shell::chain(&error));
             self.remove().await?;
             self.run(None, None).await.with_context(|| format!("start {} again", self.service))?;
         }

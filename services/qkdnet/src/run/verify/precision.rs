@@ -1,0 +1,183 @@
+//! How long a link must be watched until each of its figures says something about the published one.
+
+use photonics::model::math::binary_entropy;
+use topology::document::{Measure, Tolerance};
+use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, inputs, operating_point};
+use topology::plan::{Plan, PlannedLink, PlannedReference};
+
+use super::super::watch::LinkReport;
+use super::measure;
+
+/// A figure is known well enough where its standard deviation is this part of its tolerance.
+pub const PART_OF_TOLERANCE: f64 = 0.2;
+/// Blocks, or widths of the peak, below which their scatter is not known itself.
+const SAMPLES_MIN: usize = 5;
+/// A link that is worse than its model gets several times the predicted time, and never less than this.
+const CAP_FACTOR: f64 = 5.0;
+const CAP_MIN_S: f64 = 600.0;
+
+/// What the model says of a verification.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forecast {
+    /// Simulated time until every figure is known well enough.
+    pub expected_s: f64,
+    /// Simulated time after which the verification ends all the same.
+    pub cap_s: f64,
+}
+
+/// Over all references of the plan; `None` where there are none.
+pub fn forecast(plan: &Plan) -> Option<Forecast> {
+    let times = plan.links.iter().flat_map(|link| {
+        let expected = Expected::of(plan, link);
+        link.references.iter().filter_map(move |reference| expected.as_ref()?.time_s(reference))
+    });
+    // What the model knows nothing of takes the least time that a verification gets.
+    let has_references = plan.links.iter().any(|link| !link.references.is_empty());
+    let expected_s = times.filter(|time_s| time_s.is_finite()).fold(0.0, f64::max);
+    has_references.then(|| Forecast { expected_s, cap_s: (CAP_FACTOR * expected_s).max(CAP_MIN_S) })
+}
+
+/// Figures of the references that are known well enough, and all of them.
+pub fn progress(plan: &Plan, reports: &[LinkReport]) -> (usize, usize) {
+    let (mut known, mut all) = (0, 0);
+    for link in &plan.links {
+        let report = reports.iter().find(|report| report.name == link.name);
+        for reference in &link.references {
+            all += 1;
+            known += usize::from(report.is_some_and(|report| is_known(reference, report)));
+        }
+    }
+    (known, all)
+}
+
+/// Whether the figure's uncertainty is small beside its tolerance.
+pub fn is_known(reference: &PlannedReference, report: &LinkReport) -> bool {
+    let samples = match reference.quantity {
+        Measure::SecretKeyRate => report.block_bits.len(),
+        Measure::PeakWidth => report.peak_fwhm_ps.len(),
+        Measure::QberZ | Measure::QberX => SAMPLES_MIN,
+    };
+    let wanted = PART_OF_TOLERANCE * width(reference);
+    samples >= SAMPLES_MIN && measure(reference.quantity, report).is_some_and(|(_, sigma)| sigma <= wanted)
+}
+
+/// How far a measurement may be from the published value, in the base unit of the measure, to the nearer side.
+fn width(reference: &PlannedReference) -> f64 {
+    let published = reference.published.abs();
+    match reference.tolerance {
+        Tolerance::Relative(part) => part * published,
+        Tolerance::Points(points) => points,
+        Tolerance::Factor(factor) => published * (1.0 - 1.0 / factor),
+    }
+}
+
+/// What the formulae say of a link where its pump loop settles.
+struct Expected {
+    block_s: f64,
+    sifted_hz: [f64; 2],
+    qber: [f64; 2],
+}
+
+impl Expected {
+    fn of(plan: &Plan, link: &PlannedLink) -> Option<Self> {
+        let source = plan.sources().find(|source| source.name == link.source)?;
+        let end = plan.detectors().find(|detector| detector.name == link.detectors[0])?;
+        let inputs = inputs(source, &end.protocol);
+        let point = operating_point(&inputs, end, source).prediction;
+        let (z, x) = (point.z, point.x);
+        Some(Self { block_s: inputs.key.block_s, sifted_hz: [z.sifted_hz, x.sifted_hz], qber: [z.qber, x.qber] })
+    }
+
+    /// Simulated time until a figure is known well enough; whole blocks, as figures come with them.
+    fn time_s(&self, reference: &PlannedReference) -> Option<f64> {
+        let sigma = PART_OF_TOLERANCE * width(reference);
+        let relative = sigma / reference.published.abs();
+        let seconds = match reference.quantity {
+            Measure::SecretKeyRate => {
+                let blocks = (self.block_variance() / relative.powi(2)).max(SAMPLES_MIN as f64);
+                blocks.ceil() * self.block_s
+            }
+            Measure::QberZ => self.error_rate_s(0, sigma),
+            Measure::QberX => self.error_rate_s(1, sigma),
+            // The width of a peak of n coincidences is known to 1 / sqrt(2 n); one is told a second.
+            Measure::PeakWidth => {
+                let pairs_hz = self.sifted_hz[0] + self.sifted_hz[1];
+                (1.0 / (2.0 * pairs_hz * relative.powi(2))).max(SAMPLES_MIN as f64 + 1.0)
+            }
+        };
+        Some((seconds / self.block_s).ceil() * self.block_s)
+    }
+
+    fn error_rate_s(&self, basis: usize, sigma: f64) -> f64 {
+        let p = self.qber[basis];
+        p * (1.0 - p) / sigma.powi(2) / self.sifted_hz[basis]
+    }
+
+    /// Relative variance of the key of one block: of the number of its bits, and of what its errors cost.
+    fn block_variance(&self) -> f64 {
+        let [qz, qx] = self.qber;
+        let [nz, nx] = self.sifted_hz.map(|rate_hz| rate_hz * self.block_s);
+        let kept = 1.0 - RECONCILIATION_EFFICIENCY * binary_entropy(qz) - binary_entropy(qx);
+        if kept <= 0.0 {
+            return 0.0;
+        }
+        let slope = |p: f64| ((1.0 - p) / p.max(1e-6)).log2();
+        let cost = |p: f64, n: f64| slope(p).powi(2) * p * (1.0 - p) / n;
+        1.0 / nz + (RECONCILIATION_EFFICIENCY.powi(2) * cost(qz, nz) + cost(qx, nx)) / kept.powi(2)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use topology::plan::{RunOptions, plan};
+
+    use super::*;
+
+    fn shipped(name: &str) -> Plan {
+        let path = format!("{}/../../topologies/{name}", env!("CARGO_MANIFEST_DIR"));
+        let document = topology::parse(name, &std::fs::read(path).unwrap()).unwrap();
+        plan(&document.topology, &RunOptions::default())
+    }
+
+    #[test]
+    fn the_forecast_of_the_shipped_networks_is_minutes_of_simulated_time_in_whole_blocks() {
+        let short = forecast(&shipped("nice-50km.yaml")).unwrap();
+        assert!((50.0..200.0).contains(&short.expected_s), "{short:?}");
+        assert!((short.expected_s / 10.0).fract().abs() < 1e-9, "{short:?}");
+        assert_eq!(short.cap_s, (5.0 * short.expected_s).max(600.0));
+        let whole = forecast(&shipped("nice.yaml")).unwrap();
+        // Five blocks of the 100 km link.
+        assert!((1500.0..4000.0).contains(&whole.expected_s), "{whole:?}");
+    }
+
+    #[test]
+    fn what_publishes_nothing_has_no_forecast() {
+        let mut plan = shipped("nice-50km.yaml");
+        plan.links[0].references.clear();
+        assert_eq!(forecast(&plan), None);
+        assert_eq!(progress(&plan, &[]), (0, 0));
+    }
+
+    #[test]
+    fn a_figure_is_known_once_its_uncertainty_is_a_fifth_of_its_tolerance_and_not_by_few_samples() {
+        let plan = shipped("nice-50km.yaml");
+        let name = plan.links[0].name.clone();
+        let mut report = LinkReport { name, ..LinkReport::default() };
+        assert_eq!(progress(&plan, std::slice::from_ref(&report)), (0, 4));
+        // 4.24 % to 0.04 points: some 250,000 bits.
+        report.status.sifted_z_bits = 200_000;
+        report.status.errors_z = 8_480;
+        assert_eq!(progress(&plan, std::slice::from_ref(&report)), (0, 4));
+        report.status.sifted_z_bits = 300_000;
+        report.status.errors_z = 12_720;
+        assert_eq!(progress(&plan, std::slice::from_ref(&report)), (1, 4));
+        // Two blocks that happen to be equal prove nothing.
+        report.status.blocks = 2;
+        report.status.skr_bps = 7000.0;
+        report.block_bits = vec![70_000.0; 2];
+        assert_eq!(progress(&plan, std::slice::from_ref(&report)), (1, 4));
+        report.block_bits = vec![70_000.0, 70_500.0, 69_500.0, 70_200.0, 69_800.0];
+        assert_eq!(progress(&plan, &[report]), (2, 4));
+    }
+}
