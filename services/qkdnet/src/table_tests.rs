@@ -78,7 +78,7 @@ fn summary() -> Summary {
         keys_equal: true,
         ..LinkSummary::default()
     };
-    Summary { simulated_s: 600.0, wall_s: 60.0, seed: None, links: vec![link] }
+    Summary { simulated_s: 600.0, wall_s: 60.0, seed: None, links: vec![link], verdict: Default::default() }
 }
 
 fn screen(width: u16, height: u16, snapshot: &Snapshot) -> String {

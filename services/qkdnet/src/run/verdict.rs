@@ -15,6 +15,7 @@ const REASONS_MAX: usize = 32;
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// What was given cannot be used, such as a recording that is none.
+    #[allow(dead_code)]
     BadInput,
     /// The two ends of a link hold different key.
     KeysDiffer,
@@ -181,6 +182,7 @@ impl Serialize for Verdict {
 pub struct Troubles(Arc<Mutex<Verdict>>);
 
 impl Troubles {
+    #[allow(dead_code)]
     pub fn add(&self, reason: Reason) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).add(reason);
     }
