@@ -156,7 +156,14 @@ pub fn assert_equal_keys(digests: &[Digest]) -> Digest {
 pub fn qkdnet() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_qkdnet"));
     command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    // Nothing is written into the home of the person who tests.
+    command.env("QKDNET_STATE_DIR", state_dir());
     command
+}
+
+/// Where runs keep what is not in their data.
+pub fn state_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("state")
 }
 
 pub fn success(mut command: Command) -> Output {

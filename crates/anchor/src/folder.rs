@@ -4,14 +4,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Anchor, AnchorError, COUNTS_MAX, Ceilings, Instance, NAME_BYTES_MAX, check, raise};
 
 const VERSION: u32 = 1;
+/// What was being written so long ago was left by a crash.
+const HALF_WRITTEN: Duration = Duration::from_secs(3600);
 const FILE_BYTES_MAX: u64 = (COUNTS_MAX * (6 * NAME_BYTES_MAX + 32)) as u64;
 
 /// Each change is a new file that takes the old one's place; a crash leaves one or the other.
@@ -35,7 +37,8 @@ impl FolderAnchor {
     pub fn open(folder: &Path) -> Result<Self, AnchorError> {
         let failed = |source| AnchorError::Io { path: folder.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        let probe = folder.join(format!(".probe-{}", std::process::id()));
+        // Another process, or a container with the same process ID, may look at the same moment.
+        let probe = folder.join(format!(".probe-{}", Instance::draw().map_err(failed)?));
         let written = File::create(&probe).and_then(|_| fs::remove_file(&probe));
         written.map_err(|source| AnchorError::Io { path: probe, source })?;
         Ok(Self { folder: folder.to_owned(), changing: Mutex::default() })
@@ -44,6 +47,31 @@ impl FolderAnchor {
     /// The file that keeps the ceilings of a store.
     pub fn path(&self, store: Instance) -> PathBuf {
         self.folder.join(format!("{store}.json"))
+    }
+
+    /// Forgets stores that no process has opened or closed for `age`, and what a crash has left half written; of more
+    /// than `stores_max` stores those that rested longest. Gives how many.
+    pub fn forget(&self, age: Duration, stores_max: usize) -> Result<usize, AnchorError> {
+        let failed = |source| AnchorError::Io { path: self.folder.clone(), source };
+        let now = SystemTime::now();
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            // One that has gone meanwhile needs no more of it.
+            let Ok(changed) = entry.metadata().and_then(|about| about.modified()) else { continue };
+            let (path, rested) = (entry.path(), now.duration_since(changed).unwrap_or_default());
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") if rested > age => gone.push(path),
+                Some("json") => kept.push((rested, path)),
+                _ if rested > HALF_WRITTEN => gone.push(path),
+                _ => {}
+            }
+        }
+        kept.sort();
+        gone.extend(kept.into_iter().skip(stores_max).map(|(_, path)| path));
+        // Another run may be at the same.
+        gone.iter().for_each(|path| drop(fs::remove_file(path)));
+        Ok(gone.len())
     }
 
     fn load(&self, store: Instance) -> Result<Option<Ceilings>, AnchorError> {
@@ -139,6 +167,23 @@ mod tests {
         fs::write(anchor.path(store), &whole[..whole.len() / 2]).unwrap();
         assert!(matches!(anchor.read(store), Err(AnchorError::Damaged { .. })));
         assert!(matches!(anchor.raise(store, &ceilings(&[("send", 9)])), Err(AnchorError::Damaged { .. })));
+    }
+
+    #[test]
+    fn stores_that_rest_too_long_or_are_too_many_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let anchor = FolderAnchor::open(folder.path()).unwrap();
+        let stores: Vec<Instance> = (0..4).map(|_| Instance::draw().unwrap()).collect();
+        for (rested_s, store) in stores.iter().enumerate() {
+            anchor.raise(*store, &ceilings(&[("send", 8)])).unwrap();
+            let changed = SystemTime::now() - Duration::from_secs(1000 * rested_s as u64);
+            File::options().write(true).open(anchor.path(*store)).unwrap().set_modified(changed).unwrap();
+        }
+        let kept = || stores.iter().map(|store| anchor.path(*store).exists()).collect::<Vec<_>>();
+        assert_eq!(anchor.forget(Duration::from_secs(2500), 100).unwrap(), 1);
+        assert_eq!(kept(), [true, true, true, false]);
+        assert_eq!(anchor.forget(Duration::from_secs(2500), 2).unwrap(), 1);
+        assert_eq!(kept(), [true, true, false, false]);
     }
 
     #[test]

@@ -52,6 +52,12 @@ pub trait Anchor: Send + Sync + Debug {
 
     /// The store closes cleanly: its ceilings become these counts, and others of it are forgotten.
     fn settle(&self, store: Instance, counts: &Ceilings) -> Result<(), AnchorError>;
+
+    /// How far a ceiling is raised ahead of its count at most, where `usual` does for an anchor that is close: one that
+    /// is far away, and may not answer for a while, needs more. [`resume`] is given the same.
+    fn chunk(&self, usual: u64) -> u64 {
+        usual
+    }
 }
 
 /// No anchor: a volume that is put back is noticed by the peer alone.

@@ -350,6 +350,7 @@ impl Layout {
             run_dir: PathBuf::from(paths::RUN),
             data: PathBuf::from(data),
             secrets: Some(PathBuf::from(paths::SECRETS)),
+            anchor: None,
             restarted: true,
             span_dir: Some(PathBuf::from(paths::RUN).join(SPANS_DIR)),
             span_file_bytes: Some(SPAN_FILE_BYTES),

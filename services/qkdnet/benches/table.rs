@@ -243,6 +243,7 @@ fn amplification() {
 fn whole(file: &Path, isolation: &str, simulated: &str, bar: &str) {
     let data = std::env::temp_dir().join(format!("qkdnet-bench-{}-{isolation}", std::process::id()));
     let output = Command::new(env!("CARGO_BIN_EXE_qkdnet"))
+        .env("QKDNET_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
         .arg("up")
         .arg(file)
         .args(["--for", simulated, "--seed", "1", "--output", "json", "--isolation", isolation, "--data"])

@@ -15,7 +15,7 @@ use topology::quantity;
 use self::containers::{DownArgs, ReapArgs};
 pub use self::operator::{HostArgs, OperatorCommand, OperatorRunArgs, PodArgs, RenderArgs};
 pub use self::place::{ClusterArgs, Place, PlaceArgs};
-pub use self::run::{RunArgs, UpArgs, VerifyArgs, default_data_dir};
+pub use self::run::{RunArgs, StateArgs, UpArgs, VerifyArgs, default_data_dir};
 
 /// A quantum-key-distribution network that distils real key from simulated light.
 #[derive(Debug, Parser)]
@@ -150,6 +150,8 @@ pub struct ReplayArgs {
     /// Directory for keys, reserves and traces.
     #[arg(long, value_name = "DIR", default_value = "qkdnet-data/replay")]
     pub data: PathBuf,
+    #[command(flatten)]
+    pub state: StateArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -18,6 +18,9 @@ pub struct Snapshot {
     pub links: Vec<LinkRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<StoreRow>,
+    /// What is older than what was done with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rolled_back: Vec<RolledBackRow>,
     /// What goes wrong on purpose.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultRow>,
@@ -49,6 +52,16 @@ pub enum LinkState {
 }
 
 impl LinkState {
+    /// What somebody has to do before this link makes key again; nothing where waiting is enough.
+    pub fn way_out(self) -> Option<&'static str> {
+        match self {
+            Self::AuthenticationExhausted => Some("both ends need a fresh secret: `qkdnet rekey`"),
+            Self::RolledBack => Some("void what may have been used: `qkdnet restore`"),
+            Self::PeerVersion => Some("bring both ends to one version"),
+            Self::Connecting | Self::Acquiring | Self::Locked | Self::Ended => None,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -59,6 +72,31 @@ impl LinkState {
             Self::PeerVersion => "peer-version",
             Self::Ended => "ended",
         }
+    }
+}
+
+/// A store whose volume was put back. It does nothing until somebody decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RolledBackRow {
+    pub site: String,
+    /// `key store`, `relay`, or `authentication reserve of LINK`.
+    pub store: String,
+    /// Since when it is known, as RFC 3339 has it.
+    pub since: String,
+    /// What shows it, and what to do.
+    pub message: String,
+}
+
+impl RolledBackRow {
+    /// Which store it is, whoever says so.
+    pub fn is_same_store(&self, other: &Self) -> bool {
+        (&self.site, &self.store) == (&other.site, &other.store)
+    }
+}
+
+impl std::fmt::Display for RolledBackRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} was rolled back (since {}): {}", self.store, self.site, self.since, self.message)
     }
 }
 
@@ -149,6 +187,8 @@ pub struct PoolRow {
     /// The two sites share no link.
     pub relayed: bool,
     pub connected: bool,
+    /// No key of it is handed out: a store of one of the two sites was put back.
+    pub rolled_back: bool,
     pub stored_bits: u64,
     pub confirmed_bits: u64,
 }
@@ -202,6 +242,9 @@ pub struct Summary {
     pub links: Vec<LinkSummary>,
     /// Whether all went well, and why not.
     pub verdict: Verdict,
+    /// What was put back, and stayed so to the end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rolled_back: Vec<RolledBackRow>,
 }
 
 /// A link over the whole run.

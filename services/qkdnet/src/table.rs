@@ -8,7 +8,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
-use ratatui::widgets::{Cell, Paragraph, Row, Table};
+use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
 use serde::Serialize;
 
 use crate::run::verdict::{Kind, Reason};
@@ -58,14 +58,19 @@ impl Theme {
 pub fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, theme: Theme) {
     let rows = snapshot.links.len() as u16 + 1;
     let stores: Vec<Line<'_>> = snapshot.stores.iter().map(|store| Line::from(store_line(store))).collect();
+    let rolled_back = snapshot.rolled_back.iter().map(|row| Line::from(clean(&row.to_string())));
+    let rolled_back: Vec<Line<'_>> = rolled_back.collect();
     let heights = [
         Constraint::Length(2),
         Constraint::Max(rows),
+        Constraint::Max(2 * rolled_back.len() as u16),
         Constraint::Length(2),
         Constraint::Max(stores.len() as u16 + u16::from(!stores.is_empty())),
         Constraint::Min(0),
     ];
-    let [head, table, legend, keys, events] = Layout::vertical(heights).areas(frame.area());
+    let [head, table, warnings, legend, keys, events] = Layout::vertical(heights).areas(frame.area());
+    let alarm = theme.state(LinkState::RolledBack, false);
+    frame.render_widget(Paragraph::new(rolled_back).style(alarm).wrap(Wrap { trim: true }), warnings);
     frame.render_widget(Paragraph::new(stores), keys);
     frame.render_widget(Paragraph::new(heading(snapshot)), head);
     let header = Row::new(HEADINGS.iter().enumerate().map(|(column, text)| cell(column, (*text).to_owned())));
@@ -90,7 +95,11 @@ fn store_line(store: &StoreRow) -> String {
     let mut text = format!("{:<20} keys out {:>8}  in {:>8} ", store.site, store.keys_supplied, store.keys_fetched);
     for pool in &store.pools {
         let way = if pool.relayed { " (relayed)" } else { "" };
-        let gone = if pool.connected { "" } else { " (not connected)" };
+        let gone = match (pool.rolled_back, pool.connected) {
+            (true, _) => " (rolled back)",
+            (false, false) => " (not connected)",
+            (false, true) => "",
+        };
         let _ = write!(text, "  {} {} bit{way}{gone}", pool.peer, pool.stored_bits);
     }
     text
@@ -186,6 +195,12 @@ pub fn plain_lines(snapshot: &Snapshot) -> Vec<String> {
             )
         })
         .chain(snapshot.stores.iter().map(|store| format!("{:>9.1} s  {}", snapshot.simulated_s, store_line(store))))
+        .chain(
+            snapshot
+                .rolled_back
+                .iter()
+                .map(|row| format!("{:>9.1} s  {}", snapshot.simulated_s, clean(&row.to_string()))),
+        )
         .collect()
 }
 

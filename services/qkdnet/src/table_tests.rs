@@ -2,7 +2,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::snapshot::{LinkSummary, LoopState, Loops};
+use crate::snapshot::{LinkSummary, LoopState, Loops, PoolRow, RolledBackRow};
 
 fn snapshot() -> Snapshot {
     let holding = Loops { polarisation: LoopState::Holding, phase: LoopState::Seeking, pump: LoopState::Limited };
@@ -47,6 +47,7 @@ fn snapshot() -> Snapshot {
         seed: Some(7),
         links: vec![locked, acquiring],
         stores: Vec::new(),
+        rolled_back: Vec::new(),
         faults: Vec::new(),
         events: vec![event()],
     }
@@ -78,7 +79,14 @@ fn summary() -> Summary {
         keys_equal: true,
         ..LinkSummary::default()
     };
-    Summary { simulated_s: 600.0, wall_s: 60.0, seed: None, links: vec![link], verdict: Default::default() }
+    Summary {
+        simulated_s: 600.0,
+        wall_s: 60.0,
+        seed: None,
+        links: vec![link],
+        verdict: Default::default(),
+        rolled_back: Vec::new(),
+    }
 }
 
 fn screen(width: u16, height: u16, snapshot: &Snapshot) -> String {
@@ -175,4 +183,30 @@ fn the_summary_says_why_a_run_is_not_good_and_which_keys_differ() {
     let json: serde_json::Value = serde_json::from_str(&summary_json(&summary)).unwrap();
     assert_eq!(json["verdict"]["exit_code"], 1);
     assert_eq!(json["verdict"]["reasons"][0]["kind"], "keys-differ");
+}
+
+#[test]
+fn a_store_that_was_put_back_is_named_wherever_one_looks() {
+    let row = RolledBackRow {
+        site: "valrose".into(),
+        store: "key store".into(),
+        since: "2026-11-29T12:00:00Z".into(),
+        message: "it is 3 chunks behind;\u{1b} run `qkdnet restore DIR`".into(),
+    };
+    let said = "key store of valrose was rolled back (since 2026-11-29T12:00:00Z): it is 3 chunks behind;  run `qkdnet restore DIR`";
+    let pool = PoolRow { peer: "valrose".into(), rolled_back: true, ..PoolRow::default() };
+    let mut snapshot = snapshot();
+    snapshot.links[0].state = LinkState::RolledBack;
+    snapshot.stores = vec![StoreRow { site: "sophia".into(), pools: vec![pool], ..StoreRow::default() }];
+    snapshot.rolled_back = vec![row.clone()];
+    let shown = screen(160, 14, &snapshot);
+    assert!(shown.contains("valrose-sophia       rolled-back") && shown.contains(said), "{shown}");
+    let lines = plain_lines(&snapshot);
+    assert!(lines[0].contains("valrose-sophia  rolled-back") && lines[2].contains("(rolled back)"), "{lines:?}");
+    assert!(lines[3].ends_with(said), "{lines:?}");
+    let json: serde_json::Value = serde_json::from_str(&snapshot_json(&snapshot)).unwrap();
+    assert_eq!(
+        (&json["rolled_back"][0]["site"], &json["rolled_back"][0]["store"]),
+        (&"valrose".into(), &"key store".into())
+    );
 }

@@ -11,7 +11,9 @@ use distill::ledger::BlockLedger;
 
 fn qkdnet(arguments: &[&str]) -> Output {
     let topologies = concat!(env!("CARGO_MANIFEST_DIR"), "/../../topologies");
-    Command::new(env!("CARGO_BIN_EXE_qkdnet")).args(arguments).current_dir(topologies).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qkdnet"));
+    command.env("QKDNET_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
+    command.args(arguments).current_dir(topologies).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -114,6 +114,7 @@ async fn idle() {
         run_dir: folder.path().to_owned(),
         data: folder.path().join("data"),
         secrets: None,
+        anchor: None,
         restarted: false,
         span_dir: None,
         span_file_bytes: None,

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anchor::{Anchor, FolderAnchor, Unanchored};
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,22 @@ use crate::{AllowList, Connector, Credentials, Endpoint, Server};
 
 /// Largest configuration file that is read.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
+
+/// Who keeps the ceilings of a service's stores, outside the volume that those are on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "keeper", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Anchoring {
+    /// A folder of files.
+    Folder { path: PathBuf },
+}
+
+impl Anchoring {
+    pub fn open(&self) -> Result<Arc<dyn Anchor>> {
+        match self {
+            Self::Folder { path } => Ok(Arc::new(FolderAnchor::open(path).context("open the anchor")?)),
+        }
+    }
+}
 
 /// The file that `qkdnet <service> --config` reads.
 #[derive(Clone, Serialize, Deserialize)]
@@ -41,6 +59,9 @@ pub struct ServiceFile<C> {
     /// `stores/<site>.key`. Without it they are looked for, and made, in `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<PathBuf>,
+    /// Without it, stores that are put back are noticed by their peers alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<Anchoring>,
     /// Whoever started this service starts it again when it ends: an end is no end of the run, and a failure is best
     /// met by ending.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -82,11 +103,17 @@ impl<C> ServiceFile<C> {
             run_dir: self.run_dir,
             data: self.data,
             secrets: self.secrets,
+            anchor: self.anchor,
             restarted: self.restarted,
             span_dir: self.span_dir,
             span_file_bytes: self.span_file_bytes,
             peers: self.peers,
         }
+    }
+
+    /// What keeps the ceilings of this service's stores.
+    pub fn anchor(&self) -> Result<Arc<dyn Anchor>> {
+        self.anchor.as_ref().map_or_else(|| Ok(Arc::new(Unanchored) as Arc<dyn Anchor>), Anchoring::open)
     }
 
     pub fn credentials(&self, name: &str) -> Result<Credentials> {

@@ -83,6 +83,7 @@ fn verdict(mb: f64, bar_mb: f64) -> String {
 /// Watches the children of a run until it ends.
 fn run(file: &Path, data: &Path, simulated_s: f64) -> Vec<Service> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_qkdnet"))
+        .env("QKDNET_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
         .arg("up")
         .arg(file)
         .args([

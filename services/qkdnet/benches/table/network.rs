@@ -180,6 +180,7 @@ impl Network {
             run_dir: self.run_dir(),
             data: self.folder.path().join("data"),
             secrets: None,
+            anchor: None,
             restarted: false,
             span_dir,
             span_file_bytes: None,

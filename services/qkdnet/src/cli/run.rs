@@ -9,6 +9,7 @@ use topology::quantity;
 use super::containers::ContainerArgs;
 use super::place::ClusterArgs;
 use super::{Isolation, OutputArgs, bytes, simulated_time, speed};
+use crate::run::anchors::Anchors;
 
 /// How a network is run; shared by `up` and `verify`.
 #[derive(Clone, Debug, Args)]
@@ -31,7 +32,24 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     #[command(flatten)]
+    pub state: StateArgs,
+    #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What is kept outside the data, so that data that are put back are noticed.
+#[derive(Clone, Debug, Args)]
+pub struct StateArgs {
+    /// Directory for what must not be put back with the data [default: $XDG_STATE_HOME/qkdnet, or
+    /// ~/.local/state/qkdnet].
+    #[arg(long, env = "QKDNET_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl StateArgs {
+    pub fn anchors(&self) -> Anchors {
+        Anchors::find(self.state_dir.as_deref())
+    }
 }
 
 impl RunArgs {

@@ -41,6 +41,12 @@ fn text(network: &Network) -> String {
     if network.seeded {
         text.push_str("a seed makes this run repeatable: its keys are worthless\n");
     }
+    for row in &network.rolled_back {
+        let _ = writeln!(text, "{row}");
+    }
+    for link in &network.waiting {
+        let _ = writeln!(text, "{} {}: {}", link.link, link.state, link.way_out);
+    }
     for fault in &network.faults {
         let state = if fault.active { "fault" } else { "fault to come" };
         let _ = writeln!(text, "{state} {}: {}", fault.id, fault.what);

@@ -69,6 +69,11 @@ pub fn put_back(status: &GetStatusResponse) -> Vec<Reason> {
     told.map(|told| rolled_back(Some(told), &status.site)).collect()
 }
 
+/// A relay whose volume was put back.
+pub fn relay_put_back(told: &RolledBack) -> Reason {
+    rolled_back(Some(told), "")
+}
+
 /// Light without key on any link is no success, however orderly the end.
 pub fn no_key(ends: &[End], links: &[LinkReport]) -> Option<Reason> {
     let blocks: u64 = links.iter().map(|link| link.status.blocks.max(link.block_bits.len() as u64)).sum();

@@ -12,8 +12,11 @@ use kms::front::{Addresses, Front};
 use kms::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
 use kms::node::{Incoming, PairDial, RELAY_MESSAGES_IN_FLIGHT, RelayStream};
 use kms::pair::{MESSAGES_IN_FLIGHT, PairStream};
+use proto::anchor::v1::RolledBack;
 use proto::kms::v1::kms_client::KmsClient;
 use proto::kms::v1::{GetStatusRequest, GetStatusResponse};
+use proto::relay::v1 as relay_wire;
+use proto::relay::v1::relay_client::RelayClient;
 use shell::dial::{Dial, Door, MemoryDial};
 use shell::duplex::Duplex;
 use shell::fault::Desk;
@@ -21,7 +24,7 @@ use shell::{Connector, Credentials, Endpoint, pki};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::plan::KmsConfig;
+use topology::plan::{KmsConfig, RelayConfig};
 
 use super::Start;
 use super::faults::Desks;
@@ -30,11 +33,76 @@ use super::life::{Life, Run};
 const STREAMS_WAITING: usize = 4;
 /// Time between looks at a key store.
 const LOOK: Duration = Duration::from_millis(250);
+/// Time between looks at a relay, which has less to say.
+const LOOK_RELAY: Duration = Duration::from_secs(1);
 
 /// A key store as the run sees it.
 pub struct StoreMonitor {
     pub site: String,
     pub latest: watch::Receiver<GetStatusResponse>,
+}
+
+/// A relay as the run sees it.
+pub struct RelayMonitor {
+    pub rolled_back: watch::Receiver<Option<RolledBack>>,
+}
+
+/// Follows what one relay says of itself, however it is asked.
+fn watch_relay<F>(
+    ask: impl Fn() -> F + Send + 'static,
+    tasks: &mut JoinSet<Result<()>>,
+    stop: &CancellationToken,
+) -> RelayMonitor
+where
+    F: Future<Output = Option<relay_wire::GetStatusResponse>> + Send,
+{
+    let ((tx, rolled_back), stop) = (watch::channel(None), stop.clone());
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                status = ask() => if let Some(status) = status {
+                    tx.send_if_modified(|known| std::mem::replace(known, status.rolled_back.clone()) != status.rolled_back);
+                },
+                () = stop.cancelled() => return Ok(()),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_RELAY) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    });
+    RelayMonitor { rolled_back }
+}
+
+/// Follows a relay in another process.
+pub fn watch_relay_process(
+    start: &Start<'_>,
+    config: &RelayConfig,
+    credentials: &Credentials,
+    tasks: &mut JoinSet<Result<()>>,
+    stop: &CancellationToken,
+) -> RelayMonitor {
+    let endpoint = Endpoint::in_run_dir(&start.folders.run, &config.name);
+    let connector = Connector::new(&endpoint, &config.name, credentials).deadline(LOOK_RELAY);
+    let channel = Arc::new(tokio::sync::Mutex::new(None));
+    let ask = move || {
+        let (connector, channel) = (connector.clone(), channel.clone());
+        async move {
+            let mut channel = channel.lock().await;
+            if channel.is_none() {
+                *channel = connector.connect().await.ok();
+            }
+            let mut client = shell::limited!(RelayClient::new(channel.clone()?));
+            match client.get_status(relay_wire::GetStatusRequest {}).await {
+                Ok(status) => Some(status.into_inner()),
+                Err(_) => {
+                    *channel = None;
+                    None
+                }
+            }
+        }
+    };
+    watch_relay(ask, tasks, stop)
 }
 
 /// What key stores in this process hand to those that connect to them.
@@ -186,7 +254,8 @@ pub async fn start_relays(
     doors: &Doors,
     tasks: &mut JoinSet<Result<()>>,
     stop: &CancellationToken,
-) -> Result<()> {
+) -> Result<Vec<RelayMonitor>> {
+    let mut monitors = Vec::new();
     let relays: BTreeMap<String, Door<(String, relay::NeighbourStream)>> =
         start.plan.relays().map(|config| (config.site.clone(), Door::new(STREAMS_WAITING))).collect();
     for config in start.plan.relays() {
@@ -202,19 +271,22 @@ pub async fn start_relays(
         let neighbours: BTreeMap<_, _> = neighbours.filter_map(dial).collect();
         let desk = desks.get(&config.name);
         let (service, data, faults) = (config.clone(), start.folders.data.clone(), desk.clone());
+        let status = Arc::new(relay::Status::default());
+        let told = status.clone();
+        monitors.push(watch_relay(move || std::future::ready(Some(told.figures())), tasks, stop));
         let begin = move |life| -> BoxFuture<'static, Result<Run>> {
+            let status = status.clone();
             let dials = relay::Dials { kms: kms.clone(), neighbours: neighbours.clone() };
             let (service, data, faults) = (service.clone(), data.clone(), faults.clone());
             let incoming = relay::Incoming { neighbours: incoming.open(), targets: mpsc::channel(1).1 };
             Box::pin(async move {
-                let run =
-                    async move { relay::run(service, &data, dials, incoming, Arc::default(), faults, life).await };
+                let run = async move { relay::run(service, &data, dials, incoming, status, faults, life).await };
                 Ok(Box::pin(run) as Run)
             })
         };
         tasks.spawn(Life::start(&config.name, desk, stop, begin).await?.keep());
     }
-    Ok(())
+    Ok(monitors)
 }
 
 async fn follow(

@@ -1,6 +1,7 @@
 //! Running a network on this machine: the same planned services as tasks of this process, as processes or as
 //! containers, watched through the same monitors.
 
+pub mod anchors;
 pub mod containers;
 pub mod control;
 mod ends;
@@ -13,6 +14,7 @@ mod memory;
 pub mod network;
 mod process;
 pub mod replay;
+mod rolled_back;
 pub mod roster;
 mod tasks;
 pub mod up;
@@ -34,7 +36,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{Plan, ServiceConfig};
 
-use self::keys::StoreMonitor;
+use self::anchors::Anchors;
+use self::keys::{RelayMonitor, StoreMonitor};
 use self::lock::Lock;
 use self::verdict::{Kind, Reason, Troubles};
 pub use self::watch::watch;
@@ -104,6 +107,8 @@ pub struct Running {
     pub stop: CancellationToken,
     /// Key stores, if the plan has any.
     pub stores: Vec<StoreMonitor>,
+    /// Relays, if it has any.
+    pub relays: Vec<RelayMonitor>,
     /// The detector nodes' tasks; when all have ended, so has the run.
     pub nodes: JoinSet<Result<()>>,
     /// Everything else.
@@ -121,6 +126,8 @@ pub struct Running {
 pub struct Held {
     /// An interrupt never leaves services behind.
     pub interrupts: Interrupts,
+    /// Why nobody keeps ceilings of stores, where somebody should.
+    pub unanchored: Option<String>,
     /// Nobody else runs a network on this data.
     _lock: Lock,
 }
@@ -178,6 +185,8 @@ pub struct Start<'a> {
     pub recording: Option<Recording>,
     /// Recordings by site that take the place of light; empty where there is light.
     pub replay: BTreeMap<String, PathBuf>,
+    /// Who keeps the ceilings of stores outside the data.
+    pub anchors: Anchors,
 }
 
 /// Starts every service of the plan.
@@ -189,7 +198,11 @@ pub async fn start(start: &Start<'_>) -> Result<Running> {
     start.folders.create()?;
     let lock = Lock::take(start.folders)?;
     place_secrets(start.plan, &start.folders.data)?;
-    let held = Held { interrupts: Interrupts::listen().context("listen for interrupts")?, _lock: lock };
+    let held = Held {
+        interrupts: Interrupts::listen().context("listen for interrupts")?,
+        unanchored: start.anchors.missing().map(str::to_owned),
+        _lock: lock,
+    };
     match &start.place {
         Place::Tasks => tasks::start(start, held).await,
         Place::Process => process::start(start, held).await,
@@ -209,6 +222,7 @@ fn local_file(start: &Start<'_>) -> ServiceFile<()> {
         run_dir: start.folders.run.clone(),
         data: start.folders.data.clone(),
         secrets: None,
+        anchor: start.anchors.anchoring(),
         restarted: false,
         span_dir: Some(start.folders.spans.clone()),
         span_file_bytes: None,

@@ -15,7 +15,7 @@ use super::Folders;
 use super::keys::StoreMonitor;
 use super::roster::Roster;
 use super::verdict::{Kind, Reason};
-use crate::snapshot::{FaultRow, Snapshot};
+use crate::snapshot::{FaultRow, LinkRow, RolledBackRow, Snapshot};
 
 const FILE: &str = "network.json";
 
@@ -30,12 +30,32 @@ pub struct Network {
     pub sites: Vec<SiteAccess>,
     /// Process that runs the network.
     pub pid: u32,
+    /// What is older than what was done with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rolled_back: Vec<RolledBackRow>,
+    /// Links that make no key before somebody does something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Waiting>,
     /// What goes wrong on purpose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultRow>,
     /// Whom to tell of faults; nobody where the topology allows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roster: Option<Roster>,
+}
+
+/// A link in a state that lasts until a person does something.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub link: String,
+    pub state: String,
+    /// What to do.
+    pub way_out: String,
+}
+
+fn waiting(link: &LinkRow) -> Option<Waiting> {
+    let way_out = link.state.way_out()?.to_owned();
+    Some(Waiting { link: link.name.clone(), state: link.state.name().to_owned(), way_out })
 }
 
 /// How an application reaches the key store of its site.
@@ -86,6 +106,8 @@ impl Network {
             seeded: plan.repeatable,
             sites: sites.collect(),
             pid: std::process::id(),
+            rolled_back: snapshot.rolled_back.clone(),
+            waiting: snapshot.links.iter().filter_map(waiting).collect(),
             faults: snapshot.faults.clone(),
             roster: None,
         })

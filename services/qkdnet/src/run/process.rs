@@ -36,7 +36,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let program = std::env::current_exe().context("find this program")?;
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
-    let (mut ends, mut stores) = (Vec::new(), Vec::new());
+    let (mut ends, mut stores, mut relays) = (Vec::new(), Vec::new(), Vec::new());
     shell::fault::clear_records(&start.folders.run).context("forget the faults of an earlier run")?;
     let (watchers, faults) = Watchers::new(&stop);
     for service in &start.plan.services {
@@ -61,9 +61,24 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         if let ServiceConfig::Kms(config) = &service.config {
             stores.push(keys::watch_process(start, config, &credentials, &mut others, &stop, |status| status));
         }
+        if let ServiceConfig::Relay(config) = &service.config {
+            relays.push(keys::watch_relay_process(start, config, &credentials, &mut others, &stop));
+        }
     }
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |service| service));
-    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, troubles: Troubles::default(), held })
+    Ok(Running {
+        ends,
+        stores,
+        relays,
+        drain,
+        stop,
+        nodes,
+        others,
+        faults,
+        roster,
+        troubles: Troubles::default(),
+        held,
+    })
 }
 
 /// The configuration file of one service.

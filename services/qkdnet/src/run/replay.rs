@@ -40,11 +40,12 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let mut view = View::new(args.output.output);
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
     let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
+    let anchors = args.state.anchors();
     let report = wire::block_on(&telemetry, async {
-        let running =
-            start(&Start { plan: &plan, folders: &folders, place: Place::Tasks, recording: None, replay: tags })
-                .await?;
-        watch(running, &plan, &folders, &asked, &mut view, |_| false).await
+        let (folders, place) = (&folders, Place::Tasks);
+        let started = Start { plan: &plan, folders, place, recording: None, replay: tags, anchors };
+        let running = start(&started).await?;
+        watch(running, &plan, folders, &asked, &mut view, |_| false).await
     })?;
     view.conclude(report.summary)
 }

@@ -43,7 +43,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     }
     start_channels(start, &desks, &mut doors, &mut others, &stop).await?;
     let (keys, stores) = keys::start(start, &desks, &mut others, &stop).await?;
-    keys::start_relays(start, &desks, &keys, &mut others, &stop).await?;
+    let relays = keys::start_relays(start, &desks, &keys, &mut others, &stop).await?;
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |_| CONTROL_IDENTITY));
     let mut ends = Vec::new();
     for config in start.plan.detectors() {
@@ -54,7 +54,19 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         let begin = move |life| parts.begin(life);
         nodes.spawn(Life::start(&config.name, desk, &stop, begin).await?.keep());
     }
-    Ok(Running { ends, stores, drain, stop, nodes, others, faults, roster, troubles: Troubles::default(), held })
+    Ok(Running {
+        ends,
+        stores,
+        relays,
+        drain,
+        stop,
+        nodes,
+        others,
+        faults,
+        roster,
+        troubles: Troubles::default(),
+        held,
+    })
 }
 
 async fn start_sources(

@@ -77,7 +77,8 @@ pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
     let mut telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
     telemetry.spans_waiting = SPANS_WAITING;
     let report = wire::block_on(&telemetry, async {
-        let started = Start { plan: &plan, folders: &folders, place, recording, replay: Default::default() };
+        let anchors = args.run.state.anchors();
+        let started = Start { plan: &plan, folders: &folders, place, recording, replay: Default::default(), anchors };
         let running = start(&started).await?;
         watch(running, &plan, &folders, &asked, &mut view, |_| false).await
     })?;

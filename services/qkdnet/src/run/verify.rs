@@ -6,6 +6,7 @@ use serde::Serialize;
 use topology::document::Measure;
 use topology::plan::{Plan, PlannedReference};
 
+use super::anchors::Anchors;
 use super::up::{Prepared, prepare_until};
 use super::verdict::{Kind, Reason, Verdict};
 use super::watch::{LinkReport, mean, ratio};
@@ -148,8 +149,11 @@ fn compare(
     }
     let place = Place::of(&args.run)?;
     let telemetry = wire::telemetry("qkdnet", &plan.topology, None, log.or(Some("warn")));
+    // What is measured in a folder that goes at the end cannot be put back.
+    let anchors = if args.run.data.is_some() { args.run.state.anchors() } else { Anchors::NotNeeded };
     let report = wire::block_on(&telemetry, async {
-        let started = Start { plan: &plan, folders: &folders, place, recording: None, replay: Default::default() };
+        let started =
+            Start { plan: &plan, folders: &folders, place, recording: None, replay: Default::default(), anchors };
         let running = start(&started).await?;
         let mut known = 0;
         watch(running, &plan, &folders, &asked, &mut View::progress(), |links| {

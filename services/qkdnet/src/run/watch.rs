@@ -13,9 +13,9 @@ use topology::plan::{DetectorConfig, Plan};
 
 use super::ends::{Ends, compare};
 use super::faults::Log;
-use super::judge::{Stuck, lasting, no_key, put_back, stuck};
-use super::keys::StoreMonitor;
+use super::judge::{Stuck, lasting, no_key, put_back, relay_put_back, stuck};
 use super::network::{Announcement, Network};
+use super::rolled_back::Book;
 use super::verdict::{Kind, Reason, Verdict};
 use super::{End, Folders, Running, tags_end};
 use crate::snapshot::{
@@ -86,12 +86,17 @@ pub async fn watch(
     let mut redraw = tokio::time::interval(REDRAW);
     let mut announcement = Announcement::new(folders);
     let (mut verdict, mut busy) = (Verdict::default(), started);
+    if let Some(why) = running.held.unanchored.take() {
+        let what = "a data directory that is put back from a copy will not always be noticed";
+        follower.say("unanchored", &format!("{what}: {why}"), view);
+    }
     while !running.nodes.is_empty() {
         tokio::select! {
             Some((end, event)) = events.recv() => follower.take(&running.ends[end], event, view),
             Some(state) = running.faults.recv() => follower.suffer(state, view),
             _ = redraw.tick() => {
-                let snapshot = follower.refresh(&running.ends, &running.stores);
+                follower.look(&running, view);
+                let snapshot = follower.refresh(&running);
                 view.update(snapshot);
                 if !running.stores.is_empty() {
                     let network = Network::of(plan, folders, &running.stores, snapshot)?;
@@ -137,7 +142,8 @@ pub async fn watch(
     while let Ok((end, event)) = events.try_recv() {
         follower.take(&running.ends[end], event, view);
     }
-    follower.refresh(&running.ends, &running.stores);
+    follower.look(&running, view);
+    follower.refresh(&running);
     running.drain.cancel();
     running.stop.cancel();
     let all_ended = async { while running.others.join_next().await.is_some() {} };
@@ -193,6 +199,7 @@ struct Follower<'p> {
     started: Instant,
     links: Vec<LinkReport>,
     faults: Log,
+    rolled_back: Book,
 }
 
 impl<'p> Follower<'p> {
@@ -215,6 +222,7 @@ impl<'p> Follower<'p> {
             started,
             links: reports.collect(),
             faults: Log::default(),
+            rolled_back: Book::default(),
         }
     }
 
@@ -280,8 +288,20 @@ impl<'p> Follower<'p> {
         }
     }
 
+    /// Says which stores turn out to have been put back.
+    fn look(&mut self, running: &Running, view: &mut View) {
+        for row in self.rolled_back.look(&running.ends, &running.stores, &running.relays) {
+            let name = "rolled-back".to_owned();
+            let message = format!("{}, since {}: {}", row.store, row.since, row.message);
+            let (simulated_s, site) = (self.snapshot.simulated_s, row.site);
+            self.show(Event { simulated_s, site, name, message, ..Event::default() }, view);
+        }
+        self.snapshot.rolled_back = self.rolled_back.rows().to_vec();
+    }
+
     /// Brings the snapshot up to date with the monitors.
-    fn refresh(&mut self, ends: &[End], stores: &[StoreMonitor]) -> &Snapshot {
+    fn refresh(&mut self, running: &Running) -> &Snapshot {
+        let (ends, stores) = (&running.ends, &running.stores);
         self.snapshot.wall_s = self.started.elapsed().as_secs_f64();
         self.snapshot.simulated_s = ends.iter().map(|end| end.monitor.status().simulated_s).fold(0.0, f64::max);
         for row in &mut self.snapshot.links {
@@ -309,6 +329,8 @@ impl<'p> Follower<'p> {
             summaries.push(summarise(report, row, &held));
         }
         verdict.extend(running.stores.iter().flat_map(|store| put_back(&store.latest.borrow())));
+        verdict
+            .extend(running.relays.iter().filter_map(|relay| relay.rolled_back.borrow().as_ref().map(relay_put_back)));
         if verdict.is_good() {
             verdict.extend(no_key(ends, &links));
         }
@@ -318,6 +340,7 @@ impl<'p> Follower<'p> {
             seed: self.snapshot.seed,
             links: summaries,
             verdict,
+            rolled_back: self.snapshot.rolled_back,
         };
         Report { summary, links }
     }
@@ -328,6 +351,7 @@ fn store_row(status: &GetStatusResponse) -> StoreRow {
         peer: pool.site.clone(),
         relayed: !pool.adjacent,
         connected: pool.connected,
+        rolled_back: pool.rolled_back.is_some(),
         stored_bits: pool.unassigned_bits + pool.uses.iter().map(|counted| counted.left_bits).sum::<u64>(),
         confirmed_bits: pool.confirmed_bits,
     };

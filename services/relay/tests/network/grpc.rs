@@ -43,6 +43,7 @@ fn file(folder: &Path, site: &str, near: &str) -> ServiceFile<RelayConfig> {
         run_dir: folder.to_owned(),
         data: folder.join("data"),
         secrets: None,
+        anchor: None,
         restarted: false,
         span_dir: None,
         span_file_bytes: None,

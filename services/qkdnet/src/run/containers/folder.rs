@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use shell::files;
-use shell::launch::ServiceFile;
+use shell::launch::{Anchoring, ServiceFile};
 use shell::pki;
 use topology::plan::{Service, ServiceConfig};
 use zeroize::Zeroizing;
@@ -28,6 +28,7 @@ const SERVICE_LABEL: &str = "qkdnet.dev/service";
 const CONFIG: &str = "/etc/qkdnet";
 const DATA: &str = "/var/lib/qkdnet";
 const RUN: &str = "/run/qkdnet";
+const ANCHORS: &str = "/var/lib/qkdnet-anchors";
 
 /// Docker takes names of containers up to this length, and a host name has to fit into a label.
 const NAME_CHARS: usize = 63;
@@ -138,6 +139,9 @@ impl Network {
         let (folder, inside) = store(start.folders, service);
         if let Some(folder) = folder {
             option("--volume", volume(&folder, &format!("{DATA}/{inside}"), "rw")?);
+            if let Some(anchors) = start.anchors.folder() {
+                option("--volume", volume(anchors, ANCHORS, "rw")?);
+            }
         }
         option("--volume", volume(&start.folders.spans, &format!("{DATA}/{SPANS_DIR}"), "rw")?);
         for variable in passed_on() {
@@ -171,6 +175,9 @@ impl Network {
         if let Some(folder) = store(folders, service).0 {
             files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
             self.give(&folder)?;
+            if let Some(anchors) = start.anchors.folder() {
+                self.give(anchors)?;
+            }
         }
         self.give(&folders.spans)?;
         self.give(&place)
@@ -228,6 +235,7 @@ fn inside(start: &Start<'_>, service: &Service) -> ServiceFile<()> {
         run_dir: RUN.into(),
         data: DATA.into(),
         secrets: None,
+        anchor: start.anchors.folder().map(|_| Anchoring::Folder { path: ANCHORS.into() }),
         restarted: false,
         span_dir: Some(Path::new(DATA).join(SPANS_DIR)),
         span_file_bytes: None,

@@ -27,7 +27,7 @@ use self::folder::Network;
 pub use self::reap::run as reap;
 use self::supervise::{Container, Published};
 use super::faults::{Feed, Watchers};
-use super::keys::StoreMonitor;
+use super::keys::{RelayMonitor, StoreMonitor};
 use super::process::mirror;
 use super::roster::Roster;
 use super::verdict::Troubles;
@@ -91,6 +91,7 @@ pub async fn start(start: &Start<'_>, containers: &Containers, held: Held) -> Re
 struct Started {
     ends: Vec<End>,
     stores: Vec<StoreMonitor>,
+    relays: Vec<RelayMonitor>,
     nodes: JoinSet<Result<()>>,
     watchers: JoinSet<Result<()>>,
     supervisors: JoinSet<Result<()>>,
@@ -108,6 +109,7 @@ impl Started {
         Self {
             ends: Vec::new(),
             stores: Vec::new(),
+            relays: Vec::new(),
             nodes: JoinSet::new(),
             watchers: JoinSet::new(),
             supervisors: JoinSet::new(),
@@ -120,7 +122,19 @@ impl Started {
     }
 
     fn running(self, reaper: reap::Reaper, held: Held) -> Running {
-        let Self { ends, stores, nodes, watchers: mut others, mut supervisors, faults, roster, drain, stop, .. } = self;
+        let Self {
+            ends,
+            stores,
+            relays,
+            nodes,
+            watchers: mut others,
+            mut supervisors,
+            faults,
+            roster,
+            drain,
+            stop,
+            ..
+        } = self;
         let failed = stop.clone();
         others.spawn(async move {
             let mut ended = Ok(());
@@ -134,7 +148,19 @@ impl Started {
             reaper.finish().await;
             ended
         });
-        Running { ends, stores, drain, stop, nodes, others, faults, roster, troubles: Troubles::default(), held }
+        Running {
+            ends,
+            stores,
+            relays,
+            drain,
+            stop,
+            nodes,
+            others,
+            faults,
+            roster,
+            troubles: Troubles::default(),
+            held,
+        }
     }
 }
 
@@ -183,7 +209,11 @@ fn watch_service(
             let monitor = watch_key_store(start, config, credentials, ports, started);
             started.stores.push(monitor);
         }
-        ServiceConfig::Source(_) | ServiceConfig::Channel(_) | ServiceConfig::Relay(_) => {}
+        ServiceConfig::Relay(config) => {
+            let monitor = keys::watch_relay_process(start, config, credentials, &mut started.watchers, &started.stop);
+            started.relays.push(monitor);
+        }
+        ServiceConfig::Source(_) | ServiceConfig::Channel(_) => {}
     }
 }
 
