@@ -9,11 +9,13 @@
 //! * [`build`]: pure, to Kubernetes objects.
 //! * [`apply`]: into the cluster; [`compare`] finds what need not be written.
 //! * [`tell`]: what running services are told instead of being started anew.
+//! * [`anchors`]: what services' stores count, kept where it is not put back with their volumes.
 //! * [`pods`], [`observe`], [`figures`]: what keeps pods from running, what services say, rows for people.
 //! * [`status`]: pure, to conditions and rows.
 //!
 //! [`reconcile`] strings them together, [`mod@run`] is the process, [`crd`] the definition, [`render`] the text.
 
+pub mod anchors;
 pub mod apply;
 pub mod build;
 pub mod compare;

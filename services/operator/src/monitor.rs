@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
+use proto::anchor::v1::RolledBack;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use topology::plan::{Plan, PlannedLink};
@@ -103,8 +104,8 @@ impl Monitors {
     }
 }
 
-/// States of links, and sites whose key store does not answer.
-type Said = (Vec<figures::State>, Vec<String>);
+/// States of links, sites whose key store does not answer, and stores that were put back.
+type Said = (Vec<figures::State>, Vec<String>, Vec<RolledBack>);
 
 /// Tells that a topology has something new to say: at once if a link changed its state, seldom if figures moved.
 struct Teller {
@@ -118,7 +119,7 @@ impl Teller {
     fn look(&self, observed: Option<&Observed>) {
         let Some(observed) = observed else { return };
         let states: Vec<figures::State> = figures::links(&self.links, observed).iter().map(|link| link.state).collect();
-        let states = (states, observed.silent_stores());
+        let states = (states, observed.silent_stores(), observed.rolled_back());
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let news = match &*said {
             Some((at, before)) => *before != states || at.elapsed() >= FIGURES_EVERY,

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use proto::anchor::v1::RolledBack;
 use proto::detector::v1::detector_client::DetectorClient;
 use proto::detector::v1::{GetStatusRequest, ModuleStatus};
 use proto::kms::v1::kms_client::KmsClient;
 use proto::kms::v1::{GetStatusRequest as StoreRequest, GetStatusResponse};
+use proto::relay::v1::relay_client::RelayClient;
+use proto::relay::v1::{GetStatusRequest as RelayRequest, GetStatusResponse as RelayStatus};
 use shell::{Connector, Credentials, Endpoint};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +44,7 @@ pub struct Target {
 pub enum TargetKind {
     Detector { link: String, site: String },
     Store { site: String },
+    Relay { site: String },
 }
 
 /// What the services of a topology said last.
@@ -49,12 +53,26 @@ pub struct Observed {
     /// By link and site; `None` for one that does not answer.
     pub modules: BTreeMap<(String, String), Option<ModuleStatus>>,
     pub stores: BTreeMap<String, Option<GetStatusResponse>>,
+    pub relays: BTreeMap<String, Option<RelayStatus>>,
 }
 
 impl Observed {
     /// Sites whose key store does not answer.
     pub fn silent_stores(&self) -> Vec<String> {
         self.stores.iter().filter(|(_, answer)| answer.is_none()).map(|(site, _)| site.clone()).collect()
+    }
+
+    /// Every store that was put back, once, whoever says so.
+    pub fn rolled_back(&self) -> Vec<RolledBack> {
+        let modules = self.modules.values().flatten().filter_map(|status| status.rolled_back.clone());
+        let pools = self.stores.values().flatten().flat_map(|status| &status.pools);
+        let pools = pools.filter_map(|pool| pool.rolled_back.clone());
+        let relays = self.relays.values().flatten().filter_map(|status| status.rolled_back.clone());
+        let mut all: Vec<RolledBack> = modules.chain(pools).chain(relays).collect();
+        let store = |row: &RolledBack| (row.site.clone(), row.store.clone());
+        all.sort_by_key(|row| (store(row), row.since_ms));
+        all.dedup_by_key(|row| store(row));
+        all
     }
 }
 
@@ -71,6 +89,7 @@ pub fn targets(layout: &Layout, settings: &Settings) -> Vec<Target> {
                 TargetKind::Detector { link: config.link.clone(), site: config.site.clone() }
             }
             ServiceConfig::Kms(config) => TargetKind::Store { site: config.site.clone() },
+            ServiceConfig::Relay(config) => TargetKind::Relay { site: config.site.clone() },
             _ => return None,
         };
         Some(Target { name: placed.service.name.clone(), kind, address: address(layout, unit, placed, settings) })
@@ -107,6 +126,7 @@ pub async fn watch(
 enum Answer {
     Module(Box<ModuleStatus>),
     Store(Box<GetStatusResponse>),
+    Relay(Box<RelayStatus>),
 }
 
 struct Round {
@@ -157,6 +177,13 @@ impl Round {
                     };
                     observed.stores.insert(site.clone(), status);
                 }
+                (TargetKind::Relay { site }, answer) => {
+                    let status = match answer {
+                        Some(Answer::Relay(status)) => Some(*status),
+                        _ => None,
+                    };
+                    observed.relays.insert(site.clone(), status);
+                }
             }
         }
         observed
@@ -190,6 +217,11 @@ async fn ask(target: &Target, channel: Option<Channel>, credentials: &Credential
                 let mut client = shell::limited!(KmsClient::new(channel.clone()));
                 let status = client.get_status(StoreRequest {}).await?.into_inner();
                 Ok(Answer::Store(Box::new(status)))
+            }
+            TargetKind::Relay { .. } => {
+                let mut client = shell::limited!(RelayClient::new(channel.clone()));
+                let status = client.get_status(RelayRequest {}).await?.into_inner();
+                Ok(Answer::Relay(Box::new(status)))
             }
         }
     };

@@ -15,6 +15,7 @@ use topology::Topology;
 use topology::document::DeletionPolicy;
 use topology::plan::{Plan, RunOptions};
 
+use crate::anchors::{self, Keepers};
 use crate::apply::{ApplyError, Changes, Cluster, Live};
 use crate::build::{self, BuildError};
 use crate::events::Events;
@@ -76,6 +77,7 @@ pub struct Context {
     pub events: Events,
     pub metrics: Arc<Metrics>,
     pub monitors: Monitors,
+    pub keepers: Keepers,
     /// What was made for each topology, so that a Secret that somebody deletes comes back as it was.
     pub memory: Mutex<HashMap<ObjectRef<TopologyObject>, Memory>>,
 }
@@ -101,12 +103,14 @@ impl Context {
     fn forget(&self, key: &ObjectRef<TopologyObject>) {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.monitors.stop(key);
+        self.keepers.stop(key);
     }
 
     /// Forgets every topology that is not among these.
     pub fn keep_only(&self, alive: &dyn Fn(&ObjectRef<TopologyObject>) -> bool) {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| alive(key));
         self.monitors.keep_only(alive);
+        self.keepers.keep_only(alive);
     }
 }
 
@@ -117,6 +121,7 @@ pub async fn reconcile(object: Arc<TopologyObject>, context: Arc<Context>) -> Re
     if object.metadata.deletion_timestamp.is_some() {
         // Everything is owned by the object and goes with it; what outlives it is owned by nobody.
         context.forget(&key);
+        forget_ceilings(&object, &context).await;
         return Ok(Action::await_change());
     }
     let round = Round { object: &object, context: &context, key: &key };
@@ -125,6 +130,17 @@ pub async fn reconcile(object: Arc<TopologyObject>, context: Arc<Context>) -> Re
         context.remember(&key, |memory| memory.failures = 0);
     }
     result
+}
+
+/// Ceilings of volumes that go with their topology are of no use. Those that stay are harmless.
+async fn forget_ceilings(object: &TopologyObject, context: &Context) {
+    let deletes = validate::validate(object)
+        .is_ok_and(|accepted| accepted.topology.spec.deletion_policy == DeletionPolicy::Delete);
+    let (Some(namespace), true) = (object.namespace(), deletes) else { return };
+    let removed = anchors::remove(&context.client, &context.settings, &namespace, &object.name_any()).await;
+    if let Err(error) = removed {
+        tracing::warn!(topology = object.name_any(), %error, "its ceilings are left");
+    }
 }
 
 /// How long to wait after a failure: longer each time, and not for ever.
@@ -179,7 +195,9 @@ impl Round<'_> {
             Ok(all_told) => (all_told, None),
             Err(error) => (false, Some(error)),
         };
-        let monitor = self.context.monitors.follow(self.key, &layout, &plan, &material, &self.context.settings);
+        let (settings, client) = (&self.context.settings, &self.context.client);
+        self.context.keepers.follow(self.key, &layout, &material, settings, client);
+        let monitor = self.context.monitors.follow(self.key, &layout, &plan, &material, settings);
         let settled = self.say(&accepted, &plan, &layout, &live, &monitor, failure.as_ref()).await?;
         match failure {
             Some(error) => Err(error),
@@ -239,6 +257,7 @@ impl Round<'_> {
     ) -> Result<bool, ReconcileError> {
         let observed = monitor.latest();
         let links: Option<Vec<LinkFigures>> = observed.as_ref().map(|seen| figures::links(&plan.links, seen));
+        let rolled_back = observed.as_ref().map(|seen| seen.rolled_back()).unwrap_or_default();
         let silent_stores = observed.map(|seen| seen.silent_stores()).unwrap_or_default();
         let pods = PodReport::of(layout, &live.pods, Timestamp::now());
         let warnings: Vec<String> = plan.warnings.iter().chain(&accepted.warnings).cloned().collect();
@@ -250,6 +269,7 @@ impl Round<'_> {
             links_planned: plan.links.len(),
             links: links.as_deref(),
             silent_stores: &silent_stores,
+            rolled_back: &rolled_back,
             warnings: &warnings,
         };
         let generation = self.object.metadata.generation.unwrap_or_default();

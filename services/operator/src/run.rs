@@ -92,6 +92,7 @@ async fn control(
         events: Events::new(client.clone()),
         metrics: metrics.clone(),
         monitors: Monitors::new(tell),
+        keepers: Default::default(),
         memory: Default::default(),
     });
     let mut controller = Controller::new(api::<TopologyObject>(client, namespace), watcher::Config::default());

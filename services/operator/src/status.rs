@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use proto::anchor::v1::RolledBack;
 use topology::plan::kms_name;
 
 use crate::figures::{LinkFigures, State, rounded};
@@ -31,6 +32,8 @@ pub struct Known<'a> {
     pub links: Option<&'a [LinkFigures]>,
     /// Sites whose key store does not answer.
     pub silent_stores: &'a [String],
+    /// Stores that were put back.
+    pub rolled_back: &'a [RolledBack],
     pub warnings: &'a [String],
 }
 
@@ -99,6 +102,14 @@ fn key_flowing(links: &[LinkFigures], known: &Known<'_>) -> Verdict {
     // A seed makes keys worthless, which nobody should have to look for.
     let seed = known.warnings.iter().find(|warning| warning.starts_with("seed "));
     let warning = seed.map(|warning| format!("; {warning}")).unwrap_or_default();
+    if !known.rolled_back.is_empty() {
+        let named = listed(known.rolled_back, |row| {
+            let since = i64::try_from(row.since_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+            let since = since.unwrap_or_default();
+            format!("{} of {} was rolled back (since {since}): {}", row.store, row.site, row.message)
+        });
+        return Verdict::new("False", State::RolledBack.reason(), format!("{named}{warning}"));
+    }
     if let Some(first) = missing.first() {
         let (flowing, all) = (links.len() - missing.len(), links.len());
         let named = listed(&missing, |link| format!("{} {}", link.row.name, link.state.sentence()));

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use anchor::{Anchor, FolderAnchor, Unanchored};
 use anyhow::{Context, Result};
+use proto::anchor::v1::anchor_server::AnchorServer;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{AllowList, Connector, Credentials, Endpoint, Server};
+use crate::anchoring::{AnchorService, ControlAnchor};
+use crate::{AllowList, Connector, Credentials, Endpoint, Server, Shutdown};
 
 /// Largest configuration file that is read.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
@@ -24,13 +26,24 @@ const FILE_LIMIT_BYTES: u64 = 1 << 20;
 pub enum Anchoring {
     /// A folder of files.
     Folder { path: PathBuf },
+    /// Who controls the network: it calls, and the service waits until it has.
+    Control,
 }
 
-impl Anchoring {
-    pub fn open(&self) -> Result<Arc<dyn Anchor>> {
-        match self {
-            Self::Folder { path } => Ok(Arc::new(FolderAnchor::open(path).context("open the anchor")?)),
-        }
+/// An anchor that can be used.
+pub struct Anchored {
+    pub anchor: Arc<dyn Anchor>,
+    control: Option<Arc<ControlAnchor>>,
+}
+
+impl Anchored {
+    fn of(anchor: impl Anchor + 'static) -> Self {
+        Self { anchor: Arc::new(anchor), control: None }
+    }
+
+    /// What a service offers to who keeps its ceilings, if that is far away.
+    pub fn service(&self, control: &'static str, stop: &CancellationToken) -> Option<AnchorServer<AnchorService>> {
+        Some(AnchorService::of(self.control.as_ref()?, control, stop))
     }
 }
 
@@ -111,9 +124,32 @@ impl<C> ServiceFile<C> {
         }
     }
 
-    /// What keeps the ceilings of this service's stores.
-    pub fn anchor(&self) -> Result<Arc<dyn Anchor>> {
-        self.anchor.as_ref().map_or_else(|| Ok(Arc::new(Unanchored) as Arc<dyn Anchor>), Anchoring::open)
+    /// What keeps the ceilings of this service's stores. Where that is `control`, this waits until it has called: until
+    /// then nobody can tell whether a store was put back. An error where the service is asked to stop meanwhile.
+    pub async fn anchored(&self, name: &str, control: &'static str, shutdown: &Shutdown) -> Result<Anchored> {
+        match &self.anchor {
+            None => {
+                tracing::info!("no anchor is configured: a store that is put back is noticed by its peers alone");
+                Ok(Anchored::of(Unanchored))
+            }
+            Some(Anchoring::Folder { path }) => Ok(Anchored::of(FolderAnchor::open(path).context("open the anchor")?)),
+            Some(Anchoring::Control) => self.anchored_by_control(name, control, shutdown).await,
+        }
+    }
+
+    async fn anchored_by_control(&self, name: &str, control: &'static str, shutdown: &Shutdown) -> Result<Anchored> {
+        let (anchor, waited) = (Arc::new(ControlAnchor::default()), shutdown.token().child_token());
+        let server = self.server(name, &[control.to_owned()])?.drain(Duration::ZERO);
+        let server = server.add_service(AnchorService::of(&anchor, control, &waited)).start(waited.clone()).await?;
+        server.health().set_serving(false);
+        tracing::info!(service = name, "waits for the operator's anchor");
+        let told = anchor.told(&waited).await;
+        // The service itself listens at the same address from here on.
+        waited.cancel();
+        server.stopped().await?;
+        anyhow::ensure!(told, "asked to stop while it waited for the operator's anchor");
+        tracing::info!(service = name, "the operator keeps its ceilings");
+        Ok(Anchored { anchor: anchor.clone(), control: Some(anchor) })
     }
 
     pub fn credentials(&self, name: &str) -> Result<Credentials> {

@@ -7,12 +7,14 @@
 //! * [`launch`]: the file that a service in a process or container of its own is started with.
 //! * [`shutdown`], [`failpoint`], [`files`]: ending in order, crashing on purpose, and writing so that a crash is harmless.
 //! * [`fault`], [`disk`]: what goes wrong on purpose in a running service, where the topology allows it.
+//! * [`anchoring`]: ceilings of a service's stores that who controls the network keeps, outside of their volumes.
 //! * [`trace`]: trace context in gRPC metadata.
 
 // They panic where nobody reads any more.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod chain;
+pub mod anchoring;
 pub mod client;
 pub mod dial;
 pub mod disk;

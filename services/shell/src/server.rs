@@ -1,6 +1,7 @@
 //! A gRPC server over mutual TLS, with health and reflection, that drains when asked to stop.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(crate) const FRAME_BYTES: u32 = 256 << 10;
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 const CALLS_PER_CONNECTION: u32 = 128;
+const BIND_ATTEMPTS: u32 = 20;
+const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -192,8 +195,16 @@ pub fn address_file(run_dir: &Path, name: &str) -> PathBuf {
     run_dir.join(format!("{name}.addr"))
 }
 
+/// What listened here before may take a moment to let go.
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })
+    let mut attempts = if address.port() == 0 { 0 } else { BIND_ATTEMPTS };
+    loop {
+        match TcpListener::bind(address).await {
+            Err(source) if source.kind() == ErrorKind::AddrInUse && attempts > 0 => attempts -= 1,
+            bound => return bound.map_err(|source| ServerError::Bind { address, source }),
+        }
+        tokio::time::sleep(BIND_PAUSE).await;
+    }
 }
 
 /// Ends when the time for draining is over.

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use shell::launch::Anchoring;
 use zeroize::Zeroizing;
 
 use super::{BuildError, Context, labels};
+use crate::anchors;
 use crate::layout::{Unit, config_file};
 use crate::material::{Pair, keys, secret_names};
 use crate::names;
@@ -90,7 +92,10 @@ impl Context<'_> {
         for placed in unit.services() {
             let name = &placed.service.name;
             let hosted = unit.containers.iter().any(|container| container.hosted);
-            let file = self.layout.service_file(unit, placed, places);
+            let mut file = self.layout.service_file(unit, placed, places);
+            // Without an operator nobody keeps ceilings.
+            let counts = self.settings.operator_namespace.is_some() && anchors::counts(&placed.service.config);
+            file.anchor = counts.then_some(Anchoring::Control);
             let failed = |source| BuildError::Config { service: name.clone(), source };
             let mut fixed = file.clone().map(topology::plan::ServiceConfig::clone);
             if self.settings.tells {

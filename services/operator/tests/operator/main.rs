@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod anchors;
 mod api;
 mod crd;
 mod layouts;

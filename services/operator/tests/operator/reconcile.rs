@@ -74,6 +74,7 @@ fn context(api: &Api) -> Arc<Context> {
         events: Events::new(client),
         metrics: Arc::new(Metrics::default()),
         monitors: Monitors::new(tell),
+        keepers: Default::default(),
         memory: Default::default(),
     })
 }

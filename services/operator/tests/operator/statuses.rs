@@ -7,7 +7,9 @@ use operator::observe::Observed;
 use operator::pods::{PodReport, TroubleKind};
 use operator::resource::TopologyStatus;
 use operator::status::{self, Known};
+use proto::anchor::v1::RolledBack;
 use proto::detector::v1::{LinkState, ModuleStatus};
+use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use serde_json::{Value, json};
 use topology::plan::Plan;
 
@@ -39,6 +41,7 @@ struct Fixture {
     plan: Plan,
     pods: PodReport,
     silent_stores: Vec<String>,
+    rolled_back: Vec<RolledBack>,
     warnings: Vec<String>,
 }
 
@@ -49,6 +52,7 @@ impl Fixture {
             plan,
             pods: PodReport { ready: 9, wanted: 9, ..PodReport::default() },
             silent_stores: Vec::new(),
+            rolled_back: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -62,6 +66,7 @@ impl Fixture {
             links_planned: self.plan.links.len(),
             links,
             silent_stores: &self.silent_stores,
+            rolled_back: &self.rolled_back,
             warnings: &self.warnings,
         };
         status::accepted(&known, 4, old, at(now))
@@ -128,6 +133,29 @@ fn a_key_store_that_does_not_answer_is_said_with_its_last_words() {
     let expected = "the key store of east does not answer, the key store of west does not answer \
                     (kms ended with 1: error: no space left)";
     assert_eq!(message, expected);
+}
+
+#[test]
+fn a_store_that_was_put_back_is_said_once_with_its_site_and_what_to_do() {
+    let mut fixture = Fixture::new();
+    let said = |since_ms| RolledBack {
+        site: "west".to_owned(),
+        store: "key store".to_owned(),
+        since_ms,
+        message: "it is 3 chunks behind its anchor; run `qkdnet restore`".to_owned(),
+    };
+    let mut observed = observed(&fixture.plan, &|_| Some(module(LinkState::Locked, 1)));
+    let pool = |since_ms| PoolStatus { rolled_back: Some(said(since_ms)), ..PoolStatus::default() };
+    let store = GetStatusResponse { pools: vec![pool(2000), pool(1000)], ..GetStatusResponse::default() };
+    observed.stores.insert("west".to_owned(), Some(store.clone()));
+    observed.stores.insert("east".to_owned(), Some(store));
+    fixture.rolled_back = observed.rolled_back();
+    assert_eq!(fixture.rolled_back, [said(1000)]);
+    let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    let status = fixture.status(Some(&links), None, 1);
+    let expected = "key store of west was rolled back (since 1970-01-01T00:00:01Z): it is 3 chunks behind its anchor; \
+                    run `qkdnet restore`";
+    assert_eq!(condition(&status, "KeyFlowing"), ("False", "RolledBack", expected));
 }
 
 #[test]
