@@ -56,8 +56,8 @@ pub struct Keepers(Mutex<HashMap<ObjectRef<TopologyObject>, Keeper>>);
 /// Whether a service counts what must not be put back.
 pub fn counts(config: &ServiceConfig) -> bool {
     match config {
-        ServiceConfig::Channel(_) | ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => true,
-        ServiceConfig::Source(_) | ServiceConfig::Detector(_) => false,
+        ServiceConfig::Channel(_) | ServiceConfig::Kms(_) => true,
+        ServiceConfig::Source(_) | ServiceConfig::Detector(_) | ServiceConfig::Relay(_) => false,
     }
 }
 
