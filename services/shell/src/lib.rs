@@ -13,8 +13,8 @@
 // They panic where nobody reads any more.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-mod chain;
 pub mod anchoring;
+mod chain;
 pub mod client;
 pub mod dial;
 pub mod disk;
