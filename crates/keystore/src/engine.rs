@@ -34,6 +34,7 @@ mod lease;
 mod meta;
 mod open;
 mod redeem;
+mod space;
 
 pub(crate) use open::opened;
 

@@ -51,7 +51,7 @@
 //!
 //! Space: records are erased when a lease has passed them, when a checkpoint finds them taken whole, when a grant
 //! expires, when a pool is voided. Kept are the last 100,000 decided blocks of a pool with their origins, and the last
-//! 10,000 finished grants. A checkpoint keeps in memory half a kilobyte for every chunk (4 KiB) that is partly
+//! 10,000 finished grants. A database that is mostly free is made smaller when it is opened. A checkpoint keeps in memory half a kilobyte for every chunk (4 KiB) that is partly
 //! redeemed; otherwise an idle store needs little beyond redb's page cache ([`Settings::cache_bytes`]). Opening verifies
 //! the checksum of every page, which takes about a second per gigabyte.
 //!

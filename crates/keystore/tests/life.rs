@@ -351,6 +351,29 @@ fn the_file_does_not_grow_under_steady_traffic() {
 }
 
 #[test]
+fn a_database_that_is_mostly_free_is_made_smaller_when_it_is_opened_and_keeps_what_it_holds() {
+    let disk = Disk::default();
+    let store = open(&disk);
+    for number in 0..120 {
+        fill(&store, PEER, number, 100_000);
+    }
+    fill(&store, "valrose", 1, 5_000);
+    let full = disk.bytes(0);
+    store.close().unwrap();
+    let store = open(&disk);
+    assert_eq!(disk.bytes(0), full, "it is full");
+    store.void_pool(PEER, 0, "the peer lost its disk").wait().unwrap();
+    store.close().unwrap();
+    assert!(disk.bytes(0) > 4 << 20, "{} bytes", disk.bytes(0));
+    let store = open(&disk);
+    assert!(disk.bytes(0) < 1 << 20, "{} bytes of {full}", disk.bytes(0));
+    assert_eq!(store.levels("valrose").unwrap().stored_bytes, 5_000);
+    grant(&store, "valrose", Use::SupplyOut, 1_000, 0);
+    assert_eq!(store.draw("valrose", Use::SupplyOut, 100).unwrap().key.expose(), &stream(0, 0, 100)[..]);
+    checked(&store, PEER);
+}
+
+#[test]
 fn many_callers_at_once_get_different_bytes_and_share_commits() {
     let disk = Disk::default();
     let store = Arc::new(open(&disk));

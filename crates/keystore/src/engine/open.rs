@@ -40,13 +40,15 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
     settings.check()?;
     let mut builder = Builder::new();
     builder.set_cache_size(settings.cache_bytes).set_check_integrity_on_open(true);
-    let db = builder.create_with_backend(media.database).map_err(database_error)?;
+    let bytes = media.database.len().map_err(|error| StoreError::io("read the length of the database", &error))?;
+    let mut db = builder.create_with_backend(media.database).map_err(database_error)?;
     let files = media.journals.map(|journal| -> Backend { Arc::new(journal) });
     let known = facts(&db, master)?;
     let mut replayed = Vec::new();
     let mut torn = false;
     let (facts, sealer, journals) = match known {
         Some(facts) => {
+            super::space::give_back(&mut db, bytes)?;
             let sealer = Sealer::new(&facts.data_key)?;
             let journals = files.map(|file| {
                 let (journal, mut replay) = Journal::open(file, facts.epoch, &sealer)?;
