@@ -31,6 +31,11 @@ impl<'p> Network<'p> {
         Self { place, child: Some(child) }
     }
 
+    /// Of the process of `qkdnet up`.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("a network that runs").id()
+    }
+
     pub fn status(&self) -> Option<Value> {
         let mut command = qkdnet();
         command.arg("status").arg("--data").arg(self.place.path("data")).args(["--output", "json"]);

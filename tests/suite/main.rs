@@ -5,6 +5,7 @@ mod attacks;
 mod bad_input;
 mod chaos;
 mod chart;
+mod closed;
 mod collect;
 mod collector;
 mod containers;

@@ -11,6 +11,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod failure;
+mod guard;
 mod host;
 mod run;
 mod snapshot;
@@ -25,6 +26,9 @@ mod wire;
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
+    if let Err(error) = guard::close() {
+        return failure::Failure::failed(format!("cannot keep this process's memory to itself: {error}")).report();
+    }
     let cli = cli::Cli::parse();
     match commands::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,

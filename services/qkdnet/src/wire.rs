@@ -12,7 +12,7 @@ use telemetry::TelemetryConfig;
 use crate::cli::containers::{DownArgs, ReapArgs};
 use crate::cli::{HealthArgs, RekeyArgs, ReplayArgs, ServiceArgs, UpArgs, VerifyArgs};
 use crate::failure::Failure;
-use crate::run;
+use crate::{guard, run};
 
 /// Time that a service gets to end in order.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -132,6 +132,8 @@ pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::
         let _entered = runtime.enter();
         telemetry::init(config).context("start telemetry")?
     };
+    // Services say why it is not.
+    let _ = guard::lock();
     let result = runtime.block_on(work);
     runtime.block_on(guard.shutdown());
     // Whatever still waits for a peer has nothing left to say.
@@ -176,6 +178,9 @@ pub fn serve(
         .map_err(|error| Failure::bad_input(error.to_string()))?;
     block_on(&config, async {
         let shutdown = Shutdown::on_signals(DRAIN).context("listen for signals")?;
+        if let Err(why) = guard::lock() {
+            tracing::info!("memory is not locked, and key may reach a swap device: {why}");
+        }
         tokio::spawn(stay_small());
         work(&shutdown).await
     })?;
