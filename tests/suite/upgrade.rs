@@ -9,6 +9,7 @@ use serde::Deserialize;
 use topology::plan::RunOptions;
 
 use crate::keys::{Network, eventually, keys};
+use crate::secrecy::{Needles, files};
 use crate::support::{Place, digest, repository, success};
 
 /// A key that an application of the previous release got.
@@ -52,15 +53,26 @@ fn bits(data: &Path) -> [u64; 2] {
     [calern.bits, sophia.bits]
 }
 
+/// Files in which key is that was supplied.
+fn with_key(data: &Path, supplied: &[Supplied]) -> Vec<PathBuf> {
+    let keys: Vec<_> = supplied.iter().map(|one| (one.id.clone(), one.key.clone())).collect();
+    let needles = Needles::of(&keys);
+    let mut files = files(data);
+    files.retain(|file| !needles.found(&std::fs::read(file).expect("read a file")).is_empty());
+    files
+}
+
 #[test]
 fn a_data_folder_of_the_previous_release_goes_on_and_no_key_comes_twice() {
     let place = left_behind();
     let data = place.path("data");
     assert_eq!(bits(&data), [90_925, 287_139]);
+    let old = supplied();
+    let in_the_clear = with_key(&data, &old);
+    assert!(in_the_clear.iter().any(|file| file.ends_with("blocks.qkd")), "release 0.1 kept key: {in_the_clear:?}");
     let network = Network::start_with(&place, "process", |_| {});
     let ready = || network.status().filter(|status| status["ready"] == true);
     eventually("the key stores answer", ready).expect("a network that is ready");
-    let old = supplied();
     for Supplied { master, slave, id, key, fetched } in &old {
         let fetch = || network.fetch(slave, master, &[id]);
         if *fetched {
@@ -98,6 +110,7 @@ fn a_data_folder_of_the_previous_release_goes_on_and_no_key_comes_twice() {
     network.stop();
     let after = bits(&data);
     assert!(after[0] > 90_925 && after[1] > 287_139, "{after:?}");
+    assert_eq!(with_key(&data, &old), Vec::<PathBuf>::new(), "key in the clear");
 }
 
 #[test]

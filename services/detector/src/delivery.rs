@@ -1,7 +1,8 @@
 //! Handing blocks to the site's key store: in order, each until the store says that it is durable there.
 //!
-//! The block file is the outbox. What the store has taken is marked beside it, so that a restart hands over the rest;
-//! a block that comes twice is known to the store by its identity.
+//! The block file is the outbox, and the key of each block waits beside it ([`crate::waiting`]). What the store has
+//! taken is marked, so that a restart hands over the rest, and then its key is erased here. A block that comes twice is
+//! known to the store by its identity.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use distill::bits::Bits;
 use proto::kms::v1::{Block, DeliverAnswer};
 use sha2::{Digest, Sha256};
 use shell::dial::Dial;
@@ -21,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::store::StoredBlock;
 use crate::vault::Vault;
+use crate::waiting::{Part, Waiting};
 
 /// Blocks on their way to the key store. A store that does not take them holds the link up.
 const BLOCKS_WAITING: usize = 16;
@@ -48,7 +51,8 @@ impl Delivery {
         let mark = vault.directory().join(MARK_FILE);
         let next = read_mark(&mark)?;
         let (blocks, waiting) = mpsc::channel(BLOCKS_WAITING);
-        let outbox = Outbox { dial, disk: vault.disk(), mark, waiting, unconfirmed: VecDeque::new() };
+        let (disk, keys) = (vault.disk(), vault.waiting());
+        let outbox = Outbox { dial, disk, mark, keys, waiting, unconfirmed: VecDeque::new() };
         Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next })
     }
 
@@ -58,8 +62,14 @@ impl Delivery {
     }
 
     /// Waits for room and hands over.
-    pub async fn send(&mut self, link: &str, stored: &StoredBlock, epoch: u64, traceparent: &str) -> Result<()> {
-        let block = message(link, stored, epoch, traceparent.to_owned());
+    pub async fn send(
+        &mut self,
+        link: &str,
+        (stored, key): (&StoredBlock, &Bits),
+        epoch: u64,
+        traceparent: &str,
+    ) -> Result<()> {
+        let block = message(link, stored, key, epoch, traceparent.to_owned());
         self.blocks.send(block).await.ok().context("the delivery of blocks has ended")?;
         self.next = stored.number + 1;
         Ok(())
@@ -73,17 +83,17 @@ impl Delivery {
 }
 
 /// A stored block as the key store gets it.
-fn message(link: &str, stored: &StoredBlock, epoch: u64, traceparent: String) -> Outgoing {
+fn message(link: &str, stored: &StoredBlock, key: &Bits, epoch: u64, traceparent: String) -> Outgoing {
     let about = Block {
         link: link.to_owned(),
         number: stored.number,
         id: identity(link, stored).to_vec().into(),
-        key_bits: stored.key.len() as u64,
+        key_bits: stored.key_bits,
         epoch,
         traceparent,
         ..Block::default()
     };
-    Outgoing { about, key: Zeroizing::new(stored.key.to_bytes()) }
+    Outgoing { about, key: Zeroizing::new(key.to_bytes()) }
 }
 
 /// The same at both ends, and no other block's: numbers go on with the data, sessions are drawn at random.
@@ -103,6 +113,7 @@ struct Outbox {
     dial: KmsDial,
     disk: Disk,
     mark: PathBuf,
+    keys: Arc<Waiting>,
     waiting: mpsc::Receiver<Outgoing>,
     /// Sent, and not said to be durable.
     unconfirmed: VecDeque<Outgoing>,
@@ -157,7 +168,13 @@ impl Outbox {
         };
         shell::failpoint::hit("block.delivered");
         let text = format!("{}\n", number + 1);
-        self.disk.write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")
+        self.disk.write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")?;
+        shell::failpoint::hit("block.marked");
+        // What cannot be erased now is when the blocks are opened the next time.
+        if let Err(error) = self.keys.erase(Part::Key, number) {
+            tracing::warn!(block = number, "delivered key is still on the disk: {}", shell::chain(&error));
+        }
+        Ok(())
     }
 }
 

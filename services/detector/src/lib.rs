@@ -14,6 +14,7 @@ mod session;
 mod status;
 pub mod store;
 pub mod vault;
+pub mod waiting;
 
 pub use delivery::{Delivery, KmsDial, next_undelivered};
 pub use grpc::MonitorService;

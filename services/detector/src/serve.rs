@@ -52,7 +52,9 @@ pub async fn serve(file: ServiceFile<DetectorConfig>, shutdown: &Shutdown) -> Re
         light: Light::Source(Arc::new(SourceDial(file.connector(&config.name, &config.source, &stop)?))),
         channel: Arc::new(ChannelDial(file.connector(&config.name, &config.channel, &stop)?)),
     };
-    let vault = Vault::open(&file.data, &config.site, &config.link, disk(faults.as_ref())).context("open the vault")?;
+    let disk = disk(faults.as_ref());
+    let vault = Vault::open(&file.data, file.secrets.as_deref(), &config.site, &config.link, disk);
+    let vault = vault.context("open the vault")?;
     let seeds = Seeds::of(&config)?;
     let delivery = match &config.kms {
         Some(kms) => {

@@ -94,9 +94,9 @@ impl Node {
     /// Hands over what counts and was not handed over yet.
     async fn deliver_committed(&mut self, traceparent: &str) -> Result<()> {
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
-        while let Some(stored) = self.vault.next_committed(delivery.next())? {
+        while let Some((stored, key)) = self.vault.next_committed(delivery.next())? {
             let epoch = self.vault.next_epoch();
-            delivery.send(&self.config.link, &stored, epoch, traceparent).await?;
+            delivery.send(&self.config.link, (&stored, &key), epoch, traceparent).await?;
         }
         Ok(())
     }

@@ -1,12 +1,16 @@
 //! The durable file of distilled blocks of one link end: `<data>/<site>/<link>/blocks.qkd`.
 //!
+//! It says what became of each block, with a digest of its key: the key itself is where it waits for the key store
+//! ([`crate::waiting`]), and nowhere once that has it.
+//!
 //! Append-only. A block is *prepared* (its key is on disk, its fate open) and then *committed* or *voided* by a
 //! later record; where one end decides alone it is *stored* in one step. Every method that changes something
 //! returns only after the record is on the disk (`fdatasync`), so whoever acts on the result acts on something that
 //! survives a kill. A record that a crash tore is cut off when the file is opened again: nobody was told of it.
 //! Damage anywhere else is refused, never repaired by guessing.
 //!
-//! Key bits leave only as [`Bits`]; buffers are zeroized, the file has mode 0600.
+//! Files of release 0.1 have the key in them. They are read, and become files of today before anything is appended
+//! ([`BlockStore::take_over`]).
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -21,16 +25,23 @@ use zeroize::Zeroizing;
 mod digest;
 mod record;
 mod scan;
+mod takeover;
+#[cfg(test)]
+pub mod testing;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use digest::KeyDigest;
-use record::{HEADER_BYTES, Header, KEY_BITS_MAX, Kind, LEDGER_BYTES_MAX, TRACE_BYTES_MAX, TRAILER_BYTES};
+use record::{
+    DIGEST_BYTES, Format, HEADER_BYTES, Header, KEY_BITS_MAX, Kind, LEDGER_BYTES_MAX, TRACE_BYTES_MAX, TRAILER_BYTES,
+};
 use scan::{Scanned, Scanner};
 
 /// First bytes of every block file; the last one is the version of the format.
-const FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x01";
+const FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x02";
+/// Of release 0.1, which kept the key.
+const OLD_FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x01";
 
 /// Name of the file in the directory of a site and link.
 pub const FILE_NAME: &str = "blocks.qkd";
@@ -48,6 +59,8 @@ pub enum StoreError {
     InUse { path: PathBuf },
     #[error("{} is not a block file of this version", path.display())]
     Foreign { path: PathBuf },
+    #[error("{} is a block file of release 0.1, which nothing is appended to before it was taken over", path.display())]
+    Old { path: PathBuf },
     #[error("{} is damaged at byte {offset}: {what}", path.display())]
     Corrupt { path: PathBuf, offset: u64, what: &'static str },
     #[error("block {block} {what}")]
@@ -68,7 +81,7 @@ pub enum BlockState {
     Aborted,
 }
 
-/// A block on its way to the disk. The key counts only from `key.len()`; an aborted block has none.
+/// A block on its way to the disk, where a digest of its key is kept; an aborted block has none.
 #[derive(Clone, Copy, Debug)]
 pub struct NewBlock<'a> {
     pub number: u64,
@@ -85,7 +98,8 @@ pub struct StoredBlock {
     pub number: u64,
     pub session: u64,
     pub state: BlockState,
-    pub key: Bits,
+    pub key_bits: u64,
+    pub key_digest: [u8; 32],
     pub ledger: String,
     pub trace_id: String,
 }
@@ -97,6 +111,13 @@ pub struct TornTail {
     pub bytes: u64,
 }
 
+impl StoredBlock {
+    /// Whether this is the key that the block was stored with.
+    pub fn is_key(&self, key: &Bits) -> bool {
+        digest_of(key) == self.key_digest
+    }
+}
+
 impl std::fmt::Display for TornTail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { offset, bytes } = self;
@@ -104,11 +125,12 @@ impl std::fmt::Display for TornTail {
     }
 }
 
-/// Where a block's key is, and what became of it.
+/// Where a block's record is, and what became of it.
 #[derive(Clone, Copy)]
 struct Entry {
     offset: u64,
     header: Header,
+    digest: [u8; DIGEST_BYTES],
     state: BlockState,
 }
 
@@ -125,6 +147,7 @@ enum Broken {
 pub struct BlockStore {
     path: PathBuf,
     file: File,
+    format: Format,
     disk: Disk,
     writable: bool,
     broken: Option<Broken>,
@@ -157,6 +180,7 @@ impl BlockStore {
             Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
             Err(std::fs::TryLockError::Error(error)) => return Err(at("lock", path)(error)),
         }
+        takeover::still_there(path, &file)?;
         let mut store = Self::scan(path, file, true)?;
         store.disk = disk;
         store.cut_torn_tail(directory)?;
@@ -223,15 +247,11 @@ impl BlockStore {
 
     /// Blocks that are on the disk and undecided.
     pub fn in_doubt(&self) -> Vec<u64> {
-        self.in_state(BlockState::Prepared).collect()
+        self.latest_in(BlockState::Prepared).map(|entry| entry.header.block).collect()
     }
 
     pub fn last_committed(&self) -> Option<u64> {
-        self.latest
-            .iter()
-            .rev()
-            .find(|(_, index)| self.entries[**index].state == BlockState::Committed)
-            .map(|(b, _)| *b)
+        self.latest_in(BlockState::Committed).next_back().map(|entry| entry.header.block)
     }
 
     /// First number that no block has had.
@@ -241,18 +261,13 @@ impl BlockStore {
 
     /// Number and bits of all committed blocks.
     pub fn committed_totals(&self) -> (u64, u64) {
-        let committed = self.latest.values().map(|&index| &self.entries[index]);
-        let committed = committed.filter(|entry| entry.state == BlockState::Committed);
+        let committed = self.latest_in(BlockState::Committed);
         committed.fold((0, 0), |(blocks, bits), entry| (blocks + 1, bits + entry.header.key_bits))
     }
 
     /// Committed blocks in the order of their numbers, read from the disk one by one.
     pub fn committed(&self) -> impl Iterator<Item = Result<StoredBlock, StoreError>> + '_ {
-        self.latest
-            .values()
-            .map(|&index| &self.entries[index])
-            .filter(|entry| entry.state == BlockState::Committed)
-            .map(|entry| self.read(entry))
+        self.latest_in(BlockState::Committed).map(|entry| self.read(entry))
     }
 
     /// Every block ever written, in the order of writing, whatever became of it.
@@ -265,8 +280,9 @@ impl BlockStore {
         self.latest.get(&block).map(|&index| self.read(&self.entries[index])).transpose()
     }
 
-    fn in_state(&self, state: BlockState) -> impl Iterator<Item = u64> + '_ {
-        self.latest.iter().filter(move |(_, index)| self.entries[**index].state == state).map(|(block, _)| *block)
+    /// The latest entry of each number in this state, in the order of numbers.
+    fn latest_in(&self, state: BlockState) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.latest.values().map(|&index| &self.entries[index]).filter(move |entry| entry.state == state)
     }
 
     /// A block number is used again only where the block before it under that number gave no key.
@@ -289,6 +305,9 @@ impl BlockStore {
         if self.broken.is_some() || !self.writable {
             return Err(StoreError::Poisoned { path: self.path.clone() });
         }
+        if self.format == Format::Key {
+            return Err(StoreError::Old { path: self.path.clone() });
+        }
         if block.key.len() as u64 > KEY_BITS_MAX {
             return Err(too_large("key"));
         }
@@ -304,9 +323,11 @@ impl BlockStore {
             ledger_bytes: block.ledger.len() as u32,
             trace_bytes: block.trace_id.len() as u32,
         };
-        self.write(&encode(&header, block))?;
-        self.enter(header, self.end);
-        self.end += header.record_bytes();
+        let kept = header.key_bytes(self.format) > 0;
+        let digest = if kept { digest_of(block.key) } else { [0; DIGEST_BYTES] };
+        self.write(&encode(&header, &digest, block.ledger, block.trace_id))?;
+        self.enter(header, digest, self.end);
+        self.end += header.record_bytes(self.format);
         Ok(())
     }
 
@@ -340,7 +361,7 @@ impl BlockStore {
     }
 
     /// Takes a record into the index.
-    fn enter(&mut self, header: Header, offset: u64) {
+    fn enter(&mut self, header: Header, digest: [u8; DIGEST_BYTES], offset: u64) {
         self.sequence = header.sequence + 1;
         let state = match header.kind {
             Kind::Prepared => BlockState::Prepared,
@@ -355,7 +376,7 @@ impl BlockStore {
             }
         };
         self.latest.insert(header.block, self.entries.len());
-        self.entries.push(Entry { offset, header, state });
+        self.entries.push(Entry { offset, header, digest, state });
     }
 
     fn scan(path: &Path, file: File, writable: bool) -> Result<Self, StoreError> {
@@ -363,6 +384,7 @@ impl BlockStore {
         let mut store = Self {
             path: path.to_owned(),
             file,
+            format: Format::Digest,
             disk: Disk::default(),
             writable,
             broken: None,
@@ -373,35 +395,36 @@ impl BlockStore {
             torn: None,
         };
         let mut scanner = Scanner::new(path, &store.file, length)?;
-        if !scanner.magic()? {
+        let Some(format) = scanner.format()? else {
             store.torn = (length > 0).then_some(TornTail { offset: 0, bytes: length });
             return Ok(store);
-        }
+        };
         let mut end = FILE_MAGIC.len() as u64;
         let mut headers = Vec::new();
         loop {
-            match scanner.next(end)? {
+            match scanner.next(format, end)? {
                 Scanned::End => break,
                 Scanned::Torn => {
                     store.torn = Some(TornTail { offset: end, bytes: length - end });
                     break;
                 }
-                Scanned::Record(header) => {
-                    headers.push((header, end));
-                    end += header.record_bytes();
+                Scanned::Record(header, digest) => {
+                    headers.push((header, digest, end));
+                    end += header.record_bytes(format);
                 }
             }
         }
         drop(scanner);
-        for (header, offset) in headers {
-            store.replay(header, offset)?;
+        for (header, digest, offset) in headers {
+            store.replay(header, digest, offset)?;
         }
+        store.format = format;
         store.end = end;
         Ok(store)
     }
 
     /// Takes a record of an existing file into the index if it can follow what came before.
-    fn replay(&mut self, header: Header, offset: u64) -> Result<(), StoreError> {
+    fn replay(&mut self, header: Header, digest: [u8; DIGEST_BYTES], offset: u64) -> Result<(), StoreError> {
         let before = self.state(header.block);
         let possible = match header.kind {
             Kind::Prepared | Kind::Stored | Kind::Aborted => self.expect_new(header.block).is_ok(),
@@ -411,7 +434,7 @@ impl BlockStore {
             let what = "a record does not follow from those before it";
             return Err(StoreError::Corrupt { path: self.path.clone(), offset, what });
         }
-        self.enter(header, offset);
+        self.enter(header, digest, offset);
         Ok(())
     }
 
@@ -430,27 +453,38 @@ impl BlockStore {
         Ok(())
     }
 
-    fn read(&self, entry: &Entry) -> Result<StoredBlock, StoreError> {
-        let corrupt = |what| StoreError::Corrupt { path: self.path.clone(), offset: entry.offset, what };
-        let header = entry.header;
-        let mut body = Zeroizing::new(vec![0u8; header.body_bytes() + TRAILER_BYTES]);
-        let body_offset = entry.offset + HEADER_BYTES as u64;
-        self.file.read_exact_at(&mut body, body_offset).map_err(at("read", &self.path))?;
-        let (body, trailer) = body.split_at(header.body_bytes());
-        if record::trailer(&header.encode(), body) != trailer {
-            return Err(corrupt("the checksum of a record does not match"));
+    /// The body of a record, checked once more.
+    fn body(&self, entry: &Entry) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let bytes = entry.header.body_bytes(self.format);
+        let mut body = Zeroizing::new(vec![0u8; bytes + TRAILER_BYTES]);
+        let offset = entry.offset + HEADER_BYTES as u64;
+        self.file.read_exact_at(&mut body, offset).map_err(at("read", &self.path))?;
+        if record::trailer(&entry.header.encode(), &body[..bytes]) != body[bytes..] {
+            return Err(self.corrupt(entry, "the checksum of a record does not match"));
         }
-        let (key, texts) = body.split_at(header.key_bytes());
-        let (ledger, trace_id) = texts.split_at(header.ledger_bytes as usize);
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| corrupt("a text is not UTF-8"));
+        body.truncate(bytes);
+        Ok(body)
+    }
+
+    fn read(&self, entry: &Entry) -> Result<StoredBlock, StoreError> {
+        let header = entry.header;
+        let body = self.body(entry)?;
+        let (ledger, trace_id) = body[header.key_bytes(self.format)..].split_at(header.ledger_bytes as usize);
+        let text =
+            |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| self.corrupt(entry, "a text is not UTF-8"));
         Ok(StoredBlock {
             number: header.block,
             session: header.session,
             state: entry.state,
-            key: Bits::from_bytes(key, header.key_bits as usize),
+            key_bits: header.key_bits,
+            key_digest: entry.digest,
             ledger: text(ledger)?,
             trace_id: text(trace_id)?,
         })
+    }
+
+    fn corrupt(&self, entry: &Entry, what: &'static str) -> StoreError {
+        StoreError::Corrupt { path: self.path.clone(), offset: entry.offset, what }
     }
 }
 
@@ -466,13 +500,18 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError 
     move |source| StoreError::Io { doing, path, source }
 }
 
-fn encode(header: &Header, block: &NewBlock<'_>) -> Zeroizing<Vec<u8>> {
+fn digest_of(key: &Bits) -> [u8; DIGEST_BYTES] {
+    digest::of_key(key.len() as u64, &Zeroizing::new(key.to_bytes()))
+}
+
+/// A record of a file of today.
+fn encode(header: &Header, digest: &[u8; DIGEST_BYTES], ledger: &str, trace_id: &str) -> Vec<u8> {
     let head = header.encode();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(header.record_bytes() as usize));
+    let mut bytes = Vec::with_capacity(header.record_bytes(Format::Digest) as usize);
     bytes.extend_from_slice(&head);
-    bytes.extend_from_slice(&Zeroizing::new(block.key.to_bytes()));
-    bytes.extend_from_slice(block.ledger.as_bytes());
-    bytes.extend_from_slice(block.trace_id.as_bytes());
+    bytes.extend_from_slice(&digest[..header.key_bytes(Format::Digest)]);
+    bytes.extend_from_slice(ledger.as_bytes());
+    bytes.extend_from_slice(trace_id.as_bytes());
     let trailer = record::trailer(&head, &bytes[HEADER_BYTES..]);
     bytes.extend_from_slice(&trailer);
     bytes

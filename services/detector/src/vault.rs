@@ -1,10 +1,12 @@
-//! What a module must find again after it was killed: blocks, the reserve slice of a block in doubt, and the
-//! epochs that it has seen.
+//! What a module must find again after it was killed: blocks, the key that waits, the reserve slice of a block in
+//! doubt, and the epochs that it has seen.
 //!
-//! Order of writes for a block: reserve slice, block (undecided), reserve refilled (in the channel), block
-//! committed. Each step may be repeated after a crash.
+//! Order of writes for a block: reserve slice, key, block (undecided), reserve refilled (in the channel), block
+//! committed, slice erased; once the key store has it, the mark of that, and the key erased. Each step may be repeated
+//! after a crash. Without a key store the key stays.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use distill::bits::Bits;
@@ -15,19 +17,22 @@ use shell::disk::Disk;
 use zeroize::Zeroizing;
 
 use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
+use crate::waiting::{self, Part, Waiting};
 
 /// Epochs that are leased at once: after a kill the link resumes behind the lease, so that no epoch of a seeded
 /// run is ever distilled twice.
 const LEASE_EPOCHS: u64 = 250;
 
 const LEASE_FILE: &str = "epoch.next";
-const SLICE_FILE: &str = "reserve.slice";
+/// Where release 0.1 kept a reserve slice, as it is.
+const OLD_SLICE_FILE: &str = "reserve.slice";
 
 /// The durable side of one link end.
 pub struct Vault {
     directory: PathBuf,
     disk: Disk,
     store: BlockStore,
+    waiting: Arc<Waiting>,
     session: u64,
     /// First block and epoch that were never used.
     next_block: u64,
@@ -36,16 +41,33 @@ pub struct Vault {
 }
 
 impl Vault {
-    pub fn open(data: &Path, site: &str, link: &str, disk: Disk) -> Result<Self> {
+    /// With `blocks.key` beside the blocks, unless `secrets` has a key that was placed for this site.
+    pub fn open(data: &Path, secrets: Option<&Path>, site: &str, link: &str, disk: Disk) -> Result<Self> {
         let path = store::path(data, site, link);
         let store = BlockStore::open_on(&path, disk.clone()).context("open the block file")?;
         if let Some(torn) = store.torn_tail() {
             tracing::warn!(path = %path.display(), "{torn}");
         }
         let directory = path.parent().map(Path::to_owned).unwrap_or_default();
+        let placed = secrets.map(|secrets| waiting::placed_key_path(secrets, site));
+        let waiting = Waiting::open(&directory, placed.as_deref(), disk.clone())?;
+        let delivered = crate::delivery::next_undelivered(data, site, link)?;
+        let store = taken_over(store, &waiting, delivered).context("take over a block file of release 0.1")?;
+        take_over_slice(&directory, &store, &waiting).context("take over a reserve slice of release 0.1")?;
+        waiting.keep_only(|part, block| match (part, store.state(block)) {
+            (Part::Key, Some(BlockState::Committed)) => block >= delivered,
+            (Part::Key | Part::Slice, Some(BlockState::Prepared)) => true,
+            _ => false,
+        })?;
         let leased = read_lease(&directory)?;
         let next_block = store.next_number();
-        Ok(Self { directory, disk, store, session: 0, next_block, leased, next_epoch: leased })
+        let waiting = Arc::new(waiting);
+        Ok(Self { directory, disk, store, waiting, session: 0, next_block, leased, next_epoch: leased })
+    }
+
+    /// The key that waits here, for the task that brings it to the key store.
+    pub fn waiting(&self) -> Arc<Waiting> {
+        self.waiting.clone()
     }
 
     /// Folder of this link end.
@@ -65,16 +87,34 @@ impl Vault {
         Ok(())
     }
 
-    /// The first block from `number` on that counts, unless one before it is undecided.
-    pub fn next_committed(&self, number: u64) -> Result<Option<StoredBlock>> {
+    /// The first block from `number` on that counts and its key, unless one before it is undecided.
+    pub fn next_committed(&self, number: u64) -> Result<Option<(StoredBlock, Bits)>> {
         for number in number..self.store.next_number() {
             match self.store.state(number) {
-                Some(BlockState::Committed) => return Ok(self.store.get(number)?),
+                Some(BlockState::Committed) => {
+                    let Some(block) = self.store.get(number)? else { return Ok(None) };
+                    let key = self.key(&block)?;
+                    return Ok(Some((block, key)));
+                }
                 Some(BlockState::Prepared) => return Ok(None),
                 Some(BlockState::Voided | BlockState::Aborted) | None => {}
             }
         }
         Ok(None)
+    }
+
+    fn key(&self, block: &StoredBlock) -> Result<Bits> {
+        let number = block.number;
+        let key = self.waiting.get(Part::Key, number)?;
+        let Some(key) = key.filter(|key| block.is_key(key)) else {
+            let folder = self.directory.display();
+            bail!(
+                "block {number} waits for the key store, and {folder}/waiting does not have its key: put that folder \
+                 back from a copy, or give the block up by writing {} to {folder}/delivered.next",
+                number + 1
+            );
+        };
+        Ok(key)
     }
 
     pub fn next_block(&self) -> u64 {
@@ -122,32 +162,26 @@ impl Vault {
     pub fn prepare(&mut self, block: &FinishedBlock, trace_id: &str) -> Result<()> {
         let reserve = block.key.slice(0, block.reserve_bits);
         let delivered = block.key.slice(block.reserve_bits, block.key.len() - block.reserve_bits);
-        let mut slice = Zeroizing::new(block.number.to_le_bytes().to_vec());
-        slice.extend_from_slice(&Zeroizing::new(reserve.to_bytes()));
-        self.disk.write_durably(&self.directory.join(SLICE_FILE), &slice).context("write the reserve slice")?;
+        self.waiting.put(Part::Slice, block.number, self.session, &reserve).context("write the reserve slice")?;
         shell::failpoint::hit("block.slice");
+        self.waiting.put(Part::Key, block.number, self.session, &delivered).context("write the key of a block")?;
         self.append(block.number, &delivered, &block.ledger, trace_id, BlockStore::prepare)
     }
 
     /// The slice of an undecided block that goes into the authentication reserve once it is committed.
     pub fn reserve_slice(&self, block: u64) -> Result<Option<Vec<u8>>> {
-        let bytes = match std::fs::read(self.directory.join(SLICE_FILE)) {
-            Ok(bytes) => Zeroizing::new(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).context("read the reserve slice"),
-        };
-        let Some((number, slice)) = bytes.split_first_chunk::<8>() else { bail!("the reserve slice is cut short") };
-        Ok((u64::from_le_bytes(*number) == block).then(|| slice.to_vec()))
+        Ok(self.waiting.get(Part::Slice, block)?.map(|slice| slice.to_bytes()))
     }
 
     pub fn commit(&mut self, block: u64) -> Result<()> {
         self.store.commit(block)?;
-        Ok(())
+        self.waiting.erase(Part::Slice, block)
     }
 
     pub fn void(&mut self, block: u64) -> Result<()> {
         self.store.void(block)?;
-        Ok(())
+        self.waiting.erase(Part::Slice, block)?;
+        self.waiting.erase(Part::Key, block)
     }
 
     /// Keeps the ledger of a block that gave no key.
@@ -188,6 +222,38 @@ impl Vault {
     }
 }
 
+/// A block file of today, whatever it was: key that waits is sealed from then on.
+fn taken_over(store: BlockStore, waiting: &Waiting, delivered: u64) -> Result<BlockStore> {
+    let old = store.is_old();
+    let store = store.take_over(|block, key| match block.state {
+        BlockState::Committed if block.number < delivered => Ok(()),
+        _ => waiting.put(Part::Key, block.number, block.session, key),
+    })?;
+    if old {
+        tracing::info!(
+            "the block file of release 0.1 is one of today: delivered key is erased, what waits is encrypted"
+        );
+    }
+    Ok(store)
+}
+
+/// The slice of a block in doubt that release 0.1 left as it is.
+fn take_over_slice(directory: &Path, store: &BlockStore, waiting: &Waiting) -> Result<()> {
+    let path = directory.join(OLD_SLICE_FILE);
+    if !path.exists() {
+        return Ok(());
+    }
+    let bytes = Zeroizing::new(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+    if let Some((number, slice)) = bytes.split_first_chunk::<8>()
+        && let number = u64::from_le_bytes(*number)
+        && let Some(block) = store.get(number)?
+        && block.state == BlockState::Prepared
+    {
+        waiting.put(Part::Slice, number, block.session, &Bits::from_bytes(slice, 8 * slice.len()))?;
+    }
+    waiting::erase_file(&path).with_context(|| format!("erase {}", path.display()))
+}
+
 /// First epoch that a link end has never seen; 0 where it never ran.
 pub fn next_epoch(data: &Path, site: &str, link: &str) -> Result<u64> {
     let path = store::path(data, site, link);
@@ -202,3 +268,7 @@ fn read_lease(directory: &Path) -> Result<u64> {
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -32,7 +32,10 @@ pub struct Material {
     pub services: BTreeMap<String, Pair>,
     pub saes: BTreeMap<String, Pair>,
     pub links: BTreeMap<String, LinkSecret>,
+    /// Master keys of key stores, by site.
     pub stores: BTreeMap<String, Hidden>,
+    /// What modules seal blocks under that wait for the key store, by site.
+    pub blocks: BTreeMap<String, Hidden>,
 }
 
 /// A certificate and its key, as PEM.
@@ -116,6 +119,7 @@ pub mod keys {
     pub const LINK_SECRET: &str = "authentication.secret";
     pub const GENERATION: &str = "generation";
     pub const STORE_KEY: &str = "master.key";
+    pub const BLOCKS_KEY: &str = "blocks.key";
 
     pub fn used(site: &str) -> String {
         format!("{site}.used")
@@ -161,8 +165,9 @@ impl Material {
             saes.insert(sae.clone(), issuer.pair(found, &[], |authority| authority.issue_application(sae))?);
         }
         let links = links(layout, existing, before)?;
-        let stores = stores(layout, existing, before)?;
-        Ok(Self { control, services, saes, links, stores, authority })
+        let stores = site_keys(layout, existing, keys::STORE_KEY, before.map(|before| &before.stores))?;
+        let blocks = site_keys(layout, existing, keys::BLOCKS_KEY, before.map(|before| &before.blocks))?;
+        Ok(Self { control, services, saes, links, stores, blocks, authority })
     }
 
     /// Of whoever controls the network.
@@ -280,24 +285,26 @@ fn marks(existing: &Existing<'_>, secret: &str, suffix: &str) -> BTreeMap<String
     data.into_iter().flatten().filter_map(mark).collect()
 }
 
-fn stores(
+/// The key of one kind of every site with a key store.
+fn site_keys(
     layout: &Layout,
     existing: &Existing<'_>,
-    before: Option<&Material>,
+    kind: &str,
+    before: Option<&BTreeMap<String, Hidden>>,
 ) -> Result<BTreeMap<String, Hidden>, MaterialError> {
-    let mut stores = BTreeMap::new();
+    let mut site_keys = BTreeMap::new();
     for store in &layout.stores {
         let name = secret_names::store(&layout.topology, &store.site);
-        let found = data(existing, &name, keys::STORE_KEY).filter(|key| key.len() == STORE_KEY_BYTES);
-        let known = before.and_then(|before| before.stores.get(&store.site).cloned());
+        let found = data(existing, &name, kind).filter(|key| key.len() == STORE_KEY_BYTES);
+        let known = before.and_then(|before| before.get(&store.site).cloned());
         let key = match (found, known) {
             (Some(key), _) => hidden(key.to_vec()),
             (None, Some(key)) => key,
             (None, None) => hidden(shell::entropy().map_err(MaterialError::Randomness)?.to_vec()),
         };
-        stores.insert(store.site.clone(), key);
+        site_keys.insert(store.site.clone(), key);
     }
-    Ok(stores)
+    Ok(site_keys)
 }
 
 fn hidden(bytes: Vec<u8>) -> Hidden {

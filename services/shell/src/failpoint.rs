@@ -19,7 +19,15 @@ pub const VARIABLE: &str = "QKDNET_FAILPOINTS";
 pub const PLACES: [(&str, &[&str]); 4] = [
     (
         "detector",
-        &["epoch.leased", "block.slice", "block.prepared", "block.refilled", "block.committed", "block.delivered"],
+        &[
+            "epoch.leased",
+            "block.slice",
+            "block.prepared",
+            "block.refilled",
+            "block.committed",
+            "block.delivered",
+            "block.marked",
+        ],
     ),
     ("channel", &["tag.persisted", "reserve.refilled", "reserve.cut", "reserve.rekeyed"]),
     (

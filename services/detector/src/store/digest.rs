@@ -1,40 +1,36 @@
-//! What two ends compare to see that they hold the same key.
+//! What two ends compare to see that they hold the same key, once the bits themselves are gone.
 
-use distill::bits::Bits;
 use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
-use super::{BlockStore, StoreError};
+use super::record::DIGEST_BYTES;
+use super::{BlockState, BlockStore};
 
-/// Length and SHA-256 of a string of bits.
+/// Length of a string of bits, and a digest of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyDigest {
     pub bits: u64,
-    pub sha256: [u8; 32],
+    pub sha256: [u8; DIGEST_BYTES],
+}
+
+/// Digest of the key of one block: SHA-256 over its length in bits (8 bytes, little-endian) and its bytes, the first
+/// bit least significant, the last byte filled up with zeros.
+pub(super) fn of_key(bits: u64, bytes: &[u8]) -> [u8; DIGEST_BYTES] {
+    Sha256::new().chain_update(bits.to_le_bytes()).chain_update(bytes).finalize().into()
 }
 
 impl BlockStore {
-    /// SHA-256 of all committed bits in block order: the bits of consecutive blocks joined without padding, packed
-    /// into bytes with the first bit least significant, the last byte filled up with zeros.
-    pub fn digest(&self) -> Result<KeyDigest, StoreError> {
+    /// SHA-256 over the digests of all committed blocks, joined in the order of their numbers.
+    pub fn digest(&self) -> KeyDigest {
         self.digest_of_first(usize::MAX)
     }
 
-    /// As [`digest`](Self::digest), of so many committed blocks at most: two ends that go on have them in common.
-    pub fn digest_of_first(&self, blocks: usize) -> Result<KeyDigest, StoreError> {
-        let mut hasher = Sha256::new();
-        let mut pending = Bits::default();
-        let mut total = 0u64;
-        for block in self.committed().take(blocks) {
-            let block = block?;
-            total += block.key.len() as u64;
-            pending.extend(&block.key);
-            let whole = pending.len() / 8 * 8;
-            let bytes = Zeroizing::new(pending.to_bytes());
-            hasher.update(&bytes[..whole / 8]);
-            pending = pending.slice(whole, pending.len() - whole);
+    /// As [`digest`](Self::digest), of the first `blocks` committed blocks: two ends that go on have them in common.
+    pub fn digest_of_first(&self, blocks: usize) -> KeyDigest {
+        let (mut hasher, mut bits) = (Sha256::new(), 0);
+        for entry in self.latest_in(BlockState::Committed).take(blocks) {
+            bits += entry.header.key_bits;
+            hasher.update(entry.digest);
         }
-        hasher.update(&*Zeroizing::new(pending.to_bytes()));
-        Ok(KeyDigest { bits: total, sha256: hasher.finalize().into() })
+        KeyDigest { bits, sha256: hasher.finalize().into() }
     }
 }

@@ -3,10 +3,11 @@
 //! ```text
 //! header   4 marker "QKDR" | 1 kind | 3 zero | 8 sequence | 8 block | 8 session | 8 key length in bits
 //!          | 4 ledger bytes | 4 trace bytes | 16 check: SHA-256 of the 48 bytes before, cut
-//! body     key, least significant bit of byte 0 first | ledger (JSON) | trace ID
+//! body     digest of the key, where there may be one | ledger (JSON) | trace ID
 //! trailer  32 SHA-256 of header and body
 //! ```
-//! Integers are little-endian. The header has a check of its own so that a damaged length is never believed.
+//! Integers are little-endian. The header has a check of its own so that a damaged length is never believed. Release
+//! 0.1 wrote the key itself in place of its digest, least significant bit of byte 0 first.
 
 use sha2::{Digest, Sha256};
 
@@ -19,6 +20,17 @@ const CHECKED_BYTES: usize = 48;
 pub const KEY_BITS_MAX: u64 = 1 << 32;
 pub const LEDGER_BYTES_MAX: usize = 1 << 20;
 pub const TRACE_BYTES_MAX: usize = 256;
+
+/// Length of the digest of a key.
+pub const DIGEST_BYTES: usize = 32;
+
+/// What a file keeps of the key of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// All of it: files of release 0.1.
+    Key,
+    Digest,
+}
 
 /// What a record says about its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,17 +68,32 @@ pub struct Header {
 }
 
 impl Header {
-    pub fn key_bytes(&self) -> usize {
-        self.key_bits.div_ceil(8) as usize
+    /// Bytes at the beginning of the body that stand for the key.
+    pub fn key_bytes(&self, format: Format) -> usize {
+        match (format, self.kind) {
+            (Format::Key, _) => self.key_bits.div_ceil(8) as usize,
+            (Format::Digest, Kind::Prepared | Kind::Stored) => DIGEST_BYTES,
+            (Format::Digest, Kind::Committed | Kind::Voided | Kind::Aborted) => 0,
+        }
     }
 
-    pub fn body_bytes(&self) -> usize {
-        self.key_bytes() + self.ledger_bytes as usize + self.trace_bytes as usize
+    pub fn body_bytes(&self, format: Format) -> usize {
+        self.key_bytes(format) + self.ledger_bytes as usize + self.trace_bytes as usize
     }
 
     /// Length of the whole record.
-    pub fn record_bytes(&self) -> u64 {
-        (HEADER_BYTES + self.body_bytes() + TRAILER_BYTES) as u64
+    pub fn record_bytes(&self, format: Format) -> u64 {
+        (HEADER_BYTES + self.body_bytes(format) + TRAILER_BYTES) as u64
+    }
+
+    /// The digest of the block's key, from the body of its record.
+    pub fn key_digest(&self, format: Format, body: &[u8]) -> [u8; DIGEST_BYTES] {
+        let key = &body[..self.key_bytes(format)];
+        match (format, key.first_chunk()) {
+            (Format::Digest, Some(digest)) => *digest,
+            (Format::Digest, None) => [0; DIGEST_BYTES],
+            (Format::Key, _) => super::digest::of_key(self.key_bits, key),
+        }
     }
 
     pub fn encode(&self) -> [u8; HEADER_BYTES] {

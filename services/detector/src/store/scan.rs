@@ -6,12 +6,13 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::record::{self, HEADER_BYTES, Header, TRAILER_BYTES};
-use super::{FILE_MAGIC, StoreError, at};
+use super::record::{self, DIGEST_BYTES, Format, HEADER_BYTES, Header, TRAILER_BYTES};
+use super::{FILE_MAGIC, OLD_FILE_MAGIC, StoreError, at};
 
 /// What is at a place of the file.
 pub enum Scanned {
-    Record(Header),
+    /// With the digest of its key.
+    Record(Header, [u8; DIGEST_BYTES]),
     Torn,
     End,
 }
@@ -30,21 +31,23 @@ impl<'a> Scanner<'a> {
         Ok(Self { reader, path, length })
     }
 
-    /// False where the file is new, or where a crash came while it was made.
-    pub fn magic(&mut self) -> Result<bool, StoreError> {
+    /// Nothing where the file is new, or where a crash came while it was made.
+    pub fn format(&mut self) -> Result<Option<Format>, StoreError> {
         let mut magic = [0u8; FILE_MAGIC.len()];
         let present = (self.length as usize).min(magic.len());
         self.fill(&mut magic[..present])?;
-        if magic == FILE_MAGIC {
-            return Ok(true);
+        match magic {
+            FILE_MAGIC => return Ok(Some(Format::Digest)),
+            OLD_FILE_MAGIC => return Ok(Some(Format::Key)),
+            _ => {}
         }
         let zeros = magic == [0; FILE_MAGIC.len()] && self.length <= magic.len() as u64;
         let cut = present < magic.len() && FILE_MAGIC.starts_with(&magic[..present]);
-        if zeros || cut { Ok(false) } else { Err(StoreError::Foreign { path: self.path.to_owned() }) }
+        if zeros || cut { Ok(None) } else { Err(StoreError::Foreign { path: self.path.to_owned() }) }
     }
 
     /// The record at `offset`, which is where the reader stands.
-    pub fn next(&mut self, offset: u64) -> Result<Scanned, StoreError> {
+    pub fn next(&mut self, format: Format, offset: u64) -> Result<Scanned, StoreError> {
         let left = self.length - offset;
         if left == 0 {
             return Ok(Scanned::End);
@@ -59,17 +62,17 @@ impl<'a> Scanner<'a> {
             let blank = bytes.iter().all(|&byte| byte == 0) && self.rest_is_zero()?;
             return if blank { Ok(Scanned::Torn) } else { Err(self.corrupt(offset, "no record begins here")) };
         };
-        if header.record_bytes() > left {
+        if header.record_bytes(format) > left {
             return Ok(Scanned::Torn);
         }
-        let mut body = Zeroizing::new(vec![0u8; header.body_bytes()]);
+        let mut body = Zeroizing::new(vec![0u8; header.body_bytes(format)]);
         let mut trailer = [0u8; TRAILER_BYTES];
         self.fill(&mut body)?;
         self.fill(&mut trailer)?;
         if record::trailer(&bytes, &body) == trailer {
-            return Ok(Scanned::Record(header));
+            return Ok(Scanned::Record(header, header.key_digest(format, &body)));
         }
-        if trailer == [0; TRAILER_BYTES] && header.record_bytes() == left {
+        if trailer == [0; TRAILER_BYTES] && header.record_bytes(format) == left {
             return Ok(Scanned::Torn);
         }
         Err(self.corrupt(offset, "the checksum of a record does not match"))

@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use sha2::{Digest as _, Sha256};
 
+use super::testing::old_records;
 use super::*;
 
 /// A small generator, so that the tests need no crate and repeat exactly.
@@ -53,7 +54,7 @@ fn blocks_come_back_as_they_were_written() {
     assert!(store.in_doubt().is_empty());
     for (block, key) in store.committed().zip(&keys) {
         let block = block.unwrap();
-        assert!(block.key.ct_eq(key));
+        assert!(block.is_key(key) && block.key_bits == key.len() as u64);
         assert_eq!(
             (block.session, block.ledger.as_str(), block.trace_id.as_str()),
             (7, "{\"delivered\":1}", "00c0ffee")
@@ -63,7 +64,7 @@ fn blocks_come_back_as_they_were_written() {
 }
 
 #[test]
-fn digest_joins_blocks_without_padding_in_the_order_of_their_numbers() {
+fn the_digest_is_over_the_digests_of_committed_blocks_in_the_order_of_their_numbers() {
     let (_directory, path) = temporary();
     let mut random = Random(2);
     let (first, second, lost) = (random.bits(13), random.bits(77), random.bits(50));
@@ -73,21 +74,41 @@ fn digest_joins_blocks_without_padding_in_the_order_of_their_numbers() {
     store.prepare(&new(3, &lost)).unwrap();
     store.void(3).unwrap();
     store.commit(2).unwrap();
-    let mut joined = Bits::default();
-    joined.extend(&first);
-    joined.extend(&second);
-    let digest = store.digest().unwrap();
-    assert_eq!(digest.bits, 90);
-    assert_eq!(digest.sha256, <[u8; 32]>::from(Sha256::digest(joined.to_bytes())));
+    let of = |key: &Bits| Sha256::digest([&(key.len() as u64).to_le_bytes()[..], &key.to_bytes()].concat());
+    let both = [of(&first), of(&second)].concat();
+    let digest = store.digest();
+    assert_eq!(digest, KeyDigest { bits: 90, sha256: Sha256::digest(both).into() });
+    assert_eq!(store.digest_of_first(1), KeyDigest { bits: 13, sha256: Sha256::digest(of(&first)).into() });
     assert_eq!(store.committed_totals(), (2, 90));
-    let reader = BlockStore::open_read_only(&path).unwrap();
-    assert_eq!(reader.digest().unwrap(), digest);
+    assert_eq!(BlockStore::open_read_only(&path).unwrap().digest(), digest);
+}
+
+#[test]
+fn keys_that_differ_in_length_alone_have_other_digests() {
+    let digest = |bits| {
+        let (_directory, path) = temporary();
+        let mut store = BlockStore::open(&path).unwrap();
+        store.store(&new(0, &Bits::zeros(bits))).unwrap();
+        store.digest().sha256
+    };
+    assert_ne!(digest(13), digest(16));
+}
+
+#[test]
+fn no_key_is_in_the_file() {
+    let (_directory, path) = temporary();
+    let key = Random(7).bits(4096);
+    let mut store = BlockStore::open(&path).unwrap();
+    store.prepare(&new(0, &key)).unwrap();
+    store.commit(0).unwrap();
+    let file = std::fs::read(&path).unwrap();
+    assert!(key.to_bytes().chunks(8).all(|part| !file.windows(8).any(|bytes| bytes == part)));
 }
 
 #[test]
 fn the_digest_of_nothing_is_that_of_no_bytes() {
     let (_directory, path) = temporary();
-    let digest = BlockStore::open(&path).unwrap().digest().unwrap();
+    let digest = BlockStore::open(&path).unwrap().digest();
     assert_eq!((digest.bits, digest.sha256), (0, <[u8; 32]>::from(Sha256::digest([]))));
 }
 
@@ -133,7 +154,7 @@ fn a_second_writer_is_refused_and_a_reader_is_not() {
 fn a_foreign_file_is_refused_and_left_alone() {
     let (directory, path) = temporary();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    for content in [&b"PK\x03\x04"[..], b"not a block file at all", b"QKDBLK\0\x02 of the future", b"x"] {
+    for content in [&b"PK\x03\x04"[..], b"not a block file at all", b"QKDBLK\0\x03 of the future", b"x"] {
         std::fs::write(&path, content).unwrap();
         assert!(matches!(BlockStore::open(&path), Err(StoreError::Foreign { .. })), "{content:?}");
         assert_eq!(std::fs::read(&path).unwrap(), content);
@@ -214,8 +235,10 @@ fn random_operation(random: &mut Random, store: &mut BlockStore, model: &mut Mod
 fn assert_agrees(store: &BlockStore, model: &Model, context: &str) {
     for number in 0..6 {
         assert_eq!(store.state(number), model.get(&number).map(|(state, _)| *state), "{context}: block {number}");
-        if let Some((_, key)) = model.get(&number) {
-            assert!(store.get(number).unwrap().unwrap().key.ct_eq(key), "{context}: key of block {number}");
+        if let Some((state, key)) = model.get(&number) {
+            let block = store.get(number).unwrap().unwrap();
+            assert_eq!(block.key_bits, key.len() as u64, "{context}: block {number}");
+            assert!(*state == BlockState::Aborted || block.is_key(key), "{context}: key of block {number}");
         }
     }
     let in_doubt: Vec<u64> =
@@ -301,4 +324,70 @@ fn a_full_disk_loses_no_block_that_was_acknowledged_and_the_file_goes_on_when_th
     drop(store);
     let again = BlockStore::open(&path).unwrap();
     assert_eq!((again.committed_totals(), again.torn_tail()), ((2, 512), None));
+}
+
+#[test]
+fn a_file_of_release_0_1_is_read_as_one_of_today_and_nothing_is_appended_to_it() {
+    let (_directory, path) = temporary();
+    let mut random = Random(8);
+    let (key, lost, none) = (random.bits(301), random.bits(64), Bits::default());
+    let records = [
+        (Kind::Prepared, 0, &lost),
+        (Kind::Voided, 0, &none),
+        (Kind::Prepared, 0, &key),
+        (Kind::Committed, 0, &none),
+        (Kind::Aborted, 1, &none),
+    ];
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, old_records(&records)).unwrap();
+    let digest = BlockStore::open_read_only(&path).unwrap().digest();
+    let mut store = BlockStore::open(&path).unwrap();
+    assert!(matches!(store.store(&new(2, &key)), Err(StoreError::Old { .. })));
+    let mut kept = Vec::new();
+    let mut store = store
+        .take_over(|block, bits| {
+            assert!(block.is_key(bits));
+            kept.push(block.number);
+            Ok::<(), StoreError>(())
+        })
+        .unwrap();
+    assert_eq!(kept, [0], "of two blocks of one number the later one counts");
+    assert!(matches!(BlockStore::open(&path), Err(StoreError::InUse { .. })), "the lock is on the new file");
+    store.store(&new(2, &key)).unwrap();
+    drop(store);
+    let store = BlockStore::open(&path).unwrap();
+    assert!(!store.is_old());
+    assert_eq!(store.digest_of_first(1), digest);
+    assert_eq!(store.all().map(|block| block.unwrap().number).collect::<Vec<_>>(), [0, 0, 1, 2]);
+    assert_eq!(store.get(0).unwrap().unwrap().ledger, "{\"delivered\":1}");
+    let names = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    assert_eq!(names.count(), 1, "nothing of the old file is left beside it");
+}
+
+#[test]
+fn a_crash_while_a_file_of_release_0_1_is_taken_over_leaves_what_can_be_finished() {
+    let key = Random(9).bits(500);
+    let old = old_records(&[(Kind::Stored, 0, &key)]);
+    let (_directory, path) = temporary();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let second_name = path.with_extension("qkd.old");
+    let finish = || {
+        let store = BlockStore::open(&path).unwrap().take_over(|_, _| Ok::<(), StoreError>(())).unwrap();
+        assert!(store.get(0).unwrap().unwrap().is_key(&key));
+        assert!(!second_name.exists());
+        drop(store);
+        std::fs::read(&path).unwrap()
+    };
+    // Before the new file has the name: a part of it is beside, and the old one may have its second name.
+    std::fs::write(&path, &old).unwrap();
+    std::fs::write(path.with_extension("qkd.new"), &old[..9]).unwrap();
+    std::fs::hard_link(&path, &second_name).unwrap();
+    let today = finish();
+    // After it: the old one has its second name alone, and may be overwritten in part.
+    for overwritten in [0, 100, old.len()] {
+        let mut left = old.clone();
+        left[..overwritten].fill(0);
+        std::fs::write(&second_name, &left).unwrap();
+        assert_eq!(finish(), today);
+    }
 }

@@ -1,6 +1,6 @@
 //! StatefulSets: one pod each, with the least rights that run it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec};
 use k8s_openapi::api::core::v1::*;
@@ -214,6 +214,7 @@ impl Context<'_> {
             add_file(pki, format!("{name}.key"), "pki");
         }
         let mut optional: Vec<(String, KeyToPath)> = Vec::new();
+        let mut sites_with_blocks = BTreeSet::new();
         for placed in &planned.services {
             match &placed.service.config {
                 ServiceConfig::Kms(store) => {
@@ -230,6 +231,15 @@ impl Context<'_> {
                         ..KeyToPath::default()
                     };
                     optional.push((secret, mark));
+                }
+                // Secrets that an earlier release rendered do not have it: then one is made on the volume.
+                ServiceConfig::Detector(end) if end.kms.is_some() && sites_with_blocks.insert(&end.site) => {
+                    let key = KeyToPath {
+                        key: keys::BLOCKS_KEY.to_owned(),
+                        path: format!("secrets/blocks/{}.key", end.site),
+                        ..KeyToPath::default()
+                    };
+                    optional.push((secret_names::store(topology, &end.site), key));
                 }
                 _ => {}
             }

@@ -56,11 +56,13 @@ impl Context<'_> {
                 labels.insert(labels::SITE.to_owned(), store.site.clone());
                 secrets.push(tls_secret(self.metadata(secret_names::sae(topology, sae), labels), pair(certificate)));
             }
-            let Some(key) = material.stores.get(&store.site) else { continue };
+            let placed = material.stores.get(&store.site).zip(material.blocks.get(&store.site));
+            let Some((master, blocks)) = placed else { continue };
             let mut labels = self.labels();
             labels.insert(labels::SITE.to_owned(), store.site.clone());
             let metadata = self.kept_metadata(secret_names::store(topology, &store.site), labels);
-            secrets.push(secret(metadata, data([(keys::STORE_KEY, key.0.as_slice())])));
+            let content = [(keys::STORE_KEY, master.0.as_slice()), (keys::BLOCKS_KEY, blocks.0.as_slice())];
+            secrets.push(secret(metadata, data(content)));
         }
         for (link, placed) in &material.links {
             let bytes = placed.secret.0.len();

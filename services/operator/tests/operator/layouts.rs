@@ -106,9 +106,9 @@ fn files_of_a_crowded_pod_are_spread_over_as_many_secrets_as_they_need() {
     let sources = files.projected.as_ref().unwrap().sources.as_ref().unwrap();
     let items: usize = sources.iter().map(|source| source.secret.as_ref().unwrap().items.as_ref().unwrap().len()).sum();
     // A configuration, a certificate and a key for each service; the authority; a secret, its number and a mark for each
-    // link end; a key for each store.
+    // link end; two keys for each site with a store.
     let services = layout.services().count();
-    assert_eq!(items, 3 * services + 1 + 3 * 2 * 150 + 151);
+    assert_eq!(items, 3 * services + 1 + 3 * 2 * 150 + 2 * 151);
 }
 
 #[test]

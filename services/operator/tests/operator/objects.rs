@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use operator::material::{Existing, Material, keys};
 use serde_json::{Value, json};
 
-use crate::support::{by_name, chain, objects, shipped};
+use crate::support::{by_name, chain, objects, settings, shipped};
 
 /// Secret values are drawn at random; the plan's files are shown, the rest is not.
 fn redacted(mut object: Value) -> Value {
@@ -110,11 +111,29 @@ fn a_container_gets_its_own_secrets_and_nobody_elses() {
             let items: Vec<String> = items.collect();
             let keys = items.iter().filter(|item| item.ends_with(".key") && !item.contains("store"));
             assert_eq!(keys.count(), 1, "{items:?}");
+            let has = |key: &str| items.iter().any(|item| item.ends_with(key));
+            assert!(!(has("/blocks.key") && has("/master.key")), "a module reads no key store: {items:?}");
             assert!(!items.iter().any(|item| item.contains("ca.key") || item.contains("-control")), "{items:?}");
             seen.extend(items);
         }
     }
     assert!(seen.contains("alps-link-wm/authentication.secret") && seen.contains("alps-store-west/master.key"));
+    assert!(seen.contains("alps-store-west/blocks.key"));
+}
+
+#[test]
+fn a_secret_of_a_key_store_that_release_0_1_made_keeps_its_master_key_and_gets_one_for_blocks() {
+    let (layout, objects) = objects(&chain());
+    let mut old = objects.secrets.iter().find(|one| one.metadata.name.as_deref() == Some("alps-store-west")).cloned();
+    let data = old.as_mut().unwrap().data.as_mut().unwrap();
+    data.remove(keys::BLOCKS_KEY).unwrap();
+    let master = data[keys::STORE_KEY].0.clone();
+    let existing = Existing::from([("alps-store-west", old.as_ref().unwrap())]);
+    let first = Material::complete(&layout, &settings(), &existing, None).unwrap();
+    assert_eq!(*first.stores["west"].0, master);
+    assert_eq!(first.blocks["west"].0.len(), 32);
+    let second = Material::complete(&layout, &settings(), &existing, Some(&first)).unwrap();
+    assert_eq!(second.blocks["west"], first.blocks["west"], "what this process has drawn is not drawn again");
 }
 
 #[test]

@@ -189,7 +189,7 @@ impl Parts {
 
     fn node(&mut self, life: &CancellationToken) -> Result<Node> {
         let config = self.config.clone();
-        let vault = Vault::open(&self.data, &config.site, &config.link, detector::disk(self.faults.as_ref()))?;
+        let vault = Vault::open(&self.data, None, &config.site, &config.link, detector::disk(self.faults.as_ref()))?;
         let delivery = match &self.delivery {
             Some(dial) => Some(Delivery::start(dial.clone(), &vault, life.clone())?),
             None => None,

@@ -91,8 +91,8 @@ impl EndLedger {
         if let Err(error) = entry.check() {
             self.wrong.push(format!("block {}: {error}", block.number));
         }
-        // Key bits in the file are what the ledger says was delivered: the rest went to authentication.
-        let bits = block.key.len() as u64;
+        // Key bits of the block are what the ledger says was delivered: the rest went to authentication.
+        let bits = block.key_bits;
         if block.state == BlockState::Committed && bits != entry.delivered {
             let message = format!("block {}: {bits} bits are stored but {} delivered", block.number, entry.delivered);
             self.wrong.push(message);

@@ -1,0 +1,157 @@
+use std::os::unix::fs::PermissionsExt;
+
+use distill::bounds::KeyLength;
+
+use super::*;
+
+const SITE: &str = "valrose";
+const LINK: &str = "valrose-sophia";
+
+fn bits(seed: u64, len: usize) -> Bits {
+    let word = |i: u64| (seed * 1000 + i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) ^ seed;
+    Bits::from_words((0..len.div_ceil(64) as u64).map(word).collect(), len)
+}
+
+fn block(number: u64) -> FinishedBlock {
+    FinishedBlock {
+        number,
+        key: bits(number + 1, 2304),
+        reserve_bits: 256,
+        frames: 1,
+        ledger: BlockLedger::default(),
+        length: KeyLength {
+            asymptotic: 2304,
+            finite: 0,
+            chosen: 2304,
+            check_qber: 0.0,
+            phase_error_finite: 0.0,
+            epsilon: 0.0,
+            abort: None,
+        },
+        qber_z: 0.0,
+    }
+}
+
+fn delivered(number: u64) -> Bits {
+    block(number).key.slice(256, 2048)
+}
+
+fn open(data: &Path) -> Vault {
+    Vault::open(data, None, SITE, LINK, Disk::default()).unwrap()
+}
+
+fn mark(vault: &Vault, next: u64) {
+    std::fs::write(vault.directory().join("delivered.next"), format!("{next}\n")).unwrap();
+}
+
+/// Files below the folder in which some of the key is.
+fn with_key(data: &Path, key: &Bits) -> Vec<PathBuf> {
+    let bytes = key.to_bytes();
+    let parts: Vec<&[u8]> = bytes.chunks_exact(16).collect();
+    let (mut found, mut open) = (Vec::new(), vec![data.to_owned()]);
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if std::fs::read(&path).unwrap().windows(16).any(|bytes| parts.contains(&bytes)) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn key_on_the_disk_is_sealed_while_it_waits_and_gone_once_it_was_delivered() {
+    let data = tempfile::tempdir().unwrap();
+    let mut vault = open(data.path());
+    for number in 0..3 {
+        vault.prepare(&block(number), "").unwrap();
+        assert_eq!(vault.reserve_slice(number).unwrap().unwrap(), block(number).key.slice(0, 256).to_bytes());
+        vault.commit(number).unwrap();
+        assert!(vault.reserve_slice(number).unwrap().is_none(), "the reserve has it");
+        assert_eq!(with_key(data.path(), &block(number).key), Vec::<PathBuf>::new());
+    }
+    let (first, key) = vault.next_committed(0).unwrap().unwrap();
+    assert!(first.number == 0 && key.ct_eq(&delivered(0)));
+    // The mark of a delivery is on the disk, and a crash came before its key was erased.
+    mark(&vault, 2);
+    drop(vault);
+    let vault = open(data.path());
+    let left: Vec<_> = std::fs::read_dir(vault.directory().join("waiting")).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let (last, key) = vault.next_committed(2).unwrap().unwrap();
+    assert!(last.number == 2 && key.ct_eq(&delivered(2)));
+    assert!(vault.store.get(0).unwrap().unwrap().is_key(&delivered(0)), "its digest stays");
+    let mode = |name| std::fs::metadata(vault.directory().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("blocks.key"), mode("waiting"), mode("waiting/2.key")), (0o600, 0o700, 0o600));
+}
+
+#[test]
+fn a_block_in_doubt_keeps_key_and_slice_over_a_restart_and_a_void_one_keeps_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let mut vault = open(data.path());
+    vault.prepare(&block(0), "").unwrap();
+    drop(vault);
+    let mut vault = open(data.path());
+    assert_eq!(vault.in_doubt(), Some(0));
+    assert!(vault.reserve_slice(0).unwrap().is_some());
+    vault.void(0).unwrap();
+    assert_eq!(std::fs::read_dir(vault.directory().join("waiting")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_crash_left_of_a_block_without_a_record_is_erased() {
+    let data = tempfile::tempdir().unwrap();
+    let vault = open(data.path());
+    vault.waiting.put(Part::Slice, 4, 1, &bits(1, 256)).unwrap();
+    vault.waiting.put(Part::Key, 4, 1, &bits(1, 2048)).unwrap();
+    drop(vault);
+    let vault = open(data.path());
+    assert_eq!(std::fs::read_dir(vault.directory().join("waiting")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_waiting_key_that_is_missing_or_another_blocks_is_refused_with_the_way_out() {
+    let data = tempfile::tempdir().unwrap();
+    let mut vault = open(data.path());
+    for number in 0..2 {
+        vault.prepare(&block(number), "").unwrap();
+        vault.commit(number).unwrap();
+    }
+    std::fs::remove_file(vault.directory().join("waiting/0.key")).unwrap();
+    let refused = format!("{:#}", vault.next_committed(0).unwrap_err());
+    assert!(refused.contains("block 0 waits for the key store"), "{refused}");
+    assert!(refused.contains("writing 1 to") && refused.contains("delivered.next"), "{refused}");
+    mark(&vault, 1);
+    drop(vault);
+    assert_eq!(open(data.path()).next_committed(1).unwrap().unwrap().0.number, 1, "the way out leads on");
+}
+
+#[test]
+fn a_folder_of_release_0_1_is_taken_over_and_none_of_its_key_stays_in_the_clear() {
+    use crate::store::testing::old_file;
+    let data = tempfile::tempdir().unwrap();
+    let path = store::path(data.path(), SITE, LINK);
+    let folder = path.parent().unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    let keys: Vec<Bits> = (0..4).map(delivered).collect();
+    std::fs::write(&path, old_file(&keys, 3)).unwrap();
+    let slice = bits(77, 256);
+    std::fs::write(folder.join("reserve.slice"), [&3u64.to_le_bytes()[..], &slice.to_bytes()].concat()).unwrap();
+    std::fs::write(folder.join("delivered.next"), "2\n").unwrap();
+    let digest = BlockStore::open_read_only(&path).unwrap().digest();
+    for _ in 0..2 {
+        let vault = open(data.path());
+        assert_eq!(vault.store.digest(), digest);
+        let (waits, key) = vault.next_committed(2).unwrap().unwrap();
+        assert!(waits.number == 2 && key.ct_eq(&keys[2]), "it waits as before");
+        assert_eq!(vault.in_doubt(), Some(3));
+        assert_eq!(vault.reserve_slice(3).unwrap().unwrap(), slice.to_bytes());
+        assert!(vault.waiting.get(Part::Key, 1).unwrap().is_none(), "it was delivered");
+        for key in keys.iter().chain([&slice]) {
+            assert_eq!(with_key(data.path(), key), Vec::<PathBuf>::new());
+        }
+    }
+}
