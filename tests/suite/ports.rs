@@ -1,5 +1,7 @@
 //! Every port of every service of a plan: who is let in, and who is not.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -27,20 +29,29 @@ struct Planned {
     accepts: Vec<String>,
 }
 
-fn plan(run: &Path) -> Vec<Planned> {
+/// The configurations of the services that run.
+fn configurations(run: &Path) -> Vec<serde_yaml::Value> {
     let mut services = Vec::new();
     for entry in fs::read_dir(run).expect("read the configurations") {
         let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|ending| ending == "yaml") {
             let text = fs::read_to_string(&path).expect("read a configuration");
-            let file: serde_yaml::Value = serde_yaml::from_str(&text).expect("YAML");
-            let accepts = file["service"]["accepts"].as_sequence().expect("peers").iter();
-            services.push(Planned {
-                name: file["service"]["name"].as_str().expect("a name").to_owned(),
-                accepts: accepts.filter_map(|peer| peer.as_str().map(str::to_owned)).collect(),
-            });
+            let mut file: serde_yaml::Value = serde_yaml::from_str(&text).expect("YAML");
+            services.push(std::mem::take(&mut file["service"]));
         }
     }
+    services
+}
+
+fn plan(run: &Path) -> Vec<Planned> {
+    let planned = |service: &serde_yaml::Value| {
+        let accepts = service["accepts"].as_sequence().expect("peers").iter();
+        Planned {
+            name: service["name"].as_str().expect("a name").to_owned(),
+            accepts: accepts.filter_map(|peer| peer.as_str().map(str::to_owned)).collect(),
+        }
+    };
+    let mut services: Vec<Planned> = configurations(run).iter().map(planned).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
     services
 }

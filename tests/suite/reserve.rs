@@ -134,6 +134,12 @@ fn an_empty_reserve_closes_the_link_and_a_fresh_secret_at_both_ends_revives_it()
         std::process::Output { stdout: std::fs::read(place.path("said.json")).expect("what was said"), ..output };
     let printed = lines(&said);
     assert!(printed.iter().any(|line| line["name"] == EXHAUSTED), "the state is said");
+    // Who replaced it is told at both ends.
+    let replaced = |site: &str| {
+        let of_site = printed.iter().filter(|line| line["name"] == "reserve-replaced" && line["site"] == site);
+        of_site.filter(|line| line["message"].as_str().is_some_and(|said| said.contains("`control`"))).count()
+    };
+    assert_eq!(SITES.map(replaced), [1, 1]);
     assert!(summary(&printed)["links"][0]["keys_equal"] == true);
     assert!(assert_equal_keys(&digest(&place.path("data"))).bits > empty.1);
 }

@@ -13,7 +13,8 @@ use proto::channel::v1::{
 use shell::dial::Dial;
 use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use shell::{Connector, Shutdown, duplex};
+use shell::name::NameError;
+use shell::{AllowList, Connector, PeerIdentity, Role, Shutdown, duplex};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 use topology::plan::{CONTROL_IDENTITY, ChannelConfig};
@@ -70,6 +71,7 @@ impl Channel for ChannelService {
 #[tonic::async_trait]
 impl Reserve for ChannelService {
     async fn refill(&self, request: Request<RefillRequest>) -> Result<Response<RefillResponse>, Status> {
+        let by = PeerIdentity::of(&request)?.name.clone();
         let RefillRequest { secret, generation } = request.into_inner();
         let secret = Zeroizing::new(secret.to_vec());
         let generation = (generation != 0).then_some(generation);
@@ -78,7 +80,7 @@ impl Reserve for ChannelService {
             RekeyRefused::Invalid(_) => Status::invalid_argument(why.to_string()),
             RekeyRefused::Stopping => Status::unavailable(why.to_string()),
         };
-        let reserve_tags = self.handle.rekey_as(secret, generation).await.map_err(refused)?;
+        let reserve_tags = self.handle.rekey_as(secret, generation, &by).await.map_err(refused)?;
         Ok(Response::new(RefillResponse { reserve_tags }))
     }
 }
@@ -102,6 +104,14 @@ pub fn place(config: &ChannelConfig) -> Place {
     Place::new(&config.name, &config.site, &config.link, Kind::Channel, 0)
 }
 
+/// Who may connect, and what they are to this endpoint.
+fn allow(config: &ChannelConfig) -> Result<AllowList, NameError> {
+    AllowList::new(&config.accepts)?
+        .with(Role::Control, [CONTROL_IDENTITY])?
+        .with(Role::Module, [&config.module])?
+        .with(Role::PeerChannel, [&config.peer])
+}
+
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<ChannelConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = &file.service;
@@ -114,10 +124,10 @@ pub async fn serve(file: ServiceFile<ChannelConfig>, shutdown: &Shutdown) -> Res
     let (peers_tx, peers) = mpsc::channel(STREAMS_WAITING);
     let service = ChannelService::new(modules_tx, peers_tx, end.handle());
     let server = file
-        .server(&config.name, &config.accepts)?
+        .server(&config.name, &allow(config)?)?
         .add_service(shell::limited!(ChannelServer::new(service.clone())))
         .add_service(ReserveServer::new(service))
-        .add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &shutdown.token()));
+        .add_optional_service(FaultService::of(faults.as_ref(), &shutdown.token()));
     let running = server.start(shutdown.token()).await?;
     let dial = PeerDial(file.connector(&config.name, &config.peer, &shutdown.token())?);
     crate::run(end, modules, peers, Arc::new(dial), shutdown.token()).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use distill::auth::{Action, CloseReason, Endpoint, SendError};
 use distill::bits::Bits;
 use futures::future::{BoxFuture, OptionFuture};
 use proto::channel::v1 as message;
-use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame, channel_message, module_message};
+use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame, ReserveReplaced, channel_message, module_message};
 use shell::dial::Dial;
 use shell::fault;
 use tokio::sync::{mpsc, oneshot};
@@ -47,6 +47,8 @@ pub(crate) struct Request {
     secret: Zeroizing<Vec<u8>>,
     /// `None` for the one after the present one.
     generation: Option<u64>,
+    /// Identity of who asks.
+    by: String,
     answer: oneshot::Sender<Result<u64, RekeyRefused>>,
 }
 
@@ -83,13 +85,19 @@ impl Handle {
 
     /// Replaces the reserve by a fresh secret; the peer's end must get the same. Tells how many tags it makes.
     pub async fn rekey(&self, secret: Zeroizing<Vec<u8>>) -> Result<u64, RekeyRefused> {
-        self.rekey_as(secret, None).await
+        self.rekey_as(secret, None, "its own process").await
     }
 
-    /// As [`Self::rekey`], where the secret has a number; without one it is the one after the present one.
-    pub async fn rekey_as(&self, secret: Zeroizing<Vec<u8>>, generation: Option<u64>) -> Result<u64, RekeyRefused> {
+    /// As [`Self::rekey`], for a caller of that identity, where the secret has a number; without one it is the one after
+    /// the present one.
+    pub async fn rekey_as(
+        &self,
+        secret: Zeroizing<Vec<u8>>,
+        generation: Option<u64>,
+        by: &str,
+    ) -> Result<u64, RekeyRefused> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { secret, generation, answer };
+        let request = Request { secret, generation, by: by.to_owned(), answer };
         self.requests.send(request).await.map_err(|_| RekeyRefused::Stopping)?;
         answered.await.map_err(|_| RekeyRefused::Stopping)?
     }
@@ -156,6 +164,8 @@ struct Task {
     module: Option<ModuleStream>,
     peer: Option<PeerStream>,
     to_module: VecDeque<ChannelMessage>,
+    /// What a module is to be told, be it the next one that comes.
+    unsaid: Option<ReserveReplaced>,
     to_peer: VecDeque<(Instant, Bytes)>,
     /// The peer has said something: the connection is good.
     heard: bool,
@@ -186,6 +196,7 @@ impl Task {
             module: None,
             peer: None,
             to_module: VecDeque::new(),
+            unsaid: None,
             to_peer: VecDeque::new(),
             heard: false,
             stall: STALL_MIN,
@@ -241,7 +252,11 @@ impl Task {
             .map_err(|error| RekeyRefused::Invalid(error.to_string())),
         };
         if answer.is_ok() {
-            tracing::info!(link = self.link, tags = self.endpoint.remaining(), "authentication reserve replaced");
+            let (by, tags) = (request.by, self.endpoint.remaining());
+            tracing::warn!(link = self.link, by, tags, "authentication reserve replaced");
+            let replaced = ReserveReplaced { by, unix_ms: now_ms(), reserve_tags: tags };
+            self.handle.status.replaced(replaced.clone());
+            self.unsaid = Some(replaced);
             let actions = self.endpoint.rekeyed();
             self.act(actions);
         }
@@ -280,8 +295,12 @@ impl Task {
         let absent_at = self.absent_at;
         tokio::select! {
             biased;
-            room = reserve(module_tx), if !self.to_module.is_empty() => {
-                let sent = room.zip(self.to_module.pop_front()).map(|(room, message)| room.send(message));
+            room = reserve(module_tx), if self.unsaid.is_some() || !self.to_module.is_empty() => {
+                let next = room.and_then(|room| {
+                    let unsaid = self.unsaid.take().map(reserve_replaced);
+                    Some((room, unsaid.or_else(|| self.to_module.pop_front())?))
+                });
+                let sent = next.map(|(room, message)| room.send(message));
                 Event::SentToModule(sent.is_some())
             }
             room = reserve_at(peer_tx, due), if !self.to_peer.is_empty() => {
@@ -426,6 +445,15 @@ fn to_module(action: Action, reserve_tags: u64) -> Option<ChannelMessage> {
         Action::Send(_) | Action::Refused(_) | Action::Failed(_) => return None,
     };
     Some(ChannelMessage { message: Some(message) })
+}
+
+fn reserve_replaced(replaced: ReserveReplaced) -> ChannelMessage {
+    ChannelMessage { message: Some(channel_message::Message::ReserveReplaced(replaced)) }
+}
+
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn closed(reason: CloseReason, why: &str) -> ChannelMessage {

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use distill::auth::{Endpoint, Reserve};
-use proto::channel::v1::GetStatusResponse;
+use proto::channel::v1::{GetStatusResponse, ReserveReplaced};
 
 /// The latest figures of one endpoint.
 #[derive(Debug, Default)]
@@ -31,6 +31,10 @@ impl Status {
         figures.tags_mismatched = counters.tags_mismatched + counters.tag_numbers_wrong;
         figures.tags_verified = counters.tags_verified;
         figures.exhausted = endpoint.remaining() == 0;
+    }
+
+    pub(crate) fn replaced(&self, replaced: ReserveReplaced) {
+        self.lock().reserve_replaced = Some(replaced);
     }
 
     pub(crate) fn sent(&self, bytes: usize) {

@@ -1,6 +1,7 @@
 //! A module's stream to its channel.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +10,8 @@ use proto::channel::v1::{
     ChannelMessage, CloseReason, Closed, ModuleMessage, Opened, Refill, channel_message, module_message,
 };
 use shell::duplex::Duplex;
+
+use crate::status::Monitor;
 
 /// Longest wait for a peer, source or channel that is there but says nothing. One that is gone is noticed at once;
 /// a machine that is merely slow must not look like it.
@@ -32,11 +35,22 @@ impl From<Closed> for SessionClosed {
 pub struct Link {
     duplex: Duplex<ModuleMessage, ChannelMessage>,
     kept: VecDeque<channel_message::Message>,
+    monitor: Arc<Monitor>,
 }
 
 impl Link {
-    pub fn new(duplex: Duplex<ModuleMessage, ChannelMessage>) -> Self {
-        Self { duplex, kept: VecDeque::new() }
+    pub fn new(duplex: Duplex<ModuleMessage, ChannelMessage>, monitor: Arc<Monitor>) -> Self {
+        Self { duplex, kept: VecDeque::new(), monitor }
+    }
+
+    /// What the channel says of the session; what it says beside that is passed on. May be dropped and called again.
+    async fn next(&mut self) -> Option<channel_message::Message> {
+        loop {
+            match self.duplex.rx.recv().await?.message? {
+                channel_message::Message::ReserveReplaced(replaced) => self.monitor.reserve_replaced(replaced),
+                message => return Some(message),
+            }
+        }
     }
 
     pub async fn send(&self, message: module_message::Message) -> Result<()> {
@@ -46,7 +60,7 @@ impl Link {
 
     /// What the channel says once both ends have said open; no limit on the wait, as the peer may start much later.
     pub async fn opened(&mut self) -> Result<Opened> {
-        match self.duplex.rx.recv().await.and_then(|m| m.message) {
+        match self.next().await {
             Some(channel_message::Message::Opened(opened)) => Ok(opened),
             Some(channel_message::Message::Closed(closed)) => Err(SessionClosed::from(closed).into()),
             Some(_) => bail!("the channel said something before the session was open"),
@@ -55,8 +69,8 @@ impl Link {
     }
 
     async fn receive(&mut self) -> Result<channel_message::Message> {
-        let message = tokio::time::timeout(PATIENCE, self.duplex.rx.recv()).await.context("wait for the peer")?;
-        message.and_then(|m| m.message).context("listen to the channel: it has gone")
+        let message = tokio::time::timeout(PATIENCE, self.next()).await.context("wait for the peer")?;
+        message.context("listen to the channel: it has gone")
     }
 
     /// Hands key to the authentication reserve and waits until it is durable there.
@@ -73,7 +87,7 @@ impl Link {
     /// Waits until the channel ends the session; what else it says meanwhile is kept.
     pub async fn ended(&mut self) -> anyhow::Error {
         loop {
-            match self.duplex.rx.recv().await.and_then(|m| m.message) {
+            match self.next().await {
                 Some(channel_message::Message::Closed(closed)) => return SessionClosed::from(closed).into(),
                 Some(other) => self.kept.push_back(other),
                 None => return anyhow::anyhow!("listen to the channel: it has gone"),
@@ -101,14 +115,17 @@ impl Link {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use proto::channel::v1::Delivered;
+    use proto::channel::v1::{Delivered, ReserveReplaced};
+    use proto::detector::v1::module_event::Event;
+    use proto::detector::v1::{ModuleEvent, ModuleStatus};
 
     use super::*;
 
     #[tokio::test]
     async fn an_end_of_the_session_is_noticed_whatever_is_said_before_it() {
         let (module, channel) = Duplex::pair(4);
-        let mut link = Link::new(module);
+        let monitor = Arc::new(Monitor::new(ModuleStatus::default()));
+        let mut link = Link::new(module, monitor);
         let delivered = channel_message::Message::Delivered(Delivered { step: 0, ..Delivered::default() });
         let mut closed = Closed::default();
         closed.set_reason(CloseReason::PeerLeft);
@@ -120,5 +137,27 @@ mod tests {
         link.delivered(0).await.unwrap();
         drop(channel);
         assert!(link.ended().await.to_string().contains("it has gone"));
+    }
+
+    #[tokio::test]
+    async fn a_reserve_that_is_replaced_is_told_with_who_did_it_and_is_no_part_of_the_session() {
+        let (module, channel) = Duplex::pair(4);
+        let monitor = Arc::new(Monitor::new(ModuleStatus::default()));
+        let mut events = monitor.watch();
+        let mut link = Link::new(module, monitor.clone());
+        let replaced = ReserveReplaced { by: "control".to_owned(), unix_ms: 1, reserve_tags: 12 };
+        for message in [
+            channel_message::Message::ReserveReplaced(replaced.clone()),
+            channel_message::Message::Opened(Opened { session: 7, ..Opened::default() }),
+        ] {
+            channel.tx.send(ChannelMessage { message: Some(message) }).await.unwrap();
+        }
+        assert_eq!(link.opened().await.unwrap().session, 7);
+        assert_eq!(monitor.status().reserve_replaced, Some(replaced));
+        let ModuleEvent { event: Some(Event::Note(note)), .. } = events.recv().await.unwrap() else {
+            panic!("no note")
+        };
+        assert_eq!(note.name, "reserve-replaced");
+        assert!(note.message.contains("`control`") && note.message.contains("12 tags"), "{}", note.message);
     }
 }

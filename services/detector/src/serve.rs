@@ -5,9 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use proto::detector::v1::ModuleStatus;
 use proto::detector::v1::detector_server::DetectorServer;
-use shell::Shutdown;
 use shell::fault::{Desk, Disk, FaultService, Kind, Place};
 use shell::launch::ServiceFile;
+use shell::{AllowList, Role, Shutdown};
 use topology::plan::{CONTROL_IDENTITY, DetectorConfig};
 
 use crate::delivery::Delivery;
@@ -45,8 +45,9 @@ pub async fn serve(file: ServiceFile<DetectorConfig>, shutdown: &Shutdown) -> Re
     let monitor = Arc::new(Monitor::new(initial_status(&config)));
     let stop = shutdown.token();
     let service = shell::limited!(DetectorServer::new(MonitorService::new(monitor.clone())));
-    let server = file.server(&config.name, &config.accepts)?.health(monitor.health()).add_service(service);
-    let server = server.add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &stop));
+    let allow = AllowList::new(&config.accepts)?.with(Role::Control, [CONTROL_IDENTITY])?;
+    let server = file.server(&config.name, &allow)?.health(monitor.health()).add_service(service);
+    let server = server.add_optional_service(FaultService::of(faults.as_ref(), &stop));
     let running = server.start(stop.clone()).await?;
     let links = Links {
         light: Light::Source(Arc::new(SourceDial(file.connector(&config.name, &config.source, &stop)?))),

@@ -199,7 +199,7 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
     }
     // A block file that had no room may have some by now.
     node.vault.mend().context("mend the block file")?;
-    let mut channel = Link::new(node.links.channel.dial().await.context("reach the channel")?);
+    let mut channel = Link::new(node.links.channel.dial().await.context("reach the channel")?, node.monitor.clone());
     for block in node.vault.unfinished(protocol.role) {
         if let Some(key) = node.vault.reserve_slice(block)? {
             channel.refill(block, key).await?;

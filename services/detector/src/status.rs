@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use proto::channel::v1::ReserveReplaced;
 use proto::detector::v1::module_event::Event;
 use proto::detector::v1::{BlockStored, LinkState, ModuleEvent, ModuleStatus, Note};
 use shell::Health;
@@ -64,6 +65,18 @@ impl Monitor {
     pub fn note(&self, name: &str, message: &str) {
         tracing::info!(event = name, "{message}");
         self.send(Event::Note(Note { name: name.to_owned(), message: message.to_owned() }));
+    }
+
+    /// The channel has told that its reserve was replaced.
+    pub fn reserve_replaced(&self, replaced: ReserveReplaced) {
+        let message = format!(
+            "`{}` replaced the authentication reserve: it holds {} tags",
+            replaced.by.escape_debug(),
+            replaced.reserve_tags
+        );
+        self.update(|s| s.reserve_replaced = Some(replaced));
+        self.note("reserve-replaced", &message);
+        self.publish();
     }
 
     /// Key flows where this end is locked and has stored a block.

@@ -17,7 +17,8 @@ use proto::kms::v1::{
 use shell::dial::Dial;
 use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use shell::{AllowList, Connector, PeerIdentity, Shutdown, duplex};
+use shell::name::NameError;
+use shell::{AllowList, Connector, PeerIdentity, Role, Shutdown, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 use topology::plan::{CONTROL_IDENTITY, KmsConfig, kms_name};
@@ -127,16 +128,19 @@ impl Kms for KmsService {
     type RelayStream = duplex::Answer<RelayAnswer>;
 
     async fn deliver(&self, request: Request<Streaming<Block>>) -> Result<Response<Self::DeliverStream>, Status> {
-        let modules: Vec<&str> = self.view.config.modules.iter().map(|module| module.service.as_str()).collect();
-        PeerIdentity::require(&request, &modules)?;
-        let (stream, answer) = duplex::accept(request.into_inner(), BLOCKS_IN_FLIGHT);
+        let caller = &PeerIdentity::of(&request)?.name;
+        let module = self.view.config.modules.iter().find(|module| module.service == *caller);
+        let own = module.map(|module| module.link.clone());
+        let check = move |block: &Block| match own.as_ref() == Some(&block.link) {
+            true => Ok(()),
+            false => Err(Status::permission_denied("blocks of that link are another module's to deliver")),
+        };
+        let (stream, answer) = duplex::accept_if(request.into_inner(), BLOCKS_IN_FLIGHT, check);
         self.modules.send(stream).await.map_err(stopping)?;
         Ok(answer)
     }
 
     async fn relay(&self, request: Request<Streaming<RelayRequest>>) -> Result<Response<Self::RelayStream>, Status> {
-        let relay: Vec<&str> = self.view.config.relay.iter().map(String::as_str).collect();
-        PeerIdentity::require(&request, &relay)?;
         let (stream, answer) = duplex::accept(request.into_inner(), RELAY_MESSAGES_IN_FLIGHT);
         self.relays.send(stream).await.map_err(stopping)?;
         Ok(answer)
@@ -147,7 +151,6 @@ impl Kms for KmsService {
     }
 
     async fn set_network(&self, request: Request<SetNetworkRequest>) -> Result<Response<SetNetworkResponse>, Status> {
-        PeerIdentity::require(&request, &[CONTROL_IDENTITY])?;
         let SetNetworkRequest { saes, directory, relayed_sites } = request.into_inner();
         let of_plan = |site: &String| self.is_near(site) || relayed_sites.iter().any(|relayed| relayed.site == *site);
         if let Some((sae, site)) = directory.iter().find(|(_, site)| !of_plan(site)) {
@@ -189,9 +192,12 @@ impl KmsService {
         };
         let ways = sites.iter().map(way).collect::<Result<Vec<_>>>();
         let ways = ways.map_err(|error| Status::invalid_argument(shell::chain(&error).to_string()))?;
-        let callers = sites.iter().filter(|other| other.site < config.site).map(|other| kms_name(&other.site));
-        let callers = config.accepts_always().cloned().chain(callers);
-        self.allow.set(callers).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let far = sites.iter().filter(|other| other.site < config.site).map(|other| kms_name(&other.site));
+        let far: Vec<String> = far.collect();
+        let near = config.peers.iter().filter(|peer| peer.adjacent).map(|peer| &peer.service);
+        let invalid = |error: NameError| Status::invalid_argument(error.to_string());
+        self.allow.set(config.accepts_always().chain(&far)).map_err(invalid)?;
+        self.allow.grant(Role::KeyStore, near.chain(&far)).map_err(invalid)?;
         let (done, answer) = oneshot::channel();
         self.relayed.send(RelayedSites { sites: ways, done }).await.map_err(stopping)?;
         let done = answer.await.map_err(stopping)?;
@@ -232,6 +238,15 @@ pub fn place(config: &KmsConfig) -> Place {
     Place::new(&config.name, &config.site, "", Kind::Kms, 0)
 }
 
+/// Who may connect, and what they are to this key store.
+fn allow(config: &KmsConfig) -> Result<AllowList, NameError> {
+    AllowList::new(&config.accepts)?
+        .with(Role::Control, [CONTROL_IDENTITY])?
+        .with(Role::Module, config.modules.iter().map(|module| &module.service))?
+        .with(Role::Relay, &config.relay)?
+        .with(Role::KeyStore, config.peers.iter().map(|peer| &peer.service))
+}
+
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
@@ -243,7 +258,7 @@ pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<
     let (pairs_tx, pairs) = mpsc::channel(STREAMS_WAITING);
     let (relays_tx, relays) = mpsc::channel(STREAMS_WAITING);
     let (relayed_tx, relayed) = mpsc::channel(STREAMS_WAITING);
-    let allow = AllowList::new(config.accepts.iter().cloned())?;
+    let allow = allow(&config)?;
     let reach: Reach = {
         let (file, name, stop) = (file.clone(), config.name.clone(), stop.clone());
         Arc::new(move |peer, address| Ok(Arc::new(KmsDial(file.connector_at(&name, peer, address, &stop)?))))
@@ -258,10 +273,10 @@ pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<
         allow: allow.clone(),
     };
     let server = file
-        .server_for(&config.name, &allow)?
+        .server(&config.name, &allow)?
         .add_service(shell::limited!(KmsServer::new(service.clone())))
         .add_service(shell::limited!(KmsPeerServer::new(service)))
-        .add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &stop));
+        .add_optional_service(FaultService::of(faults.as_ref(), &stop));
     let running = server.start(stop.clone()).await?;
     let mut dials: BTreeMap<String, PairDial> = BTreeMap::new();
     for peer in config.peers.iter().filter(|peer| peer.site > config.site) {

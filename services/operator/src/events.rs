@@ -1,5 +1,6 @@
 //! What happened, as events beside the object.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -36,6 +37,11 @@ impl Events {
     pub async fn renewed(&self, reference: &ObjectReference, link: &str) {
         let note = format!("an end of {link} lost its volume: both ends get a fresh authentication secret");
         self.publish(reference, EventType::Warning, "VolumeLost", "Rekey", note).await;
+    }
+
+    pub async fn reserve_replaced(&self, reference: &ObjectReference, link: &str, site: &str, by: &str, at: Timestamp) {
+        let note = format!("{link}, end at {site}: `{by}` replaced the authentication reserve at {at}");
+        self.publish(reference, EventType::Warning, "ReserveReplaced", "Rekey", note).await;
     }
 
     pub async fn transition(&self, reference: &ObjectReference, transition: &Transition<'_>) {

@@ -24,6 +24,7 @@ use crate::layout::Layout;
 use crate::material::{Existing, Material, MaterialError};
 use crate::metrics::Metrics;
 use crate::monitor::{Monitor, Monitors};
+use crate::observe::Observed;
 use crate::placement;
 use crate::pods::PodReport;
 use crate::resource::{TopologyObject, TopologyStatus};
@@ -88,6 +89,8 @@ pub struct Memory {
     material: Option<Arc<Material>>,
     figures_written: Option<Instant>,
     told: Told,
+    /// When the reserve of each end was replaced, by link and site, as far as events have said so.
+    replaced: BTreeMap<(String, String), u64>,
     failures: u32,
 }
 
@@ -256,6 +259,9 @@ impl Round<'_> {
         failure: Option<&ReconcileError>,
     ) -> Result<bool, ReconcileError> {
         let observed = monitor.latest();
+        if let Some(observed) = &observed {
+            self.say_replaced(observed).await;
+        }
         let links: Option<Vec<LinkFigures>> = observed.as_ref().map(|seen| figures::links(&plan.links, seen));
         let rolled_back = observed.as_ref().map(|seen| seen.rolled_back()).unwrap_or_default();
         let silent_stores = observed.map(|seen| seen.silent_stores()).unwrap_or_default();
@@ -325,6 +331,22 @@ impl Round<'_> {
             self.context.events.told(&self.object.object_ref(&()), &changed).await;
         }
         failure.map_or(Ok(!silent), |failure| Err(failure.into()))
+    }
+
+    /// An event for each reserve that was replaced since the last look.
+    async fn say_replaced(&self, observed: &Observed) {
+        let said = self.context.memory(self.key).replaced;
+        for ((link, site), status) in &observed.modules {
+            let Some(replaced) = status.as_ref().and_then(|status| status.reserve_replaced.as_ref()) else { continue };
+            let end = (link.clone(), site.clone());
+            if said.get(&end) == Some(&replaced.unix_ms) {
+                continue;
+            }
+            let at = i64::try_from(replaced.unix_ms).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
+            let (reference, at) = (self.object.object_ref(&()), at.unwrap_or_default());
+            self.context.events.reserve_replaced(&reference, link, site, &replaced.by, at).await;
+            self.context.remember(self.key, |memory| drop(memory.replaced.insert(end, replaced.unix_ms)));
+        }
     }
 
     async fn say_changes(&self, changes: Changes) {

@@ -16,7 +16,7 @@ use proto::relay::v1::{
 use shell::dial::Dial;
 use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use shell::{Connector, PeerIdentity, Shutdown, duplex};
+use shell::{AllowList, Connector, PeerIdentity, Role, Shutdown, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Streaming};
 use topology::plan::{CONTROL_IDENTITY, RelayConfig};
@@ -71,7 +71,6 @@ impl Relay for RelayService {
         &self,
         request: Request<SetTargetsRequest>,
     ) -> Result<Response<SetTargetsResponse>, tonic::Status> {
-        PeerIdentity::require(&request, &[CONTROL_IDENTITY])?;
         let (done, answer) = oneshot::channel();
         self.targets.send(Targets { sites: request.into_inner().sites, done }).await.map_err(stopping)?;
         let changed = answer.await.map_err(stopping)?.map_err(tonic::Status::failed_precondition)?;
@@ -136,10 +135,13 @@ pub async fn serve(file: ServiceFile<RelayConfig>, shutdown: &Shutdown) -> Resul
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let (status, stop) = (Arc::new(Status::default()), shutdown.token());
     let (service, incoming) = RelayService::new(&config, status.clone());
+    let allow = AllowList::new(&config.accepts)?
+        .with(Role::Control, [CONTROL_IDENTITY])?
+        .with(Role::Neighbour, config.neighbours.iter().map(|near| &near.service))?;
     let server = file
-        .server(&config.name, &config.accepts)?
+        .server(&config.name, &allow)?
         .add_service(shell::limited!(RelayServer::new(service)))
-        .add_optional_service(FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &stop));
+        .add_optional_service(FaultService::of(faults.as_ref(), &stop));
     let running = server.start(stop.clone()).await?;
     let mut dials: BTreeMap<String, NeighbourDial> = BTreeMap::new();
     for near in config.neighbours.iter().filter(|near| near.site > config.site) {

@@ -10,7 +10,7 @@ use proto::source::v1::{
 };
 use shell::duplex::{self, Answer, Duplex};
 use shell::pki::Authority;
-use shell::{AllowList, Credentials, Endpoint, Server};
+use shell::{AllowList, Credentials, Endpoint, Role, Server};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -51,7 +51,7 @@ fn credentials(authority: &Authority, name: &str) -> Credentials {
 async fn over_grpc() -> (Duplex<PhotonEpoch, AnalyserUpdate>, Duplex<AnalyserUpdate, PhotonEpoch>) {
     let authority = Authority::new("bench").unwrap();
     let (sender, mut streams) = mpsc::channel(1);
-    let allow = AllowList::new(["detector"]).unwrap();
+    let allow = AllowList::new(["detector"]).unwrap().with(Role::Module, ["detector"]).unwrap();
     let server = Server::builder("source", &credentials(&authority, "source"), &allow)
         .add_service(shell::limited!(SourceServer::new(Emitter(sender))))
         .start(CancellationToken::new())

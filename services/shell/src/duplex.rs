@@ -4,13 +4,14 @@
 //! flow control. Dropping `tx` ends this side's stream, after what was sent; `rx` yields `None` when the other side
 //! has ended its own or is lost, which gRPC does not tell apart: a protocol that needs to know says its own farewell.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::mpsc;
-use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Response, Status, Streaming};
 
@@ -72,9 +73,28 @@ where
     S: Send + 'static,
     R: Send + 'static,
 {
+    accept_if(incoming, capacity, |_| Ok(()))
+}
+
+/// As [`accept`], where what the other side says of itself is held against whom it has proved to be: a message that
+/// `check` refuses ends the stream, and the call with that status.
+pub fn accept_if<S, R>(
+    incoming: Streaming<R>,
+    capacity: usize,
+    check: impl Fn(&R) -> Result<(), Status> + Send + 'static,
+) -> (Duplex<S, R>, Response<Answer<S>>)
+where
+    S: Send + 'static,
+    R: Send + 'static,
+{
     let (tx, outgoing, sent) = Outgoing::channel(capacity);
-    let rx = receive_from(incoming, capacity, sent);
-    let answer: Answer<S> = Box::pin(outgoing.map(Ok));
+    let refusal: Arc<OnceLock<Status>> = Arc::default();
+    let rx = receive_from(incoming, capacity, sent, {
+        let refusal = refusal.clone();
+        move |message| check(message).inspect_err(|status| drop(refusal.set(status.clone())))
+    });
+    let verdict = async move { refusal.get().cloned().map(Err) };
+    let answer: Answer<S> = Box::pin(outgoing.map(Ok).chain(stream::once(verdict).filter_map(ready)));
     (Duplex { tx, rx }, Response::new(answer))
 }
 
@@ -96,7 +116,7 @@ where
 {
     let (tx, outgoing, sent) = Outgoing::channel(capacity);
     let incoming = call(outgoing).await?.into_inner();
-    Ok(Duplex { tx, rx: receive_from(incoming, capacity, sent) })
+    Ok(Duplex { tx, rx: receive_from(incoming, capacity, sent, |_| Ok(())) })
 }
 
 /// What the logic sends, on its way to the wire.
@@ -128,6 +148,7 @@ fn receive_from<R: Send + 'static>(
     mut incoming: Streaming<R>,
     capacity: usize,
     sent: CancellationToken,
+    check: impl Fn(&R) -> Result<(), Status> + Send + 'static,
 ) -> mpsc::Receiver<R> {
     let (tx, rx) = mpsc::channel(capacity.max(1));
     tokio::spawn(async move {
@@ -137,15 +158,23 @@ fn receive_from<R: Send + 'static>(
                 message = incoming.message() => message,
                 () = tx.closed() => break,
             };
-            match message {
-                Ok(Some(message)) => room.send(message),
+            let message = match message {
+                Ok(Some(message)) => message,
                 Ok(None) => return,
                 Err(status) => {
                     tracing::debug!(code = ?status.code(), reason = status.message(), "stream ended");
                     return;
                 }
+            };
+            match check(&message) {
+                Ok(()) => room.send(message),
+                Err(status) => {
+                    tracing::warn!(reason = status.message(), "stream refused");
+                    break;
+                }
             }
         }
+        drop(tx);
         linger(incoming, sent).await;
     });
     rx

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::anchoring::{AnchorService, ControlAnchor};
-use crate::{AllowList, Connector, Credentials, Endpoint, Server, Shutdown};
+use crate::{AllowList, Connector, Credentials, Endpoint, Role, Server, Shutdown};
 
 /// Largest configuration file that is read.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
@@ -42,8 +42,8 @@ impl Anchored {
     }
 
     /// What a service offers to who keeps its ceilings, if that is far away.
-    pub fn service(&self, control: &'static str, stop: &CancellationToken) -> Option<AnchorServer<AnchorService>> {
-        Some(AnchorService::of(self.control.as_ref()?, control, stop))
+    pub fn service(&self, stop: &CancellationToken) -> Option<AnchorServer<AnchorService>> {
+        Some(AnchorService::of(self.control.as_ref()?, stop))
     }
 }
 
@@ -126,7 +126,7 @@ impl<C> ServiceFile<C> {
 
     /// What keeps the ceilings of this service's stores. Where that is `control`, this waits until it has called: until
     /// then nobody can tell whether a store was put back. An error where the service is asked to stop meanwhile.
-    pub async fn anchored(&self, name: &str, control: &'static str, shutdown: &Shutdown) -> Result<Anchored> {
+    pub async fn anchored(&self, name: &str, control: &str, shutdown: &Shutdown) -> Result<Anchored> {
         match &self.anchor {
             None => {
                 tracing::info!("no anchor is configured: a store that is put back is noticed by its peers alone");
@@ -137,10 +137,11 @@ impl<C> ServiceFile<C> {
         }
     }
 
-    async fn anchored_by_control(&self, name: &str, control: &'static str, shutdown: &Shutdown) -> Result<Anchored> {
+    async fn anchored_by_control(&self, name: &str, control: &str, shutdown: &Shutdown) -> Result<Anchored> {
         let (anchor, waited) = (Arc::new(ControlAnchor::default()), shutdown.token().child_token());
-        let server = self.server(name, &[control.to_owned()])?.drain(Duration::ZERO);
-        let server = server.add_service(AnchorService::of(&anchor, control, &waited)).start(waited.clone()).await?;
+        let allow = AllowList::new([control])?.with(Role::Control, [control])?;
+        let server = self.server(name, &allow)?.drain(Duration::ZERO);
+        let server = server.add_service(AnchorService::of(&anchor, &waited)).start(waited.clone()).await?;
         server.health().set_serving(false);
         tracing::info!(service = name, "waits for the operator's anchor");
         let told = anchor.told(&waited).await;
@@ -156,13 +157,8 @@ impl<C> ServiceFile<C> {
         Credentials::from_folder(&self.pki, name).with_context(|| format!("load the certificate of {name}"))
     }
 
-    /// A server for this service and the peers of its plan.
-    pub fn server(&self, name: &str, accepts: &[String]) -> Result<Server> {
-        self.server_for(name, &AllowList::new(accepts.iter().cloned())?)
-    }
-
-    /// A server for this service and peers that may become others.
-    pub fn server_for(&self, name: &str, allow: &AllowList) -> Result<Server> {
+    /// A server for this service and its peers, which may become others.
+    pub fn server(&self, name: &str, allow: &AllowList) -> Result<Server> {
         let server = Server::builder(name, &self.credentials(name)?, allow).listen(self.listen).run_dir(&self.run_dir);
         Ok(match self.health_listen {
             Some(address) => server.health_listen(address),

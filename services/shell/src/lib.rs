@@ -1,6 +1,7 @@
 //! What every service of qkdnet shares, so that a service itself holds nothing but its own logic.
 //!
 //! * [`pki`], [`tls`]: a certificate authority per topology; mutual TLS 1.3 with an allow-list of peer names.
+//! * [`authority`]: who may call what, in one table.
 //! * [`server`], [`client`], [`health`]: gRPC over it, with health, reflection and addresses in files.
 //! * [`duplex`], [`dial`]: a bounded two-way stream that is either gRPC or memory; logic written on it does not know which.
 //! * [`sealing`], [`handover`]: key on its way from a module to the key store, sealed for that store's memory alone.
@@ -14,6 +15,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod anchoring;
+pub mod authority;
 mod chain;
 pub mod client;
 pub mod dial;
@@ -33,6 +35,7 @@ pub mod shutdown;
 pub mod tls;
 pub mod trace;
 
+pub use authority::Role;
 pub use chain::{Chain, chain};
 pub use client::{ConnectError, Connector, Endpoint, connect};
 pub use duplex::Duplex;

@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower::Service;
 
+use crate::authority::{self, Guard};
 use crate::health::Health;
 use crate::tls::{self, AllowList, Credentials, Limits, Refusals};
 use crate::{files, shutdown};
@@ -30,6 +31,9 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 const CALLS_PER_CONNECTION: u32 = 128;
 const BIND_ATTEMPTS: u32 = 20;
 const BIND_PAUSE: Duration = Duration::from_millis(50);
+/// What every server has beside its own services.
+const HEALTH: &str = "grpc.health.v1.Health";
+const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -37,6 +41,8 @@ pub enum ServerError {
     Bind { address: SocketAddr, source: std::io::Error },
     #[error("cannot write the address to {}: {source}", path.display())]
     AddressFile { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Authority(#[from] authority::Uncovered),
     #[error("reflection: {0}")]
     Reflection(String),
     #[error("gRPC server: {0}")]
@@ -147,8 +153,10 @@ impl Server {
         }
     }
 
-    /// Binds and serves until `stop` is cancelled. When this returns, peers can connect.
+    /// Binds and serves until `stop` is cancelled. When this returns, peers can connect. Refuses to start with an RPC
+    /// of which [`authority::TABLE`] does not say who may call it.
     pub async fn start(self, stop: CancellationToken) -> Result<Running, ServerError> {
+        authority::check(self.served.iter().copied().chain([HEALTH, REFLECTION]))?;
         let listener = bind(self.listen).await?;
         let address = listener.local_addr().map_err(|source| ServerError::Bind { address: self.listen, source })?;
         let health_listener = match self.health_listen {
@@ -161,15 +169,17 @@ impl Server {
             files::write_durably(path, format!("{address}\n").as_bytes())
                 .map_err(|source| ServerError::AddressFile { path: path.clone(), source })?;
         }
-        let kill = CancellationToken::new();
+        let (guard, kill) = (Guard::new(&self.allow), CancellationToken::new());
         let (incoming, refusals) =
             tls::listen(listener, self.credentials, self.allow, self.limits, stop.clone(), kill.clone());
         if let Some(listener) = health_listener {
             tokio::spawn(serve_health(listener, self.health.clone(), stop.clone()));
         }
         tracing::info!(service = self.name, %address, "listening");
-        let serving =
-            tonic_server().add_routes(routes).serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let serving = tonic_server()
+            .layer(guard)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let (health, drain, address_file) = (self.health.clone(), self.drain, self.address_file);
         let task = tokio::spawn(async move {
             let mut serving = std::pin::pin!(serving);
@@ -246,7 +256,7 @@ fn reflection(served: &[&str]) -> Result<ServerReflectionServer<impl ServerRefle
     let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .with_service_name("grpc.health.v1.Health");
+        .with_service_name(HEALTH);
     let builder = served.iter().fold(builder, |builder, name| builder.with_service_name(*name));
     builder.build_v1().map_err(|error| ServerError::Reflection(error.to_string()))
 }

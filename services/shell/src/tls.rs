@@ -8,10 +8,10 @@ mod credentials;
 mod open;
 mod verify;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -20,6 +20,7 @@ pub use accept::{Incoming, Limits, PeerStream, Refusals, listen};
 pub use credentials::Credentials;
 pub use open::{OpenedStream, handshake};
 
+use crate::authority::Role;
 use crate::name::{self, NameError};
 
 /// HTTP/2 is all that is spoken.
@@ -59,22 +60,19 @@ impl PeerIdentity {
     pub fn of<T>(request: &tonic::Request<T>) -> Result<&Self, tonic::Status> {
         request.extensions().get::<Self>().ok_or_else(|| tonic::Status::unauthenticated("no peer identity"))
     }
-
-    /// Refuses a request unless the named peer made it: for methods that not every peer of a service may call.
-    pub fn require<T>(request: &tonic::Request<T>, names: &[&str]) -> Result<(), tonic::Status> {
-        let peer = Self::of(request)?;
-        if names.contains(&peer.name.as_str()) {
-            return Ok(());
-        }
-        tracing::warn!(peer = peer.name, "refused a call that the plan does not give this peer");
-        Err(tonic::Status::permission_denied("the plan does not give this call to this peer"))
-    }
 }
 
-/// The names of the peers that a server takes. Clones share the list, so that it can change while the server runs.
+/// The names of the peers that a server takes, and what each of them is to it. Clones share the list, so that it can
+/// change while the server runs.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList {
-    names: Arc<RwLock<BTreeSet<String>>>,
+    listed: Arc<RwLock<Listed>>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    names: BTreeSet<String>,
+    holders: BTreeMap<Role, BTreeSet<String>>,
 }
 
 impl AllowList {
@@ -84,17 +82,50 @@ impl AllowList {
         Ok(list)
     }
 
-    /// Replaces the list. Connections that exist stay.
+    /// The list with holders of a role; a holder that is not on the list cannot connect.
+    pub fn with<N: Into<String>>(self, role: Role, names: impl IntoIterator<Item = N>) -> Result<Self, NameError> {
+        self.grant(role, names)?;
+        Ok(self)
+    }
+
+    /// Replaces the list. Connections that exist stay, and what their peers call from now on is refused.
     pub fn set<N: Into<String>>(&self, names: impl IntoIterator<Item = N>) -> Result<(), NameError> {
-        let names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
-        names.iter().try_for_each(|name| name::check(name))?;
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+        let names = checked(names)?;
+        self.write().names = names;
+        Ok(())
+    }
+
+    /// Replaces the holders of a role.
+    pub fn grant<N: Into<String>>(&self, role: Role, names: impl IntoIterator<Item = N>) -> Result<(), NameError> {
+        let names = checked(names)?;
+        self.write().holders.insert(role, names);
         Ok(())
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+        self.read().names.contains(name)
     }
+
+    /// Whether a peer is on the list and holds the role.
+    pub fn holds(&self, name: &str, role: Role) -> bool {
+        let listed = self.read();
+        let holds = |role| listed.holders.get(role).is_some_and(|holders| holders.contains(name));
+        listed.names.contains(name) && (role == Role::Anyone || holds(&role))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Listed> {
+        self.listed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Listed> {
+        self.listed.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn checked<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Result<BTreeSet<String>, NameError> {
+    let names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
+    names.iter().try_for_each(|name| name::check(name))?;
+    Ok(names)
 }
 
 /// Whom a certificate names: its first alternative DNS name. Says nothing about whether the certificate is genuine.

@@ -12,7 +12,7 @@ use proto::fault::v1::{
 };
 use shell::fault::{Desk, FaultService, Kind, Place};
 use shell::pki::Authority;
-use shell::{AllowList, Connector, Credentials, Endpoint};
+use shell::{AllowList, Connector, Credentials, Endpoint, Role};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -38,8 +38,8 @@ async fn only_who_controls_the_network_gives_orders_and_hears_of_them() {
     let authority = Authority::new("nice").unwrap();
     let desk = Desk::open(Place::new("kms-sophia", "sophia", "", Kind::Kms, 0)).unwrap();
     let stop = CancellationToken::new();
-    let allow = AllowList::new([CONTROL.to_owned(), "kms-valrose".to_owned()]).unwrap();
-    let faults = FaultService::new([desk.clone()], CONTROL, &stop).server();
+    let allow = AllowList::new([CONTROL, "kms-valrose"]).unwrap().with(Role::Control, [CONTROL]).unwrap();
+    let faults = FaultService::new([desk.clone()], &stop).server();
     let served = serve(&credentials(&authority, "kms-sophia"), &allow, |server| server.add_service(faults)).await;
 
     let full = || What::DiskFull(DiskFull {});

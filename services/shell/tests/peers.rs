@@ -8,19 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{credentials, dial, dial_refused, eventually, serve};
+use common::{allow, credentials, dial, dial_refused, eventually, serve};
 use proto::channel::v1::GetStatusRequest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use shell::pki::{self, Authority};
 use shell::tls::Limits;
-use shell::{AllowList, Credentials, Endpoint};
+use shell::{Credentials, Endpoint, Role};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-
-fn allow(names: &[&str]) -> AllowList {
-    AllowList::new(names.iter().copied()).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_of_the_plan_is_accepted_and_known_by_its_name() {
@@ -51,7 +47,11 @@ async fn a_peer_is_accepted_once_the_list_names_it() {
     let late = credentials(&authority, "channel-c");
     dial_refused(&server.endpoint(), "channel-a", &late).await;
     list.set(["channel-c"]).unwrap();
-    dial(&server.endpoint(), "channel-a", &late).await.unwrap();
+    let mut client = dial(&server.endpoint(), "channel-a", &late).await.unwrap();
+    // It may connect, and has not been given anything to call.
+    assert_eq!(client.get_status(GetStatusRequest {}).await.unwrap_err().code(), tonic::Code::PermissionDenied);
+    list.grant(Role::Control, ["channel-c"]).unwrap();
+    client.get_status(GetStatusRequest {}).await.unwrap();
     dial_refused(&server.endpoint(), "channel-a", &credentials(&authority, "channel-b")).await;
 }
 
@@ -251,7 +251,7 @@ async fn bytes_that_are_no_tls_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_can_be_reserved_to_one_peer() {
+async fn a_call_is_refused_before_its_handler_sees_it_unless_the_table_gives_it_to_the_caller() {
     let authority = Authority::new("nice").unwrap();
     let server = serve(&credentials(&authority, "channel-a"), &allow(&["channel-b", "module"]), |s| s).await;
     for (name, code) in [("channel-b", tonic::Code::PermissionDenied), ("module", tonic::Code::Unimplemented)] {

@@ -6,12 +6,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{CAPACITY, Served, credentials, dial, serve};
+use common::{CAPACITY, Served, allow, credentials, dial, serve};
 use proto::channel::v1::PeerFrame;
 use shell::duplex::{self, Closed, Duplex};
 use shell::health::{Health, LINK};
 use shell::pki::Authority;
-use shell::{AllowList, Connector, Credentials};
+use shell::{Connector, Credentials};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -19,8 +19,9 @@ type Frames = Duplex<PeerFrame, PeerFrame>;
 
 async fn network() -> (Served, Credentials) {
     let authority = Authority::new("nice").unwrap();
-    let allow = AllowList::new(["channel-b"]).unwrap();
-    let server = serve(&credentials(&authority, "channel-a"), &allow, |s| s.drain(Duration::from_millis(300))).await;
+    let server =
+        serve(&credentials(&authority, "channel-a"), &allow(&["channel-b"]), |s| s.drain(Duration::from_millis(300)))
+            .await;
     (server, credentials(&authority, "channel-b"))
 }
 
@@ -154,7 +155,7 @@ async fn what_was_sent_arrives_although_the_sender_has_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_tells_connectable_and_key_flows_apart() {
     let authority = Authority::new("nice").unwrap();
-    let allow = AllowList::new(["cli"]).unwrap();
+    let allow = allow(&["cli"]);
     let health = Health::new();
     let plain = "127.0.0.1:0".parse().unwrap();
     let server = serve(&credentials(&authority, "channel-a"), &allow, |s| s.health(&health).health_listen(plain)).await;

@@ -6,10 +6,11 @@ use anyhow::Result;
 use proto::source::v1::source_server::{Source, SourceServer};
 use proto::source::v1::{
     AnalyserUpdate, GetStatusRequest, GetStatusResponse, PhotonEpoch, SetLossRequest, SetLossResponse,
+    analyser_update::Update,
 };
 use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use shell::{PeerIdentity, Shutdown, duplex};
+use shell::{AllowList, PeerIdentity, Role, Shutdown, duplex};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -20,14 +21,22 @@ use crate::{EPOCHS_IN_FLIGHT, Losses, Output};
 /// Hands each stream to the emission loop.
 pub struct SourceService {
     link: String,
+    /// Names of the detectors, by output.
+    detectors: Vec<String>,
     outputs: mpsc::Sender<Output>,
     status: Arc<crate::Status>,
     losses: Losses,
 }
 
 impl SourceService {
-    pub fn new(link: String, outputs: mpsc::Sender<Output>, status: Arc<crate::Status>, losses: Losses) -> Self {
-        Self { link, outputs, status, losses }
+    pub fn new(
+        config: &SourceConfig,
+        outputs: mpsc::Sender<Output>,
+        status: Arc<crate::Status>,
+        losses: Losses,
+    ) -> Self {
+        let detectors = config.detectors_by_output().cloned().collect();
+        Self { link: config.link.clone(), detectors, outputs, status, losses }
     }
 }
 
@@ -39,7 +48,15 @@ impl Source for SourceService {
         &self,
         request: Request<Streaming<AnalyserUpdate>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let (duplex, answer) = duplex::accept(request.into_inner(), EPOCHS_IN_FLIGHT);
+        let caller = &PeerIdentity::of(&request)?.name;
+        let own = self.detectors.iter().position(|detector| detector == caller);
+        let check = move |update: &AnalyserUpdate| match &update.update {
+            Some(Update::Attach(hello)) if own != Some(hello.output as usize) => {
+                Err(Status::permission_denied(format!("output {} is another detector's", hello.output)))
+            }
+            _ => Ok(()),
+        };
+        let (duplex, answer) = duplex::accept_if(request.into_inner(), EPOCHS_IN_FLIGHT, check);
         self.outputs.send(duplex).await.map_err(|_| Status::unavailable("the source is stopping"))?;
         Ok(answer)
     }
@@ -58,7 +75,6 @@ impl Source for SourceService {
     }
 
     async fn set_loss(&self, request: Request<SetLossRequest>) -> Result<Response<SetLossResponse>, Status> {
-        PeerIdentity::require(&request, &[CONTROL_IDENTITY])?;
         let losses_db = request.into_inner().loss_db;
         let asked: [f64; 2] =
             losses_db.try_into().map_err(|_| Status::invalid_argument("a source has two outputs: give two losses"))?;
@@ -81,12 +97,15 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     let status = Arc::new(crate::Status::default());
     let (outputs_tx, outputs) = mpsc::channel(4);
     let losses = Losses::of(&config);
-    let service = SourceService::new(config.link.clone(), outputs_tx, status.clone(), losses.clone());
+    let service = SourceService::new(&config, outputs_tx, status.clone(), losses.clone());
     let service = shell::limited!(SourceServer::new(service));
     // Outputs can still come and be told of the end after this was asked to stop.
     let closing = CancellationToken::new();
-    let orders = FaultService::of(faults.as_ref(), CONTROL_IDENTITY, &closing);
-    let server = file.server(&config.name, &config.accepts)?.add_service(service).add_optional_service(orders);
+    let orders = FaultService::of(faults.as_ref(), &closing);
+    let allow = AllowList::new(&config.accepts)?
+        .with(Role::Control, [CONTROL_IDENTITY])?
+        .with(Role::Module, config.detectors_by_output())?;
+    let server = file.server(&config.name, &allow)?.add_service(service).add_optional_service(orders);
     let running = server.start(closing.clone()).await?;
     if file.restarted {
         // To those at the outputs this is an interruption: the light comes back with the next start.

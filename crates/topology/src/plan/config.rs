@@ -37,6 +37,13 @@ pub struct SourceConfig {
     pub accepts: Vec<String>,
 }
 
+impl SourceConfig {
+    /// Names of the two detectors, by output.
+    pub fn detectors_by_output(&self) -> impl Iterator<Item = &String> {
+        self.accepts.iter().take(2)
+    }
+}
+
 /// One end of a link: the instrument and the module behind it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use anchor::{Anchor, Ceilings, Instance};
 use operator::anchors::{Keeper, object_name};
 use shell::anchoring::{AnchorService, ControlAnchor};
 use shell::pki::Authority;
-use shell::{AllowList, Credentials, Server};
+use shell::{AllowList, Credentials, Role, Server};
 use tokio_util::sync::CancellationToken;
 use topology::plan::CONTROL_IDENTITY;
 
@@ -39,9 +39,9 @@ impl World {
     async fn service(&self, stop: &CancellationToken) -> (Arc<ControlAnchor>, String) {
         let anchor = Arc::new(ControlAnchor::default());
         let credentials = Credentials::from_folder(self.pki.path(), "kms-west").unwrap();
-        let allow = AllowList::new([CONTROL_IDENTITY.to_owned()]).unwrap();
+        let allow = AllowList::new([CONTROL_IDENTITY]).unwrap().with(Role::Control, [CONTROL_IDENTITY]).unwrap();
         let server = Server::builder("kms-west", &credentials, &allow);
-        let server = server.add_service(AnchorService::of(&anchor, CONTROL_IDENTITY, stop));
+        let server = server.add_service(AnchorService::of(&anchor, stop));
         let running = server.start(stop.clone()).await.unwrap();
         (anchor, running.address().to_string())
     }

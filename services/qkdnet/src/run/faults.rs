@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use proto::fault::v1::faults_client::FaultsClient;
 use proto::fault::v1::{FaultState, ListRequest, Phase, WatchRequest};
 use shell::fault::{Desk, FaultService, Place};
-use shell::{AllowList, Connector, Credentials, Server};
+use shell::{AllowList, Connector, Credentials, Role, Server};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -59,8 +59,8 @@ impl Desks {
             return Ok(feed);
         }
         let credentials = Credentials::from_folder(&start.folders.pki, CONTROL_IDENTITY)?;
-        let allow = AllowList::new([CONTROL_IDENTITY.to_owned()])?;
-        let service = FaultService::new(self.0.values().cloned(), CONTROL_IDENTITY, stop).server();
+        let allow = AllowList::new([CONTROL_IDENTITY])?.with(Role::Control, [CONTROL_IDENTITY])?;
+        let service = FaultService::new(self.0.values().cloned(), stop).server();
         let server = Server::builder(CONTROL_IDENTITY, &credentials, &allow).run_dir(&start.folders.run);
         let running = server.add_service(service).start(stop.clone()).await.context("serve the faults")?;
         tasks.spawn(async move { Ok(running.stopped().await?) });

@@ -17,7 +17,7 @@ use topology::plan::{RelayConfig, RelayNeighbour};
 
 use crate::world::eventually;
 
-const OBSERVER: &str = "observer";
+const OBSERVER: &str = topology::plan::CONTROL_IDENTITY;
 
 fn file(folder: &Path, site: &str, near: &str) -> ServiceFile<RelayConfig> {
     let service = RelayConfig {
@@ -86,7 +86,7 @@ async fn neighbours_meet_and_everybody_else_is_refused() {
     let listed = client.list_transfers(ListTransfersRequest { first: 3, limit: 0 }).await.unwrap().into_inner();
     assert_eq!((listed.transfers.len(), listed.next), (0, 3));
 
-    // One of the plan that is no neighbour may look, and not talk.
+    // Who controls the network may look, and not talk.
     let refused = client.neighbour(futures::stream::pending::<RelayMessage>()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     // A certificate of another authority opens nothing, whatever name it bears.

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Desk, Order, Place, Refusal};
 use crate::launch::ServiceFile;
-use crate::{PeerIdentity, Shutdown};
+use crate::{AllowList, Role, Shutdown};
 
 const RECORD_SUFFIX: &str = ".faults";
 
@@ -25,16 +25,14 @@ const RECORD_SUFFIX: &str = ".faults";
 #[derive(Clone)]
 pub struct FaultService {
     desks: Arc<BTreeMap<String, Desk>>,
-    /// Identity that may give orders.
-    control: Arc<str>,
     /// Nobody watches longer: a watcher would hold the server up.
     stop: CancellationToken,
 }
 
 impl FaultService {
-    pub fn new(desks: impl IntoIterator<Item = Desk>, control: &str, stop: &CancellationToken) -> Self {
+    pub fn new(desks: impl IntoIterator<Item = Desk>, stop: &CancellationToken) -> Self {
         let desks = desks.into_iter().map(|desk| (desk.place().service.clone(), desk)).collect();
-        Self { desks: Arc::new(desks), control: control.into(), stop: stop.clone() }
+        Self { desks: Arc::new(desks), stop: stop.clone() }
     }
 
     pub fn server(self) -> FaultsServer<Self> {
@@ -42,12 +40,11 @@ impl FaultService {
     }
 
     /// Of one service, where it has a desk.
-    pub fn of(desk: Option<&Desk>, control: &str, stop: &CancellationToken) -> Option<FaultsServer<Self>> {
-        desk.map(|desk| Self::new([desk.clone()], control, stop).server())
+    pub fn of(desk: Option<&Desk>, stop: &CancellationToken) -> Option<FaultsServer<Self>> {
+        desk.map(|desk| Self::new([desk.clone()], stop).server())
     }
 
-    fn desk<T>(&self, request: &Request<T>, service: &str) -> Result<&Desk, Status> {
-        PeerIdentity::require(request, &[&self.control])?;
+    fn desk(&self, service: &str) -> Result<&Desk, Status> {
         let unknown = || Status::not_found(format!("no service `{}` is here", service.escape_debug()));
         self.desks.get(service).ok_or_else(unknown)
     }
@@ -69,31 +66,29 @@ impl From<Refusal> for Status {
 #[tonic::async_trait]
 impl Faults for FaultService {
     async fn inject(&self, request: Request<InjectRequest>) -> Result<Response<InjectResponse>, Status> {
-        let desk = self.desk(&request, &request.get_ref().service)?.clone();
+        let desk = self.desk(&request.get_ref().service)?.clone();
         let InjectRequest { id, fault, description, at_ps, duration_ps, .. } = request.into_inner();
         let order = Order { id, fault: fault.unwrap_or_default(), description, at_ps, duration_ps };
         Ok(Response::new(InjectResponse { state: Some(desk.inject(order).await?) }))
     }
 
     async fn clear(&self, request: Request<ClearRequest>) -> Result<Response<ClearResponse>, Status> {
-        let cleared = self.desk(&request, &request.get_ref().service)?.clear(&request.get_ref().id);
+        let cleared = self.desk(&request.get_ref().service)?.clear(&request.get_ref().id);
         Ok(Response::new(ClearResponse { cleared }))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        PeerIdentity::require(&request, &[&self.control])?;
         let service = &request.get_ref().service;
         let faults = match service.as_str() {
             "" => self.desks.values().flat_map(Desk::list).collect(),
-            service => self.desk(&request, service)?.list(),
+            service => self.desk(service)?.list(),
         };
         Ok(Response::new(ListResponse { faults }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<FaultState, Status>> + Send>>;
 
-    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        PeerIdentity::require(&request, &[&self.control])?;
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let events = self.desks.values().map(|desk| {
             let events = BroadcastStream::new(desk.watch());
             // Listening before looking: what happens in between is told twice, not missed.
@@ -128,8 +123,9 @@ impl<C> ServiceFile<C> {
     async fn hold(&self, desk: &Desk, control: &str, shutdown: &Shutdown) -> anyhow::Result<()> {
         tracing::warn!("a fault keeps this service from starting");
         let stop = CancellationToken::new();
-        let faults = FaultService::new([desk.clone()], control, &stop).server();
-        let server = self.server(&desk.place().service, &[control.to_owned()])?.add_service(faults);
+        let faults = FaultService::new([desk.clone()], &stop).server();
+        let allow = AllowList::new([control])?.with(Role::Control, [control])?;
+        let server = self.server(&desk.place().service, &allow)?.add_service(faults);
         let running = server.start(stop.clone()).await?;
         tokio::select! {
             () = desk.released() => {}
