@@ -214,14 +214,19 @@ fn a_certificate_of_an_application_opens_no_service() {
     let place = place();
     let network = Network::start(&place, "process");
     eventually("key flows", || network.status().filter(|status| status["ready"] == true)).expect("a network");
-    let mut command = qkdnet();
-    command.args(["sae", "new", "control", "--data"]).arg(place.path("data"));
-    success(command);
-    // With the certificate of an application called like the identity that controls the network.
     let pki = place.path("data").join(".qkdnet/pki");
-    for kind in ["pem", "key"] {
-        std::fs::copy(pki.join(format!("saes/control.{kind}")), pki.join(format!("control.{kind}"))).expect("copy");
+    // None is made for an application called as a service is, or as who is in control.
+    for name in ["control", "kms-valrose", "relay-elsewhere"] {
+        let mut command = qkdnet();
+        command.args(["sae", "new", name, "--data"]).arg(place.path("data"));
+        let output = command.output().expect("run qkdnet");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("name of a service"), "{said}");
+        assert!(!pki.join("saes").join(format!("{name}.pem")).exists());
     }
+    // Had there been one, it would have opened nothing.
+    let authority = shell::pki::Authority::load(&pki).expect("the authority");
+    authority.issue_application("control").expect("a certificate").save(&pki).expect("write it");
     let config = place.path("data").join(".qkdnet/run/kms-valrose.yaml");
     let output = qkdnet().arg("health").arg("--config").arg(config).output().expect("run qkdnet");
     assert!(!output.status.success());

@@ -119,6 +119,25 @@ impl Visitor<'_> {
     }
 }
 
+impl Visitor<'_> {
+    /// The first line of the answer to an application that asks how much key there is.
+    async fn asks_for_status(&self, address: SocketAddr, authority_pem: &str, name: &str) -> String {
+        let visit = async {
+            let stream = TcpStream::connect(address).await?;
+            let name = ServerName::try_from(name.to_owned()).expect("a name");
+            let mut stream = TlsConnector::from(self.config(authority_pem, None)).connect(name, stream).await?;
+            let request = "GET /api/v1/keys/inria/status HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await?;
+            stream.flush().await?;
+            let mut answer = Vec::new();
+            stream.take(64).read_to_end(&mut answer).await?;
+            std::io::Result::Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
+        };
+        let line = tokio::time::timeout(PATIENCE, visit).await.expect("no answer");
+        line.unwrap_or_else(|error| error.to_string())
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Port<'a> {
     Grpc(&'a str),

@@ -68,6 +68,8 @@ golden! {
     both_arms_at_one_site: ["- site: east" => "- site: west"];
     applications_at_a_source: ["{name: middle}" => "{name: middle, saes: [shop]}"];
     two_sites_with_one_name: ["- {name: east}" => "- {name: east}\n    - {name: west}"];
+    an_application_called_as_a_service_is: ["saes: [bank]" => "saes: [kms-west]"];
+    an_application_called_as_who_is_in_control: ["saes: [bank]" => "saes: [control]"];
     two_applications_with_one_name: ["{name: east}" => "{name: east, saes: [bank]}"];
     window_wider_than_delay: ["window: 120 ps" => "window: 401 ps"];
     delays_that_differ: ["jitter: 50 ps}\n      window" => "jitter: 50 ps}\n          analyser: {type: energy-time, delay: 500 ps}\n      window"];

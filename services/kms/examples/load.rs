@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use keystore::Secret;
 use kms::etsi014::client::{Client, NewKeys};
-use kms::etsi014::{Access, AccessList, Credentials, Running, Server};
+use kms::etsi014::{Access, AccessList, Credentials, Naming, Running, Server};
 use kms::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,9 @@ async fn measure(time: Duration) -> Result<(), Box<dyn std::error::Error>> {
     let access = AccessList::new(Access::new([SaeId::new("sae-a")?]));
     let stop = CancellationToken::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let server = Server::new(Arc::<Numbers>::default(), credentials, access).start(listener, stop.clone())?;
+    let server = Server::new(Arc::<Numbers>::default(), credentials, access)
+        .naming(Naming::AnyName)
+        .start(listener, stop.clone())?;
     let url = format!("https://{}", server.address());
     let client = || Client::builder(&url, pki.authority(), &sae.certificate, &sae.key);
     println!("{:<44} {:>12} {:>10} {:>10} {:>10}", "", "requests/s", "p50 us", "p99 us", "cpu us");

@@ -174,8 +174,21 @@ fn every_call_is_answered_to_whom_the_table_gives_it_and_refused_to_everybody_el
     assert!(saes.len() >= 3, "{saes:?}");
 
     let (mut calls, mut wrong) = (0, Vec::new());
+    // What certifies a service names no application.
+    let ports = super::ports(&run);
+    for callee in callees.iter().filter(|callee| callee.kind() == "kms") {
+        let address = ports[&format!("{}.etsi014", callee.name())];
+        for (name, issued) in &services {
+            let visitor = Visitor { what: name.clone(), identity: Some(issued), version: &TLS13 };
+            let asked = visitor.asks_for_status(address, authority.certificate_pem(), callee.name());
+            let line = runtime.block_on(asked);
+            if !line.starts_with("HTTP/1.1 401") {
+                wrong.push(format!("{} ETSI 014: {name} got {line}", callee.name()));
+            }
+        }
+    }
     for callee in &callees {
-        let address = super::ports(&run)[callee.name()];
+        let address = ports[callee.name()];
         let outside = saes.iter().map(|issued| (format!("application {}", issued.name), Some(issued)));
         let outside = outside.chain([("no certificate".to_owned(), None)]);
         let inside = services.iter().filter(|(name, _)| !callee.accepts().contains(*name));

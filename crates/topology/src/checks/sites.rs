@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Report};
 use crate::document::{Name, Spec};
+use crate::plan::{APPLICATION_NAMES, is_service_name};
 
 pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
     duplicates(spec, report);
@@ -47,6 +48,10 @@ fn applications(spec: &Spec, report: &mut Report<'_>) {
         }
         for (position, sae) in site.saes.iter().enumerate() {
             let path = format!("{path}.saes[{position}]");
+            if is_service_name(sae.as_str()) {
+                let message = format!("an application with the name \"{sae}\", which is a service's");
+                report.add(Finding::error(path.clone(), message, APPLICATION_NAMES), &[]);
+            }
             if let Some(other) = first.get(sae.as_str()) {
                 let hint = format!("the first is in line {}", report.line(other));
                 let message = format!("a second application with the name \"{sae}\"");

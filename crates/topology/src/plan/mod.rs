@@ -22,6 +22,20 @@ pub use sites::{kms_name, relay_name};
 /// Identity under which whoever runs the network asks services for their status and brings faults.
 pub const CONTROL_IDENTITY: &str = "control";
 
+/// What names of services begin with, before a hyphen.
+const SERVICE_KINDS: [&str; 5] = ["source", "detector", "channel", "kms", "relay"];
+
+/// Whether a name has the form of an identity of the network's own: `control`, or a service of whatever link or site.
+/// No application may be called so, or one could be taken for the other.
+pub fn is_service_name(name: &str) -> bool {
+    let kind = name.split_once('-').map(|(kind, _)| kind);
+    name == CONTROL_IDENTITY || kind.is_some_and(|kind| SERVICE_KINDS.contains(&kind))
+}
+
+/// How names of applications and services are kept apart, for messages.
+pub const APPLICATION_NAMES: &str =
+    "neither `control` nor a name that begins with `source-`, `detector-`, `channel-`, `kms-` or `relay-`";
+
 /// A local clock may be this much ahead of simulated time: where it starts, its offset, and what it gains.
 const TAG_MARGIN_PS: u64 = 60_000_000_000_000;
 

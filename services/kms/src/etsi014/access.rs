@@ -87,6 +87,18 @@ impl AccessList {
     }
 }
 
+/// Where a client's certificate says for which SAE it speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// In a URI of the scheme `sae`, and nowhere else. So does the authority of a topology name applications; its other
+    /// certificates are services', whose names are DNS names and common names.
+    #[default]
+    SaeUri,
+    /// In the first usable name: a URI, one of the scheme `sae` before others, then a DNS name, then the common name.
+    /// For an authority that certifies applications alone.
+    AnyName,
+}
+
 /// What of a client's certificate outlives the handshake.
 #[derive(Clone, Debug)]
 pub(super) struct Certified {
@@ -149,17 +161,16 @@ impl Certified {
 
     /// Resumed sessions bring the certificate of their first handshake along, unchecked, so that its time is checked
     /// here.
-    pub(super) fn by(certificate: &CertificateDer<'_>) -> Result<Self, Unfit> {
+    pub(super) fn by(certificate: &CertificateDer<'_>, naming: Naming) -> Result<Self, Unfit> {
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| Unfit)?;
         if !parsed.validity().is_valid() {
             return Err(Unfit);
         }
-        Ok(Self { fingerprint: Fingerprint::of(certificate), named: name_in(&parsed) })
+        Ok(Self { fingerprint: Fingerprint::of(certificate), named: name_in(&parsed, naming) })
     }
 }
 
-/// The first usable name: a URI, one of the scheme `sae` before others, then a DNS name, then the common name.
-fn name_in(certificate: &X509Certificate<'_>) -> Option<SaeId> {
+fn name_in(certificate: &X509Certificate<'_>, naming: Naming) -> Option<SaeId> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
     let names = || alternative.iter().flat_map(|extension| &extension.value.general_names);
     let uris = || {
@@ -168,7 +179,10 @@ fn name_in(certificate: &X509Certificate<'_>) -> Option<SaeId> {
             _ => None,
         })
     };
-    let saes = uris().filter_map(|uri| uri.strip_prefix("sae:"));
+    let mut saes = uris().filter_map(|uri| uri.strip_prefix("sae:"));
+    if naming == Naming::SaeUri {
+        return saes.find_map(|name| SaeId::new(name).ok());
+    }
     let domains = names().filter_map(|name| match name {
         GeneralName::DNSName(domain) => Some(*domain),
         _ => None,

@@ -26,7 +26,7 @@ mod tls;
 mod verifier;
 mod wire;
 
-pub use access::{Access, AccessList, Fingerprint, FingerprintError};
+pub use access::{Access, AccessList, Fingerprint, FingerprintError, Naming};
 pub use counters::{Counters, RequestCount, Snapshot};
 pub use limits::Limits;
 pub use offline::answer;

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::access::{AccessList, Caller, Certified, Presence};
+use super::access::{AccessList, Caller, Certified, Naming, Presence};
 use super::counters::{Counters, Refusal, Snapshot};
 use super::handler::{SaeRequests, Service};
 use super::{Credentials, Limits, connection};
@@ -24,6 +24,7 @@ pub struct Server<S> {
     supply: Arc<S>,
     credentials: Credentials,
     access: AccessList,
+    naming: Naming,
     limits: Limits,
 }
 
@@ -58,7 +59,12 @@ impl Running {
 
 impl<S: KeySupply> Server<S> {
     pub fn new(supply: Arc<S>, credentials: Credentials, access: AccessList) -> Self {
-        Self { supply, credentials, access, limits: Limits::default() }
+        Self { supply, credentials, access, naming: Naming::default(), limits: Limits::default() }
+    }
+
+    /// Takes clients for whom their certificates name in another way.
+    pub fn naming(self, naming: Naming) -> Self {
+        Self { naming, ..self }
     }
 
     pub fn limits(self, limits: Limits) -> Self {
@@ -79,6 +85,7 @@ impl<S: KeySupply> Server<S> {
             service: Arc::new(service),
             credentials: self.credentials,
             access: self.access,
+            naming: self.naming,
             presence: Arc::default(),
             handshakes: Arc::new(Semaphore::new(self.limits.handshakes)),
             connections: Arc::new(Semaphore::new(self.limits.connections)),
@@ -102,6 +109,7 @@ struct Acceptor<S> {
     service: Arc<Service<S>>,
     credentials: Credentials,
     access: AccessList,
+    naming: Naming,
     presence: Arc<Presence>,
     handshakes: Arc<Semaphore>,
     connections: Arc<Semaphore>,
@@ -189,7 +197,7 @@ impl<S: KeySupply> Acceptor<S> {
             .map_err(refused)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certificate = certificate.ok_or_else(|| refused(io::Error::other("no certificate")))?;
-        let certified = Certified::by(certificate).map_err(|error| refused(io::Error::other(error)))?;
+        let certified = Certified::by(certificate, self.naming).map_err(|error| refused(io::Error::other(error)))?;
         Ok((stream, certified))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kms::etsi014::{Access, CredentialFiles, Credentials, Fingerprint, Limits};
+use kms::etsi014::{Access, CredentialFiles, Credentials, Fingerprint, Limits, Naming};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -11,7 +11,7 @@ use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncReadExt as _;
 
 use super::pki::{Identity, Names, Pki};
-use super::support::{PATIENCE, Site, config, sae, site, site_of};
+use super::support::{PATIENCE, Site, config, credentials, sae, site, site_naming, site_of};
 
 const STATUS: &str = "/api/v1/keys/sae-b/status";
 
@@ -65,6 +65,26 @@ async fn a_uri_of_the_scheme_sae_counts_before_other_uris() {
     let other = site.pki.client("2", &Names { uris: &["urn:other"], common: Some("sae-a"), ..Names::default() });
     assert_eq!(taken_for(&site, &both).await.as_deref(), Ok("sae-a"));
     assert_eq!(taken_for(&site, &other).await.as_deref(), Ok("urn:other"));
+}
+
+#[tokio::test]
+async fn with_the_authority_of_a_topology_the_uri_of_the_scheme_sae_alone_names_an_application() {
+    let pki = Pki::new();
+    let kme = pki.server("kme-a");
+    let credentials = credentials(&pki, &kme);
+    let site = site_naming(pki, kme, credentials, Limits::default(), Naming::SaeUri).await;
+    // A service's certificate has its name as a DNS name and as the common name.
+    let (uris, domains, common) = (["sae:sae-a"], ["sae-b"], Some("sae-b"));
+    let application = site.pki.client("1", &Names { uris: &uris, common: Some("sae-a"), ..Names::default() });
+    let service = site.pki.client("2", &Names { domains: &domains, common, ..Names::default() });
+    let other_uri = site.pki.client("3", &Names { uris: &["sae-b", "urn:sae-b"], domains: &domains, common });
+    let both = site.pki.client("4", &Names { uris: &uris, domains: &domains, common });
+    assert_eq!(taken_for(&site, &application).await.as_deref(), Ok("sae-a"));
+    assert_eq!(taken_for(&site, &both).await.as_deref(), Ok("sae-a"));
+    for nobody in [&service, &other_uri] {
+        let why = taken_for(&site, nobody).await.unwrap_err();
+        assert!(why.contains("names no SAE"), "{why}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms::etsi014::client::Client;
-use kms::etsi014::{Access, AccessList, Credentials, Limits, Running, Server};
+use kms::etsi014::{Access, AccessList, Credentials, Limits, Naming, Running, Server};
 use kms::supply::SaeId;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -55,12 +55,17 @@ pub fn credentials(pki: &Pki, kme: &Identity) -> Credentials {
     Credentials::from_pem(&pki.authority_pem, &kme.certificate_pem, &key).unwrap()
 }
 
+/// A site that takes certificates of every shape.
 pub async fn site_of(pki: Pki, kme: Identity, credentials: Credentials, limits: Limits) -> Site {
+    site_naming(pki, kme, credentials, limits, Naming::AnyName).await
+}
+
+pub async fn site_naming(pki: Pki, kme: Identity, credentials: Credentials, limits: Limits, naming: Naming) -> Site {
     super::telemetry::listen();
     let (supply, stop) = (Arc::new(Fake::default()), CancellationToken::new());
     let access = AccessList::new(Access::new(SAES.map(sae)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Server::new(supply.clone(), credentials, access.clone()).limits(limits);
+    let server = Server::new(supply.clone(), credentials, access.clone()).naming(naming).limits(limits);
     let server = server.start(listener, stop.clone()).unwrap();
     let url = format!("https://{}", server.address());
     Site { pki, supply, access, server, stop, url, kme }

@@ -2,6 +2,7 @@
 
 use shell::files;
 use shell::pki::{self, Authority};
+use topology::plan::{APPLICATION_NAMES, is_service_name};
 
 use super::print;
 use crate::cli::SaeCommand;
@@ -15,6 +16,10 @@ pub fn run(command: &SaeCommand) -> Result<(), Failure> {
     if !args.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
         return Err(Failure::bad_input("the name of an application makes the names of its files")
             .hint("use letters, digits, `-`, `_` and `.`"));
+    }
+    if is_service_name(&args.name) {
+        return Err(Failure::bad_input(format!("`{}` is the name of a service", args.name))
+            .hint(format!("an application's name is {APPLICATION_NAMES}")));
     }
     let folder = Folders::of(&args.data).pki;
     let authority = Authority::load(&folder).map_err(|error| {
