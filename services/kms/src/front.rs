@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use proto::kms::v1::{GetStatusResponse, Use};
 use shell::launch::ServiceFile;
-use shell::{files, pki};
+use shell::{files, pki, tls};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -56,10 +56,10 @@ impl Front {
             key: pki::key_path(pki, name),
         });
         let credentials = credentials.with_context(|| format!("load the certificate of {name}"))?;
-        let listener = listen(addresses.etsi014, &addresses.run_dir, &format!("{name}.etsi014")).await?;
+        let listener = listen(addresses.etsi014, &addresses.run_dir, &format!("{name}.etsi014"))?;
         let server = Server::new(node.supplier.clone(), credentials, node.applications.served());
         let etsi014 = server.start(listener, stop.clone()).context("serve ETSI GS QKD 014")?;
-        let listener = listen(addresses.metrics, &addresses.run_dir, &format!("{name}.metrics")).await?;
+        let listener = listen(addresses.metrics, &addresses.run_dir, &format!("{name}.metrics"))?;
         let view = View {
             config: Arc::new(node.config.clone()),
             pools: node.pools.clone(),
@@ -81,16 +81,13 @@ impl Front {
 }
 
 /// Listens, on the port of an earlier start where a free one will do, so that applications find it again.
-async fn listen(address: SocketAddr, run_dir: &Path, name: &str) -> Result<TcpListener> {
+fn listen(address: SocketAddr, run_dir: &Path, name: &str) -> Result<TcpListener> {
     let file = run_dir.join(format!("{name}.addr"));
     let before = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<SocketAddr>().ok());
     let again = before.filter(|before| address.port() == 0 && before.ip() == address.ip());
     let bound = match again {
-        Some(before) => match TcpListener::bind(before).await {
-            Ok(listener) => Ok(listener),
-            Err(_) => TcpListener::bind(address).await,
-        },
-        None => TcpListener::bind(address).await,
+        Some(before) => tls::bind(before).or_else(|_| tls::bind(address)),
+        None => tls::bind(address),
     };
     let listener = bound.with_context(|| format!("listen on {address}"))?;
     let text = format!("{}\n", listener.local_addr().context("find the own address")?);

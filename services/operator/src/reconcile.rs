@@ -345,7 +345,9 @@ impl Round<'_> {
             let at = i64::try_from(replaced.unix_ms).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
             let (reference, at) = (self.object.object_ref(&()), at.unwrap_or_default());
             self.context.events.reserve_replaced(&reference, link, site, &replaced.by, at).await;
-            self.context.remember(self.key, |memory| drop(memory.replaced.insert(end, replaced.unix_ms)));
+            self.context.remember(self.key, |memory| {
+                memory.replaced.insert(end, replaced.unix_ms);
+            });
         }
     }
 

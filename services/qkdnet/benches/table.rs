@@ -6,6 +6,8 @@
 
 #[path = "table/client.rs"]
 mod client;
+#[path = "table/flood.rs"]
+mod flood;
 #[path = "table/memory.rs"]
 mod memory;
 #[path = "table/network.rs"]
@@ -37,7 +39,7 @@ use topology::plan::{DetectorConfig, Plan, RunOptions, plan};
 const EPOCHS: u64 = 250;
 
 fn main() {
-    // What `cargo bench -- memory`, `-- supply`, `-- ingest` or `-- relay` asks for: that alone.
+    // What `cargo bench -- memory`, `-- supply`, `-- ingest`, `-- flood` or `-- relay` asks for: that alone.
     let asked = |part: &str| std::env::args().any(|argument| argument == part);
     if asked(client::ARGUMENT) {
         return client::run().expect("the load");
@@ -56,6 +58,9 @@ fn main() {
     if asked("ingest") {
         return supply::ingest();
     }
+    if asked("flood") {
+        return flood::flood();
+    }
     if asked("relay") {
         return relay::relay();
     }
@@ -66,6 +71,7 @@ fn main() {
     whole(&file, "process", "30s", ">= 1 x");
     supply::supply();
     supply::ingest();
+    flood::flood();
     relay::relay();
     memory::memory(&file);
 }

@@ -25,10 +25,25 @@ mod wire;
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
+/// Files that a process of ours may want to have open: key stores hold thousands of connections.
+const OPEN_FILES: u64 = 65_536;
+
+/// Where the system starts programs with few files, but would allow more.
+fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::Nofile);
+    let wanted = limits.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if limits.current.is_some_and(|current| current < wanted) {
+        // Refused, it stays as it was: fewer connections then fit at once.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limits.maximum });
+    }
+}
+
 fn main() -> ExitCode {
     if let Err(error) = guard::close() {
         return failure::Failure::failed(format!("cannot keep this process's memory to itself: {error}")).report();
     }
+    allow_open_files();
     let cli = cli::Cli::parse();
     match commands::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,

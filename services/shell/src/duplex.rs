@@ -73,11 +73,14 @@ where
     S: Send + 'static,
     R: Send + 'static,
 {
-    accept_if(incoming, capacity, |_| Ok(()))
+    let (tx, outgoing, sent) = Outgoing::channel(capacity);
+    let rx = receive_from(incoming, capacity, sent, |_| Ok(()));
+    let answer: Answer<S> = Box::pin(outgoing.map(Ok));
+    (Duplex { tx, rx }, Response::new(answer))
 }
 
 /// As [`accept`], where what the other side says of itself is held against whom it has proved to be: a message that
-/// `check` refuses ends the stream, and the call with that status.
+/// `check` refuses ends the stream, and the call at once with that status.
 pub fn accept_if<S, R>(
     incoming: Streaming<R>,
     capacity: usize,
@@ -88,13 +91,20 @@ where
     R: Send + 'static,
 {
     let (tx, outgoing, sent) = Outgoing::channel(capacity);
-    let refusal: Arc<OnceLock<Status>> = Arc::default();
+    let (refusal, refused): (Arc<OnceLock<Status>>, _) = (Arc::default(), CancellationToken::new());
     let rx = receive_from(incoming, capacity, sent, {
-        let refusal = refusal.clone();
-        move |message| check(message).inspect_err(|status| drop(refusal.set(status.clone())))
+        let (refusal, refused) = (refusal.clone(), refused.clone());
+        move |message| {
+            check(message).inspect_err(|status| {
+                // The stream ends with the first one, so there is no other.
+                let _ = refusal.set(status.clone());
+                refused.cancel();
+            })
+        }
     });
     let verdict = async move { refusal.get().cloned().map(Err) };
-    let answer: Answer<S> = Box::pin(outgoing.map(Ok).chain(stream::once(verdict).filter_map(ready)));
+    let accepted = outgoing.map(Ok).take_until(refused.cancelled_owned());
+    let answer: Answer<S> = Box::pin(accepted.chain(stream::once(verdict).filter_map(ready)));
     (Duplex { tx, rx }, Response::new(answer))
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -18,7 +17,7 @@ use tower::Service;
 
 use crate::authority::{self, Guard};
 use crate::health::Health;
-use crate::tls::{self, AllowList, Credentials, Limits, Refusals};
+use crate::tls::{self, AllowList, Credentials, Door, Limits, Refusals};
 use crate::{files, shutdown};
 
 /// Photons of several epochs may be under way before the receiver has to say that it took them.
@@ -31,6 +30,8 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 const CALLS_PER_CONNECTION: u32 = 128;
 const BIND_ATTEMPTS: u32 = 20;
 const BIND_PAUSE: Duration = Duration::from_millis(50);
+/// Connections of probes, which prove nothing.
+const PROBES: usize = 64;
 /// What every server has beside its own services.
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
@@ -209,7 +210,7 @@ pub fn address_file(run_dir: &Path, name: &str) -> PathBuf {
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
     let mut attempts = if address.port() == 0 { 0 } else { BIND_ATTEMPTS };
     loop {
-        match TcpListener::bind(address).await {
+        match tls::bind(address) {
             Err(source) if source.kind() == ErrorKind::AddrInUse && attempts > 0 => attempts -= 1,
             bound => return bound.map_err(|source| ServerError::Bind { address, source }),
         }
@@ -244,7 +245,11 @@ fn tonic_server() -> tonic::transport::Server {
 }
 
 async fn serve_health(listener: TcpListener, health: Health, stop: CancellationToken) {
-    let incoming = TcpListenerStream::new(listener);
+    let door = Door::new(Limits { handshakes: PROBES, ..Limits::default() });
+    let incoming = futures::stream::unfold((door, listener), |(door, listener)| async move {
+        let guest = door.knock(&listener).await.guest();
+        Some((std::io::Result::Ok(guest), (door, listener)))
+    });
     let served =
         tonic_server().add_service(health.service()).serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     if let Err(error) = served.await {

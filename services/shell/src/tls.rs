@@ -5,6 +5,7 @@
 
 mod accept;
 mod credentials;
+mod door;
 mod open;
 mod verify;
 
@@ -16,8 +17,9 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-pub use accept::{Incoming, Limits, PeerStream, Refusals, listen};
+pub use accept::{Incoming, PeerStream, Refusals, listen};
 pub use credentials::Credentials;
+pub use door::{Door, Guest, Knock, Limits, Refusal, Shaken, TurnedAway, bind};
 pub use open::{OpenedStream, handshake};
 
 use crate::authority::Role;

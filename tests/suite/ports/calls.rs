@@ -7,12 +7,17 @@ use std::path::Path;
 use proto::channel::v1::channel_client::ChannelClient;
 use proto::channel::v1::reserve_client::ReserveClient;
 use proto::channel::v1::{GetStatusRequest, GetStatusResponse, ModuleMessage, RefillRequest};
+use proto::kms::v1::Block;
+use proto::kms::v1::kms_client::KmsClient;
+use proto::source::v1::source_client::SourceClient;
+use proto::source::v1::{AnalyserUpdate, AttachOutput, analyser_update};
 use rustls::version::TLS13;
 use serde_yaml::Value;
 use shell::authority::{self, Entry, Role};
 use shell::pki::{Authority, Issued};
 use shell::{Connector, Credentials, Endpoint};
 use tokio::runtime::Runtime;
+use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -133,6 +138,43 @@ impl Caller<'_> {
     }
 }
 
+/// How a stream ends, whatever comes before.
+async fn end<T>(mut answers: tonic::Streaming<T>) -> Code {
+    let ended = async {
+        loop {
+            match answers.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Code::Ok,
+                Err(status) => return status.code(),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("a stream without end")
+}
+
+impl Caller<'_> {
+    /// Attaches to a source as one of its outputs.
+    fn attach(&self, detector: &str, source: &str, output: u32) -> Code {
+        let mut client = SourceClient::new(self.connect(&self.issue(detector), source));
+        let hello = AttachOutput { output, session: u64::MAX, first_epoch: 0 };
+        let hello = AnalyserUpdate { update: Some(analyser_update::Update::Attach(hello)) };
+        self.runtime.block_on(async {
+            let updates = tokio_stream::once(hello).chain(tokio_stream::pending());
+            end(client.attach(updates).await.expect("a stream").into_inner()).await
+        })
+    }
+
+    /// Delivers a block of a link.
+    fn deliver(&self, detector: &str, store: &str, link: &str) -> Code {
+        let mut client = KmsClient::new(self.connect(&self.issue(detector), store));
+        let block = Block { link: link.to_owned(), ..Block::default() };
+        self.runtime.block_on(async {
+            let blocks = tokio_stream::once(block).chain(tokio_stream::pending());
+            end(client.deliver(blocks).await.expect("a stream").into_inner()).await
+        })
+    }
+}
+
 #[test]
 fn every_call_is_answered_to_whom_the_table_gives_it_and_refused_to_everybody_else() {
     // With faults allowed every service that there is can be called.
@@ -160,6 +202,16 @@ fn every_call_is_answered_to_whom_the_table_gives_it_and_refused_to_everybody_el
         assert_eq!(caller.channel_status(channel).reserve_replaced, None);
     }
     assert!(before.session != 0 && before.reserve_tags_send > 0, "{before:?}");
+
+    // What a caller says of itself is held against its certificate.
+    let refused = Code::PermissionDenied;
+    let output = |detector: &str| {
+        let of_detector = callees.iter().find(|callee| callee.name() == detector).expect("a detector");
+        of_detector.0["output"].as_u64().expect("an output") as u32
+    };
+    let other = 1 - output("detector-valrose-sophia-sophia");
+    assert_eq!(caller.attach("detector-valrose-sophia-sophia", "source-valrose-sophia", other), refused);
+    assert_eq!(caller.deliver("detector-valrose-sophia-valrose", "kms-valrose", "valrose-calern"), refused);
 
     let mut names: BTreeSet<String> = callees.iter().map(|callee| callee.name().to_owned()).collect();
     names.insert("control".to_owned());
@@ -199,7 +251,10 @@ fn every_call_is_answered_to_whom_the_table_gives_it_and_refused_to_everybody_el
                 wrong.push(format!("{}: {} may connect", callee.name(), visitor.what));
             }
         }
-        for (name, issued) in services.iter().filter(|(name, _)| callee.accepts().contains(*name)) {
+        let mut inside: Vec<_> = services.iter().filter(|(name, _)| callee.accepts().contains(*name)).collect();
+        // Who is in control comes last: that one's empty orders count.
+        inside.sort_by_key(|(name, _)| *name == "control");
+        for (name, issued) in inside {
             let channel = caller.connect(issued, callee.name());
             for entry in authority::TABLE {
                 let code = runtime.block_on(call(&channel, entry));

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use shell::tls::Refusal;
+
 use super::route::Route;
 
 /// Status codes that answers have.
@@ -15,15 +17,6 @@ pub struct Counters {
     handshakes_full: AtomicU64,
     handshakes_resumed: AtomicU64,
     refused: [AtomicU64; 3],
-}
-
-/// Why a connection came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// No certificate, a foreign or expired one, an old protocol, or no TLS at all.
-    Handshake,
-    TimedOut,
-    Overload,
 }
 
 /// How often a route was answered with a status.

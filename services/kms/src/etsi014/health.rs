@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use shell::tls::Door;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,7 @@ const LIMITS: Limits = Limits {
     connections: 64,
     connections_per_sae: 64,
     handshakes: 64,
+    first_byte: Duration::from_secs(1),
     handshake: Duration::from_secs(1),
     idle: Duration::from_secs(30),
     head: Duration::from_secs(5),
@@ -84,27 +85,17 @@ pub fn start<P: Probe>(listener: TcpListener, probe: Arc<P>, stop: CancellationT
 }
 
 async fn run<P: Probe>(listener: TcpListener, probe: Arc<P>, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(LIMITS.connections));
+    let door = Door::new(LIMITS.of_door());
     let mut tasks = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
+        let knock = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(_) = tasks.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            knock = door.knock(&listener) => knock,
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        // Beyond the limit a connection is closed as soon as it is taken.
-        if let Ok(permit) = permits.clone().try_acquire_owned() {
-            let (requests, stop) = (Probes(probe.clone()), stop.clone());
-            tasks.spawn(async move {
-                connection::serve(stream, LIMITS, requests, stop).await;
-                drop(permit);
-            });
-        }
+        // Beyond the limit the oldest connection gives way.
+        tasks.spawn(connection::serve(knock.guest(), LIMITS, Probes(probe.clone()), stop.clone()));
     }
     drop(listener);
     let drained = async { while tasks.join_next().await.is_some() {} };

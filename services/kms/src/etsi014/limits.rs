@@ -5,12 +5,14 @@ use std::time::Duration;
 /// Bounds on what clients may hold, send and wait for.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time, those in their handshake included; more are closed at once.
+    /// Connections at a time beyond their handshake; more are closed at once.
     pub connections: usize,
     /// Of them those of one SAE, so that no SAE keeps the others out.
     pub connections_per_sae: usize,
-    /// Handshakes at a time; more are closed at once.
+    /// Handshakes at a time; for more, those without progress for the longest time are closed.
     pub handshakes: usize,
+    /// Time until the first byte of a connection.
+    pub first_byte: Duration,
     /// Time for a handshake.
     pub handshake: Duration,
     /// How long a connection may wait for its next request.
@@ -33,12 +35,20 @@ pub struct Limits {
     pub answer_key_bytes: u64,
 }
 
+impl Limits {
+    pub(super) fn of_door(&self) -> shell::tls::Limits {
+        let Self { first_byte, handshake, handshakes, connections, .. } = *self;
+        shell::tls::Limits { first_byte, handshake, handshakes, connections }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
             connections_per_sae: 256,
-            handshakes: 256,
+            handshakes: 1024,
+            first_byte: Duration::from_secs(1),
             handshake: Duration::from_secs(5),
             idle: Duration::from_secs(60),
             head: Duration::from_secs(10),

@@ -1,20 +1,18 @@
-//! Taking connections: handshakes run beside the accept loop, each with a time limit, so many at a time.
+//! Taking connections: handshakes run beside the accept loop; [`Door`] says which and how many.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::{HandshakeKind, ProtocolVersion};
+use shell::tls::{Door, Knock, Refusal, Shaken};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{AccessList, Caller, Certified, Naming, Presence};
-use super::counters::{Counters, Refusal, Snapshot};
+use super::counters::{Counters, Snapshot};
 use super::handler::{SaeRequests, Service};
 use super::{Credentials, Limits, connection};
 use crate::supply::KeySupply;
@@ -87,8 +85,7 @@ impl<S: KeySupply> Server<S> {
             access: self.access,
             naming: self.naming,
             presence: Arc::default(),
-            handshakes: Arc::new(Semaphore::new(self.limits.handshakes)),
-            connections: Arc::new(Semaphore::new(self.limits.connections)),
+            door: Door::new(self.limits.of_door()),
             stop,
         });
         let task = tokio::spawn(acceptor.run(listener));
@@ -111,8 +108,7 @@ struct Acceptor<S> {
     access: AccessList,
     naming: Naming,
     presence: Arc<Presence>,
-    handshakes: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    door: Arc<Door>,
     stop: CancellationToken,
 }
 
@@ -120,23 +116,16 @@ impl<S: KeySupply> Acceptor<S> {
     async fn run(self: Arc<Self>, listener: TcpListener) {
         let mut tasks = JoinSet::new();
         loop {
-            let accepted = tokio::select! {
+            let knock = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
                 Some(ended) = tasks.join_next() => {
                     tell(ended);
                     continue;
                 }
-                accepted = listener.accept() => accepted,
+                knock = self.door.knock(&listener) => knock,
             };
-            match accepted {
-                Ok((stream, address)) => self.take(stream, address, &mut tasks),
-                Err(error) => {
-                    // Out of descriptors, or a connection reset before it was taken. Neither ends the server.
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
+            tasks.spawn(self.clone().serve(knock));
         }
         drop(listener);
         let drained = async {
@@ -150,30 +139,20 @@ impl<S: KeySupply> Acceptor<S> {
         tasks.shutdown().await;
     }
 
-    fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tasks: &mut JoinSet<()>) {
-        let permits = (self.handshakes.clone().try_acquire_owned(), self.connections.clone().try_acquire_owned());
-        let (Ok(handshake), Ok(connection)) = permits else {
-            return self.refused(Refusal::Overload, address, &"too many connections");
-        };
-        tasks.spawn(self.clone().serve(stream, address, handshake, connection));
-    }
-
-    async fn serve(
-        self: Arc<Self>,
-        stream: TcpStream,
-        address: SocketAddr,
-        handshake: OwnedSemaphorePermit,
-        _connection: OwnedSemaphorePermit,
-    ) {
+    async fn serve(self: Arc<Self>, knock: Knock) {
+        let address = knock.address();
         let shaken = tokio::select! {
             biased;
             () = self.stop.cancelled() => return,
-            shaken = self.handshake(stream) => shaken,
+            shaken = knock.shake(|| Ok(self.credentials.config())) => shaken,
         };
-        drop(handshake);
-        let (stream, certified) = match shaken {
+        let Shaken { stream, permit: _permit } = match shaken {
             Ok(shaken) => shaken,
-            Err((refusal, error)) => return self.refused(refusal, address, &error),
+            Err(why) => return self.refused(why.kind(), address, &why),
+        };
+        let certified = match self.certified(&stream) {
+            Ok(certified) => certified,
+            Err(why) => return self.refused(Refusal::Handshake, address, &why),
         };
         let limit = self.service.limits.connections_per_sae;
         let Some(_present) = self.presence.enter(&certified, limit) else {
@@ -187,18 +166,10 @@ impl<S: KeySupply> Acceptor<S> {
         connection::serve(stream, self.service.limits, requests, self.stop.clone()).await;
     }
 
-    async fn handshake(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Certified), (Refusal, io::Error)> {
-        let refused = |error| (Refusal::Handshake, error);
-        stream.set_nodelay(true).map_err(refused)?;
-        let accept = TlsAcceptor::from(self.credentials.config()).accept(stream);
-        let stream = tokio::time::timeout(self.service.limits.handshake, accept)
-            .await
-            .map_err(|_| (Refusal::TimedOut, io::ErrorKind::TimedOut.into()))?
-            .map_err(refused)?;
+    fn certified(&self, stream: &TlsStream<TcpStream>) -> Result<Certified, io::Error> {
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let certificate = certificate.ok_or_else(|| refused(io::Error::other("no certificate")))?;
-        let certified = Certified::by(certificate, self.naming).map_err(|error| refused(io::Error::other(error)))?;
-        Ok((stream, certified))
+        let certificate = certificate.ok_or_else(|| io::Error::other("no certificate"))?;
+        Certified::by(certificate, self.naming).map_err(io::Error::other)
     }
 
     fn refused(&self, refusal: Refusal, address: SocketAddr, why: &dyn std::fmt::Display) {

@@ -11,7 +11,7 @@
 //! | 5.1 | JSON of RFC 8259 in UTF-8 | `what_is_no_json_object_is_refused`, `text_that_is_no_utf_8_is_refused` |
 //! | 5.1 | an SAE checks the KME's certificate | `a_server_of_another_authority_is_not_trusted`, `a_kme_proves_its_name_and_no_other` |
 //! | 5.1 | a KME checks the SAE's certificate | `without_a_certificate_there_is_no_connection`, `a_foreign_or_expired_certificate_is_refused_in_the_handshake` |
-//! | 5.1 | the SAE ID is from the certificate | `the_sae_is_the_uri_then_the_domain_then_the_common_name`, `a_uri_of_the_scheme_sae_counts_before_other_uris`, `a_listed_fingerprint_counts_before_any_name` |
+//! | 5.1 | the SAE ID is from the certificate | `the_sae_is_the_uri_then_the_domain_then_the_common_name`, `a_uri_of_the_scheme_sae_counts_before_other_uris`, `a_listed_fingerprint_counts_before_any_name`, `with_the_authority_of_a_topology_the_uri_of_the_scheme_sae_alone_names_an_application` |
 //! | 5.1 | and from no other SAEs | `an_sae_of_another_kme_gets_401_with_a_message_for_everything`, `a_change_of_the_list_reaches_connections_that_exist` |
 //! | 5.1 | IDs are URL-encoded in paths | `names_in_paths_are_decoded_once`, `names_that_cannot_be_decoded_are_400` |
 //! | 5.2 | Get status, GET | `status_has_exactly_the_members_of_the_standard` |
@@ -48,6 +48,7 @@
 //! | clients | a message with every refusal | `every_refusal_is_json_with_a_message`, `unknown_paths_are_404_with_json`, `wrong_methods_are_405_with_json_and_the_right_ones` |
 //! | clients | a connection for each request | `sessions_are_resumed_and_still_know_the_sae`, `a_resumed_session_ends_with_its_certificate` |
 //! | clients | idle connections hold nobody up | `silent_connections_hold_nobody_up`, `an_idle_connection_is_closed_without_a_word`, `a_handshake_that_does_not_come_is_cut` |
+//! | limits | crowds at the door | `silent_and_slow_connections_by_the_thousand_from_its_own_address_keep_an_application_from_nothing`, `a_handshake_among_others_than_fit_is_finished`, `applications_that_are_served_take_no_room_from_handshakes` |
 //! | clients | keys in PKCS#8, PKCS#1, SEC1 | `private_keys_are_read_in_all_three_forms` |
 //! | clients | no trace of theirs counts | `a_trace_of_the_client_is_not_taken_up_and_not_sent_back` |
 //! | silent | an SAE is its own peer | `an_sae_may_be_its_own_peer` |
@@ -80,6 +81,7 @@ mod support;
 
 mod clients;
 mod delivery;
+mod flood;
 mod framing;
 mod health;
 mod http;

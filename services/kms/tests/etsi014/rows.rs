@@ -159,9 +159,10 @@ async fn every_refusal_is_json_with_a_message() {
 /// The table at the top of this crate names tests that there are.
 #[test]
 fn every_row_of_the_table_has_its_tests() {
-    const SOURCES: [&str; 11] = [
+    const SOURCES: [&str; 12] = [
         include_str!("clients.rs"),
         include_str!("delivery.rs"),
+        include_str!("flood.rs"),
         include_str!("framing.rs"),
         include_str!("http.rs"),
         include_str!("identity.rs"),

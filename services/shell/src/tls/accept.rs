@@ -1,4 +1,4 @@
-//! Taking connections: handshakes run beside the accept loop, each with a time limit, so many at a time.
+//! Taking connections: handshakes run beside the accept loop; [`Door`] says which and how many.
 
 use std::future::Future;
 use std::io;
@@ -7,47 +7,25 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use rustls::ServerConfig;
 use telemetry::metrics::{Counter, Meter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::credentials::Loaded;
+use super::door::{Door, Limits, Refusal, Shaken};
 use super::{ALPN, AllowList, Credentials, PeerIdentity, TlsError, named};
-
-/// How much a server puts up with.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub handshake: Duration,
-    pub handshakes: usize,
-    pub connections: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { handshake: Duration::from_secs(5), handshakes: 128, connections: 512 }
-    }
-}
 
 /// How many connections were refused, and why. Clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Refusals {
     counts: Arc<[AtomicU64; 3]>,
     metric: Counter,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Refusal {
-    Handshake,
-    TimedOut,
-    Overload,
 }
 
 impl Refusals {
@@ -91,12 +69,10 @@ pub type Incoming = ReceiverStream<io::Result<PeerStream>>;
 struct Acceptor {
     credentials: Credentials,
     allow: AllowList,
-    limits: Limits,
+    door: Arc<Door>,
     /// The configuration made of the newest credentials.
     config: Mutex<Option<(Arc<Loaded>, Arc<ServerConfig>)>>,
     refusals: Refusals,
-    handshakes: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
     kill: CancellationToken,
 }
 
@@ -113,11 +89,9 @@ pub fn listen(
     let acceptor = Arc::new(Acceptor {
         credentials,
         allow,
-        limits,
+        door: Door::new(limits),
         config: Mutex::new(None),
         refusals: refusals.clone(),
-        handshakes: Arc::new(Semaphore::new(limits.handshakes)),
-        connections: Arc::new(Semaphore::new(limits.connections)),
         kill,
     });
     let (ready, incoming) = mpsc::channel(16);
@@ -132,52 +106,29 @@ pub fn listen(
 
 async fn accept_loop(listener: &TcpListener, acceptor: &Arc<Acceptor>, ready: &mpsc::Sender<io::Result<PeerStream>>) {
     loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or a connection reset before it was taken. Neither ends the server.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let permits =
-            (acceptor.handshakes.clone().try_acquire_owned(), acceptor.connections.clone().try_acquire_owned());
-        let (Ok(handshake), Ok(connection)) = permits else {
-            acceptor.refusals.count(Refusal::Overload, address, &"too many connections");
-            continue;
-        };
+        let knock = acceptor.door.knock(listener).await;
         let (acceptor, ready) = (acceptor.clone(), ready.clone());
         tokio::spawn(async move {
+            let address = knock.address();
             let shaken = tokio::select! {
-                shaken = acceptor.handshake(stream, address, connection) => shaken,
+                shaken = knock.shake(|| acceptor.config().map_err(io::Error::other)) => shaken,
                 () = ready.closed() => return,
             };
-            drop(handshake);
-            match shaken {
+            let refusals = &acceptor.refusals;
+            match shaken.map(|shaken| acceptor.known(shaken, address)) {
                 // The server may have stopped meanwhile.
-                Ok(stream) => drop(ready.send(Ok(stream)).await),
-                Err(error @ TlsError::TimedOut(_)) => acceptor.refusals.count(Refusal::TimedOut, address, &error),
-                Err(error) => acceptor.refusals.count(Refusal::Handshake, address, &error),
+                Ok(Ok(stream)) => drop(ready.send(Ok(stream)).await),
+                Ok(Err(error)) => refusals.count(Refusal::Handshake, address, &error),
+                Err(why) => refusals.count(why.kind(), address, &why),
             }
         });
     }
 }
 
 impl Acceptor {
-    async fn handshake(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-        connection: OwnedSemaphorePermit,
-    ) -> Result<PeerStream, TlsError> {
-        let limit = self.limits.handshake;
-        stream.set_nodelay(true).map_err(TlsError::Handshake)?;
-        let acceptor = TlsAcceptor::from(self.config()?);
-        let inner = tokio::time::timeout(limit, acceptor.accept(stream))
-            .await
-            .map_err(|_| TlsError::TimedOut(limit))?
-            .map_err(TlsError::Handshake)?;
+    /// Whom the handshake has shown the peer to be.
+    fn known(&self, shaken: Shaken, address: SocketAddr) -> Result<PeerStream, TlsError> {
+        let Shaken { stream: inner, permit } = shaken;
         let (_, session) = inner.get_ref();
         if session.alpn_protocol() != Some(ALPN) {
             return Err(TlsError::NoHttp2);
@@ -187,7 +138,7 @@ impl Acceptor {
         let peer = PeerIdentity { name, address };
         tracing::debug!(peer = peer.name, %address, "peer connected");
         let killed = Box::pin(self.kill.clone().cancelled_owned());
-        Ok(PeerStream { inner, peer, killed, _connection: connection })
+        Ok(PeerStream { inner, peer, killed, _connection: permit })
     }
 
     fn config(&self) -> Result<Arc<ServerConfig>, TlsError> {

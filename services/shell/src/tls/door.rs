@@ -5,6 +5,7 @@
 //! connections in it gives one up, the one that made no progress for the longest time. A real handshake takes a few
 //! round trips; it would have to stand still while as many others come as there is room for.
 
+mod guest;
 mod room;
 
 use std::io;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use guest::Guest;
 use room::Room;
 
 /// Connections that the system may hold until they are taken; it may be set to hold fewer.
@@ -152,6 +154,11 @@ pub struct Shaken {
 impl Knock {
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The connection as it is, for ports at which nobody has to say who they are; it gives way to others, too.
+    pub fn guest(self) -> Guest {
+        Guest { stream: self.stream, place: self.place, gone: false }
     }
 
     /// Shakes hands as a server of that configuration, which is asked for when a client has said hello.

@@ -44,7 +44,9 @@ impl Room {
         self.clock += 1;
         let id = self.clock;
         self.standing.insert(id, Standing { address, progressed: id, _stay: stay });
-        self.change(address, |own| drop(own.insert(id, id)));
+        self.change(address, |own| {
+            own.insert(id, id);
+        });
         while self.standing.len() > self.places {
             self.give_way();
         }
@@ -65,7 +67,9 @@ impl Room {
 
     pub(super) fn leave(&mut self, id: u64) {
         let Some(Standing { address, progressed, .. }) = self.standing.remove(&id) else { return };
-        self.change(address, |own| drop(own.remove(&progressed)));
+        self.change(address, |own| {
+            own.remove(&progressed);
+        });
     }
 
     /// Sends away a part of all, at least one; how many.
@@ -92,9 +96,10 @@ impl Room {
             self.order.remove(&before);
         }
         change(own);
-        match key(own) {
-            Some(after) => drop(self.order.insert(after)),
-            None => drop(self.addresses.remove(&address)),
+        if let Some(after) = key(own) {
+            self.order.insert(after);
+        } else {
+            self.addresses.remove(&address);
         }
     }
 }
