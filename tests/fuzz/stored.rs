@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use detector::store::{BlockStore, NewBlock};
+use detector::waiting::{Part, Waiting};
 use distill::bits::Bits;
 use keystore::{KeyStore, MasterKey, Offer, SPAN_BYTES, Secret, Settings};
+
+use shell::disk::Disk;
 
 use crate::engine::{Target, verdict};
 
@@ -27,9 +30,13 @@ fn block_files_are_read_or_refused() {
         }
     }
     drop(store);
-    let good = vec![std::fs::read(&file).unwrap()];
+    let good = vec![std::fs::read(&file).unwrap(), block_file_of_release_0_1()];
     let blocks = |store: &BlockStore| store.all().filter_map(Result::ok).map(|block| block.number).collect::<Vec<_>>();
-    let original_blocks = blocks(&BlockStore::open_read_only(&file).unwrap());
+    let mut original_blocks = Vec::new();
+    for whole in &good {
+        std::fs::write(&file, whole).unwrap();
+        original_blocks.extend(blocks(&BlockStore::open_read_only(&file).unwrap()));
+    }
     Target::new("block files", good).fuzz(|input| {
         std::fs::write(&file, input).unwrap();
         let opened = BlockStore::open_read_only(&file);
@@ -40,6 +47,34 @@ fn block_files_are_read_or_refused() {
             let _ = store.digest();
         }
         verdict(&opened.map(|_| ()))
+    });
+}
+
+/// From the folder that release 0.1 left behind.
+fn block_file_of_release_0_1() -> Vec<u8> {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/v0.1/data.tar.gz");
+    let mut unpack = std::process::Command::new("tar");
+    unpack.arg("-xzOf").arg(fixture).arg("data/calern/valrose-calern/blocks.qkd");
+    let output = unpack.output().unwrap();
+    assert!(output.status.success() && output.stdout.starts_with(b"QKDBLK\0\x01"));
+    output.stdout
+}
+
+#[test]
+fn key_that_waits_is_what_was_written_or_refused() {
+    let place = folder();
+    let waiting = Waiting::open(place.path(), None, Disk::default()).unwrap();
+    let key = Bits::from_words(vec![0x1234_5678_9abc_def0; 9], 570);
+    waiting.put(Part::Key, 3, 5, &key).unwrap();
+    let file = place.path().join("waiting/3.key");
+    let good = vec![std::fs::read(&file).unwrap()];
+    Target::new("key that waits", good).fuzz(|input| {
+        std::fs::write(&file, input).unwrap();
+        let found = waiting.get(Part::Key, 3);
+        if let Ok(Some(found)) = &found {
+            assert!(found.ct_eq(&key), "another key");
+        }
+        verdict(&found.map(|_| ()))
     });
 }
 

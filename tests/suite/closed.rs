@@ -34,16 +34,26 @@ fn core_limit(pid: u32) -> String {
     line.split_whitespace().skip(4).take(2).collect::<Vec<_>>().join(" ")
 }
 
+/// Whether the process has locked memory, and its log says that it has not.
+fn locked_and_log(place: &Place, name: &str, pid: u32) -> (bool, bool) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("read the status of a process");
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("what is locked");
+    let log = place.path("data/.qkdnet/logs").join(format!("{name}.log"));
+    let log = fs::read_to_string(log).expect("read the log of a service");
+    (locked.trim() != "0 kB", log.contains("memory is not locked"))
+}
+
 /// The command line program and the services of a network, which has key.
-fn with_network(variable: Option<&str>, check: impl Fn(&str, u32)) {
+fn with_network(rights: bool, variable: Option<&str>, check: impl Fn(&Place, &str, u32)) {
     let place = Place::new(&bright(&[]));
-    if rustix::process::geteuid().is_root() {
+    if !rights && rustix::process::geteuid().is_root() {
         for path in [place.path("."), place.topology()] {
             chown(path, Some(NOBODY), Some(NOBODY)).expect("give the folder away");
         }
     }
     let network = Network::start_with(&place, "process", |command| {
-        without_rights(command).env("HOME", place.path(".")).env_remove("QKDNET_INSPECT");
+        let command = if rights { command } else { without_rights(command) };
+        command.env("HOME", place.path(".")).env_remove("QKDNET_INSPECT");
         command.env_remove("XDG_STATE_HOME").env_remove("XDG_CONFIG_HOME");
         command.envs(variable.map(|value| ("QKDNET_INSPECT", value)));
     });
@@ -54,7 +64,7 @@ fn with_network(variable: Option<&str>, check: impl Fn(&str, u32)) {
         assert!(services.iter().any(|(name, _)| name.starts_with(kind)), "{services:?}");
     }
     for (name, pid) in services.iter().map(|(name, pid)| (name.as_str(), *pid)).chain([("up", network.id())]) {
-        check(name, pid);
+        check(&place, name, pid);
     }
     network.stop();
 }
@@ -66,7 +76,7 @@ fn no_process_of_a_network_can_be_read_by_its_own_user_or_leaves_a_core_file() {
     let control = FILES.map(|file| readable(open.id(), file));
     open.kill().and_then(|()| open.wait()).expect("end sleep");
     assert_eq!(control, [true; 3]);
-    with_network(None, |name, pid| {
+    with_network(false, None, |_, name, pid| {
         for file in FILES {
             assert!(!readable(pid, file), "/proc/{pid}/{file} of {name} can be read");
         }
@@ -75,9 +85,21 @@ fn no_process_of_a_network_can_be_read_by_its_own_user_or_leaves_a_core_file() {
 }
 
 #[test]
+fn a_service_has_its_memory_locked_or_its_log_says_why_not() {
+    for rights in [false, true] {
+        with_network(rights, None, |place, name, pid| {
+            if name != "up" {
+                let (locked, said) = locked_and_log(place, name, pid);
+                assert_ne!(locked, said, "{name} with rights {rights}: locked {locked}, said {said}");
+            }
+        });
+    }
+}
+
+#[test]
 #[cfg(debug_assertions)]
 fn a_build_for_tests_can_be_looked_into_where_it_is_told_so() {
-    with_network(Some("1"), |name, pid| {
+    with_network(false, Some("1"), |_, name, pid| {
         assert_eq!(FILES.map(|file| readable(pid, file)), [true; 3], "{name}");
     });
 }
