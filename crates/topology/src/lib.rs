@@ -5,8 +5,10 @@
 //! identities and peers; whatever starts services starts exactly that list.
 
 mod checks;
+mod decimal;
 mod diagnostic;
 pub mod document;
+mod encoding;
 pub mod plan;
 pub mod provenance;
 pub mod quantity;
@@ -14,6 +16,7 @@ mod read;
 mod schema;
 mod structure;
 mod suggest;
+mod syntax;
 mod tree;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};

@@ -1,7 +1,7 @@
 //! The JSON Schema of a topology, from the types.
 
 use schemars::generate::SchemaSettings;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::document::Topology;
 
@@ -9,7 +9,30 @@ use crate::document::Topology;
 pub fn schema() -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Topology>().to_value();
     without_null(&mut schema);
+    with_fields_of_the_cluster(&mut schema);
     schema
+}
+
+/// What `kubectl get --output yaml` prints beside what was applied. A file may have it, and nobody reads it.
+fn with_fields_of_the_cluster(schema: &mut Value) {
+    const METADATA: [&str; 11] = [
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    ];
+    let field = json!({"readOnly": true, "description": "Written by a cluster; not read."});
+    schema["properties"]["status"] = field.clone();
+    for name in METADATA {
+        schema["$defs"]["Metadata"]["properties"][name] = field.clone();
+    }
 }
 
 /// An optional field is one that may be missing; `null` is not a value of it.

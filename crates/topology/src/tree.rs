@@ -1,11 +1,12 @@
 //! YAML text to a tree whose every node knows its line and column, with a limit on everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Number, Value};
-use serde_saphyr::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span, Tag};
+use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 
 use crate::diagnostic::{COLLECTED_MAX, Diagnostic, Position, quoted};
+use crate::{encoding, syntax};
 
 /// Largest file that is read at all; a network of 700 links takes about 4 MB.
 pub const FILE_BYTES_MAX: usize = 16 << 20;
@@ -17,6 +18,8 @@ const ALIAS_NODES_MAX: usize = 100_000;
 const FIELDS_MAX: usize = 512;
 /// Nesting of a topology is below 10; beyond this nothing is meant.
 const DEPTH_MAX: usize = 24;
+/// Name of the field whose value is fields of other blocks.
+const MERGE_KEY: &str = "<<";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -75,16 +78,17 @@ impl Node {
 /// A tree, and what is wrong with it that does not keep it from being read.
 pub(crate) type Tree = (Node, Vec<Diagnostic>);
 
-/// Reads one document. Syntax errors end the reading; duplicate keys, tags and the like are all collected.
+/// Reads one document; documents with nothing in them are none. Syntax errors end the reading; duplicate keys, tags and
+/// the like are all collected.
 pub(crate) fn read(bytes: &[u8]) -> Result<Tree, Vec<Diagnostic>> {
-    let text = check_bytes(bytes).map_err(|diagnostic| vec![diagnostic])?;
+    let text = encoding::decode(bytes).map_err(|diagnostic| vec![diagnostic])?;
     let mut options = Options::default();
     options.set_emit_comments(false);
     let mut builder = Builder::default();
-    for event in Parser::new_from_str_with_options(text, options) {
+    for event in Parser::new_from_str_with_options(&text, options) {
         let step = match event {
             Ok((event, span)) => builder.accept(event, &span),
-            Err(error) => Err(syntax_error(&error)),
+            Err(error) => Err(syntax::error(&text, &error)),
         };
         if let Err(diagnostic) = step {
             builder.diagnostics.push(diagnostic);
@@ -100,36 +104,6 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Tree, Vec<Diagnostic>> {
     }
 }
 
-fn check_bytes(bytes: &[u8]) -> Result<&str, Diagnostic> {
-    if bytes.len() > FILE_BYTES_MAX {
-        let message = format!("the file has {} bytes", bytes.len());
-        return Err(Diagnostic::error(Position::START, "", message).expected(format!("at most {FILE_BYTES_MAX} bytes")));
-    }
-    std::str::from_utf8(bytes).map_err(|error| {
-        let good = &bytes[..error.valid_up_to()];
-        let line_start = good.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-        let column = String::from_utf8_lossy(&good[line_start..]).chars().count() + 1;
-        let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let found = bytes[error.valid_up_to()];
-        let message = format!("byte {} (0x{found:02x}) is not UTF-8", error.valid_up_to());
-        Diagnostic::error(Position { line, column }, "", message).expected("text in UTF-8")
-    })
-}
-
-fn syntax_error(error: &ScanError) -> Diagnostic {
-    let marker = error.marker();
-    let position = Position { line: marker.line().max(1), column: marker.col() + 1 };
-    let diagnostic = Diagnostic::error(position, "", format!("not valid YAML: {}", error.info()));
-    match error.kind() {
-        ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation => {
-            diagnostic.expected("indentation by blanks").hint("replace the tab by blanks")
-        }
-        ErrorKind::UnknownAnchor => diagnostic.expected("an anchor (&name) above the alias (*name)"),
-        ErrorKind::RecursionLimitExceeded => diagnostic.expected("the nesting of a topology"),
-        _ => diagnostic,
-    }
-}
-
 /// A collection that is still open.
 struct Open {
     at: Position,
@@ -140,7 +114,14 @@ struct Open {
 
 enum Content {
     Sequence(Vec<Node>),
-    Mapping { entries: Vec<Entry>, key: Option<(String, Position)> },
+    Mapping { entries: Vec<Entry>, key: Option<Key>, merged: Option<Node> },
+}
+
+struct Key {
+    text: String,
+    at: Position,
+    /// Written without quotes: `<<` is a merge key then.
+    plain: bool,
 }
 
 #[derive(Default)]
@@ -148,7 +129,8 @@ struct Builder {
     open: Vec<Open>,
     anchors: BTreeMap<usize, Node>,
     root: Option<Node>,
-    documents: usize,
+    /// Where the document that is read begins.
+    document_at: Position,
     nodes: usize,
     alias_nodes: usize,
     diagnostics: Vec<Diagnostic>,
@@ -158,26 +140,35 @@ impl Builder {
     fn accept(&mut self, event: Event<'_>, span: &Span) -> Result<(), Diagnostic> {
         let at = Position { line: span.start.line().max(1), column: span.start.col() + 1 };
         match event {
-            Event::DocumentStart(..) => {
-                self.documents += 1;
-                if self.documents > 1 {
-                    return Err(Diagnostic::error(at, "", "a second YAML document starts here")
-                        .expected("one document per file")
-                        .hint("put each topology into a file of its own"));
-                }
-            }
+            Event::DocumentStart(..) => self.document_at = at,
             Event::Scalar(text, style, anchor, tag) => {
-                self.refuse_tag(tag.as_deref(), at);
-                let kind = Kind::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
-                self.complete(Node { at, kind, size: 1 }, anchor)?;
+                let mut plain = style == ScalarStyle::Plain;
+                // The parser's word for a document with nothing in it.
+                if self.open.is_empty() && plain && tag.is_none() && span.start.index() == span.end.index() {
+                    return Ok(());
+                }
+                self.check_second_document()?;
+                if let Some(tag) = tag.as_deref() {
+                    plain = self.scalar_tag(tag, &text, plain, at);
+                }
+                if plain && may_be_octal(&text) {
+                    self.note(
+                        Diagnostic::error(at, "", format!("the number {} begins with a zero", quoted(&text)))
+                            .expected("a number in decimal digits, or a text in quotes")
+                            .hint("some YAML readers take it for an octal number"),
+                    );
+                }
+                self.complete(Node { at, kind: Kind::Scalar { text: text.into_owned(), plain }, size: 1 }, anchor)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.refuse_tag(tag.as_deref(), at);
+                self.check_second_document()?;
+                self.collection_tag(tag.as_deref(), "seq", at);
                 self.enter(at, anchor, Content::Sequence(Vec::new()))?;
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.refuse_tag(tag.as_deref(), at);
-                self.enter(at, anchor, Content::Mapping { entries: Vec::new(), key: None })?;
+                self.check_second_document()?;
+                self.collection_tag(tag.as_deref(), "map", at);
+                self.enter(at, anchor, Content::Mapping { entries: Vec::new(), key: None, merged: None })?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.leave()?,
             Event::Alias(anchor) => self.alias(anchor, at)?,
@@ -186,11 +177,43 @@ impl Builder {
         Ok(())
     }
 
-    fn refuse_tag(&mut self, tag: Option<&Tag>, at: Position) {
-        if let Some(tag) = tag {
-            let message = format!("the YAML tag {} is not understood", quoted(&tag.original()));
-            self.note(Diagnostic::error(at, "", message).expected("values without tags"));
+    /// Something stands in the document that begins; there may be something in one document alone.
+    fn check_second_document(&self) -> Result<(), Diagnostic> {
+        if self.root.is_none() || !self.open.is_empty() {
+            return Ok(());
         }
+        Err(Diagnostic::error(self.document_at, "", "a second YAML document starts here")
+            .expected("one document per file")
+            .hint("put each topology into a file of its own"))
+    }
+
+    /// Whether a scalar with a tag is to be read as one without quotes. Tags of YAML's own types are taken.
+    fn scalar_tag(&mut self, tag: &Tag, text: &str, plain: bool, at: Position) -> bool {
+        match (tag.core_suffix(), resolve_plain(text)) {
+            (Some("str"), _) => return false,
+            (Some("null"), Value::Null) | (Some("bool"), Value::Bool(_)) | (Some("float"), Value::Number(_)) => true,
+            (Some("int"), Value::Number(number)) => number.is_i64() || number.is_u64(),
+            (Some(_), _) => {
+                let message = format!("{} is not what the YAML tag {} says", quoted(text), quoted(&tag.original()));
+                self.note(Diagnostic::error(at, "", message).expected("a value of that type, or no tag"));
+                true
+            }
+            (None, _) => {
+                self.refuse_tag(tag, at);
+                plain
+            }
+        }
+    }
+
+    fn collection_tag(&mut self, tag: Option<&Tag>, own: &str, at: Position) {
+        if let Some(tag) = tag.filter(|tag| tag.core_suffix() != Some(own)) {
+            self.refuse_tag(tag, at);
+        }
+    }
+
+    fn refuse_tag(&mut self, tag: &Tag, at: Position) {
+        let message = format!("the YAML tag {} is not understood", quoted(&tag.original()));
+        self.note(Diagnostic::error(at, "", message).expected("values without tags"));
     }
 
     fn note(&mut self, diagnostic: Diagnostic) {
@@ -212,9 +235,33 @@ impl Builder {
         let Some(open) = self.open.pop() else { return Ok(()) };
         let kind = match open.content {
             Content::Sequence(items) => Kind::Sequence(items),
-            Content::Mapping { entries, .. } => Kind::Mapping(entries),
+            Content::Mapping { entries, merged: None, .. } => Kind::Mapping(entries),
+            Content::Mapping { entries, merged: Some(merged), .. } => Kind::Mapping(self.merge(entries, merged)?),
         };
         self.complete(Node { at: open.at, kind, size: open.size }, open.anchor)
+    }
+
+    /// The fields of a block, and those that the blocks behind its merge key have beside them; the first one wins.
+    fn merge(&mut self, mut entries: Vec<Entry>, merged: Node) -> Result<Vec<Entry>, Diagnostic> {
+        let blocks = match merged.kind {
+            Kind::Sequence(items) => items,
+            _ => vec![merged],
+        };
+        let mut known: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+        for block in blocks {
+            let Kind::Mapping(fields) = block.kind else {
+                self.note(
+                    Diagnostic::error(block.at, "", "a merge key (<<) that merges no block of fields")
+                        .expected("an alias of a block such as `<<: *name`, or a list of them"),
+                );
+                continue;
+            };
+            entries.extend(fields.into_iter().filter(|field| known.insert(field.key.clone())));
+            if entries.len() > FIELDS_MAX {
+                return Err(too_many_fields(block.at));
+            }
+        }
+        Ok(entries)
     }
 
     fn alias(&mut self, anchor: usize, at: Position) -> Result<(), Diagnostic> {
@@ -260,25 +307,27 @@ impl Builder {
         parent.size += node.size;
         match &mut parent.content {
             Content::Sequence(items) => items.push(node),
-            Content::Mapping { entries, key } => match key.take() {
-                Some((key, key_at)) => match entries.iter().find(|entry| entry.key == key) {
-                    Some(first) => {
-                        let message = format!("the field {} stands here a second time", quoted(&key));
-                        let hint = format!("the first is in line {}", first.key_at.line);
-                        duplicate = Some(Diagnostic::error(key_at, "", message).expected("each field once").hint(hint));
+            Content::Mapping { entries, key, merged } => match key.take() {
+                Some(key) => {
+                    let merges = key.plain && key.text == MERGE_KEY;
+                    let second = match merges {
+                        true => merged.as_ref().map(|merged| merged.at.line),
+                        false => entries.iter().find(|e| e.key == key.text).map(|first| first.key_at.line),
+                    };
+                    if let Some(first) = second {
+                        let message = format!("the field {} stands here a second time", quoted(&key.text));
+                        let hint = format!("the first is in line {first}");
+                        duplicate = Some(Diagnostic::error(key.at, "", message).expected("each field once").hint(hint));
+                    } else if merges {
+                        *merged = Some(node);
+                    } else if entries.len() == FIELDS_MAX {
+                        return Err(too_many_fields(key.at));
+                    } else {
+                        entries.push(Entry { key: key.text, key_at: key.at, value: node });
                     }
-                    None if entries.len() == FIELDS_MAX => {
-                        return Err(Diagnostic::error(
-                            key_at,
-                            "",
-                            format!("more than {FIELDS_MAX} fields in one block"),
-                        )
-                        .expected("the fields of a topology"));
-                    }
-                    None => entries.push(Entry { key, key_at, value: node }),
-                },
+                }
                 None => match node.kind {
-                    Kind::Scalar { text, .. } => *key = Some((text, node.at)),
+                    Kind::Scalar { text, plain } => *key = Some(Key { text, at: node.at, plain }),
                     _ => {
                         return Err(Diagnostic::error(node.at, "", "a list or a mapping as a field name")
                             .expected("a name before the colon"));
@@ -293,6 +342,11 @@ impl Builder {
     }
 }
 
+fn too_many_fields(at: Position) -> Diagnostic {
+    Diagnostic::error(at, "", format!("more than {FIELDS_MAX} fields in one block"))
+        .expected("the fields of a topology")
+}
+
 /// YAML 1.2 core schema for a scalar without quotes.
 fn resolve_plain(text: &str) -> Value {
     match text {
@@ -305,6 +359,12 @@ fn resolve_plain(text: &str) -> Value {
         return Value::Number(number);
     }
     Value::String(text.to_owned())
+}
+
+/// YAML 1.1 reads 012 as 10, YAML 1.2 as 12.
+fn may_be_octal(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn resolve_integer(text: &str) -> Option<Number> {

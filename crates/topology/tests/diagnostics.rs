@@ -43,7 +43,12 @@ golden! {
     a_text_for_a_block: ["fibre: {length: 10 km}" => "fibre: 10 km"];
     a_block_for_a_list: ["saes: [bank]" => "saes: {name: bank}"];
     duplicate_key: ["window: 120 ps" => "window: 120 ps\n      window: 130 ps"];
-    merge_key: ["fibre: {length: 12 km}" => "fibre: {<<: {length: 12 km}}"];
+    merge_of_no_block: ["fibre: {length: 12 km}" => "fibre: {<<: [{length: 12 km}, 3]}"];
+    two_merge_keys: ["fibre: {length: 12 km}" => "fibre: {<<: {length: 12 km}, <<: {groupIndex: 1.5}}"];
+    merge_key_in_quotes: ["fibre: {length: 12 km}" => "fibre: {\"<<\": {length: 12 km}}"];
+    problem_in_a_merged_block: ["fibre: {length: 12 km}" => "fibre:\n            <<: {length: 12 kg}"];
+    list_of_kubectl: ["kind: Topology" => "kind: List"];
+    field_of_the_cluster_elsewhere: ["spec:\n" => "spec:\n  status: {}\n"];
     // Quantities.
     a_number_without_unit: ["jitter: 50 ps" => "jitter: 50"];
     a_text_without_unit: ["jitter: 50 ps" => "jitter: \"50\""];
@@ -94,6 +99,20 @@ golden! {
     two_documents: ["metadata: {name: pair}" => "metadata: {name: pair}\n---\nkind: Topology"];
     duplicate_key_beside_another_problem: ["window: 120 ps" => "window: 120 ps\n      window: 130 ps\n      rund: 1 s"];
     tab_indentation: ["  sites:" => "\tsites:"];
+    tab_behind_a_value: ["      window: 120 ps" => "\twindow: 120 ps"];
+    tab_after_blanks: ["          fibre: {length: 12 km}" => "        \t  fibre: {length: 12 km}"];
+    tab_in_a_sequence: ["    - {name: east}" => "\t- {name: east}"];
+    unclosed_quote: ["name: west-east" => "name: \"west-east"];
+    quote_closed_too_early: ["name: west-east" => "name: \"west\"-east"];
+    unclosed_brace_at_the_end: ["    - {name: east}" => "    - {name: east"];
+    two_fields_in_a_line: ["window: 120 ps" => "window: 120 ps round: 60 s"];
+    field_indented_too_far: ["      window: 120 ps" => "        window: 120 ps"];
+    field_indented_too_little: ["      window: 120 ps" => "     window: 120 ps"];
+    text_that_begins_with_an_at_sign: ["name: east" => "name: @east"];
+    byte_order_mark_inside: ["spec:\n" => "\u{feff}spec:\n"];
+    percent_without_quotes: ["efficiency: 80 %" => "efficiency: % 80"];
+    tag_of_another_type: ["name: east" => "name: !!int east"];
+    tag_of_python: ["{name: east}" => "!!python/tuple {name: east}"];
     unclosed_bracket: ["saes: [bank]" => "saes: [bank"];
     unknown_alias: ["fibre: {length: 12 km}" => "fibre: *fibre"];
     yaml_tag: ["name: east" => "name: !secret east"];
@@ -183,6 +202,45 @@ fn a_name_too_long_for_a_service() {
 fn problems_are_readable_by_machines() {
     let problems = parse("net.yaml", changed(&[("length: 10 km", "lenght: 10 km")]).as_bytes()).unwrap_err();
     insta::assert_json_snapshot!(problems);
+}
+
+/// Networks of pairs of sites: `links` are pairs of site numbers, every site has an application.
+fn network(sites: usize, links: &[[usize; 2]]) -> String {
+    let (head, link) = GOOD.split_at(GOOD.find("    - name: west-east").unwrap());
+    let (before, _) = head.split_at(head.find("    - {name: west").unwrap());
+    let mut text = before.to_owned();
+    for site in 0..sites {
+        text += &format!("    - {{name: s{site}, saes: [a{site}]}}\n");
+    }
+    text += "  links:\n";
+    for [a, b] in links {
+        let link = link.replace("west-east", &format!("l{a}-{b}"));
+        text += &link.replace("site: west", &format!("site: s{a}")).replace("site: east", &format!("site: s{b}"));
+    }
+    text
+}
+
+fn warnings(text: &str) -> String {
+    parse("net.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}")).warnings.to_string()
+}
+
+#[test]
+fn a_network_in_parts_is_a_warning() {
+    assert_eq!(warnings(&network(4, &[[0, 1], [1, 2], [2, 3]])), "");
+    let chains: Vec<[usize; 2]> = (0..20).filter(|a| a % 4 != 3).map(|a| [a, a + 1]).collect();
+    let two = warnings(&network(4, &[[0, 1], [2, 3]]));
+    insta::assert_snapshot!(format!("{two}\n{}", warnings(&network(20, &chains))));
+    // Parts without applications need no key.
+    let silent = network(4, &[[0, 1], [2, 3]]).replace(", saes: [a2]", "").replace(", saes: [a3]", "");
+    assert_eq!(warnings(&silent), "");
+}
+
+#[test]
+fn sites_without_a_link_of_their_own_need_relaying() {
+    let off = |text: String| text.replace("spec:\n", "spec:\n  keyManagement: {relay: {enabled: false}}\n");
+    assert_eq!(warnings(&off(network(3, &[[0, 1], [1, 2], [2, 0]]))), "");
+    insta::assert_snapshot!(warnings(&off(network(3, &[[0, 1], [1, 2]]))));
+    assert_eq!(warnings(&off(network(3, &[[0, 1], [1, 2]])).replace(", saes: [a2]", "")), "");
 }
 
 #[test]

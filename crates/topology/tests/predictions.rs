@@ -27,6 +27,7 @@ fn settled(config: &SourceConfig, topology: &Topology) -> (f64, [f64; 4]) {
     );
     inputs.mean_cos_phase = mean_cos_phase(document.loops.phase.dither_rad(), 0.0);
     inputs.key.reconciliation_efficiency = 1.06;
+    inputs.key.tolerated_qber = document.security.tolerated_qber.value();
     let point = optimum::at_qber_z(&inputs, document.loops.pump.target());
     let prediction = point.prediction;
     (point.pump, [prediction.skr_bps, prediction.z.qber, prediction.x.qber, prediction.peak_fwhm_ps])

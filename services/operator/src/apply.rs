@@ -207,7 +207,7 @@ fn same_keys(live: &serde_json::Value, wanted: &serde_json::Value) -> bool {
 }
 
 /// More of a processor or of memory than this, relative to what a pod has, is worth starting it anew for.
-const RESOURCES_GROWTH: f64 = 2.0;
+const RESOURCES_GROWTH: i128 = 2;
 
 /// A pod is not started anew for an estimate alone, which moves when something else of its link changes.
 fn keep_resources(wanted: &mut [StatefulSet], live: &[StatefulSet]) {
@@ -233,7 +233,7 @@ fn keep_resources(wanted: &mut [StatefulSet], live: &[StatefulSet]) {
 fn suffices(has: &ResourceRequirements, wants: &ResourceRequirements) -> bool {
     let of = |all: &ResourceRequirements, kind: &str| quantity(&all.requests.as_ref()?.get(kind)?.0);
     ["cpu", "memory"].iter().all(|kind| match (of(has, kind), of(wants, kind)) {
-        (Some(has), Some(wants)) => wants <= RESOURCES_GROWTH * has,
+        (Some(has), Some(wants)) => Some(wants) <= has.scaled(RESOURCES_GROWTH, 0),
         _ => false,
     })
 }

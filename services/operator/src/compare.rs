@@ -1,6 +1,7 @@
 //! Whether the cluster already has what is wanted, so that nothing is written that changes nothing.
 
 use serde_json::Value;
+use topology::quantity::Decimal;
 
 /// Whether `live` has every field of `wanted` with the same value. What the API server or others added is no
 /// difference; a list is compared as a whole.
@@ -32,26 +33,31 @@ fn same_quantity(a: &str, b: &str) -> bool {
     matches!((quantity(a), quantity(b)), (Some(a), Some(b)) if a == b)
 }
 
-/// The number behind a quantity of Kubernetes.
-pub fn quantity(text: &str) -> Option<f64> {
-    const SUFFIXES: [(&str, f64); 12] = [
-        ("Ki", 1024.0),
-        ("Mi", 1_048_576.0),
-        ("Gi", 1_073_741_824.0),
-        ("Ti", 1_099_511_627_776.0),
-        ("Pi", 1_125_899_906_842_624.0),
-        ("m", 1e-3),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
-        ("P", 1e15),
-        ("", 1.0),
+/// The number behind a quantity of Kubernetes, to the last digit: `9m` is `0.009`.
+pub fn quantity(text: &str) -> Option<Decimal> {
+    /// Suffix, factor and power of ten.
+    const SUFFIXES: [(&str, i128, i32); 16] = [
+        ("Ki", 1 << 10, 0),
+        ("Mi", 1 << 20, 0),
+        ("Gi", 1 << 30, 0),
+        ("Ti", 1 << 40, 0),
+        ("Pi", 1 << 50, 0),
+        ("Ei", 1 << 60, 0),
+        ("n", 1, -9),
+        ("u", 1, -6),
+        ("m", 1, -3),
+        ("k", 1, 3),
+        ("M", 1, 6),
+        ("G", 1, 9),
+        ("T", 1, 12),
+        ("P", 1, 15),
+        ("E", 1, 18),
+        ("", 1, 0),
     ];
-    let (suffix, factor) = SUFFIXES.iter().find(|(suffix, _)| text.ends_with(suffix))?;
+    let (suffix, factor, power) = SUFFIXES.iter().find(|(suffix, ..)| text.ends_with(suffix))?;
     let digits = text.strip_suffix(suffix)?;
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if plain { Some(digits.parse::<f64>().ok()? * factor) } else { None }
+    if plain { digits.parse::<Decimal>().ok()?.scaled(*factor, *power) } else { None }
 }
 
 #[cfg(test)]
@@ -76,6 +82,10 @@ mod tests {
     #[test]
     fn quantities_are_equal_by_value() {
         assert!(same_quantity("1000m", "1") && same_quantity("2048Ki", "2Mi"));
+        for thousandths in 1..2000 {
+            let point = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+            assert!(same_quantity(&format!("{thousandths}m"), &point), "{point}");
+        }
         assert!(!same_quantity("1", "2") && !same_quantity("nice", "nice2") && !same_quantity("", "Mi"));
     }
 }

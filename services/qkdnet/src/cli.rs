@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use topology::document::Speed;
-use topology::quantity;
+use topology::quantity::{self, Decimal};
 
 use self::containers::{DownArgs, ReapArgs};
 pub use self::operator::{HostArgs, OperatorCommand, OperatorRunArgs, PodArgs, RenderArgs};
@@ -133,7 +133,7 @@ pub struct OutputArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// Topology file.
+    /// Topology file; `-` is standard input.
     pub file: PathBuf,
     /// Link whose tags these are; needed where the topology has several.
     #[arg(long, value_name = "LINK")]
@@ -158,7 +158,7 @@ pub struct ReplayArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct PlanArgs {
-    /// Topology file.
+    /// Topology file; `-` is standard input.
     pub file: PathBuf,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -166,7 +166,7 @@ pub struct PlanArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct ValidateArgs {
-    /// Topology files.
+    /// Topology files; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
@@ -313,6 +313,7 @@ pub struct KeyPrintArgs {
     #[arg(long)]
     pub show: bool,
     /// Print the SHA-256 of each key beside its ID instead of the key: what two applications may compare in the open.
+    /// For keys of 128 bits or more.
     #[arg(long, conflicts_with_all = ["show", "out", "output"])]
     pub digest: bool,
     /// Write keys to this new file, readable by its owner alone, and print their IDs.
@@ -451,17 +452,18 @@ fn bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "B" => 1.0,
-        "kB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "TB" => 1e12,
+    let power = match unit.trim() {
+        "B" => 0,
+        "kB" => 3,
+        "MB" => 6,
+        "GB" => 9,
+        "TB" => 12,
         _ => return Err("write a size such as 500MB or 2GB".to_owned()),
     };
-    let value: f64 = number.parse().map_err(|_| "does not start with a number".to_owned())?;
-    let total = value * factor;
-    if (1.0..=1e15).contains(&total) { Ok(total as u64) } else { Err("is not between 1 B and 1000 TB".to_owned()) }
+    let value: Decimal = number.parse().map_err(|_| "does not start with a number".to_owned())?;
+    let total = value.scaled(1, power).map_or(0, Decimal::rounded);
+    let fits = u64::try_from(total).ok().filter(|bytes| (1..=1_000_000_000_000_000).contains(bytes));
+    fits.ok_or_else(|| "is not between 1 B and 1000 TB".to_owned())
 }
 
 #[cfg(test)]

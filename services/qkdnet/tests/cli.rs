@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use detector::store::{BlockStore, NewBlock, path};
 use distill::bits::Bits;
@@ -96,6 +97,61 @@ fn the_plan_of_the_shipped_network_prints_the_published_figures() {
     assert!((135.0..227.0).contains(&rate(1)), "{}", rate(1));
     let output = qkdnet(&["plan", "nice.yaml"]);
     assert!(text(&output.stdout).contains("33.50 dB"));
+}
+
+#[test]
+fn a_topology_is_read_from_standard_input() {
+    let topologies = concat!(env!("CARGO_MANIFEST_DIR"), "/../../topologies");
+    let nice = std::fs::read_to_string(format!("{topologies}/nice.yaml")).unwrap();
+    let run = |command: &str, input: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_qkdnet"))
+            .args([command, "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_owned();
+        let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        output
+    };
+    // As a shell on Windows pipes it.
+    let output = run("validate", &format!("\u{feff}{}", nice.replace('\n', "\r\n")));
+    assert_code(&output, 0);
+    assert!(text(&output.stdout).contains("<stdin>: ok (4 sites, 2 links)"));
+    assert_code(&run("plan", &nice), 0);
+    assert!(text(&run("render", &nice).stdout).contains("kind: Secret"));
+    let output = run("validate", &nice.replace("fidelity: tags", "fidelity: tgas"));
+    assert_code(&output, 2);
+    assert!(text(&output.stderr).contains("<stdin>:"), "{}", text(&output.stderr));
+    let output = run("plan", "");
+    assert_code(&output, 2);
+    assert!(text(&output.stderr).contains("<stdin>:1:1: error: the file is empty"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_plan_predicts_no_key_where_every_block_aborts() {
+    let nice =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../topologies/nice-50km.yaml")).unwrap();
+    let hopeless = nice.replacen("visibility: 99.1 %", "visibility: 40 %", 1);
+    for text_of in [hopeless, nice.replacen("toleratedQber: 8 %", "toleratedQber: 1 %", 1)] {
+        assert_ne!(text_of, nice);
+        let (_directory, file) = temporary("hopeless.yaml", text_of.as_bytes());
+        let output = qkdnet(&["plan", &file, "--output", "json"]);
+        assert_code(&output, 0);
+        let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let (link, point) = (&plan["links"][0], &plan["links"][0]["operating"]);
+        assert!(point["qber_x"].as_f64() > link["tolerated_qber"].as_f64(), "{link}");
+        for rate in ["skr_bps", "skr_asymptotic_bps", "skr_finite_bps"] {
+            assert_eq!(point[rate], 0.0, "{rate}");
+        }
+        assert!(link["notes"].to_string().contains("every block will abort"), "{link}");
+        let shown = text(&qkdnet(&["plan", &file]).stdout);
+        assert!(shown.contains("key 0.00 bit/s asymptotic, 0.00 bit/s finite"), "{shown}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod arm;
 mod gaps;
 mod pairs;
 
-use crate::config::{Arm, Detector, EnergyTimeAnalyser, SpdcCw, Step};
+use crate::config::{Arm, Detector, EnergyTimeAnalyser, SpdcCw, Step, epoch_start_s};
 use crate::disturbance::level;
 use crate::photons::{Arrival, Packer, Photons, time_ps};
 use crate::random::{Stream, Subseed};
@@ -108,7 +108,7 @@ impl Emitter {
     }
 
     fn seconds(&self, epoch: u64) -> f64 {
-        epoch as f64 * (self.epoch_ps as f64 * 1e-12)
+        epoch_start_s(epoch, self.epoch_ps)
     }
 
     /// Draws the photons of an output that have lost their partners and puts the others between them.

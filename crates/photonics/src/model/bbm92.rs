@@ -28,7 +28,7 @@ pub struct Prediction {
     pub z: BasisPrediction,
     pub x: BasisPrediction,
     pub peak_fwhm_ps: f64,
-    /// Key rate with `1 - f h(Ez) - h(Ex)` of a sifted bit (eq. (17)).
+    /// Key rate with `1 - f h(Ez) - h(Ex)` of a sifted bit (eq. (17)); nothing above the tolerated error rate.
     pub skr_bps: f64,
     /// Key rate by Tomamichel et al., Nat. Commun. 3, 634 (2012), at the block length of the inputs.
     pub skr_finite_bps: f64,
@@ -69,7 +69,11 @@ pub fn predict(inputs: &Bbm92Inputs) -> Prediction {
         z,
         x,
         peak_fwhm_ps: inputs.peak_fwhm_ps,
-        skr_bps: z.sifted_hz * secret_fraction(z.qber, x.qber, inputs.key.reconciliation_efficiency),
+        skr_bps: if aborts(&x, &inputs.key) {
+            0.0
+        } else {
+            z.sifted_hz * secret_fraction(z.qber, x.qber, inputs.key.reconciliation_efficiency)
+        },
         skr_finite_bps: finite_key_rate(&z, &x, &inputs.key),
     }
 }
@@ -92,11 +96,16 @@ pub fn secret_fraction(qber_z: f64, qber_x: f64, efficiency: f64) -> f64 {
     (1.0 - efficiency * binary_entropy(qber_z) - binary_entropy(qber_x)).max(0.0)
 }
 
+/// Whether a block has too many errors in the check basis: then no bound leaves key.
+fn aborts(x: &BasisPrediction, key: &KeyInputs) -> bool {
+    x.qber > key.tolerated_qber
+}
+
 /// Key length of one block over its duration: Tomamichel et al. (2012), eq. (1) and (2), with the tolerated error
 /// rate of the check basis and the leak `f n h(Ez)` of reconciliation.
 fn finite_key_rate(z: &BasisPrediction, x: &BasisPrediction, key: &KeyInputs) -> f64 {
     let (n, k) = (z.sifted_hz * key.block_s, x.sifted_hz * key.block_s);
-    if n < 1.0 || k < 1.0 || x.qber > key.tolerated_qber {
+    if n < 1.0 || k < 1.0 || aborts(x, key) {
         return 0.0;
     }
     let deviation = libm::sqrt((n + k) / (n * k) * (k + 1.0) / k * libm::log(4.0 / key.epsilon_secrecy));

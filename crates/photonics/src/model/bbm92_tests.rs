@@ -162,6 +162,20 @@ fn finite_key_approaches_the_tolerated_asymptote_with_longer_blocks() {
 }
 
 #[test]
+fn no_key_is_predicted_where_every_block_aborts() {
+    let mut inputs = calibrated();
+    let error_rate = predict(&inputs).x.qber;
+    for (tolerated, key) in [(error_rate + 1e-9, true), (error_rate - 1e-9, false)] {
+        inputs.key.tolerated_qber = tolerated;
+        assert_eq!(predict(&inputs).skr_bps > 0.0, key, "{tolerated}");
+    }
+    // The best pump is then the largest one at which blocks do not abort.
+    let best = optimum(&inputs);
+    assert!(best.prediction.skr_bps > 0.0 && best.pump < 1.0, "{best:?}");
+    assert!((best.prediction.x.qber / inputs.key.tolerated_qber - 1.0).abs() < 1e-6, "{best:?}");
+}
+
+#[test]
 fn unique_matching_costs_little_and_rightly() {
     let mut inputs = with_dead_time(calibrated(), 30.0);
     let counted = predict(&inputs);

@@ -59,7 +59,8 @@ pub struct KeyInputs {
     pub block_s: f64,
     pub epsilon_secrecy: f64,
     pub epsilon_correctness: f64,
-    /// Tolerated error rate in the check basis, which the finite bound uses in place of the measured one.
+    /// Tolerated error rate in the check basis: a block above it aborts, and the finite bound uses it in place of the
+    /// measured one.
     pub tolerated_qber: f64,
 }
 

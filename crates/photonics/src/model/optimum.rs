@@ -1,5 +1,7 @@
 //! Where to set the pump.
 
+use std::cell::Cell;
+
 use super::bbm92::{Prediction, predict};
 use super::inputs::Bbm92Inputs;
 use super::math::{bisect, golden_section_maximum};
@@ -23,15 +25,22 @@ pub fn at_pump(inputs: &Bbm92Inputs, pump: f64) -> OperatingPoint {
 }
 
 /// The pump with the highest asymptotic key rate. The rate has one maximum: pairs make key, accidentals of more
-/// pairs take it back. Searched on a logarithmic scale.
+/// pairs take it back, all of it where blocks abort. Searched on a logarithmic scale.
 pub fn optimum(inputs: &Bbm92Inputs) -> OperatingPoint {
     let (low, high) = (libm::log(PUMP_RANGE.0), libm::log(PUMP_RANGE.1));
+    // The maximum may be at the edge beyond which blocks abort, so what counts is a point that was tried.
+    let best = Cell::new((f64::NEG_INFINITY, low));
     let score = |log_pump: f64| {
         let point = at_pump(inputs, libm::exp(log_pump));
         // Where no key is left, lead back to lower error rates.
-        if point.prediction.skr_bps > 0.0 { point.prediction.skr_bps } else { -point.prediction.z.qber }
+        let score = if point.prediction.skr_bps > 0.0 { point.prediction.skr_bps } else { -point.prediction.z.qber };
+        if score > best.get().0 {
+            best.set((score, log_pump));
+        }
+        score
     };
-    at_pump(inputs, libm::exp(golden_section_maximum(low, high, 1e-9, score)))
+    golden_section_maximum(low, high, 1e-9, score);
+    at_pump(inputs, libm::exp(best.get().1))
 }
 
 /// The pump at which a loop that holds the Z error rate settles: the larger solution, where accidentals rule.

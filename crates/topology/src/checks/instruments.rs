@@ -1,12 +1,11 @@
 //! Instruments: values that cannot be, and arms that do not fit each other.
 
-use super::links::is_whole;
 use super::{Finding, Report};
 use crate::document::{Analyser, Arm, Clock, Detector, EnergyTimeAnalyser, FreeRunningClock, Link, Source};
-use crate::quantity::Duration;
+use crate::quantity::{Decimal, Duration};
 
 /// A time tag counts units of this.
-const TAG_UNIT_PS: f64 = 4.0;
+const TAG_UNIT_PS: i64 = 4;
 /// Pairs per second and channel pair beyond which an epoch does not fit into memory.
 const PAIR_RATE_HZ_MAX: f64 = 1e12;
 /// Photons per second at one end beyond which an epoch does not fit into memory.
@@ -68,8 +67,8 @@ fn arm(arm: &Arm, path: &str, report: &mut Report<'_>) {
     }
     let Clock::Rubidium(clock) = &arm.clock;
     /// Larger offsets are a mistake: no search reaches them.
-    const OFFSET_PS_MAX: f64 = 1e13;
-    if clock.offset.value().abs() > OFFSET_PS_MAX {
+    const OFFSET_PS_MAX: i64 = 10_000_000_000_000;
+    if clock.offset.exact().map(Decimal::abs) > Some(OFFSET_PS_MAX.into()) {
         let message = format!("a clock that is {} off", clock.offset);
         report.add(Finding::error(format!("{path}.clock.offset"), message, "at most 10 s, either way"), &[]);
     }
@@ -81,16 +80,14 @@ fn detector(detector: &Detector, path: &str, report: &mut Report<'_>) {
         let finding = Finding::error(format!("{path}.efficiency"), "a detector that sees nothing", "above 0 %");
         report.add(finding, &[]);
     }
-    let resolution = detector.tdc.resolution.value();
-    let steps = resolution / TAG_UNIT_PS;
-    if resolution <= 0.0 || (steps - steps.round()).abs() > 1e-9 {
+    let in_units = |resolution_ps: i128| resolution_ps > 0 && resolution_ps % i128::from(TAG_UNIT_PS) == 0;
+    if !detector.tdc.resolution.whole().is_some_and(in_units) {
         let message = format!("{} is not a multiple of 4 ps", detector.tdc.resolution);
         let expected = "a multiple of 4 ps, the unit of a time tag";
         report.add(Finding::error(format!("{path}.tdc.resolution"), message, expected), &[]);
     }
     let mut bounded = |field: &str, value: Duration, most: &'static str| {
-        let limit: f64 = most.parse::<Duration>().map_or(f64::INFINITY, |limit| limit.value());
-        if value.value() > limit {
+        if value > Duration::preset(most) {
             report.add(
                 Finding::error(format!("{path}.{field}"), format!("{value} is too long"), format!("at most {most}")),
                 &[],
@@ -102,8 +99,9 @@ fn detector(detector: &Detector, path: &str, report: &mut Report<'_>) {
     bounded("afterpulse.decay", detector.afterpulse.decay, "1 ms");
     bounded("latching.reset", detector.latching.reset, "10 s");
     bounded("tdc.resolution", detector.tdc.resolution, "1 us");
+    const SKEW_PS_MAX: i64 = 1_000_000;
     for (index, skew) in detector.skew.iter().enumerate() {
-        if skew.value().abs() > 1e6 {
+        if skew.exact().map(Decimal::abs) > Some(SKEW_PS_MAX.into()) {
             let message = format!("{skew} is too long");
             report.add(Finding::error(format!("{path}.skew[{index}]"), message, "at most 1 us, either way"), &[]);
         }
@@ -112,7 +110,7 @@ fn detector(detector: &Detector, path: &str, report: &mut Report<'_>) {
         let message = "more than every second click makes another one";
         report.add(Finding::error(format!("{path}.afterpulse.probability"), message, "at most 50 %"), &[]);
     }
-    if !is_whole(detector.dead_time) {
+    if detector.dead_time.whole().is_none() {
         let message = format!("{} is not a whole number of ps", detector.dead_time);
         report.add(Finding::error(format!("{path}.deadTime"), message, "a multiple of 1 ps"), &[]);
     }
@@ -124,18 +122,18 @@ fn interferometer(arm: &Arm) -> &EnergyTimeAnalyser {
 }
 
 fn analyser(link: &Link, arm: &Arm, link_path: &str, path: &str, report: &mut Report<'_>) {
+    const DELAY_PS_MAX: i128 = 1_000_000;
     let analyser = interferometer(arm);
-    let delay_ps = analyser.delay.value();
-    if delay_ps <= 0.0 || !is_whole(analyser.delay) || delay_ps > 1e6 {
+    if !analyser.delay.whole().is_some_and(|delay_ps| (1..=DELAY_PS_MAX).contains(&delay_ps)) {
         let message = format!("a delay of {}", analyser.delay);
         report.add(Finding::error(format!("{path}.delay"), message, "a multiple of 1 ps between 1 ps and 1 us"), &[]);
-    } else if link.window.value() > delay_ps {
+    } else if link.window > analyser.delay {
         let message = format!("a window of {} is wider than the analyser's delay of {}", link.window, analyser.delay);
         let finding = Finding::error(format!("{link_path}.window"), message, format!("at most {}", analyser.delay))
             .hint(Some("the side peaks at plus and minus the delay must stay outside".into()));
         report.add(finding, &[&format!("{path}.delay")]);
     }
-    if link.window.value() < TAG_UNIT_PS || !is_whole(link.window) {
+    if !link.window.whole().is_some_and(|window_ps| window_ps >= TAG_UNIT_PS.into()) {
         let message = format!("a window of {}", link.window);
         report.add(Finding::error(format!("{link_path}.window"), message, "a multiple of 1 ps, at least 4 ps"), &[]);
     }
@@ -196,9 +194,10 @@ fn pair(link: &Link, arms: [&Arm; 2], path: &str, report: &mut Report<'_>) {
             ],
         );
     }
-    let difference = (clocks[1].frequency_error.value() - clocks[0].frequency_error.value()).abs();
-    if difference > link.acquisition.frequency_search.value().abs() {
-        let message = format!("the two clocks differ by {:.1} ns/s", difference * 1e9);
+    let [one, other] = clocks.map(|clock| clock.frequency_error);
+    let difference = one.exact().zip(other.exact()).and_then(|(one, other)| one.minus(other)).map(Decimal::abs);
+    if difference > link.acquisition.frequency_search.exact().map(Decimal::abs) {
+        let message = format!("the two clocks differ by {:.1} ns/s", (other.value() - one.value()).abs() * 1e9);
         let expected =
             format!("at most the {} that acquisition.frequencySearch covers", link.acquisition.frequency_search);
         let finding = Finding::error(format!("{path}.arms[1].clock.frequencyError"), message, expected);

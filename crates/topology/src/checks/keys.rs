@@ -4,7 +4,7 @@ use super::links::SERVICE_NAME_LENGTH_MAX;
 use super::{Finding, Report};
 use crate::document::Spec;
 use crate::plan::{kms_name, relay_name};
-use crate::quantity::DataSize;
+use crate::quantity::{DataSize, Decimal};
 
 /// Longest key that a key ID can name.
 const KEY_BITS_MAX: u64 = 65_528;
@@ -39,7 +39,7 @@ fn sizes(spec: &Spec, report: &mut Report<'_>) {
         let finding = Finding::error(path("keySize"), message, format!("from {min} bit to {max} bit"));
         report.add(finding, &[&path("keySizeMin"), &path("keySizeMax")]);
     }
-    if keys.retention.rounded() == 0 {
+    if keys.retention.exact() <= Some(Decimal::from(0)) {
         report.add(Finding::error(path("retention"), "keys that expire at once", "a duration above 0"), &[]);
     }
 }
@@ -52,7 +52,7 @@ fn relay(spec: &Spec, report: &mut Report<'_>) {
         let expected = format!("a multiple of 8 bit, from {TRANSFER_BITS_MIN} bit to {TRANSFER_BITS_MAX} bit");
         report.add(Finding::error(path("transfer"), format!("transfers of {}", relay.transfer), expected), &[]);
     }
-    if relay.low_water.rounded() > relay.high_water.rounded() {
+    if relay.low_water > relay.high_water {
         let message = format!("filling would start below {} and stop at {}", relay.low_water, relay.high_water);
         let finding = Finding::error(path("lowWater"), message, "at most `highWater`");
         report.add(finding, &[&path("highWater")]);
@@ -75,5 +75,5 @@ fn names(spec: &Spec, report: &mut Report<'_>) {
 }
 
 fn in_bytes(size: DataSize) -> bool {
-    size.rounded() > 0 && size.rounded().is_multiple_of(8) && size.value().fract() == 0.0
+    size.whole().is_some_and(|bits| bits > 0 && bits % 8 == 0)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Finding, Report};
 use crate::document::{Link, Measure, Name, Spec, Tolerance};
 use crate::plan::ServiceNames;
-use crate::quantity::Duration;
+use crate::quantity::{Decimal, Fraction};
 use crate::structure::STAND_IN;
 use crate::suggest;
 
@@ -32,7 +32,7 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
 fn run(spec: &Spec, report: &mut Report<'_>) {
     let epoch_ps = spec.run.epoch.rounded();
     let good = (PS_PER_MS..=1000 * PS_PER_MS).contains(&epoch_ps) && epoch_ps.is_multiple_of(TAG_UNIT_PS);
-    if !good || !is_whole(spec.run.epoch) {
+    if !good || spec.run.epoch.whole().is_none() {
         let message = format!("an epoch of {}", spec.run.epoch);
         report.add(Finding::error("spec.run.epoch", message, "between 1 ms and 1 s, a multiple of 4 ps"), &[]);
     }
@@ -117,8 +117,10 @@ fn sites(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
 fn times(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
     let epoch = spec.run.epoch;
     for (field, value) in [("round", link.round), ("tracking.interval", link.tracking.interval)] {
-        let value_ps = value.rounded();
-        let fits = value_ps > 0 && epoch.rounded() > 0 && value_ps.is_multiple_of(epoch.rounded()) && is_whole(value);
+        let fits = match (value.whole(), epoch.whole()) {
+            (Some(value_ps), Some(epoch_ps)) => value_ps > 0 && epoch_ps > 0 && value_ps % epoch_ps == 0,
+            _ => false,
+        };
         if !fits {
             let message = format!("{value} is not a multiple of the epoch ({epoch})");
             let expected = format!("a whole number of epochs, at least {epoch}");
@@ -129,7 +131,7 @@ fn times(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
         let message = format!("a round of {}", link.round);
         report.add(Finding::error(format!("{path}.round"), message, "at most 1 h"), &[]);
     }
-    if link.acquisition.window.rounded() < epoch.rounded() {
+    if link.acquisition.window < epoch {
         let message = format!("{} is shorter than an epoch", link.acquisition.window);
         let expected = format!("at least {epoch}");
         report.add(Finding::error(format!("{path}.acquisition.window"), message, expected), &["spec.run.epoch"]);
@@ -164,16 +166,19 @@ fn protocol(link: &Link, path: &str, report: &mut Report<'_>) {
         let path = format!("{path}.loops.phase.dither");
         report.add(Finding::error(path, "a dither outside the range", "between 0 and 0.5 rad"), &[]);
     }
-    let mut rate = |field: &str, value: f64, most: f64| {
-        if value <= 0.0 || value >= most {
-            let message = format!("an error rate of {} %", value * 100.0);
-            let expected = format!("above 0 % and below {} %", most * 100.0);
+    let mut rate = |field: &str, value: Fraction, most_percent: i64| {
+        let most = Decimal::from(most_percent).scaled(1, -2);
+        if value.exact() <= Some(Decimal::from(0)) || value.exact() >= most {
+            let message = format!("an error rate of {value}");
+            let expected = format!("above 0 % and below {most_percent} %");
             report.add(Finding::error(format!("{path}.{field}"), message, expected), &[]);
         }
     };
-    rate("loops.pump.targetQber", loops.pump.target(), 0.25);
-    rate("security.toleratedQber", link.security.tolerated_qber.value(), 0.5);
-    rate("reconciliation.initialQber", link.reconciliation.initial_qber.value(), 0.5);
+    if let Some(target) = loops.pump.target_qber {
+        rate("loops.pump.targetQber", target, 25);
+    }
+    rate("security.toleratedQber", link.security.tolerated_qber, 50);
+    rate("reconciliation.initialQber", link.reconciliation.initial_qber, 50);
     /// One hash key and a few tags.
     const RESERVE_BITS_MIN: u64 = 1024;
     if link.authentication.reserve.rounded() < RESERVE_BITS_MIN {
@@ -203,9 +208,4 @@ fn references(link: &Link, path: &str, report: &mut Report<'_>) {
             report.add(Finding::error(quantity, message, "one reference for each quantity"), &[]);
         }
     }
-}
-
-/// Whether a duration is a whole number of picoseconds.
-pub(super) fn is_whole(duration: Duration) -> bool {
-    (duration.value() - duration.value().round()).abs() < 1e-6
 }

@@ -3,6 +3,7 @@
 mod instruments;
 mod keys;
 mod links;
+pub(crate) mod paths;
 mod sites;
 
 use crate::diagnostic::{Diagnostic, Severity};
@@ -15,6 +16,7 @@ pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
     sites::check(&topology.spec, &mut report);
     links::check(&topology.spec, &mut report);
     keys::check(&topology.spec, &mut report);
+    paths::check(&topology.spec, &mut report);
     for (index, link) in topology.spec.links.iter().enumerate() {
         instruments::check(link, &format!("spec.links[{index}]"), &mut report);
     }

@@ -71,7 +71,7 @@ pub struct Metadata {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the object.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64), schema_with = "text_map")]
+    #[schemars(extend("maxProperties" = 64), schema_with = "annotation_map")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -311,6 +311,16 @@ pub(crate) fn provenance_map(_: &mut SchemaGenerator) -> Schema {
             "pattern": "^(published|inferred|assumed): .+",
             "maxLength": 500,
         },
+    })
+}
+
+/// What Kubernetes lets annotations hold: `kubectl apply` keeps the whole object in one.
+const ANNOTATION_CHARS_MAX: usize = 256 << 10;
+
+fn annotation_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": ANNOTATION_CHARS_MAX},
     })
 }
 

@@ -65,6 +65,9 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// What whoever starts this should be told.
     pub warnings: Vec<String>,
+    /// Which applications can never share key. Whoever parsed the document was told; it stays true while this runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub no_path: Vec<String>,
 }
 
 /// One service instance.
@@ -238,6 +241,7 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
         repeatable: run.seed.is_some(),
         faults_allowed: run.faults_allowed,
         warnings: warnings(spec, run),
+        no_path: crate::checks::paths::messages(spec),
         links,
         services,
     }

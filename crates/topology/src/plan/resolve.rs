@@ -9,6 +9,7 @@ use super::{CONTROL_IDENTITY, PlannedLink, PlannedReference, RunPlan, Service, S
 use crate::document::{
     Analyser, Arm, Bound, Clock, Detector, Disturbance, EnergyTimeAnalyser, Link, Snspd, Source, SpdcCw,
 };
+use crate::quantity::Duration;
 
 const PS_PER_S: f64 = 1e12;
 
@@ -226,7 +227,7 @@ impl<'a> LinkPlanner<'a> {
 
     fn emitter(&self) -> instrument::SpdcCw {
         let powers = self.link.disturbances.iter().filter_map(|disturbance| match disturbance {
-            Disturbance::Pump(step) => Some((step.at.value(), step.factor)),
+            Disturbance::Pump(step) => Some((step.at, step.factor)),
             _ => None,
         });
         instrument::SpdcCw {
@@ -234,7 +235,7 @@ impl<'a> LinkPlanner<'a> {
             visibility: self.source.visibility.value(),
             bandwidth_nm: self.source.bandwidth.value(),
             pump_max: self.source.pump_max,
-            steps: levels(powers, 1.0, |level, factor| level * factor),
+            steps: self.levels(powers, 1.0, |level, factor| level * factor),
         }
     }
 
@@ -242,7 +243,7 @@ impl<'a> LinkPlanner<'a> {
         let arm = self.arms[end];
         let fibre = &arm.fibre;
         let turns = self.link.disturbances.iter().filter_map(|disturbance| match disturbance {
-            Disturbance::Polarisation(step) if step.site == arm.site => Some((step.at.value(), step.step.value())),
+            Disturbance::Polarisation(step) if step.site == arm.site => Some((step.at, step.step.value())),
             _ => None,
         });
         instrument::Arm {
@@ -257,7 +258,7 @@ impl<'a> LinkPlanner<'a> {
                 drift_amplitude_rad: fibre.polarisation.drift_amplitude.value(),
                 drift_period_s: fibre.polarisation.drift_period.value() / PS_PER_S,
                 dependent_loss: fibre.polarisation.dependent_loss.value(),
-                steps: levels(turns, 0.0, |level, step| level + step),
+                steps: self.levels(turns, 0.0, |level, step| level + step),
             },
         }
     }
@@ -266,7 +267,7 @@ impl<'a> LinkPlanner<'a> {
         let analyser = self.analysers[end];
         let site = &self.arms[end].site;
         let phases = self.link.disturbances.iter().filter_map(|disturbance| match disturbance {
-            Disturbance::Phase(step) if step.site == *site => Some((step.at.value(), step.step.value())),
+            Disturbance::Phase(step) if step.site == *site => Some((step.at, step.step.value())),
             _ => None,
         });
         instrument::EnergyTimeAnalyser {
@@ -277,25 +278,28 @@ impl<'a> LinkPlanner<'a> {
             phase_initial_rad: analyser.phase.initial.value(),
             phase_drift_rad_per_s: analyser.phase.drift.value(),
             phase_noise_rad_per_sqrt_s: analyser.phase.noise.value(),
-            steps: levels(phases, 0.0, |level, step| level + step),
+            steps: self.levels(phases, 0.0, |level, step| level + step),
         }
     }
-}
 
-/// Steps to levels: each step changes the level that the steps before it have reached.
-fn levels(
-    steps: impl Iterator<Item = (f64, f64)>,
-    undisturbed: f64,
-    apply: impl Fn(f64, f64) -> f64,
-) -> Vec<instrument::Step> {
-    let mut steps: Vec<(f64, f64)> = steps.collect();
-    steps.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut level = undisturbed;
-    let steps = steps.into_iter().map(|(at_ps, step)| {
-        level = apply(level, step);
-        instrument::Step { at_s: at_ps / PS_PER_S, value: level }
-    });
-    steps.collect()
+    /// Steps to levels: each step changes the level that the steps before it have reached. It acts from an epoch's
+    /// beginning on, which is found here, where times are exact.
+    fn levels(
+        &self,
+        steps: impl Iterator<Item = (Duration, f64)>,
+        undisturbed: f64,
+        apply: impl Fn(f64, f64) -> f64,
+    ) -> Vec<instrument::Step> {
+        let mut steps: Vec<(u64, f64)> = steps.map(|(at, step)| (at.rounded(), step)).collect();
+        steps.sort_by_key(|(at_ps, _)| *at_ps);
+        let mut level = undisturbed;
+        let steps = steps.into_iter().map(|(at_ps, step)| {
+            level = apply(level, step);
+            let epoch = at_ps.div_ceil(self.run.epoch_ps);
+            instrument::Step { at_s: instrument::epoch_start_s(epoch, self.run.epoch_ps), value: level }
+        });
+        steps.collect()
+    }
 }
 
 /// Fibre, devices and detector of each arm.

@@ -152,9 +152,13 @@ impl<'a> Walker<'a> {
         };
         let mut fields = Map::new();
         let mut meant = BTreeSet::new();
+        let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
         for entry in entries {
             let field_path = join(path, &entry.key);
             match properties.get(&entry.key) {
+                Some(field) if is_of_the_cluster(field) => {}
+                // Programs write `null` for what is not set.
+                Some(_) if entry.value.scalar() == Some(Value::Null) && !required(&entry.key) => {}
                 Some(field) => {
                     let value = self.visit(&entry.value, field, &field_path);
                     fields.insert(entry.key.clone(), value);
@@ -164,9 +168,11 @@ impl<'a> Walker<'a> {
                 }
                 None if self.is_full() => {}
                 None => {
-                    let free = properties.keys().map(String::as_str).filter(|name| node.get(name).is_none());
+                    let own = properties.iter().filter(|(_, field)| !is_of_the_cluster(field));
+                    let names: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
+                    let free = names.iter().copied().filter(|name| node.get(name).is_none());
                     let suggestion = suggest::nearest(&entry.key, free);
-                    self.unknown_field(&entry.key, entry.key_at, &field_path, properties, suggestion);
+                    self.unknown_field(&entry.key, entry.key_at, &field_path, &names, suggestion);
                     meant.extend(suggestion.map(str::to_owned));
                 }
             }
@@ -187,22 +193,14 @@ impl<'a> Walker<'a> {
         Value::Object(fields)
     }
 
-    fn unknown_field(
-        &mut self,
-        key: &str,
-        at: Position,
-        path: &str,
-        known: &Map<String, Value>,
-        suggestion: Option<&str>,
-    ) {
-        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    fn unknown_field(&mut self, key: &str, at: Position, path: &str, known: &[&str], suggestion: Option<&str>) {
         let hint = match (key, suggestion) {
-            ("<<", _) => Some("YAML merge keys are not read; write the fields out".to_owned()),
+            ("<<", _) => Some("a merge key stands without quotes".to_owned()),
             (_, Some(suggestion)) => Some(format!("did you mean \"{suggestion}\"?")),
             _ => None,
         };
         let diagnostic = Diagnostic::error(at, path, format!("unknown field {}", quoted(key)))
-            .expected(format!("one of {}", names.join(", ")))
+            .expected(format!("one of {}", known.join(", ")))
             .hint_if(hint);
         self.note(diagnostic);
     }
@@ -442,6 +440,11 @@ impl<'a> Walker<'a> {
             _ => "a text".into(),
         }
     }
+}
+
+/// A field that a cluster writes into its objects. It may stand in a file and is not read.
+fn is_of_the_cluster(schema: &Value) -> bool {
+    schema["readOnly"] == true
 }
 
 fn found(node: &Node) -> String {

@@ -7,7 +7,7 @@ use crate::diagnostic::Diagnostic;
 use crate::document::{
     NAME_FORMAT, Name, PROVENANCE_FORMAT, ReferenceValue, TOLERANCE_FORMAT, Tolerance, VALUE_FORMAT,
 };
-use crate::quantity::{self, Dimension, QuantityError, dimension_of};
+use crate::quantity::{self, Decimal, Dimension, QuantityError, dimension_of};
 use crate::suggest;
 use crate::tree::Node;
 
@@ -18,10 +18,10 @@ pub(super) fn number_for_text(node: &Node, path: &str, number: &Number, format: 
         return Diagnostic::error(node.at, path, found(node)).hint("put the text in quotes");
     };
     let value = number.as_f64().unwrap_or_default();
-    let meant = match format == dimension_of::Fraction::FORMAT && value <= 1.0 {
-        // Rounded, because 0.07 * 100 is not 7 in binary.
-        true => format!("{} {unit}", (value * 1e10).round() / 1e8),
-        false => format!("{number} {unit}"),
+    let percent = number.to_string().parse::<Decimal>().ok().and_then(|number| number.scaled(1, 2));
+    let meant = match percent.filter(|_| format == dimension_of::Fraction::FORMAT && value <= 1.0) {
+        Some(percent) => format!("{percent} {unit}"),
+        None => format!("{number} {unit}"),
     };
     Diagnostic::error(node.at, path, format!("the number {number} has no unit"))
         .hint(format!("write \"{meant}\" if that is meant"))

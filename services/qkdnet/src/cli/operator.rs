@@ -39,7 +39,7 @@ pub struct PodArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct RenderArgs {
-    /// Topology file.
+    /// Topology file; `-` is standard input.
     pub file: PathBuf,
     /// Namespace of the objects [default: the topology's own, or `default`].
     #[arg(long, value_name = "NAME")]

@@ -74,7 +74,7 @@ pub fn default_data_dir(topology: &str) -> PathBuf {
 
 #[derive(Clone, Debug, Args)]
 pub struct UpArgs {
-    /// Topology file.
+    /// Topology file; `-` is standard input.
     pub file: PathBuf,
     #[command(flatten)]
     pub run: RunArgs,
@@ -98,7 +98,7 @@ pub struct RecordArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
-    /// Topology file.
+    /// Topology file; `-` is standard input.
     #[arg(required_unless_present = "topology", conflicts_with = "topology")]
     pub file: Option<PathBuf>,
     /// On a cluster nothing is started: what runs there is watched for the time of `--for`.

@@ -53,5 +53,7 @@ fn nonsense_is_refused_with_code_two() {
 fn sizes_are_read_with_their_unit() {
     assert_eq!(bytes("1.5 GB"), Ok(1_500_000_000));
     assert_eq!(bytes("7B"), Ok(7));
+    // Through a binary fraction this would be 1000.
+    assert_eq!(bytes("1.001kB"), Ok(1001));
     assert!(bytes("7").is_err() && bytes("0B").is_err() && bytes("GB").is_err() && bytes("1e3MB").is_err());
 }

@@ -1,10 +1,10 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
 use distill::config::Bound;
-use photonics::model::Bbm92Inputs;
 use photonics::model::load::load;
 use photonics::model::math::{loss_db, threshold_qber};
 use photonics::model::optimum::{OperatingPoint, optimum};
+use photonics::model::{Bbm92Inputs, Prediction};
 use serde::Serialize;
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, buffering, inputs, operating_point};
 use topology::plan::{DetectorConfig, Plan, PlannedLink, ServiceConfig, SourceConfig};
@@ -76,6 +76,8 @@ struct Point {
     accidental_z_hz: f64,
     qber_z: f64,
     qber_x: f64,
+    /// Key rate by the bound that the topology chooses: 0 where every block aborts.
+    skr_bps: f64,
     skr_asymptotic_bps: f64,
     skr_finite_bps: f64,
 }
@@ -115,10 +117,7 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
     let operating = operating_point(&inputs, ends[0], source);
     let p = &operating.prediction;
     let load = load(p, &buffering(protocol, link.announcer, inputs.key.block_s));
-    let chosen_bps = match protocol.security.bound {
-        Bound::Asymptotic => p.skr_bps,
-        Bound::Finite => p.skr_finite_bps,
-    };
+    let chosen_bps = chosen_bps(p, protocol.security.bound);
     let key_bits = chosen_bps * inputs.key.block_s;
     let share = |bits: f64| if key_bits > 0.0 { bits / key_bits } else { f64::INFINITY };
     let renewals = 1.0 + 1.0 / protocol.authentication.tags_per_hash_key.max(1) as f64;
@@ -150,8 +149,8 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
         authentication_fraction: share(authentication_bits).min(1.0),
         verification_fraction: share(frames * VERIFICATION_BITS).min(1.0),
         notes: notes(&operating, ends[0], key_bits, authentication_bits),
-        operating: point(&operating, &inputs),
-        optimum: point(&best, &inputs),
+        operating: point(&operating, &inputs, protocol.security.bound),
+        optimum: point(&best, &inputs, protocol.security.bound),
     })
 }
 
@@ -173,7 +172,14 @@ fn loss_only(source: &SourceConfig, end: &DetectorConfig) -> Option<f64> {
     Some(operating_point(&inputs(&source, &end.protocol), end, &source).prediction.skr_bps)
 }
 
-fn point(point: &OperatingPoint, inputs: &Bbm92Inputs) -> Point {
+fn chosen_bps(prediction: &Prediction, bound: Bound) -> f64 {
+    match bound {
+        Bound::Asymptotic => prediction.skr_bps,
+        Bound::Finite => prediction.skr_finite_bps,
+    }
+}
+
+fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, bound: Bound) -> Point {
     let p = &point.prediction;
     Point {
         pump: point.pump,
@@ -183,6 +189,7 @@ fn point(point: &OperatingPoint, inputs: &Bbm92Inputs) -> Point {
         accidental_z_hz: p.z.accidental_hz,
         qber_z: p.z.qber,
         qber_x: p.x.qber,
+        skr_bps: chosen_bps(p, bound),
         skr_asymptotic_bps: p.skr_bps,
         skr_finite_bps: p.skr_finite_bps,
     }

@@ -47,6 +47,9 @@ fn text(network: &Network) -> String {
     for link in &network.waiting {
         let _ = writeln!(text, "{} {}: {}", link.link, link.state, link.way_out);
     }
+    for lasting in &network.no_path {
+        let _ = writeln!(text, "no path: {lasting}");
+    }
     for fault in &network.faults {
         let state = if fault.active { "fault" } else { "fault to come" };
         let _ = writeln!(text, "{state} {}: {}", fault.id, fault.what);

@@ -20,7 +20,7 @@ pub fn run(args: &ValidateArgs) -> Result<(), Failure> {
                 continue;
             }
         };
-        let good = parsed.as_ref().ok().map(|document| good_line(&path.display().to_string(), &document.topology));
+        let good = parsed.as_ref().ok().map(|document| good_line(&files::name(path), &document.topology));
         let diagnostics = parsed.map_or_else(|diagnostics| diagnostics, |document| document.warnings);
         match args.output.output {
             Output::Json => {}

@@ -28,6 +28,9 @@ pub struct Network {
     /// The run can be repeated: its keys are worthless.
     pub seeded: bool,
     pub sites: Vec<SiteAccess>,
+    /// Which applications can never share key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_path: Vec<String>,
     /// Process that runs the network.
     pub pid: u32,
     /// What is older than what was done with it.
@@ -105,6 +108,7 @@ impl Network {
             topology: plan.topology.clone(),
             seeded: plan.repeatable,
             sites: sites.collect(),
+            no_path: plan.no_path.clone(),
             pid: std::process::id(),
             rolled_back: snapshot.rolled_back.clone(),
             waiting: snapshot.links.iter().filter_map(waiting).collect(),

@@ -77,7 +77,7 @@ pub fn orders(roster: &Roster, ordered: &Ordered<'_>) -> Result<Orders, OrderErr
         Ordered::StepClock { link, site, by } => {
             let (link, end) = desk.end(link, site)?;
             let description = format!("the clock of {} at {site} is off by {by}", link.name);
-            let step = What::ClockStep(ClockStep { by_ps: by.value().round() as i64 });
+            let step = What::ClockStep(ClockStep { by_ps: by.rounded_signed() });
             desk.orders(description, [(link.detectors[end].as_str(), step)])
         }
         Ordered::StopClock { link, site } => {
