@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keystore::Secret;
 use kms::etsi014;
-use kms::supply::{GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
+use kms::supply::{Absence, GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use serde_json::Value;
 
 use crate::engine::Target;
@@ -44,7 +44,7 @@ impl KeySupply for Endless {
 
     async fn get_key_with_ids(&self, _: &SaeId, _: &SaeId, ids: &[KeyId]) -> Result<Vec<SuppliedKey>, SupplyError> {
         assert!((1..=1024).contains(&ids.len()));
-        Err(SupplyError::NotFound)
+        Err(SupplyError::NotFound { at: ids.len() - 1, why: Absence::Taken })
     }
 }
 

@@ -15,6 +15,7 @@ mod determinism;
 mod disturbances;
 mod faults;
 mod keys;
+mod lasting;
 mod limits;
 mod ports;
 mod replay;

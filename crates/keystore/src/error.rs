@@ -31,8 +31,9 @@ pub enum StoreError {
     GrantConflict { seq: u64, what: &'static str },
     #[error("{use_:?} is not a use that allows this")]
     WrongUse { use_: Use },
-    #[error("one or more deposits are unknown, taken or expired")]
-    DepositNotFound,
+    /// The first of those named that is not there.
+    #[error("deposit {index} of those named is unknown, taken or expired")]
+    DepositNotFound { index: usize },
     #[error("the caller is not named in one or more deposits")]
     DepositNotForCaller,
     #[error("{max_items} deposits of one master wait to be taken, and no more may")]

@@ -281,16 +281,16 @@ fn a_deposit_is_taken_once_by_each_slave_all_or_nothing() {
         let ids: Vec<_> = ids.iter().map(|number| id(*number)).collect();
         store.take_deposit(&ids, slave, "a", now_ms).wait().map(|taken| taken.len())
     };
-    assert_eq!(take(&store, &[1, 3], "b", 0), Err(StoreError::DepositNotFound));
-    assert_eq!(take(&store, &[1, 1], "b", 0), Err(StoreError::DepositNotFound));
+    assert_eq!(take(&store, &[1, 3], "b", 0), Err(StoreError::DepositNotFound { index: 1 }));
+    assert_eq!(take(&store, &[1, 1], "b", 0), Err(StoreError::DepositNotFound { index: 1 }));
     assert_eq!(take(&store, &[1], "d", 0), Err(StoreError::DepositNotForCaller));
     assert_eq!(take(&store, &[1, 2], "b", 99), Ok(2), "refusals took nothing");
-    assert_eq!(take(&store, &[2], "b", 99), Err(StoreError::DepositNotFound));
+    assert_eq!(take(&store, &[2], "b", 99), Err(StoreError::DepositNotFound { index: 0 }));
     drop(store);
     let store = open(&disk);
-    assert_eq!(take(&store, &[1], "c", 100), Err(StoreError::DepositNotFound), "expired");
+    assert_eq!(take(&store, &[1], "c", 100), Err(StoreError::DepositNotFound { index: 0 }), "expired");
     store.expire(150).wait().unwrap();
-    assert_eq!(take(&store, &[1], "c", 0), Err(StoreError::DepositNotFound), "erased");
+    assert_eq!(take(&store, &[1], "c", 0), Err(StoreError::DepositNotFound { index: 0 }), "erased");
     assert_eq!(take(&store, &[2], "c", 150), Ok(1));
 }
 

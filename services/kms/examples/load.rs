@@ -56,7 +56,7 @@ impl KeySupply for Numbers {
         _master: &SaeId,
         _ids: &[KeyId],
     ) -> Result<Vec<SuppliedKey>, SupplyError> {
-        Err(SupplyError::NotFound)
+        Err(SupplyError::NotFound { at: 0, why: kms::supply::Absence::Unknown })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use keystore::{Drawn, KeyStore, Secret, StoreError, Use};
+use serde_json::Map;
 use telemetry::names::span;
 use topology::plan::{KeySupply as Limits, KmsConfig};
 
@@ -16,7 +17,7 @@ use crate::key_id::{Described, KeyPlace};
 use crate::pair::Pool;
 use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::share::Multicast;
-use crate::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
+use crate::supply::{Absence, GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use crate::told::{Teller, Told};
 
 /// How long a request waits for key that is stored but not assigned to it yet.
@@ -102,12 +103,9 @@ impl Supplier {
         self.applications.site_of(sae).ok_or(SupplyError::UnknownSae)
     }
 
-    fn pool(&self, site: &str) -> Result<Arc<Pool>, SupplyError> {
-        self.pools.get(site).ok_or(SupplyError::Exhausted {
-            asked_bits: 0,
-            available_bits: 0,
-            retry_after_s: RETRY_AFTER_S,
-        })
+    /// There is a pool for every site to which links lead, whether there is key in it yet or not.
+    fn pool(&self, site: &str, slave: usize) -> Result<Arc<Pool>, SupplyError> {
+        self.pools.get(site).ok_or(SupplyError::NoPath { slave })
     }
 
     /// Takes `keys` from what the application may take in this second.
@@ -213,9 +211,15 @@ impl Supplier {
     /// Keys that more than one site, or only this one, has to hold: kept under random IDs until they are taken.
     async fn multicast(&self, request: &GetKey<'_>) -> Result<Vec<SuppliedKey>, SupplyError> {
         let mut sites: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
-        for slave in std::iter::once(request.slave).chain(request.additional) {
-            sites.entry(self.site_of(slave)?).or_default().push(slave.as_str().to_owned());
+        for (index, slave) in std::iter::once(request.slave).chain(request.additional).enumerate() {
+            let site = self.site_of(slave)?;
+            // Before any site gets a key: all of them can get it, or none does.
+            if *site != *self.site {
+                self.pool(&site, index)?;
+            }
+            sites.entry(site).or_default().push(slave.as_str().to_owned());
         }
+        let asked_bits = u64::from(request.number) * u64::from(request.size_bits);
         let failed = |_: anyhow::Error| SupplyError::Failed("no random bytes");
         let mut keys = Vec::with_capacity(request.number as usize);
         for _ in 0..request.number {
@@ -231,7 +235,7 @@ impl Supplier {
                     slaves: slaves.clone(),
                     expires_ms: crate::now_ms() + self.limits.retention_ms,
                 };
-                self.place(site, &multicast).await?;
+                self.place(site, &multicast, asked_bits).await?;
             }
             keys.push(SuppliedKey { id, key });
         }
@@ -240,7 +244,7 @@ impl Supplier {
         Ok(keys)
     }
 
-    async fn place(&self, site: &str, multicast: &Multicast<'_>) -> Result<(), SupplyError> {
+    async fn place(&self, site: &str, multicast: &Multicast<'_>, asked_bits: u64) -> Result<(), SupplyError> {
         if site == self.site {
             return self.store.deposit(multicast.deposit()).await.map_err(|error| match error {
                 StoreError::TooManyDeposits { .. } => SupplyError::TooManyWait { retry_after_s: RETRY_AFTER_S },
@@ -250,21 +254,17 @@ impl Supplier {
                 }
             });
         }
-        let pool = &self.pool(site)?;
+        let pool = &self.pool(site, 0)?;
         let bytes = (multicast.key.len() + SEAL_OVERHEAD_BYTES) as u64;
         self.claim(multicast.master, pool, bytes).map_err(|refused| SupplyError::Exhausted {
-            asked_bits: 8 * bytes,
-            available_bits: 8 * refused.allowed_bytes,
+            asked_bits,
+            available_bits: 8 * refused.allowed_bytes.saturating_sub(SEAL_OVERHEAD_BYTES as u64),
             retry_after_s: RETRY_AFTER_S,
         })?;
         multicast.send(pool).await.map_err(|error| {
             self.give_back(multicast.master, pool, bytes);
             tracing::warn!(peer = site, "a key did not reach a further slave: {}", shell::chain(&error));
-            SupplyError::Exhausted {
-                asked_bits: multicast.key.len() as u64 * 8,
-                available_bits: 0,
-                retry_after_s: RETRY_AFTER_S,
-            }
+            SupplyError::Exhausted { asked_bits, available_bits: 0, retry_after_s: RETRY_AFTER_S }
         })
     }
 
@@ -277,34 +277,41 @@ impl Supplier {
     ) -> Result<Option<(Vec<Secret>, Vec<u64>)>, SupplyError> {
         let Some(pool) = self.pools.get(master_site) else { return Ok(None) };
         let Some(codec) = pool.ids() else { return Ok(None) };
-        let described: Option<Vec<Described>> = ids.iter().map(|id| codec.decode(id)).collect();
-        let Some(described) = described else { return Ok(None) };
+        let described: Vec<Option<Described>> = ids.iter().map(|id| codec.decode(id)).collect();
+        if described.iter().all(Option::is_none) {
+            return Ok(None);
+        }
         let (master, slave) = (codec.tag(master.as_str()), codec.tag(slave.as_str()));
         let generation = pool.levels().generation;
         let mut ranges = Vec::with_capacity(ids.len());
-        for Described { place, master: made_for, slave: made_to } in described {
+        for (at, described) in described.into_iter().enumerate() {
+            let unknown = SupplyError::NotFound { at, why: Absence::Unknown };
+            let Described { place, master: made_for, slave: made_to } = described.ok_or(unknown)?;
             if made_to != slave {
                 return Err(SupplyError::Unauthorized);
             }
             if made_for != master || place.from_coordinator == pool.coordinates() {
-                return Err(SupplyError::NotFound);
+                return Err(unknown);
             }
             if place.generation != generation % 1024 {
-                return Err(SupplyError::NotFound);
+                return Err(unknown);
             }
             ranges.push((place.start, u64::from(place.bytes)));
         }
+        let absent = |start: u64, why| {
+            let at = ranges.iter().position(|range| range.0 == start).unwrap_or_default();
+            Err(SupplyError::NotFound { at, why })
+        };
         match pool.store.redeem(&pool.peer, Use::SupplyIn, generation, &ranges).await {
             Ok(keys) => {
                 shell::failpoint::hit("key.redeemed");
-                Ok(Some((keys, ranges.into_iter().map(|(start, _)| start).collect())))
+                Ok(Some((keys, ranges.iter().map(|(start, _)| *start).collect())))
             }
-            Err(
-                StoreError::NotGranted { .. }
-                | StoreError::AlreadyTaken { .. }
-                | StoreError::OtherGeneration { .. }
-                | StoreError::UnknownPeer { .. },
-            ) => Err(SupplyError::NotFound),
+            Err(StoreError::NotGranted { start, .. }) => absent(start, Absence::Unknown),
+            Err(StoreError::AlreadyTaken { start, .. }) => absent(start, Absence::Taken),
+            Err(StoreError::OtherGeneration { .. } | StoreError::UnknownPeer { .. }) => {
+                Err(SupplyError::NotFound { at: 0, why: Absence::Unknown })
+            }
             Err(error) => {
                 tracing::error!(%error, peer = pool.peer, "cannot redeem key");
                 Err(SupplyError::Failed("the key store cannot be used"))
@@ -316,7 +323,10 @@ impl Supplier {
         let ids: Vec<[u8; 16]> = ids.iter().map(|id| id.0).collect();
         match self.store.take_deposit(&ids, slave.as_str(), master.as_str(), crate::now_ms()).await {
             Ok(taken) => Ok(taken.into_iter().map(|taken| taken.key).collect()),
-            Err(StoreError::DepositNotFound) => Err(SupplyError::NotFound),
+            // One that every slave has fetched is not remembered.
+            Err(StoreError::DepositNotFound { index }) => {
+                Err(SupplyError::NotFound { at: index, why: Absence::Unknown })
+            }
             Err(StoreError::DepositNotForCaller) => Err(SupplyError::Unauthorized),
             Err(error) => {
                 tracing::error!(%error, "cannot take a deposit");
@@ -357,7 +367,10 @@ impl KeySupply for Supplier {
         let site = self.site_of(slave)?;
         let limits = KeySupply::limits(self, caller, slave)?;
         let key_bytes = u64::from(limits.key_size_bits / 8).max(1);
-        let stored = match self.pools.get(&site) {
+        let pool = self.pools.get(&site);
+        // No key will ever be stored, which a count of 0 alone does not say.
+        let no_path = pool.is_none() && *site != *self.site;
+        let stored = match pool {
             Some(pool) if pool.ids().is_some() => {
                 let levels = pool.levels();
                 (levels.available(Use::SupplyOut) + levels.unassigned_bytes) / key_bytes
@@ -378,7 +391,7 @@ impl KeySupply for Supplier {
             max_key_size: limits.max_key_size_bits,
             min_key_size: limits.min_key_size_bits,
             max_SAE_ID_count: limits.max_sae_id_count,
-            status_extension: None,
+            status_extension: no_path.then(|| Map::from_iter([("path".to_owned(), "none".into())])),
         })
     }
 
@@ -400,7 +413,7 @@ impl KeySupply for Supplier {
         }
         self.admit(request.master, request.number)?;
         let keys = if request.additional.is_empty() && *site != *self.site {
-            let pool = self.pool(&site)?;
+            let pool = self.pool(&site, 0)?;
             self.unicast(&request, &pool).await?
         } else {
             self.multicast(&request).await?

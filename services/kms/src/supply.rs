@@ -199,6 +199,25 @@ pub struct GetKey<'a> {
     pub span: &'a tracing::Span,
 }
 
+/// Why a key that was named is not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// No key of this name was ever made for these two SAEs, or it is too long ago.
+    Unknown,
+    /// It was fetched before, or has expired.
+    Taken,
+}
+
+impl Absence {
+    /// In answers, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Taken => "taken or expired",
+        }
+    }
+}
+
 /// Why there is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SupplyError {
@@ -206,8 +225,12 @@ pub enum SupplyError {
     UnknownSae,
     #[error("the SAE may not have these keys")]
     Unauthorized,
-    #[error("one or more keys are not there")]
-    NotFound,
+    /// The first of the keys named that is not there.
+    #[error("key {at} of those named is {}", .why.name())]
+    NotFound { at: usize, why: Absence },
+    /// No links lead to where the slave is (0 the slave itself, then those in addition): waiting does not help.
+    #[error("no path leads to the key store of a slave")]
+    NoPath { slave: usize },
     #[error("{asked_bits} bits asked, {available_bits} available")]
     Exhausted { asked_bits: u64, available_bits: u64, retry_after_s: u32 },
     #[error("{what}: {asked} asked, {limit} allowed")]

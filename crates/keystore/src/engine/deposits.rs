@@ -65,19 +65,20 @@ impl Engine {
         let mut ids: Vec<u128> = key_ids.iter().map(|id| u128::from_be_bytes(*id)).collect();
         let mut rows = self.look(|_, txn| {
             let table = txn.open_table(DEPOSITS)?;
-            let rows = ids.iter().map(|id| {
-                let row = table.get(id)?.ok_or(StoreError::DepositNotFound)?;
+            let rows = ids.iter().enumerate().map(|(index, id)| {
+                let row = table.get(id)?.ok_or(StoreError::DepositNotFound { index })?;
                 DepositRow::decode(row.value())
             });
             rows.collect::<Result<Vec<_>, StoreError>>()
         })?;
-        for row in &mut rows {
-            take(row, slave, master, now_ms)?;
+        for (index, row) in rows.iter_mut().enumerate() {
+            take(index, row, slave, master, now_ms)?;
         }
         let given = ids.clone();
         ids.sort_unstable();
-        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(StoreError::DepositNotFound);
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            let index = given.iter().rposition(|id| *id == pair[0]).unwrap_or_default();
+            return Err(StoreError::DepositNotFound { index });
         }
         self.write(|engine, txn| {
             let (mut table, mut expiry) = (txn.open_table(DEPOSITS)?, txn.open_table(DEPOSIT_EXPIRY)?);
@@ -131,13 +132,13 @@ impl Engine {
 }
 
 /// Marks the deposit as taken by `slave`, in memory.
-fn take(row: &mut DepositRow, slave: &str, master: &str, now_ms: u64) -> Result<(), StoreError> {
+fn take(index: usize, row: &mut DepositRow, slave: &str, master: &str, now_ms: u64) -> Result<(), StoreError> {
     if row.expires_ms <= now_ms {
-        return Err(StoreError::DepositNotFound);
+        return Err(StoreError::DepositNotFound { index });
     }
     let named = row.slaves.iter_mut().find(|(name, _)| name == slave).filter(|_| row.master == master);
     let (_, has_it) = named.ok_or(StoreError::DepositNotForCaller)?;
-    if std::mem::replace(has_it, true) { Err(StoreError::DepositNotFound) } else { Ok(()) }
+    if std::mem::replace(has_it, true) { Err(StoreError::DepositNotFound { index }) } else { Ok(()) }
 }
 
 fn check(deposit: &Deposit) -> Result<(), StoreError> {

@@ -36,7 +36,7 @@ pub enum ClientError {
     #[error("no answer within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
     /// The KME answered with an error; `message` is its own, empty where it gave none.
-    #[error("the KME answered {status}: {message}")]
+    #[error("the KME answered {status}: {message}{}", wire_format::shown(.details))]
     Refused { status: u16, message: String, details: Vec<serde_json::Value>, retry_after_s: Option<u64> },
     #[error("the KME's answer is not what the standard says: {0}")]
     Answer(&'static str),

@@ -165,7 +165,14 @@ impl<S: KeySupply> Service<S> {
             return Err(SupplyError::TooMany { what: "number times size", asked, limit }.into());
         }
         let request = GetKey { master, slave, additional: &asked.additional, number, size_bits, span };
-        let keys = self.supply.get_key(request).await?;
+        let keys = self.supply.get_key(request).await.map_err(|error| match error {
+            SupplyError::NoPath { slave: 0 } => Problem::from(error).detail("slave_SAE_ID", slave.as_str()),
+            SupplyError::NoPath { slave: index } => {
+                let further = asked.additional.get(index - 1).map_or("", SaeId::as_str);
+                Problem::from(error).detail("additional_slave_SAE_ID", further)
+            }
+            error => error.into(),
+        })?;
         let right = |key: &SuppliedKey| key.key.len_bits() == u64::from(size_bits);
         if keys.len() != number as usize || !keys.iter().all(right) {
             tracing::error!(asked = number, found = keys.len(), size_bits, "the key store gave other keys than asked");
@@ -185,7 +192,13 @@ impl<S: KeySupply> Service<S> {
             Method::Post => request::key_ids_of_body(request.body, self.limits.key_ids)?,
             _ => request::key_ids_of_query(target)?,
         };
-        let keys = self.supply.get_key_with_ids(caller, master, &ids).await?;
+        let keys = self.supply.get_key_with_ids(caller, master, &ids).await.map_err(|error| match error {
+            SupplyError::NotFound { at, .. } => match ids.get(at) {
+                Some(id) => Problem::from(error).detail("key_ID", id.to_string()),
+                None => error.into(),
+            },
+            error => error.into(),
+        })?;
         if !keys.iter().map(|key| key.id).eq(ids.iter().copied()) {
             tracing::error!(asked = ids.len(), found = keys.len(), "the key store gave other keys than asked");
             return Err(Problem::new(503, message::ACCESS));

@@ -22,6 +22,7 @@ mod reply;
 mod request;
 mod route;
 mod server;
+mod shape;
 mod tls;
 mod verifier;
 mod wire;

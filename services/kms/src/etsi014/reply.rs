@@ -15,6 +15,8 @@ pub mod message {
     pub const SIZE: &str = "size shall be a multiple of 8";
     pub const EXTENSION_MANDATORY: &str = "not all extension_mandatory parameters are supported";
     pub const KEYS_NOT_FOUND: &str = "one or more keys specified are not found on KME";
+    /// Of the codes of the standard 400 alone says that asking again is no use.
+    pub const NO_PATH: &str = "no path of the QKD network leads to the KME of the SAE";
     /// An example of the standard, for errors of the KME itself.
     pub const ACCESS: &str = "key data access error";
 }
@@ -104,6 +106,12 @@ impl Problem {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
+    /// As [`details`](Self::details), beside those that there are.
+    pub(super) fn detail(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.details.get_or_insert_default().insert(name.to_owned(), value.into());
+        self
+    }
+
     #[cfg(test)]
     pub(super) fn status(&self) -> u16 {
         self.reply_status
@@ -115,7 +123,10 @@ impl From<SupplyError> for Problem {
         match error {
             SupplyError::UnknownSae => Self::request("the SAE is not known in the QKD network"),
             SupplyError::Unauthorized => Self::unauthorized("the SAE may not have these keys"),
-            SupplyError::NotFound => Self::request(message::KEYS_NOT_FOUND),
+            SupplyError::NotFound { why, .. } => {
+                Self::request(message::KEYS_NOT_FOUND).details(json!({"reason": why.name()}))
+            }
+            SupplyError::NoPath { .. } => Self::request(message::NO_PATH),
             SupplyError::Exhausted { asked_bits, available_bits, retry_after_s } => {
                 Self::new(503, "not enough key is stored at present")
                     .details(json!({"asked_bits": asked_bits, "available_bits": available_bits}))

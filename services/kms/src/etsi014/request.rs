@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::reply::{Problem, message};
 use super::route::Target;
-use crate::supply::{KeyId, KeyLimits, SaeId};
+use super::shape;
+use crate::supply::{KeyId, KeyLimits, SaeId, SaeIdError};
 
 /// A request for keys, checked.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,8 +80,9 @@ fn additional(names: Vec<String>, slave: &SaeId, limit: u32) -> Result<Vec<SaeId
         return Err(out_of_range("additional_slave_SAE_IDs", u64::from(named), 0, limit));
     }
     let mut saes: Vec<SaeId> = Vec::with_capacity(names.len());
-    for name in names {
-        let sae = SaeId::new(name).map_err(|error| Problem::request(error.to_string()))?;
+    for (index, name) in names.into_iter().enumerate() {
+        let named = |error: SaeIdError| Problem::request(format!("additional_slave_SAE_IDs[{index}]: {error}"));
+        let sae = SaeId::new(name).map_err(named)?;
         if sae != *slave && !saes.contains(&sae) {
             saes.push(sae);
         }
@@ -124,16 +126,21 @@ pub(super) fn key_ids_of_body(body: &[u8], limit: usize) -> Result<Vec<KeyId>, P
 
 fn key_ids<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> Result<Vec<KeyId>, Problem> {
     // Every key here has a UUID: what is none names a key that is not here.
-    let ids = names
-        .map(|name| name.parse().map_err(|_| Problem::request(message::KEYS_NOT_FOUND)))
-        .collect::<Result<Vec<KeyId>, _>>()?;
+    let no_id = |name: &str| {
+        let named: String = name.chars().take(NAMED_CHARS_MAX).collect();
+        Problem::request(message::KEYS_NOT_FOUND).details(json!({"key_ID": named, "reason": "not a UUID"}))
+    };
+    let ids = names.map(|name| name.parse().map_err(|_| no_id(name))).collect::<Result<Vec<KeyId>, _>>()?;
     let mut sorted = ids.clone();
     sorted.sort_unstable();
-    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(Problem::request("key_IDs names a key twice"));
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Problem::request("key_IDs names a key twice").details(json!({"key_ID": pair[0].to_string()})));
     }
     Ok(ids)
 }
+
+/// Characters of what a client called a key that it hears again.
+const NAMED_CHARS_MAX: usize = 64;
 
 struct KeyIdsBody(Vec<KeyIdName>);
 struct KeyIdName(String);
@@ -143,8 +150,11 @@ fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
     let text = std::str::from_utf8(body).map_err(|_| Problem::request("the body is not UTF-8"))?;
     // The parser's own words would quote the body.
     serde_json::from_str(text).map_err(|error| {
-        let place = json!({"line": error.line(), "column": error.column()});
-        Problem::request("the body is not the JSON that is expected here").details(place)
+        let problem = match serde_json::from_str(text) {
+            Ok(value) => shape::problem(&value),
+            Err(_) => Problem::request("the body is not JSON"),
+        };
+        problem.detail("line", error.line()).detail("column", error.column())
     })
 }
 

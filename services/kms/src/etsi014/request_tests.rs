@@ -76,6 +76,46 @@ fn what_is_no_object_of_the_right_members_is_refused() {
     assert!(KeyRequest::from_body(b"{\"x\":\"\xff\"}", &slave(), LIMITS).is_err());
 }
 
+/// Message and details of what a body is answered.
+fn told(problem: Problem) -> String {
+    let reply = super::super::reply::Reply::from(problem);
+    let mut wire = Vec::new();
+    reply.encode(&mut wire, true, true, b"");
+    let text = String::from_utf8(wire).unwrap();
+    text.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[test]
+fn a_member_of_a_wrong_type_is_named() {
+    for (body, message) in [
+        (r#"{"number":"1"}"#, "number is a string, not a whole number that is not negative"),
+        (r#"{"number":2,"size":-8}"#, "size is another number, not a whole number that is not negative"),
+        (r#"{"size":25.6}"#, "size is another number, not a whole number that is not negative"),
+        (r#"{"additional_slave_SAE_IDs":"a"}"#, "additional_slave_SAE_IDs is a string, not an array"),
+        (r#"{"additional_slave_SAE_IDs":["a",7]}"#, "additional_slave_SAE_IDs[1] is another number, not a string"),
+        (r#"{"extension_mandatory":[{},[]]}"#, "extension_mandatory[1] is an array, not an object"),
+        (r#"{"additional_slave_SAE_IDs":["a",".."]}"#, "additional_slave_SAE_IDs[1]: an SAE ID has"),
+        ("[1,256]", "the body is an array, not an object"),
+        (r#"{"size":64,"size":64}"#, "a member of the body is given twice"),
+        ("{", "the body is not JSON"),
+    ] {
+        let told = told(from_body(body).unwrap_err());
+        assert!(told.contains(message), "{body}: {told}");
+    }
+    for (body, message) in [
+        (r#"{"key_IDs":[{"key_ID":"a"},{"key_ID":4}]}"#, "key_IDs[1].key_ID is another number, not a string"),
+        (r#"{"key_IDs":[{}]}"#, "key_IDs[0].key_ID is missing, not a string"),
+        (r#"{"key_IDs":["a"]}"#, "key_IDs[0] is a string, not an object"),
+        (r#"{"key_IDs":[{"key_ID":"a"}]}"#, r#""key_ID":"a""#),
+    ] {
+        let told = told(key_ids_of_body(body.as_bytes(), 8).unwrap_err());
+        assert!(told.contains(message), "{body}: {told}");
+    }
+    let twice = "bc490419-7d60-487f-adc1-4ddcc177c139";
+    let body = format!(r#"{{"key_IDs":[{{"key_ID":"{twice}"}},{{"key_ID":"{twice}"}}]}}"#);
+    assert!(told(key_ids_of_body(body.as_bytes(), 8).unwrap_err()).contains(twice));
+}
+
 #[test]
 fn sizes_have_the_standards_message_before_any_other() {
     for body in ["{\"size\":7}", "{\"size\":4097}", "{\"size\":257}"] {
@@ -143,7 +183,8 @@ fn key_ids_are_taken_in_order_and_only_as_a_list_of_objects() {
     ] {
         assert_eq!(ids(&body).unwrap_err().status(), 400, "{body}");
     }
-    let missing = Problem::request(message::KEYS_NOT_FOUND);
+    let missing = Problem::request(message::KEYS_NOT_FOUND)
+        .details(serde_json::json!({"key_ID": "no-uuid", "reason": "not a UUID"}));
     assert_eq!(ids(r#"{"key_IDs":[{"key_ID":"no-uuid"}]}"#).unwrap_err(), missing);
     assert!(key_ids_of_body(both.as_bytes(), 1).is_err());
 }

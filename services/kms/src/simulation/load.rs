@@ -232,8 +232,8 @@ impl Book {
             match (answer, state) {
                 (Ok(_), State::Fetched) => panic!("a key was fetched twice"),
                 (Ok(keys), _) => self.fetched(id, &keys[0].key),
-                (Err(SupplyError::NotFound), State::Supplied) => self.missed(id, &nodes[slave].supplier),
-                (Err(SupplyError::NotFound), _) => {}
+                (Err(SupplyError::NotFound { .. }), State::Supplied) => self.missed(id, &nodes[slave].supplier),
+                (Err(SupplyError::NotFound { .. }), _) => {}
                 (Err(error), _) => panic!("{error:?}"),
             }
         }
@@ -304,7 +304,7 @@ async fn fetch(end: usize, book: &Book, supplier: &Supplier, rng: &mut ChaCha8Rn
     match supplier.get_key_with_ids(&slave, &master, &[id]).await {
         Ok(_) if lost => {}
         Ok(keys) => book.fetched(id, &keys[0].key),
-        Err(SupplyError::NotFound) if before == State::Supplied => book.missed(id, supplier),
+        Err(SupplyError::NotFound { .. }) if before == State::Supplied => book.missed(id, supplier),
         Err(_) => {}
     }
 }

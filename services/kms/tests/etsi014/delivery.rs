@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use kms::etsi014::message;
-use kms::supply::{KeyId, SupplyError};
+use kms::supply::{Absence, KeyId, SupplyError};
 use serde_json::{Value, json};
 
 use super::support::site;
@@ -93,6 +93,7 @@ async fn one_missing_key_keeps_all_the_others_in_the_pool() {
     let mut b = site.connect("sae-b").await;
     let refused = b.ask("POST", DEC_A, &ids_of(&keys)).await;
     assert_eq!((refused.status, refused.message().as_str()), (400, message::KEYS_NOT_FOUND));
+    assert_eq!(refused.json()["details"], json!([{"key_ID": keys[2].0, "reason": "unknown"}]));
     assert_eq!(container(&b.ask("POST", DEC_A, &ids_of(&known)).await.json()), known);
 }
 
@@ -157,7 +158,8 @@ async fn failures_of_the_supply_have_the_codes_of_the_standard() {
     for (failure, status) in [
         (SupplyError::UnknownSae, 400),
         (SupplyError::Unauthorized, 401),
-        (SupplyError::NotFound, 400),
+        (SupplyError::NotFound { at: 0, why: Absence::Taken }, 400),
+        (SupplyError::NoPath { slave: 0 }, 400),
         (limited, 400),
         (SupplyError::MulticastUnsupported, 400),
         (SupplyError::RateLimited { retry_after_s: 2 }, 503),
@@ -168,6 +170,7 @@ async fn failures_of_the_supply_have_the_codes_of_the_standard() {
         for what in ["status", "enc_keys"] {
             let response = a.ask("GET", &format!("/api/v1/keys/sae-b/{what}"), "").await;
             assert_eq!(response.status, status, "{failure:?}");
+            assert!(status != 400 || response.header("retry-after").is_none(), "{failure:?}");
             assert!(!response.message().is_empty());
             let details = response.json().get("details").cloned().unwrap_or(json!([]));
             assert!(details.as_array().unwrap().iter().all(Value::is_object));

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use keystore::Secret;
-use kms::supply::{GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
+use kms::supply::{Absence, GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use tokio::sync::Semaphore;
 
 pub struct Fake {
@@ -119,14 +119,14 @@ impl KeySupply for Fake {
         self.wait().await;
         self.known(master)?;
         let mut state = self.state.lock().unwrap();
-        for id in ids {
+        for (at, id) in ids.iter().enumerate() {
             let waiting = state.waiting.get(id).filter(|waiting| waiting.master == *master);
-            let waiting = waiting.ok_or(SupplyError::NotFound)?;
+            let waiting = waiting.ok_or(SupplyError::NotFound { at, why: Absence::Unknown })?;
             if !waiting.slaves.contains(caller) {
                 return Err(SupplyError::Unauthorized);
             }
             if !waiting.left.contains(caller) {
-                return Err(SupplyError::NotFound);
+                return Err(SupplyError::NotFound { at, why: Absence::Taken });
             }
         }
         let mut keys = vec![];

@@ -44,6 +44,7 @@
 //! | clients | a body on GET | `a_body_on_get_is_ignored` |
 //! | clients | any media type | `json_counts_whatever_its_media_type_says` |
 //! | clients | a refused fetch loses no key | `a_fetch_that_was_refused_in_any_way_loses_no_key` |
+//! | clients | a refused batch says which key | `one_missing_key_keeps_all_the_others_in_the_pool`, `a_batch_of_which_one_key_is_gone_says_which_and_takes_none` |
 //! | clients | a repeated fetch, where the topology allows it | `a_repeated_fetch_within_the_window_gets_the_same_key_and_nobody_else_does` |
 //! | clients | a message with every refusal | `every_refusal_is_json_with_a_message`, `unknown_paths_are_404_with_json`, `wrong_methods_are_405_with_json_and_the_right_ones` |
 //! | clients | a connection for each request | `sessions_are_resumed_and_still_know_the_sae`, `a_resumed_session_ends_with_its_certificate` |
@@ -53,9 +54,11 @@
 //! | clients | no trace of theirs counts | `a_trace_of_the_client_is_not_taken_up_and_not_sent_back` |
 //! | silent | an SAE is its own peer | `an_sae_may_be_its_own_peer` |
 //! | silent | an empty pool: 503, Retry-After | `an_empty_pool_says_what_there_is_and_when_to_come_again` |
+//! | silent | no path to the other KME: 400, no Retry-After | `failures_of_the_supply_have_the_codes_of_the_standard`, `sites_without_a_path_are_told_so_by_every_command` |
 //! | silent | limits of a request | `a_request_names_so_many_keys_and_no_more` |
 //! | silent | HEAD and OPTIONS | `head_shows_a_status_without_its_body_and_takes_no_key`, `options_says_what_is_allowed` |
 //! | bad input | malformed JSON, wrong types | `what_is_no_json_object_is_refused`, `any_json_for_a_body_is_answered`, `any_bytes_for_a_body_are_answered` |
+//! | bad input | a wrong type is named with its member | `a_member_of_a_wrong_type_is_named` |
 //! | bad input | huge and negative numbers, floats | `a_number_is_an_integer_and_nothing_else`, `a_number_of_keys_is_from_1_to_the_maximum` |
 //! | bad input | deep nesting | `deep_nesting_is_survived` |
 //! | bad input | 100 MB bodies | `a_body_above_the_limit_is_413_without_being_read`, `chunks_above_the_limit_are_413_as_well` |

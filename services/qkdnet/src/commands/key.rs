@@ -1,27 +1,24 @@
 //! `qkdnet key`: an application (SAE) for people and scripts, over ETSI GS QKD 014.
 
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{IsTerminal, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kms::etsi014::client::{Client, ClientError, Delivered, NewKeys};
+use kms::etsi014::client::{Client, ClientError, NewKeys};
 use kms::supply::{KeyId, SaeId};
 use operator::material::keys;
-use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use telemetry::TelemetryConfig;
 use zeroize::Zeroizing;
 
+use self::output::Sink;
 use super::{print, status};
-use crate::cli::{KeyAccessArgs, KeyCommand, KeyFetchArgs, KeyPrintArgs, Output};
+use crate::cli::{KeyAccessArgs, KeyCommand, KeyFetchArgs};
 use crate::cluster;
 use crate::failure::Failure;
 use crate::wire;
+
+mod output;
 
 /// Whom to ask and as whom.
 struct Access {
@@ -35,7 +32,6 @@ pub fn run(command: &KeyCommand) -> Result<(), Failure> {
     match command {
         KeyCommand::Get(args) => {
             let slave = sae(&args.to)?;
-            let out = may_print(&args.print)?;
             let additional =
                 args.also.iter().map(|name| sae(name).map(|sae| sae.to_string())).collect::<Result<Vec<_>, _>>()?;
             let request = NewKeys {
@@ -44,21 +40,31 @@ pub fn run(command: &KeyCommand) -> Result<(), Failure> {
                 additional_slaves: additional,
                 ..NewKeys::default()
             };
-            let keys = ask(&args.access, async |client| client.get_keys(&slave, &request).await)?;
-            write(&keys, &args.print, out)
+            let sink = Sink::prepare(&args.print, args.number.unwrap_or(1) as usize, args.size)?;
+            let unsaid = sink.asks_for_size() && args.size.is_none();
+            let keys = ask(&args.access, async |client| {
+                if unsaid {
+                    let size_bits = client.status(&slave).await?.key_size_bits;
+                    if let Err(refused) = output::check_digest(size_bits.into()) {
+                        return Ok(Err(refused));
+                    }
+                }
+                client.get_keys(&slave, &request).await.map(Ok)
+            })??;
+            sink.write(&keys)
         }
         KeyCommand::Fetch(args) => {
             let master = sae(&args.from)?;
             if let Some(file) = &args.check {
                 return check(args, &master, file);
             }
-            let out = may_print(&args.print)?;
             let id = |text: &String| {
                 text.parse::<KeyId>().map_err(|error| Failure::bad_input(format!("`{text}` is no key ID: {error}")))
             };
             let ids = args.ids.iter().map(id).collect::<Result<Vec<_>, _>>()?;
+            let sink = Sink::prepare(&args.print, ids.len(), None)?;
             let keys = ask(&args.access, async |client| client.get_keys_with_ids(&master, &ids).await)?;
-            write(&keys, &args.print, out)
+            sink.write(&keys)
         }
         KeyCommand::Status(args) => {
             let slave = sae(&args.to)?;
@@ -93,25 +99,6 @@ fn check(args: &KeyFetchArgs, master: &SaeId, file: &Path) -> Result<(), Failure
 
 fn sae(name: &str) -> Result<SaeId, Failure> {
     SaeId::new(name).map_err(|error| Failure::bad_input(format!("`{name}`: {error}")))
-}
-
-/// A key on a terminal stays in its scroll-back: only for those who say that they want it. A file is made before keys
-/// are asked for, as they are not to be had again.
-fn may_print(args: &KeyPrintArgs) -> Result<Option<File>, Failure> {
-    if let Some(path) = &args.out {
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path);
-        let empty = file.and_then(|file| match file.metadata()?.len() {
-            0 => Ok(file),
-            _ => Err(std::io::Error::other("something is in it")),
-        });
-        let cannot = |error| Failure::bad_input(format!("cannot write keys to {}: {error}", path.display()));
-        return empty.map(Some).map_err(cannot);
-    }
-    if std::io::stdout().is_terminal() && !args.show && !args.digest {
-        let refused = Failure::bad_input("keys are not printed to a terminal");
-        return Err(refused.hint("redirect the output to a file or a program, or say `--show`"));
-    }
-    Ok(None)
 }
 
 fn ask<T>(args: &KeyAccessArgs, request: impl AsyncFnOnce(&Client) -> Result<T, ClientError>) -> Result<T, Failure> {
@@ -160,59 +147,4 @@ fn resolve(args: &KeyAccessArgs) -> Result<Access, Failure> {
         let known: Vec<&str> = network.sites.iter().flat_map(|site| &site.saes).map(|sae| sae.id.as_str()).collect();
         Failure::bad_input(format!("there is no application `{name}`")).hint(format!("one of {}", known.join(", ")))
     })
-}
-
-/// Shortest key whose digest nobody can find it by.
-const DIGEST_MIN_BYTES: usize = 16;
-
-fn digests(keys: &[Delivered]) -> Result<(), Failure> {
-    let mut text = String::new();
-    for delivered in keys {
-        let key = delivered.key.expose();
-        if key.len() < DIGEST_MIN_BYTES {
-            return Err(Failure::bad_input("a key of less than 128 bits could be found by its digest"));
-        }
-        let digest: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
-        let _ = writeln!(text, "{} {digest}", delivered.id);
-    }
-    print(&text)
-}
-
-/// The container of the standard, clause 6.3.
-#[derive(Serialize)]
-struct Container<'k> {
-    keys: Vec<Item<'k>>,
-}
-
-#[derive(Serialize)]
-#[allow(non_snake_case)]
-struct Item<'k> {
-    key_ID: String,
-    key: &'k str,
-}
-
-fn write(keys: &[Delivered], args: &KeyPrintArgs, out: Option<File>) -> Result<(), Failure> {
-    if args.digest {
-        return digests(keys);
-    }
-    let encoded: Vec<(String, Zeroizing<String>)> = keys
-        .iter()
-        .map(|delivered| (delivered.id.to_string(), Zeroizing::new(BASE64.encode(delivered.key.expose()))))
-        .collect();
-    if let Some(mut file) = out {
-        let lines: Zeroizing<String> =
-            Zeroizing::new(encoded.iter().map(|(id, key)| format!("{id} {}\n", key.as_str())).collect());
-        file.write_all(lines.as_bytes()).and_then(|()| file.sync_all())?;
-        let ids: String = encoded.iter().map(|(id, _)| format!("{id}\n")).collect();
-        return print(&ids);
-    }
-    let text = Zeroizing::new(match args.output.output {
-        Output::Text => encoded.iter().map(|(id, key)| format!("{id} {}\n", key.as_str())).collect(),
-        Output::Json => {
-            let keys = encoded.iter().map(|(id, key)| Item { key_ID: id.clone(), key: key.as_str() }).collect();
-            let text = serde_json::to_string(&Container { keys }).map_err(|e| Failure::failed(e.to_string()))?;
-            text + "\n"
-        }
-    });
-    print(&text)
 }

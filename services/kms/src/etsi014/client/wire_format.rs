@@ -102,6 +102,15 @@ pub(super) fn error(answer: &[u8]) -> (String, Vec<Value>) {
     (body.message, body.details.unwrap_or_default())
 }
 
+/// Details of an error as they may stand behind its message.
+pub(super) fn shown(details: &[Value]) -> String {
+    const SHOWN_CHARS_MAX: usize = 300;
+    let members = details.iter().filter_map(Value::as_object).flatten();
+    let told: Vec<String> = members.map(|(name, value)| format!("{name} {value}")).collect();
+    let text: String = told.join(", ").chars().flat_map(char::escape_debug).take(SHOWN_CHARS_MAX).collect();
+    if text.is_empty() { text } else { format!(" ({})", text.replace("\\\"", "\"")) }
+}
+
 /// Percent-encodes everything but what a path takes everywhere.
 pub(super) fn encode(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
