@@ -39,7 +39,13 @@ impl Events {
         self.publish(reference, EventType::Warning, "VolumeLost", "Rekey", note).await;
     }
 
-    pub async fn reserve_replaced(&self, reference: &ObjectReference, link: &str, site: &str, by: &str, at: Timestamp) {
+    pub async fn reserve_replaced(
+        &self,
+        reference: &ObjectReference,
+        (link, site): &(String, String),
+        by: &str,
+        at: Timestamp,
+    ) {
         let note = format!("{link}, end at {site}: `{by}` replaced the authentication reserve at {at}");
         self.publish(reference, EventType::Warning, "ReserveReplaced", "Rekey", note).await;
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use proto::anchor::v1::RolledBack;
+use proto::channel::v1::ReserveReplaced;
 use proto::detector::v1::detector_client::DetectorClient;
 use proto::detector::v1::{GetStatusRequest, ModuleStatus};
 use proto::kms::v1::kms_client::KmsClient;
@@ -60,6 +61,18 @@ impl Observed {
     /// Sites whose key store does not answer.
     pub fn silent_stores(&self) -> Vec<String> {
         self.stores.iter().filter(|(_, answer)| answer.is_none()).map(|(site, _)| site.clone()).collect()
+    }
+
+    /// Ends whose authentication reserve was replaced at another time than events have said so far.
+    pub fn reserves_replaced<'s>(
+        &'s self,
+        said: &BTreeMap<(String, String), u64>,
+    ) -> Vec<(&'s (String, String), &'s ReserveReplaced)> {
+        let replaced = |(end, status): (&'s (String, String), &'s Option<ModuleStatus>)| {
+            let replaced = status.as_ref()?.reserve_replaced.as_ref()?;
+            (said.get(end) != Some(&replaced.unix_ms)).then_some((end, replaced))
+        };
+        self.modules.iter().filter_map(replaced).collect()
     }
 
     /// Every store that was put back, once, whoever says so.
@@ -232,5 +245,39 @@ async fn ask(target: &Target, channel: Option<Channel>, credentials: &Credential
             None
         }
         Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_that_is_replaced_is_said_once_each_time() {
+        let end = ("valrose-sophia".to_owned(), "sophia".to_owned());
+        let replaced = |unix_ms| Observed {
+            modules: [(
+                end.clone(),
+                Some(ModuleStatus {
+                    reserve_replaced: Some(ReserveReplaced { by: "control".to_owned(), unix_ms, reserve_tags: 3 }),
+                    ..ModuleStatus::default()
+                }),
+            )]
+            .into(),
+            ..Observed::default()
+        };
+        let mut said = BTreeMap::new();
+        let before = Observed { modules: [(end.clone(), Some(ModuleStatus::default()))].into(), ..Observed::default() };
+        assert!(before.reserves_replaced(&said).is_empty());
+        let first = replaced(7);
+        let rows = first.reserves_replaced(&said);
+        assert_eq!((rows.len(), rows[0].0, rows[0].1.by.as_str()), (1, &end, "control"));
+        said.insert(end.clone(), 7);
+        assert!(first.reserves_replaced(&said).is_empty());
+        assert_eq!(replaced(8).reserves_replaced(&said).len(), 1);
+        // A module that does not answer has said nothing new.
+        let silent = Observed { modules: [(end, None)].into(), ..Observed::default() };
+        assert!(silent.reserves_replaced(&said).is_empty());
     }
 }

@@ -336,17 +336,12 @@ impl Round<'_> {
     /// An event for each reserve that was replaced since the last look.
     async fn say_replaced(&self, observed: &Observed) {
         let said = self.context.memory(self.key).replaced;
-        for ((link, site), status) in &observed.modules {
-            let Some(replaced) = status.as_ref().and_then(|status| status.reserve_replaced.as_ref()) else { continue };
-            let end = (link.clone(), site.clone());
-            if said.get(&end) == Some(&replaced.unix_ms) {
-                continue;
-            }
+        for (end, replaced) in observed.reserves_replaced(&said) {
             let at = i64::try_from(replaced.unix_ms).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
             let (reference, at) = (self.object.object_ref(&()), at.unwrap_or_default());
-            self.context.events.reserve_replaced(&reference, link, site, &replaced.by, at).await;
+            self.context.events.reserve_replaced(&reference, end, &replaced.by, at).await;
             self.context.remember(self.key, |memory| {
-                memory.replaced.insert(end, replaced.unix_ms);
+                memory.replaced.insert(end.clone(), replaced.unix_ms);
             });
         }
     }
