@@ -4,6 +4,9 @@
 //! another and run in this order; each waits for conditions, never for time. `target/e2e.xml` is the report as JUnit.
 
 mod cluster;
+#[allow(dead_code)]
+#[path = "../suite/documented.rs"]
+mod documented;
 mod harness;
 mod steps;
 mod topologies;

@@ -28,7 +28,7 @@ const BANNED: [(&str, &str); 6] = [
     ("native-tls", "TLS is rustls"),
     ("serde_yaml", "archived; yaml_serde is its maintained fork"),
     ("unsafe-libyaml", "comes with the archived serde_yaml"),
-    ("reqwest", "OTLP goes over gRPC"),
+    ("reqwest", "OTLP over HTTP is spoken with hyper"),
 ];
 
 /// Name and licence of every crate that is compiled into the workspace.

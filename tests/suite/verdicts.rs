@@ -231,3 +231,58 @@ fn chains_of_errors_are_printed_in_one_place() {
     wrong.retain(|line| !line.contains("/benches/"));
     assert!(wrong.is_empty(), "use shell::chain: {wrong:#?}");
 }
+
+#[test]
+fn a_collector_that_is_dead_or_mute_holds_no_run_up_and_the_verdict_says_that_spans_are_lost() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address");
+    // Connections wait in its queue: they are open, and nobody ever answers.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    for address in [closed, mute.local_addr().expect("an address")] {
+        for protocol in ["grpc", "http/protobuf"] {
+            let place = Place::new(&bright(&[]));
+            let mut command = up(&place, &["--for", "2s"]);
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"));
+            command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
+            let mut run = Watched::start(command);
+            run.until("ended");
+            let ended = Instant::now();
+            let (summary, code, said) = run.end();
+            // Two seconds, and what a busy machine takes to end a process.
+            assert!(ended.elapsed() < Duration::from_secs(4), "{protocol} {address}: {:?}", ended.elapsed());
+            assert_eq!(code, Some(1), "{said}");
+            assert!(kinds(&summary).contains(&"side-output"), "{summary}");
+            assert_equal_keys(&place.digest("data"));
+        }
+    }
+}
+
+#[test]
+fn telemetry_that_cannot_be_honoured_is_refused_before_anything_is_done() {
+    let place = Place::new(&bright(&[]));
+    let mut command = up(&place, &["--for", "1s"]);
+    let output = ends(command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), 2);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("OTEL_EXPORTER_OTLP_PROTOCOL: `http/json` is not spoken"), "{said}");
+    assert!(!place.path("data").exists(), "something was made");
+}
+
+#[test]
+fn a_key_is_traced_right_after_it_was_given_and_one_that_never_was_is_not_waited_for_in_vain() {
+    for isolation in ["tasks", "process"] {
+        let place = Place::new(&bright(&[]));
+        let network = crate::keys::Network::start(&place, isolation);
+        for (key, _) in network.get("university", "inria", "3") {
+            let names = place.trace(&key);
+            assert!(names.iter().any(|name| name == "qkd.kms.key"), "{isolation}: {names:?}");
+        }
+        let mut unknown = qkdnet();
+        unknown.args(["trace", "00000000-0000-4000-8000-000000000000", "--data"]).arg(place.path("data"));
+        let running = ends(&mut unknown, 1);
+        let said = String::from_utf8_lossy(&running.stderr);
+        assert!(said.contains("no trace of 00000000"), "{said}");
+        network.stop();
+        let stopped = ends(&mut unknown, 1);
+        let said = String::from_utf8_lossy(&stopped.stderr);
+        assert!(said.contains("is kept") && !said.contains("yet"), "{said}");
+    }
+}

@@ -2,21 +2,25 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{KeyValue, global};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::collector::{self, Signal};
+use crate::collector;
 use crate::export::FileExporter;
+use crate::losses::{Counted, Losses};
 use crate::metrics::SnapshotExporter;
 use crate::names::resource;
+use crate::settings::{Exporter, Settings};
 
 /// What a process says about itself, and where to.
 #[derive(Clone, Debug)]
@@ -78,6 +82,9 @@ pub enum TelemetryError {
     Filter { filter: String, source: tracing_subscriber::filter::ParseError },
     #[error("cannot write spans into {}: {source}", folder.display())]
     SpanDir { folder: PathBuf, source: std::io::Error },
+    /// A variable that cannot be honoured.
+    #[error("{variable}: {why}")]
+    Setting { variable: String, why: String },
     #[error("cannot export to the OpenTelemetry collector that the OTEL_EXPORTER_OTLP_* variables name: {0}")]
     Collector(String),
 }
@@ -88,7 +95,15 @@ pub enum TelemetryError {
 pub struct Guard {
     tracer: Option<SdkTracerProvider>,
     meter: Option<SdkMeterProvider>,
+    losses: Losses,
+    /// How long the end may take.
+    patience: Duration,
 }
+
+/// Time that a collector gets for what is left. A run waits no longer for one that is dead or mute.
+const COLLECTOR_PATIENCE: Duration = Duration::from_millis(1500);
+/// Files are written as fast as the disk takes them.
+const FILES_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Guard {
     /// Writes everything recorded so far. Blocks; from async code use [`shutdown`](Self::shutdown) at the end.
@@ -101,44 +116,80 @@ impl Guard {
         }
     }
 
-    /// Writes what is left without blocking the runtime, then ends telemetry.
-    pub async fn shutdown(mut self) {
-        let (tracer, meter) = (self.tracer.take(), self.meter.take());
-        let ended = tokio::task::spawn_blocking(move || end(tracer, meter)).await;
-        if let Err(error) = ended {
-            tracing::warn!(%error, "telemetry did not end in order");
-        }
+    /// Writes what is left without blocking the runtime, then ends telemetry. Tells what did not reach its place, from
+    /// the beginning on.
+    pub async fn shutdown(mut self) -> Vec<String> {
+        let (tracer, meter, losses) = (self.tracer.take(), self.meter.take(), self.losses.clone());
+        let patience = self.patience;
+        let (tx, told) = tokio::sync::oneshot::channel();
+        // Not a thread of the runtime: its end would wait for it.
+        std::thread::spawn(move || tx.send(end(tracer, meter, &losses, patience)));
+        told.await.unwrap_or_default()
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        end(self.tracer.take(), self.meter.take());
+        end(self.tracer.take(), self.meter.take(), &self.losses, self.patience);
     }
 }
 
-fn end(tracer: Option<SdkTracerProvider>, meter: Option<SdkMeterProvider>) {
-    if let Some(Err(error)) = tracer.map(|provider| provider.shutdown()) {
-        tracing::warn!(%error, "the last spans were not written");
+/// Ends both at once, so that neither waits for the other's time to run out.
+fn end(
+    tracer: Option<SdkTracerProvider>,
+    meter: Option<SdkMeterProvider>,
+    losses: &Losses,
+    patience: Duration,
+) -> Vec<String> {
+    let until = Instant::now() + patience;
+    let (tx, ended) = mpsc::channel();
+    let mut left = 0;
+    if let Some(tracer) = tracer {
+        let tx = tx.clone();
+        std::thread::spawn(move || tx.send(tracer.shutdown_with_timeout(patience)));
+        left += 1;
     }
-    if let Some(Err(error)) = meter.map(|provider| provider.shutdown()) {
-        tracing::warn!(%error, "the last metrics were not written");
+    if let Some(meter) = meter {
+        std::thread::spawn(move || tx.send(meter.shutdown_with_timeout(patience)));
+        left += 1;
     }
+    let mut late = false;
+    while left > 0 && !late {
+        match ended.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Ok(()) | Err(OTelSdkError::AlreadyShutdown)) => {}
+            Ok(Err(OTelSdkError::Timeout(_))) | Err(_) => late = true,
+            // Counted with what was lost.
+            Ok(Err(error)) => tracing::debug!(%error, "telemetry did not end in order"),
+        }
+        left -= 1;
+    }
+    let mut told = losses.told();
+    if late {
+        told.push(format!("the last spans and metrics were not taken within {:.1} s", patience.as_secs_f64()));
+    }
+    told
 }
 
 /// Installs logging and providers for the whole process. Call once, from within the runtime where a collector is used.
 pub fn init(config: &TelemetryConfig) -> Result<Guard, TelemetryError> {
+    let settings = Settings::of_environment()?;
     let filter = filter(config)?;
-    let tracer = tracer_provider(config)?;
-    let meter = meter_provider(config)?;
+    let losses = Losses::default();
+    let tracer = tracer_provider(config, &settings, &losses)?;
+    let meter = meter_provider(config, &settings, &losses)?;
     install_logs(config, filter, tracer.as_ref());
+    for note in &settings.notes {
+        tracing::warn!("{note}");
+    }
     if let Some(provider) = &tracer {
         global::set_tracer_provider(provider.clone());
     }
     if let Some(provider) = &meter {
         global::set_meter_provider(provider.clone());
     }
-    Ok(Guard { tracer, meter })
+    let collected = [&settings.traces, &settings.metrics].iter().any(|to| matches!(to, Exporter::Collector(_)));
+    let patience = if collected { COLLECTOR_PATIENCE } else { FILES_PATIENCE };
+    Ok(Guard { tracer, meter, losses, patience })
 }
 
 fn filter(config: &TelemetryConfig) -> Result<EnvFilter, TelemetryError> {
@@ -169,7 +220,8 @@ fn install_logs(config: &TelemetryConfig, filter: EnvFilter, tracer: Option<&Sdk
     let _ = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init();
 }
 
-fn described(config: &TelemetryConfig) -> Resource {
+/// What the environment says of the process counts more than what is built in.
+fn described(config: &TelemetryConfig, settings: &Settings) -> Resource {
     let mut attributes = vec![
         KeyValue::new(resource::SERVICE_INSTANCE_ID, config.instance.clone()),
         KeyValue::new(resource::SERVICE_VERSION, env!("CARGO_PKG_VERSION")),
@@ -178,49 +230,58 @@ fn described(config: &TelemetryConfig) -> Resource {
         attributes.push(KeyValue::new(resource::SERVICE_NAMESPACE, "qkdnet"));
         attributes.push(KeyValue::new(resource::TOPOLOGY, topology.clone()));
     }
-    Resource::builder().with_service_name(config.service_name.clone()).with_attributes(attributes).build()
+    let name = settings.service_name.clone().unwrap_or_else(|| config.service_name.clone());
+    Resource::builder()
+        .with_service_name(name)
+        .with_attributes(attributes)
+        .with_attributes(settings.attributes.clone())
+        .build()
 }
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn disabled(exporter_variable: &str) -> bool {
-    variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
-        || variable(exporter_variable).is_some_and(|value| value == "none")
-}
-
-fn tracer_provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>, TelemetryError> {
-    if disabled("OTEL_TRACES_EXPORTER") {
-        return Ok(None);
-    }
-    let builder = SdkTracerProvider::builder().with_resource(described(config));
-    if Signal::Traces.is_collected() {
-        return Ok(Some(builder.with_batch_exporter(collector::span_exporter()?).build()));
-    }
-    let Some(folder) = &config.span_dir else { return Ok(None) };
+fn tracer_provider(
+    config: &TelemetryConfig,
+    settings: &Settings,
+    losses: &Losses,
+) -> Result<Option<SdkTracerProvider>, TelemetryError> {
+    let builder = SdkTracerProvider::builder().with_resource(described(config, settings));
+    let folder = match (&settings.traces, &config.span_dir) {
+        (Exporter::Nowhere, _) | (Exporter::Files, None) => return Ok(None),
+        (Exporter::Collector(target), _) => {
+            let exporter = Counted::new(collector::span_exporter(target)?, losses);
+            return Ok(Some(builder.with_batch_exporter(exporter).build()));
+        }
+        (Exporter::Files, Some(folder)) => folder,
+    };
     let exporter = FileExporter::create(folder, &config.service_name, config.span_file_limit_bytes)
         .map_err(|source| TelemetryError::SpanDir { folder: folder.clone(), source })?;
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(config.spans_waiting)
         .with_scheduled_delay(Duration::from_millis(200));
-    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches.build()).build();
-    Ok(Some(builder.with_span_processor(processor).build()))
+    let processor = BatchSpanProcessor::builder(Counted::new(exporter, losses)).with_batch_config(batches.build());
+    Ok(Some(builder.with_span_processor(processor.build()).build()))
 }
 
-fn meter_provider(config: &TelemetryConfig) -> Result<Option<SdkMeterProvider>, TelemetryError> {
-    if disabled("OTEL_METRICS_EXPORTER") {
-        return Ok(None);
-    }
-    let builder = SdkMeterProvider::builder().with_resource(described(config));
-    if Signal::Metrics.is_collected() {
-        let reader =
-            PeriodicReader::builder(collector::metric_exporter()?).with_interval(config.metrics_interval).build();
-        return Ok(Some(builder.with_reader(reader).build()));
-    }
-    let Some(folder) = &config.span_dir else { return Ok(None) };
+fn meter_provider(
+    config: &TelemetryConfig,
+    settings: &Settings,
+    losses: &Losses,
+) -> Result<Option<SdkMeterProvider>, TelemetryError> {
+    let builder = SdkMeterProvider::builder().with_resource(described(config, settings));
+    let folder = match (&settings.metrics, &config.span_dir) {
+        (Exporter::Nowhere, _) | (Exporter::Files, None) => return Ok(None),
+        (Exporter::Collector(target), _) => {
+            let exporter = Counted::new(collector::metric_exporter(target)?, losses);
+            let reader = PeriodicReader::builder(exporter).with_interval(config.metrics_interval).build();
+            return Ok(Some(builder.with_reader(reader).build()));
+        }
+        (Exporter::Files, Some(folder)) => folder,
+    };
     let exporter = SnapshotExporter::create(folder, &config.service_name)
         .map_err(|source| TelemetryError::SpanDir { folder: folder.clone(), source })?;
-    let reader = PeriodicReader::builder(exporter).with_interval(config.metrics_interval).build();
-    Ok(Some(builder.with_reader(reader).build()))
+    let reader = PeriodicReader::builder(Counted::new(exporter, losses)).with_interval(config.metrics_interval);
+    Ok(Some(builder.with_reader(reader.build()).build()))
 }

@@ -21,11 +21,14 @@
 
 mod collector;
 pub mod export;
+mod http;
 mod init;
+mod losses;
 pub mod metrics;
 pub mod names;
 pub mod receive;
 pub mod render;
+mod settings;
 pub mod store;
 pub mod trace;
 

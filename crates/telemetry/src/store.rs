@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -158,6 +158,21 @@ impl Store {
         self.scan("", &mut visit)
     }
 
+    /// When the last span of each file that is being written ended, in nanoseconds since 1970, for the services that
+    /// are asked for. Only the end of a file is read, and rotated files are not.
+    pub fn latest_of_each_file(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<u64>, StoreError> {
+        let service = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str())?;
+            Some(name.strip_suffix(".spans.jsonl")?.to_owned())
+        };
+        let written = self.files.iter().filter(|path| service(path).is_some_and(|name| wanted(&name)));
+        let latest = written.map(|path| {
+            let failed = |source| StoreError::Read { path: path.clone(), source };
+            latest_end(path).map_err(failed)
+        });
+        latest.filter_map(Result::transpose).collect()
+    }
+
     fn load(&self, ids: &BTreeSet<String>) -> Result<Vec<Trace>, StoreError> {
         let mut spans: BTreeMap<String, Vec<SpanRecord>> = BTreeMap::new();
         let wanted = if ids.len() == 1 { ids.first().map_or("", String::as_str) } else { "" };
@@ -210,6 +225,18 @@ fn scan_file(path: &Path, needle: &str, visit: &mut impl FnMut(SpanRecord)) -> i
             visit(span);
         }
     }
+}
+
+/// The latest end among the last spans of a file; nothing where it has none yet.
+fn latest_end(path: &Path) -> io::Result<Option<u64>> {
+    const TAIL_BYTES: u64 = 256 << 10;
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let mut tail = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+    let spans = tail.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<SpanRecord>(line).ok());
+    Ok(spans.map(|span| span.end_ns).max())
 }
 
 fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {

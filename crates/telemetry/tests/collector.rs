@@ -6,12 +6,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use prost::Message as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use telemetry::names::{attribute, span};
 use telemetry::trace::Tracer;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
@@ -44,7 +48,11 @@ async fn the_process_under_test() {
     let guard = telemetry::init(&config).unwrap();
     let tracer = Tracer::new("detector-nice-50-a");
     tracer.span(span::BLOCK).attribute(attribute::BLOCK_ID, 7_u64).start().end();
-    guard.shutdown().await;
+    let began = Instant::now();
+    let lost = guard.shutdown().await;
+    // However the collector is, nobody waits longer for it.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    println!("lost: {lost:?}");
 }
 
 fn child(folder: &Path, variables: &[(&str, &str)]) {
@@ -88,7 +96,7 @@ async fn collect(identity: Option<Identity>) -> (Collector, SocketAddr) {
 }
 
 /// A certificate authority's certificate, and what it certified for the loopback address.
-fn certified() -> (String, Identity) {
+fn certified_pem() -> (String, (String, String)) {
     let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_key = rcgen::KeyPair::generate().unwrap();
@@ -96,7 +104,12 @@ fn certified() -> (String, Identity) {
     let issuer = rcgen::Issuer::new(authority, authority_key);
     let key = rcgen::KeyPair::generate().unwrap();
     let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    (authority_pem, Identity::from_pem(leaf.pem(), key.serialize_pem()))
+    (authority_pem, (leaf.pem(), key.serialize_pem()))
+}
+
+fn certified() -> (String, Identity) {
+    let (authority, (certificate, key)) = certified_pem();
+    (authority, Identity::from_pem(certificate, key))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,11 +189,115 @@ fn nothing_is_recorded_where_the_sdk_is_disabled() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-#[test]
-fn a_collector_that_is_not_there_does_not_stop_the_service() {
+/// What a receiver of OTLP over HTTP got.
+struct Posted {
+    head: String,
+    body: Vec<u8>,
+}
+
+/// Takes one request over HTTP, and answers well.
+async fn take(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Posted {
+    let (mut got, mut chunk) = (Vec::new(), [0; 4096]);
+    let end = loop {
+        if let Some(at) = got.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        let read = stream.read(&mut chunk).await.unwrap();
+        assert!(read > 0, "the request ended early");
+        got.extend_from_slice(&chunk[..read]);
+    };
+    let head = String::from_utf8(got[..end].to_vec()).unwrap().to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().trim().parse().unwrap();
+    let mut body = got.split_off(end);
+    while body.len() < length {
+        let read = stream.read(&mut chunk).await.unwrap();
+        body.extend_from_slice(&chunk[..read]);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    stream.flush().await.unwrap();
+    Posted { head, body }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_go_over_http_with_the_headers_that_were_asked_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let posted = tokio::spawn(async move { take(listener.accept().await.unwrap().0).await });
     let folder = tempfile::tempdir().unwrap();
-    child(
-        folder.path(),
-        &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "500")],
-    );
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-lab=Nice%20Valrose"),
+        ("OTEL_SERVICE_NAME", "left"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "rack=7"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+    ];
+    run(folder.path(), &variables).await;
+    let Posted { head, body } = posted.await.unwrap();
+    for wanted in ["post /v1/traces http/1.1", "content-type: application/x-protobuf", "x-lab: nice valrose"] {
+        assert!(head.contains(wanted), "{head}");
+    }
+    let request = ExportTraceServiceRequest::decode(&body[..]).unwrap();
+    let spans = &request.resource_spans[0];
+    assert_eq!(spans.scope_spans[0].spans[0].name, span::BLOCK);
+    let described = format!("{:?}", spans.resource);
+    for wanted in ["left", "rack", "qkd.topology"] {
+        assert!(described.contains(wanted), "{described}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_go_over_https_compressed_to_the_authority_that_is_named() {
+    let (authority, key) = certified_pem();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let right = folder.path().join("right.pem");
+    std::fs::write(&right, authority).unwrap();
+    let certificates = CertificateDer::pem_slice_iter(key.0.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let private = PrivateKeyDer::from_pem_slice(key.1.as_bytes()).unwrap();
+    let server = server.with_no_client_auth().with_single_cert(certificates, private).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let posted = tokio::spawn(async move {
+        let stream = listener.accept().await.unwrap().0;
+        take(acceptor.accept(stream).await.unwrap()).await
+    });
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", right.to_str().unwrap()),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+    ];
+    run(folder.path(), &variables).await;
+    let Posted { head, body } = posted.await.unwrap();
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    assert_eq!(body[..2], [0x1f, 0x8b]);
+}
+
+/// A port at which nobody listens, and one at which nobody answers.
+fn dead_and_mute() -> (String, std::net::TcpListener) {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    (format!("http://{closed}"), std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+}
+
+#[test]
+fn a_collector_that_is_dead_or_mute_holds_nobody_up_and_what_is_lost_is_told() {
+    let (dead, listener) = dead_and_mute();
+    // Connections wait in the listener's queue: they are open, and nobody ever answers.
+    let mute = format!("http://{}", listener.local_addr().unwrap());
+    for endpoint in [&dead, &mute] {
+        for protocol in ["grpc", "http/protobuf"] {
+            let folder = tempfile::tempdir().unwrap();
+            let variables =
+                [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)];
+            let output = outcome(folder.path(), &[&variables[..], &[("RUST_TEST_NOCAPTURE", "1")]].concat());
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{variables:?}: {text}");
+            let lost = text.lines().find(|line| line.contains("lost: ")).unwrap_or_else(|| panic!("{text}"));
+            assert!(lost.contains("not written") || lost.contains("not taken within"), "{variables:?}: {lost}");
+        }
+    }
 }

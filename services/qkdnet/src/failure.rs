@@ -69,7 +69,10 @@ impl Display for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::failed(shell::chain(&error).to_string())
+        let message = shell::chain(&error).to_string();
+        let told = error.downcast_ref::<telemetry::TelemetryError>();
+        let bad_input = told.is_some_and(|told| matches!(told, telemetry::TelemetryError::Setting { .. }));
+        if bad_input { Self::bad_input(message) } else { Self::failed(message) }
     }
 }
 

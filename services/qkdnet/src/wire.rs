@@ -12,6 +12,7 @@ use telemetry::TelemetryConfig;
 use crate::cli::containers::{DownArgs, ReapArgs};
 use crate::cli::{HealthArgs, RekeyArgs, ReplayArgs, ServiceArgs, UpArgs, VerifyArgs};
 use crate::failure::Failure;
+use crate::run::verdict::{Kind, Reason};
 use crate::{guard, run};
 
 /// Time that a service gets to end in order.
@@ -127,6 +128,15 @@ pub fn briefly<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 
 /// Runs a future on a runtime of its own, with telemetry that is written out at the end.
 pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let (result, _) = block_on_told(config, work)?;
+    Ok(result)
+}
+
+/// As [`block_on`]; with what of the telemetry did not reach its place.
+pub fn block_on_told<T>(
+    config: &TelemetryConfig,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<(T, Vec<Reason>)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
     let guard = {
         let _entered = runtime.enter();
@@ -135,10 +145,11 @@ pub fn block_on<T>(config: &TelemetryConfig, work: impl Future<Output = anyhow::
     // Services say why it is not.
     let _ = guard::lock();
     let result = runtime.block_on(work);
-    runtime.block_on(guard.shutdown());
+    let lost = runtime.block_on(guard.shutdown());
+    lost.iter().for_each(|lost| tracing::warn!("{lost}"));
     // Whatever still waits for a peer has nothing left to say.
     runtime.shutdown_background();
-    result
+    Ok((result?, lost.into_iter().map(|lost| Reason::new(Kind::SideOutput, lost)).collect()))
 }
 
 /// A service is looked after so soon at first, while it starts, and so rarely later.

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::cluster::{eventually, helm, kubectl, repository, said, success};
+use crate::documented;
 use crate::harness::Suite;
 
 /// What the README installs and applies.
@@ -11,7 +12,7 @@ const TOPOLOGY: &str = "nice-50km";
 
 pub fn run(suite: &mut Suite) {
     suite.step("the README's commands work as they stand there", || {
-        let commands = commands();
+        let commands = documented::block("README.md", "helm install");
         assert!(commands.len() >= 5, "{commands:?}");
         let mut printed = String::new();
         for line in &commands {
@@ -31,13 +32,4 @@ pub fn run(suite: &mut Suite) {
             if pods.lines().any(|pod| pod.starts_with(TOPOLOGY)) { Err(pods) } else { Ok(()) }
         });
     });
-}
-
-/// The lines of the block that installs the chart.
-fn commands() -> Vec<String> {
-    let text = std::fs::read_to_string(repository().join("README.md")).expect("read the README");
-    let block =
-        text.split("```").find(|block| block.contains("helm install")).expect("a block that installs the chart");
-    let lines = block.lines().map(|line| line.split("  #").next().unwrap_or_default().trim());
-    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }

@@ -1,7 +1,8 @@
 //! `qkdnet trace`: the way of a block through both sites, or of a key back to its photons.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kms::supply::KeyId;
 use telemetry::render::{RenderOptions, render};
@@ -12,20 +13,20 @@ use super::{print, print_json};
 use crate::cli::{Output, Place, TraceArgs};
 use crate::cluster;
 use crate::failure::Failure;
+use crate::run::network::Network;
 
 mod key;
 
 pub fn run(args: &TraceArgs) -> Result<(), Failure> {
     let traces = match args.place.place() {
-        Place::Data(data) => find(args, data.join(SPANS_DIR))?,
+        Place::Data(data) => here(args, data)?,
         Place::Cluster(place) => {
             let spans = cluster::run(place, async |there| cluster::spans(there).await)?;
             find(args, spans.path().to_owned())?
         }
     };
     if traces.is_empty() {
-        let failure = Failure::failed(format!("no trace of {} is kept", args.block));
-        return Err(failure.hint("traces are kept here only where no OTEL_EXPORTER_OTLP_* variable sends them away"));
+        return Err(never(&args.block));
     }
     match args.output.output {
         Output::Json => {
@@ -40,6 +41,50 @@ pub fn run(args: &TraceArgs) -> Result<(), Failure> {
             print(&text.join("\n"))
         }
     }
+}
+
+/// Services write their spans a few times a second: what has just happened in a network that runs is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
+
+fn never(what: &str) -> Failure {
+    Failure::failed(format!("no trace of {what} is kept"))
+        .hint("nothing of this name was done here, or its spans are so old that newer ones took their place")
+        .hint("traces are kept here only where no OTEL_EXPORTER_OTLP_* variable sends them away")
+}
+
+/// Traces of a data directory. "Not yet" differs from "never": only a network that runs may still write.
+fn here(args: &TraceArgs, data: &Path) -> Result<Vec<Trace>, Failure> {
+    let folder = data.join(SPANS_DIR);
+    let began = SystemTime::now();
+    let mut traces = find(args, folder.clone())?;
+    if !traces.is_empty() || Network::read(data)?.is_none() {
+        return Ok(traces);
+    }
+    let until = Instant::now() + PATIENCE;
+    // What had happened before the question is on the disk once every service has written something that came after.
+    let mut all_written = false;
+    while traces.is_empty() && !all_written && Instant::now() < until {
+        std::thread::sleep(LOOK);
+        all_written = written_since(&folder, began, args.block.parse::<KeyId>().is_ok())?;
+        traces = find(args, folder.clone())?;
+    }
+    if !traces.is_empty() || all_written {
+        return Ok(traces);
+    }
+    Err(Failure::failed(format!("no trace of {} is written yet: try again", args.block))
+        .hint("the services of this network write their spans within a second or two of what they do"))
+}
+
+/// Whether every service that writes spans of what is asked for has written one that ended after a moment.
+fn written_since(folder: &Path, moment: SystemTime, of_key: bool) -> Result<bool, Failure> {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    let cannot = |error: telemetry::store::StoreError| Failure::bad_input(error.to_string());
+    // Key stores, alone or with others in one process.
+    let wanted = |service: &str| !of_key || service.starts_with("kms-") || !service.contains('-');
+    let latest = Store::open([folder]).and_then(|store| store.latest_of_each_file(wanted)).map_err(cannot)?;
+    Ok(!latest.is_empty() && latest.iter().all(|end_ns| *end_ns > since_ns))
 }
 
 fn find(args: &TraceArgs, folder: PathBuf) -> Result<Vec<Trace>, Failure> {

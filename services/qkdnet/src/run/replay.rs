@@ -41,12 +41,13 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
     let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
     let anchors = args.state.anchors();
-    let report = wire::block_on(&telemetry, async {
+    let (mut report, lost) = wire::block_on_told(&telemetry, async {
         let (folders, place) = (&folders, Place::Tasks);
         let started = Start { plan: &plan, folders, place, recording: None, replay: tags, anchors };
         let running = start(&started).await?;
         watch(running, &plan, folders, &asked, &mut view, |_| false).await
     })?;
+    report.summary.verdict.extend(lost);
     view.conclude(report.summary)
 }
 

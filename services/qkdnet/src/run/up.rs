@@ -76,11 +76,12 @@ pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
     let mut telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
     telemetry.spans_waiting = SPANS_WAITING;
-    let report = wire::block_on(&telemetry, async {
+    let (mut report, lost) = wire::block_on_told(&telemetry, async {
         let anchors = args.run.state.anchors();
         let started = Start { plan: &plan, folders: &folders, place, recording, replay: Default::default(), anchors };
         let running = start(&started).await?;
         watch(running, &plan, &folders, &asked, &mut view, |_| false).await
     })?;
+    report.summary.verdict.extend(lost);
     view.conclude(report.summary)
 }

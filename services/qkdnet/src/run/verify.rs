@@ -151,7 +151,7 @@ fn compare(
     let telemetry = wire::telemetry("qkdnet", &plan.topology, None, log.or(Some("warn")));
     // What is measured in a folder that goes at the end cannot be put back.
     let anchors = if args.run.data.is_some() { args.run.state.anchors() } else { Anchors::NotNeeded };
-    let report = wire::block_on(&telemetry, async {
+    let (mut report, lost) = wire::block_on_told(&telemetry, async {
         let started =
             Start { plan: &plan, folders: &folders, place, recording: None, replay: Default::default(), anchors };
         let running = start(&started).await?;
@@ -166,6 +166,7 @@ fn compare(
         })
         .await
     })?;
+    report.summary.verdict.extend(lost);
     if expected.is_some() {
         let (known, all) = precision::progress(&plan, &report.links);
         if known < all {
