@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::documented::{Documented, commands};
+use crate::documented::{Documented, commands, without_assignments};
 use crate::keys::eventually;
 use crate::support::{Place, bright, qkdnet, repository};
 
@@ -66,6 +66,7 @@ const OPEN: [(&str, &str); 16] = [
 const STOPPED: [&str; 2] = ["qkdnet digest --pools", "qkdnet rotate"];
 
 fn not_run(text: &str) -> Option<&'static str> {
+    let text = without_assignments(text);
     let beginning = NOT_RUN.iter().filter(|(beginning, _)| text.starts_with(beginning));
     beginning.max_by_key(|(beginning, _)| beginning.len()).map(|(_, why)| *why)
 }

@@ -74,12 +74,18 @@ pub fn block(file: &str, containing: &str) -> Vec<String> {
 fn command(line: &str) -> Option<String> {
     let line = line.strip_prefix("$ ").unwrap_or(line);
     let text = without_words(line);
-    let mut words = text.split_whitespace().skip_while(|word| is_assignment(word));
-    let program = words.next()?;
+    let program = without_assignments(&text).split_whitespace().next()?;
     (PROGRAMS.contains(&program) || program.starts_with("scripts/")).then_some(text)
 }
 
-/// `NAME=value` before a program.
+/// A command without the `NAME=value` before its program.
+pub fn without_assignments(text: &str) -> &str {
+    match text.split_once(' ') {
+        Some((first, rest)) if is_assignment(first) => without_assignments(rest.trim_start()),
+        _ => text,
+    }
+}
+
 fn is_assignment(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
 }

@@ -45,7 +45,7 @@ async fn the_process_under_test() {
     let mut config = telemetry::TelemetryConfig::new("detector-nice-50-a");
     config.span_dir = Some(folder.into());
     config.topology = Some("nice".to_owned());
-    let guard = telemetry::init(&config).unwrap();
+    let guard = telemetry::init(&config).unwrap_or_else(|error| panic!("{error}"));
     let tracer = Tracer::new("detector-nice-50-a");
     tracer.span(span::BLOCK).attribute(attribute::BLOCK_ID, 7_u64).start().end();
     let began = Instant::now();
