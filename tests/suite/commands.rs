@@ -65,6 +65,9 @@ const OPEN: [(&str, &str); 16] = [
 /// What can be asked of a network once it has stopped.
 const STOPPED: [&str; 2] = ["qkdnet digest --pools", "qkdnet rotate"];
 
+/// Described before it is there.
+const TO_COME: &str = "qkdnet restore";
+
 fn not_run(text: &str) -> Option<&'static str> {
     let text = without_assignments(text);
     let beginning = NOT_RUN.iter().filter(|(beginning, _)| text.starts_with(beginning));
@@ -100,7 +103,7 @@ impl Folder {
         let path = std::env::var("PATH").unwrap_or_default();
         let here = self.place.path("target/release");
         command.current_dir(self.place.path("")).env("PATH", format!("{}:{path}", here.display()));
-        command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+        command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("QKDNET_STATE_DIR", self.place.path("state"));
         command
     }
 
@@ -112,7 +115,7 @@ impl Folder {
     fn succeed(&self, documented: &Documented, line: &str) -> String {
         let output = self.run(line);
         let (said, printed) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
-        let Documented { file, line: number, text } = documented;
+        let Documented { file, line: number, text, .. } = documented;
         assert!(
             output.status.success(),
             "{file}:{number}: `{text}`, run as `{line}`: {}\n{said}{printed}",
@@ -137,9 +140,9 @@ impl Drop for Up {
 #[test]
 fn every_command_of_the_documents_is_one_that_the_program_knows() {
     let mut seen = BTreeSet::new();
-    for Documented { file, line, text } in commands() {
+    for Documented { file, line, text, .. } in commands() {
         let whole = text.split([';', '&', '>']).next().unwrap_or_default().split(" | ").next().unwrap_or_default();
-        if !whole.starts_with("qkdnet ") || whole.contains("...  ") || whole.contains("fault ...") {
+        if !whole.starts_with("qkdnet ") || whole.contains("fault ...") || whole.starts_with(TO_COME) {
             continue;
         }
         let words = filled(whole).replace("run|crd", "run").replace("...", "");
@@ -162,6 +165,9 @@ fn the_commands_of_the_documents_do_what_they_say() {
     let all = commands();
     for documented in &all {
         let text = &documented.text;
+        if documented.is_name() {
+            continue;
+        }
         if not_run(text).is_some() && !text.starts_with("qkdnet key ") && !text.starts_with("qkdnet fault list |") {
             continue;
         }
@@ -183,8 +189,8 @@ fn the_commands_of_the_documents_do_what_they_say() {
     running.sort_by_key(|documented| !documented.text.starts_with("qkdnet key get"));
     for documented in running {
         let text = documented.text.as_str();
-        // It runs already.
-        if text.ends_with('&') || !done.insert(text) {
+        let runs_already = text.starts_with("qkdnet up") && text.trim_end_matches(" &").ends_with("--data net");
+        if runs_already || !done.insert(text) {
             continue;
         }
         for line in lines(text) {

@@ -11,6 +11,16 @@ pub struct Documented {
     pub file: String,
     pub line: usize,
     pub text: String,
+    /// It stands in a sentence, not in a block.
+    pub in_sentence: bool,
+}
+
+impl Documented {
+    /// A sentence speaks of the command, and does not say what it is to be run with.
+    #[allow(dead_code, reason = "the suite on a cluster does not ask")]
+    pub fn is_name(&self) -> bool {
+        self.in_sentence && self.text.split_whitespace().count() <= 2
+    }
 }
 
 fn repository() -> PathBuf {
@@ -51,11 +61,16 @@ pub fn commands_of(path: &Path) -> Vec<Documented> {
             };
             match whole.strip_suffix('\\') {
                 Some(before) => begun = Some((number, before.trim_end().to_owned())),
-                None => found.extend(command(&whole).map(|text| Documented { file: file.clone(), line: number, text })),
+                None => found.extend(command(&whole).map(|text| Documented {
+                    file: file.clone(),
+                    line: number,
+                    text,
+                    in_sentence: false,
+                })),
             }
         } else {
             let named = line.split('`').skip(1).step_by(2).filter_map(command).filter(|text| text.contains(' '));
-            found.extend(named.map(|text| Documented { file: file.clone(), line: at + 1, text }));
+            found.extend(named.map(|text| Documented { file: file.clone(), line: at + 1, text, in_sentence: true }));
         }
     }
     found

@@ -158,6 +158,7 @@ fn under_nohup_the_end_of_a_terminal_is_no_end() {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_qkdnet"), "up"]);
     command.arg(place.topology()).arg("--data").arg(place.path("data"));
+    command.env("QKDNET_STATE_DIR", place.path("state"));
     let mut run = Watched::start(command);
     run.until("block-stored");
     run.signal(Signal::HUP);
