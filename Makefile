@@ -5,11 +5,13 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 # What the test of traces receives with; pinned, so that it says the same everywhere.
 ROTEL ?= 0.0.1a15
+# What the test of recordings reads them with.
+FPFIND ?= 3.3.6
 TOPOLOGY ?= topologies/nice-50km.yaml
 # A cluster gets all of Nice, unless another topology is named.
 KIND_TOPOLOGY := $(if $(filter command line environment,$(origin TOPOLOGY)),$(TOPOLOGY),topologies/nice.yaml)
 
-.PHONY: help up build image test check fmt clippy doc chart bench soak verify collector kind kind-down observe e2e e2e-soak clean
+.PHONY: help up build image test check fmt clippy doc chart bench soak verify collector fpfind kind kind-down observe e2e e2e-soak clean
 
 help: ## what there is
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -32,7 +34,14 @@ target/collector/rotel-agent:
 	  && cp target/collector/lib/python*/site-packages/rotel/rotel-agent $@; } \
 	  || echo "SKIPPED: no collector from PyPI; its test will say so" >&2
 
-test: collector ## every test that fits into minutes
+fpfind: target/fpfind/bin/fpfind ## a laboratory's program for time tags from PyPI, for the test of recordings
+
+target/fpfind/bin/fpfind:
+	@mkdir -p target
+	@{ python3 -m venv target/fpfind && target/fpfind/bin/pip install --quiet fpfind==$(FPFIND); } \
+	  || { rm -rf target/fpfind; echo "SKIPPED: no fpfind from PyPI; its test will say so" >&2; }
+
+test: collector fpfind ## every test that fits into minutes
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --manifest-path tests/foreign/Cargo.toml --target-dir target/foreign --locked
 
@@ -77,6 +86,7 @@ soak: ## the long versions of the randomised tests
 	QKDNET_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p qkdnet --test fuzz -- --nocapture
 	SOAK_SEEDS=1500 $(CARGO) test --release --locked -p transfer --test network -- --ignored
 	KMS_SIMULATION_SEEDS=500 $(CARGO) test --release --locked -p kms --lib simulation
+	QKDNET_REPLAY_ROUNDS=200 $(CARGO) test --release --locked -p qkdnet --test suite replay::chance -- --nocapture
 	QKDNET_CHAOS_KILLS=1000 $(CARGO) test --release --locked -p qkdnet --test suite chaos -- --nocapture
 
 clean: ## what builds and runs leave behind

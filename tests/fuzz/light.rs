@@ -3,7 +3,7 @@
 use photonics::instrument::{Frame, Instrument};
 use photonics::photons;
 use photonics::random::Subseed;
-use photonics::tagfile::{FrameReader, HalfOrder, Limits, TagReader};
+use photonics::tagfile::{Format, FrameReader, TagReader, recognise, survey};
 use topology::plan::DetectorConfig;
 
 use crate::engine::{Target, verdict};
@@ -57,25 +57,68 @@ fn recorded_tags_are_read_or_an_error_says_where_they_are_wrong() {
     let good = vec![
         words(&[1 << 10 | 1, 2 << 10 | 2, 3 << 10 | 4, 4 << 10 | 8]),
         words(&[(((1 << 54) - 1) << 10) | 1, (5 << 10) | 1]),
-        vec![],
+        b"0000000000000401\n0000000000000802\n".to_vec(),
+        b"time_ps,channel\n1000,1\n2000.5,2\n".to_vec(),
+        b"1 1000\n2 1000000\n".to_vec(),
+        ptu(&[1 << 25 | 100, 0xFE00_0002, 200]),
     ];
-    Target::new("tag files", good).fuzz(|input| {
-        let mut said = String::new();
-        for order in [HalfOrder::LowFirst, HalfOrder::HighFirst] {
-            let limits = Limits { bytes: 1 << 20, duration_ps: 1 << 60 };
-            let mut reader = FrameReader::new(TagReader::new(input, limits, order), 20_000_000_000);
+    let formats = Format::NAMES.split(", ").map(|name| name.parse::<Format>().unwrap());
+    let formats: Vec<Format> = formats.collect();
+    let target = Target {
+        words: &["time_ps", "channel", "ns", "e9", ",", ";", "\n", "PQTTTR"],
+        ..Target::new("tag files", good)
+    };
+    target.fuzz(|input| {
+        let recognised = recognise(input);
+        let mut said = verdict(&recognised);
+        for format in formats.iter().copied().chain(recognised.ok()) {
+            let reader = match TagReader::new(input, format) {
+                Ok(reader) => reader,
+                Err(error) => {
+                    said = error.to_string();
+                    continue;
+                }
+            };
+            let surveyed = survey(reader);
+            assert!(surveyed.first <= surveyed.last, "time goes back");
+            assert_eq!(surveyed.channels.values().sum::<u64>(), surveyed.clicks);
+            let reader = TagReader::new(input, format).expect("the same file");
+            let mut reader = FrameReader::new(reader, 20_000_000_000, vec![1, 2, 3, 4]);
+            let (mut before, mut clicks) = (None, 0);
             // Frames without a click between two words are many: so many are enough.
             for _ in 0..1000 {
                 match reader.next_frame() {
-                    Ok(Some(_)) => {}
+                    Ok(Some(frame)) => {
+                        assert!(before.is_none_or(|before| frame.number == before + 1), "a frame is missing or twice");
+                        assert!(frame.tags.is_sorted_by_key(|tag| tag >> 10), "a frame is not in order");
+                        before = Some(frame.number);
+                        clicks += frame.tags.len() as u64;
+                    }
                     Ok(None) => break,
                     Err(error) => {
-                        said = error.to_string();
+                        said = format!("{error} {}", error.advice());
                         break;
                     }
                 }
             }
+            assert!(clicks <= surveyed.clicks, "clicks come twice");
         }
         said
     });
+}
+
+/// A .ptu file of T2 records.
+fn ptu(records: &[u32]) -> Vec<u8> {
+    let mut file = b"PQTTTR\0\01.0.00\0\0".to_vec();
+    let tags = [
+        ("TTResultFormat_TTTRRecType", 0x1000_0008u32, 0x0001_0207),
+        ("MeasDesc_GlobalResolution", 0x2000_0008, 5e-12f64.to_bits()),
+        ("Header_End", 0xFFFF_0008, 0),
+    ];
+    for (name, kind, value) in tags {
+        file.extend(format!("{name:\0<32}").bytes().chain([0xFF; 4]));
+        file.extend(kind.to_le_bytes().into_iter().chain(value.to_le_bytes()));
+    }
+    file.extend(records.iter().flat_map(|record| record.to_le_bytes()));
+    file
 }

@@ -238,7 +238,7 @@ fn at_its_port(folder: &Folder, line: &str) -> String {
 }
 
 /// Targets of the Makefile; those that are not run, with the reason.
-const TARGETS: [(&str, Option<&str>); 20] = [
+const TARGETS: [(&str, Option<&str>); 21] = [
     ("help", None),
     ("up", None),
     ("verify", None),
@@ -246,6 +246,7 @@ const TARGETS: [(&str, Option<&str>); 20] = [
     ("build", Some("compiles an optimised program; the others run the one under test in its place")),
     ("image", Some("needs a container engine; CI runs it")),
     ("collector", Some("needs PyPI; `make test` runs it first")),
+    ("fpfind", Some("needs PyPI; `make test` runs it first")),
     ("test", Some("is what runs this test")),
     ("check", Some("is fmt, clippy and doc")),
     ("fmt", Some("a step of CI")),

@@ -1,9 +1,9 @@
 //! Time tags: what a detector's time-to-digital converter writes down.
 //!
 //! One 64-bit word: bits 63..10 local time in units of 4 ps, bit 4 the rollover flag, bits 3..0 which
-//! detectors fired. A tag's time ends after 2^54 units, twenty hours. A file may wrap there and go on from zero, as
-//! converters do; an instrument does not: it refuses the light of later epochs, because what recovers clocks and cuts
-//! frames takes local time for a number that only grows. A planned run ends a minute earlier.
+//! detectors fired. A tag's time ends after 2^54 units, twenty hours: an instrument refuses the light of later epochs,
+//! because what recovers clocks and cuts frames takes local time for a number that only grows. A planned run ends a
+//! minute earlier. Files count otherwise, and wrap: see [`crate::tagfile`].
 
 /// Time resolution of a tag, ps.
 pub const UNIT_PS: u64 = 4;

@@ -7,6 +7,7 @@ mod grpc;
 mod instrument;
 mod link;
 mod metrics;
+mod playback;
 mod record;
 mod report;
 mod serve;
@@ -18,7 +19,8 @@ pub mod waiting;
 
 pub use delivery::{Delivery, KmsDial, next_undelivered};
 pub use grpc::MonitorService;
-pub use record::Recorder;
+pub use playback::{Beginning, Bytes, Playback};
+pub use record::{FAILED as RECORDING_FAILED, Recorder, refuse_to_overwrite};
 pub use serve::{disk, initial_status, place, serve};
 pub use session::{Light, Links, Node, Seeds, run};
 pub use status::Monitor;

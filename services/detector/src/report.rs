@@ -32,7 +32,12 @@ pub struct Reporter {
     /// Announcer: blocks that are durable and wait for the peer's word.
     prepared: BTreeMap<u64, Stored>,
     window: Window,
+    /// Windows without a coincidence peak after which the next word about it is due.
+    attempts_said: u64,
 }
+
+/// The first failed searches are usual; from so many on they are said, more and more seldom.
+const ATTEMPTS_SAID_FIRST: u64 = 8;
 
 /// The open spans of one block.
 struct BlockTrace {
@@ -74,6 +79,7 @@ impl Reporter {
             blocks: BTreeMap::new(),
             prepared: BTreeMap::new(),
             window: Window { epoch: first_epoch, ..Window::default() },
+            attempts_said: ATTEMPTS_SAID_FIRST,
         }
     }
 
@@ -123,6 +129,7 @@ impl Reporter {
             s.state = if locked { LinkState::Locked } else { LinkState::Acquiring }.into();
         });
         self.clock(monitor, &figures);
+        self.search(monitor, &figures);
         self.metrics.record(&monitor.status());
         monitor.publish();
     }
@@ -135,6 +142,15 @@ impl Reporter {
             s.clock_residual_ps = clock.residual_ps;
             s.peak_fwhm_ps = clock.peak_fwhm_ps;
         });
+    }
+
+    /// A search for the peer's clock that goes on for long is told.
+    fn search(&mut self, monitor: &Monitor, figures: &Figures) {
+        let Some(clock) = figures.recovery.as_ref().filter(|_| !figures.locked) else { return };
+        if clock.attempts >= self.attempts_said {
+            self.attempts_said = 2 * clock.attempts;
+            monitor.note("acquiring", &format!("no coincidence peak in {} windows so far", clock.attempts));
+        }
     }
 
     pub fn action(&mut self, monitor: &Monitor, action: &Action) {

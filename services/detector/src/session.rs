@@ -1,7 +1,6 @@
 //! Sessions of a module: meet the peer, agree on an epoch with it and the source, distil, and meet again when
 //! anything on the way breaks.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,8 @@ use topology::plan::{DetectorConfig, SecretSeed};
 use crate::delivery::Delivery;
 use crate::instrument::{self, EPOCHS_AHEAD, EpochClicks};
 use crate::link::{Link, PATIENCE, SessionClosed};
-use crate::record::{self, Recorder};
+use crate::playback::Playback;
+use crate::record::Recorder;
 use crate::report::Reporter;
 use crate::status::Monitor;
 use crate::vault::Vault;
@@ -48,7 +48,7 @@ pub struct Links {
 pub enum Light {
     Source(Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>),
     /// A recording of raw time tags in place of source and instrument.
-    Recording(PathBuf),
+    Recording(Arc<Playback>),
 }
 
 /// A detector node's own randomness: nature's in the instrument, the protocol's in the module.
@@ -110,9 +110,13 @@ impl Node {
 /// Runs sessions until one finishes the run, or `stop`.
 pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
     let ended = tokio::select! {
-        ended = sessions(&mut node, &stop) => ended?,
-        () = stop.cancelled() => false,
+        ended = sessions(&mut node, &stop) => ended,
+        () = stop.cancelled() => Ok(false),
     };
+    if let Some((name, message)) = node.recorder.take().and_then(Recorder::finish) {
+        node.monitor.note(name, &message);
+    }
+    let ended = ended?;
     if let Some(delivery) = node.delivery.take() {
         delivery.finish().await?;
     }
@@ -148,12 +152,7 @@ async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
         };
         let opened = matches!(monitor.state(), LinkState::Acquiring | LinkState::Locked);
         match result {
-            Ok(()) => {
-                if let Some(recorder) = node.recorder.take() {
-                    recorder.finish()?;
-                }
-                return Ok(true);
-            }
+            Ok(()) => return Ok(true),
             Err(error) => lost(&monitor, &error, &mut said),
         }
         tokio::select! {
@@ -296,12 +295,11 @@ async fn attach(
     }
     let dial = match &node.links.light {
         Light::Source(dial) => dial,
-        Light::Recording(path) => {
-            let (path, frame_ps) = (path.clone(), node.config.protocol.frame_ps);
+        Light::Recording(playback) => {
+            let playback = playback.clone();
             tokio::spawn(async move {
-                if let Err(error) = record::replay(path, frame_ps, clicks_tx).await {
-                    tracing::warn!("recording stopped: {}", shell::chain(&error));
-                }
+                // A session that has ended for another reason does not take any more.
+                let _ = playback.play(first_epoch, clicks_tx).await;
             });
             // Nobody reads set-points of a recording.
             return Ok((clicks_rx, mpsc::channel(1).0));
@@ -387,8 +385,8 @@ impl Run<'_> {
             };
             let done = done.context("the instrument stopped")?.context("the instrument stopped")?;
             for frame in done.frames {
-                if let Some(recorder) = &mut self.node.recorder {
-                    recorder.frame(&frame)?;
+                if let Some((name, message)) = self.node.recorder.as_mut().and_then(|recorder| recorder.frame(&frame)) {
+                    self.node.monitor.note(name, &message);
                 }
                 let traceparent = done.traceparent.clone();
                 self.take_step(Some(FrameInput { number: frame.number, tags: frame.tags, traceparent })).await?;

@@ -4,6 +4,7 @@ pub mod containers;
 pub mod fault;
 mod operator;
 mod place;
+mod replay;
 mod run;
 
 use std::path::PathBuf;
@@ -15,7 +16,8 @@ use topology::quantity::{self, Decimal};
 use self::containers::{DownArgs, ReapArgs};
 pub use self::operator::{HostArgs, OperatorCommand, OperatorRunArgs, PodArgs, RenderArgs};
 pub use self::place::{ClusterArgs, Place, PlaceArgs};
-pub use self::run::{RunArgs, StateArgs, UpArgs, VerifyArgs, default_data_dir};
+pub use self::replay::ReplayArgs;
+pub use self::run::{RecordArgs, RecordFormat, RunArgs, StateArgs, UpArgs, VerifyArgs, default_data_dir};
 
 /// A quantum-key-distribution network that distils real key from simulated light.
 #[derive(Debug, Parser)]
@@ -129,31 +131,6 @@ pub struct OutputArgs {
     /// `json` prints one object a line.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Output,
-}
-
-#[derive(Clone, Debug, Args)]
-pub struct ReplayArgs {
-    /// Topology file; `-` is standard input.
-    pub file: PathBuf,
-    /// Link whose tags these are; needed where the topology has several.
-    #[arg(long, value_name = "LINK")]
-    pub link: Option<String>,
-    /// Recorded tags of one end; give it for both.
-    #[arg(long = "tags", value_name = "SITE=FILE", value_parser = site_file, required = true, num_args = 1)]
-    pub tags: Vec<(String, PathBuf)>,
-    /// Seed of the run that was recorded.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Data directory whose initial authentication reserves are taken; without it they are made afresh.
-    #[arg(long, value_name = "DIR")]
-    pub reserve: Option<PathBuf>,
-    /// Directory for keys, reserves and traces.
-    #[arg(long, value_name = "DIR", default_value = "qkdnet-data/replay")]
-    pub data: PathBuf,
-    #[command(flatten)]
-    pub state: StateArgs,
-    #[command(flatten)]
-    pub output: OutputArgs,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -438,13 +415,6 @@ fn simulated_time(text: &str) -> Result<quantity::Duration, String> {
 
 fn speed(text: &str) -> Result<Speed, String> {
     Speed::parse(text).ok_or_else(|| "write max, or simulated seconds per second such as 1".to_owned())
-}
-
-fn site_file(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((site, file)) if !site.is_empty() && !file.is_empty() => Ok((site.to_owned(), PathBuf::from(file))),
-        _ => Err("write the site and the file, such as valrose=valrose.tags".to_owned()),
-    }
 }
 
 /// A size in bytes: a number and B, kB, MB or GB (powers of a thousand).

@@ -240,11 +240,34 @@ pub struct Summary {
     pub wall_s: f64,
     pub seed: Option<u64>,
     pub links: Vec<LinkSummary>,
+    /// What took the place of light.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recordings: Vec<RecordingRow>,
     /// Whether all went well, and why not.
     pub verdict: Verdict,
     /// What was put back, and stayed so to the end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rolled_back: Vec<RolledBackRow>,
+}
+
+/// A recording that was replayed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RecordingRow {
+    pub site: String,
+    pub file: String,
+    pub format: String,
+    pub sha256: String,
+    pub clicks: u64,
+    pub lasts_s: f64,
+    /// Of that, what the other end's recording covers.
+    pub used_s: f64,
+    /// Damaged entries that were left out, and where the first of them stands.
+    pub skipped: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_first_byte: Option<u64>,
+    /// What else there is to say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// A link over the whole run.

@@ -12,7 +12,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
 use serde::Serialize;
 
 use crate::run::verdict::{Kind, Reason};
-use crate::snapshot::{Event, LinkRow, LinkState, Snapshot, StoreRow, Summary};
+use crate::snapshot::{Event, LinkRow, LinkState, RecordingRow, Snapshot, StoreRow, Summary};
 
 const HEADINGS: [&str; 12] = [
     "LINK",
@@ -258,6 +258,12 @@ pub fn summary_text(summary: &Summary) -> String {
             let _ = writeln!(text, "  {} blocks at one end alone, settled at the next start", link.blocks_undecided);
         }
     }
+    if !summary.recordings.is_empty() {
+        text.push('\n');
+    }
+    for recording in &summary.recordings {
+        recording_text(&mut text, recording);
+    }
     if !summary.verdict.is_good() {
         text.push('\n');
     }
@@ -275,6 +281,20 @@ fn keys_fault(summary: &Summary, link: &str) -> Option<Kind> {
     let of_keys = |reason: &&Reason| matches!(reason.kind, Kind::KeysDiffer | Kind::KeysUnreadable);
     let of_link = |reason: &&Reason| reason.link.as_deref() == Some(link);
     summary.verdict.reasons().iter().filter(of_keys).find(of_link).map(|reason| reason.kind)
+}
+
+fn recording_text(text: &mut String, recording: &RecordingRow) {
+    let RecordingRow { site, file, format, clicks, lasts_s, used_s, .. } = recording;
+    let file = clean(file);
+    let _ =
+        writeln!(text, "{site}: {file}, {format}, {clicks} clicks in {lasts_s:.3} s, of which {used_s:.3} s are used");
+    if recording.skipped > 0 {
+        let first = recording.skipped_first_byte.unwrap_or(0);
+        let _ = writeln!(text, "  {} damaged entries were left out, the first at byte {first}", recording.skipped);
+    }
+    for remark in &recording.remarks {
+        let _ = writeln!(text, "  {}", clean(remark));
+    }
 }
 
 // === JSON lines ===

@@ -80,6 +80,7 @@ fn summary() -> Summary {
         ..LinkSummary::default()
     };
     Summary {
+        recordings: vec![],
         simulated_s: 600.0,
         wall_s: 60.0,
         seed: None,

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use photonics::tagfile::Format;
 use topology::document::Speed;
 use topology::quantity;
 
@@ -82,18 +83,58 @@ pub struct UpArgs {
     pub record: RecordArgs,
 }
 
-/// Raw tags to files: 64-bit little-endian words, about 110 MB per simulated second of a 50 km link.
+/// Raw tags to files: 64-bit little-endian words that count 1/256 ns, about 110 MB per simulated second of a 50 km link.
 #[derive(Clone, Debug, Args)]
 pub struct RecordArgs {
-    /// Write each detector's raw time tags into this directory.
+    /// Write each detector's raw time tags into this directory; what is there is not overwritten.
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
+    /// How they are written.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", requires = "record")]
+    pub record_format: RecordFormat,
     /// Simulated time to record.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = simulated_time, requires = "record")]
     pub record_for: quantity::Duration,
     /// Size at which the recording of one detector node ends, such as `500MB`.
     #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = bytes, requires = "record")]
     pub record_limit: u64,
+}
+
+/// How raw time tags are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RecordFormat {
+    /// 64-bit words, low half first: time in 1/256 ns, detectors
+    #[default]
+    A1,
+    /// The same with the high half first
+    A1HighFirst,
+    /// The raw form of older instruments: high half first, time in 1/8 ns (loses resolution)
+    #[value(name = "raw-125ps")]
+    Raw125ps,
+    /// An a1 word a line, as text
+    A2,
+}
+
+impl RecordFormat {
+    /// How such a file's name ends.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::A1 | Self::A1HighFirst => "a1",
+            Self::Raw125ps => "raw",
+            Self::A2 => "a2",
+        }
+    }
+}
+
+impl From<RecordFormat> for Format {
+    fn from(format: RecordFormat) -> Self {
+        match format {
+            RecordFormat::A1 => Self::A1,
+            RecordFormat::A1HighFirst => Self::A1HighFirst,
+            RecordFormat::Raw125ps => Self::Raw125ps,
+            RecordFormat::A2 => Self::A2,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -42,7 +42,7 @@ use self::lock::Lock;
 use self::verdict::{Kind, Reason, Troubles};
 pub use self::watch::watch;
 use crate::cli::containers::On;
-use crate::cli::{Isolation, RunArgs};
+use crate::cli::{Isolation, RecordFormat, RunArgs};
 use crate::commands::data::SPANS_DIR;
 use crate::failure::Failure;
 
@@ -80,14 +80,26 @@ impl Folders {
 #[derive(Clone, Debug)]
 pub struct Recording {
     pub folder: PathBuf,
+    pub format: RecordFormat,
     pub frames: u64,
     pub bytes: u64,
 }
 
 impl Recording {
     /// The file of one detector node.
-    pub fn path(folder: &Path, link: &str, site: &str) -> PathBuf {
-        folder.join(format!("{link}.{site}.a1"))
+    pub fn path(&self, link: &str, site: &str) -> PathBuf {
+        self.folder.join(format!("{link}.{site}.{}", self.format.extension()))
+    }
+
+    /// What is there already is never touched.
+    pub fn refuse_to_overwrite(&self, plan: &Plan) -> Result<(), Failure> {
+        for config in plan.detectors() {
+            let path = self.path(&config.link, &config.site);
+            detector::refuse_to_overwrite(&path).map_err(|error| {
+                Failure::bad_input(format!("{error:#}")).hint("recordings are not overwritten: give another `--record`")
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -183,8 +195,8 @@ pub struct Start<'a> {
     pub folders: &'a Folders,
     pub place: Place,
     pub recording: Option<Recording>,
-    /// Recordings by site that take the place of light; empty where there is light.
-    pub replay: BTreeMap<String, PathBuf>,
+    /// Recordings that take the place of light.
+    pub replay: Option<replay::Replay>,
     /// Who keeps the ceilings of stores outside the data.
     pub anchors: Anchors,
 }
@@ -197,6 +209,9 @@ pub async fn start(start: &Start<'_>) -> Result<Running> {
     );
     start.folders.create()?;
     let lock = Lock::take(start.folders)?;
+    if let Some(replay) = &start.replay {
+        replay.claim(start.folders)?;
+    }
     place_secrets(start.plan, &start.folders.data)?;
     let held = Held {
         interrupts: Interrupts::listen().context("listen for interrupts")?,

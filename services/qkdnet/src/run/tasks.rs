@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use detector::vault::Vault;
-use detector::{Delivery, Light, Links, Monitor, Node, Recorder, Seeds};
+use detector::{Delivery, Light, Links, Monitor, Node, Playback, Recorder, Seeds};
 use futures::future::BoxFuture;
 use proto::channel::v1::{ChannelMessage, ModuleMessage};
 use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
@@ -19,7 +19,7 @@ use super::faults::Desks;
 use super::life::{Life, Run};
 use super::roster::Roster;
 use super::verdict::Troubles;
-use super::{End, Held, Recording, Running, Start, keys};
+use super::{End, Held, Running, Start, keys};
 
 /// Streams that may wait to be taken up by a service.
 const STREAMS_WAITING: usize = 4;
@@ -38,8 +38,9 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let desks = Desks::open(start.plan)?;
     keys::prepare_certificates(start, &desks.names(start.plan))?;
     let faults = desks.serve(start, &stop, &mut others).await?;
-    if start.replay.is_empty() {
-        start_sources(start, &desks, &mut doors, &mut others, (&drain, &stop)).await?;
+    match &start.replay {
+        None => start_sources(start, &desks, &mut doors, &mut others, (&drain, &stop)).await?,
+        Some(replay) => replay.end_with(&drain),
     }
     start_channels(start, &desks, &mut doors, &mut others, &stop).await?;
     let (keys, stores) = keys::start(start, &desks, &mut others, &stop).await?;
@@ -147,7 +148,7 @@ struct Parts {
 
 enum Source {
     Dial(Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>),
-    Recording(std::path::PathBuf),
+    Recording(Arc<Playback>),
 }
 
 fn parts(
@@ -158,15 +159,15 @@ fn parts(
     monitor: Arc<Monitor>,
     faults: Option<Desk>,
 ) -> Result<Parts> {
-    let light = match start.replay.get(&config.site) {
-        Some(file) => Source::Recording(file.clone()),
+    let light = match &start.replay {
+        Some(replay) => Source::Recording(replay.of(&config.site)?),
         None => Source::Dial(doors.sources.get(&config.source).context("a source is not planned")?.clone()),
     };
     let channel = doors.channels.get(&config.channel).context("a channel is not planned")?.clone();
     let recorder = match &start.recording {
         Some(recording) => {
-            let path = Recording::path(&recording.folder, &config.link, &config.site);
-            Some(Recorder::create(&path, recording.frames, recording.bytes)?)
+            let path = recording.path(&config.link, &config.site);
+            Some(Recorder::create(&path, recording.format.into(), recording.frames, recording.bytes)?)
         }
         None => None,
     };
@@ -196,7 +197,7 @@ impl Parts {
         };
         let light = match &self.light {
             Source::Dial(dial) => Light::Source(dial.clone()),
-            Source::Recording(file) => Light::Recording(file.clone()),
+            Source::Recording(playback) => Light::Recording(playback.clone()),
         };
         Ok(Node {
             seeds: Seeds::of(&config)?,

@@ -7,7 +7,7 @@ use topology::plan::{Plan, plan};
 use super::verdict::Verdict;
 use super::watch::Asked;
 use super::{Folders, Place, Recording, Start, continue_after, start, tags_end, watch};
-use crate::cli::{RunArgs, UpArgs};
+use crate::cli::{RecordArgs, RunArgs, UpArgs};
 use crate::commands::files;
 use crate::failure::Failure;
 use crate::style::tell;
@@ -56,20 +56,26 @@ pub fn prepare_until(
         seed: args.seed.or(topology.spec.run.seed),
         target_s: epochs.map(|epochs| epochs as f64 * plan.epoch_ps as f64 * 1e-12),
         beyond_tags: epochs.is_none_or(|epochs| seen.saturating_add(epochs) > plan.tag_epochs),
+        replay: None,
     };
     Ok(Prepared { plan, folders: Folders::of(&data), asked })
 }
 
+/// Where time tags go, once it is sure that nothing is lost there.
+fn recording(args: &RecordArgs, plan: &Plan) -> Result<Option<Recording>, Failure> {
+    let Some(folder) = &args.record else { return Ok(None) };
+    let frames = args.record_for.rounded().div_ceil(plan.epoch_ps);
+    let (folder, format, bytes) = (folder.clone(), args.record_format, args.record_limit);
+    let recording = Recording { folder, format, frames, bytes };
+    recording.refuse_to_overwrite(plan)?;
+    shell::files::create_private_folder(&recording.folder)
+        .map_err(|error| Failure::bad_input(format!("create {}: {error}", recording.folder.display())))?;
+    Ok(Some(recording))
+}
+
 pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
     let Prepared { plan, folders, asked } = prepare(&args.file, &args.run, None)?;
-    let recording = match &args.record.record {
-        Some(folder) => {
-            shell::files::create_private_folder(folder)?;
-            let frames = args.record.record_for.rounded().div_ceil(plan.epoch_ps);
-            Some(Recording { folder: folder.clone(), frames, bytes: args.record.record_limit })
-        }
-        None => None,
-    };
+    let recording = recording(&args.record, &plan)?;
     let place = Place::of(&args.run)?;
     let mut view = View::new(args.run.output.output);
     // A screen and log lines would spoil each other.
@@ -78,7 +84,7 @@ pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
     telemetry.spans_waiting = SPANS_WAITING;
     let (mut report, lost) = wire::block_on_told(&telemetry, async {
         let anchors = args.run.state.anchors();
-        let started = Start { plan: &plan, folders: &folders, place, recording, replay: Default::default(), anchors };
+        let started = Start { plan: &plan, folders: &folders, place, recording, replay: None, anchors };
         let running = start(&started).await?;
         watch(running, &plan, &folders, &asked, &mut view, |_| false).await
     })?;

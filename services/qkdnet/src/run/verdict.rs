@@ -15,7 +15,6 @@ const REASONS_MAX: usize = 32;
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// What was given cannot be used, such as a recording that is none.
-    #[allow(dead_code)]
     BadInput,
     /// The two ends of a link hold different key.
     KeysDiffer,

@@ -152,8 +152,7 @@ fn compare(
     // What is measured in a folder that goes at the end cannot be put back.
     let anchors = if args.run.data.is_some() { args.run.state.anchors() } else { Anchors::NotNeeded };
     let (mut report, lost) = wire::block_on_told(&telemetry, async {
-        let started =
-            Start { plan: &plan, folders: &folders, place, recording: None, replay: Default::default(), anchors };
+        let started = Start { plan: &plan, folders: &folders, place, recording: None, replay: None, anchors };
         let running = start(&started).await?;
         let mut known = 0;
         watch(running, &plan, &folders, &asked, &mut View::progress(), |links| {

@@ -15,6 +15,7 @@ use super::ends::{Ends, compare};
 use super::faults::Log;
 use super::judge::{Stuck, lasting, no_key, put_back, relay_put_back, stuck};
 use super::network::{Announcement, Network};
+use super::replay::Findings;
 use super::rolled_back::Book;
 use super::verdict::{Kind, Reason, Verdict};
 use super::{End, Folders, Running, tags_end};
@@ -37,6 +38,8 @@ pub struct Asked {
     pub target_s: Option<f64>,
     /// More was asked for than time tags hold.
     pub beyond_tags: bool,
+    /// Of the recordings that take the place of light.
+    pub replay: Option<Findings>,
 }
 
 /// What a run measured, for the summary and for comparison with publications.
@@ -55,6 +58,10 @@ pub struct LinkReport {
     pub block_bits: Vec<f64>,
     pub peak_fwhm_ps: Vec<f64>,
     pub residual_ps: Vec<f64>,
+    /// The peer's clock was found at least once.
+    pub locked: bool,
+    /// Why the last block that gave no key did not.
+    pub last_abort: Option<String>,
 }
 
 impl LinkReport {
@@ -66,6 +73,8 @@ impl LinkReport {
                 self.peak_fwhm_ps.push(status.peak_fwhm_ps);
                 self.residual_ps.push(status.clock_residual_ps.abs());
             }
+            Some(Happening::Note(note)) if note.name == "locked" => self.locked = true,
+            Some(Happening::Note(note)) if note.name == "block-aborted" => self.last_abort = Some(note.message.clone()),
             _ => {}
         }
     }
@@ -200,10 +209,13 @@ struct Follower<'p> {
     links: Vec<LinkReport>,
     faults: Log,
     rolled_back: Book,
+    findings: Option<&'p Findings>,
+    /// Recordings that are not complete.
+    unwritten: Vec<Reason>,
 }
 
 impl<'p> Follower<'p> {
-    fn new(plan: &'p Plan, asked: &Asked, started: Instant) -> Self {
+    fn new(plan: &'p Plan, asked: &'p Asked, started: Instant) -> Self {
         let rows = plan.links.iter().map(|link| LinkRow {
             name: link.name.clone(),
             loss_db: link.total_loss_db,
@@ -223,6 +235,8 @@ impl<'p> Follower<'p> {
             links: reports.collect(),
             faults: Log::default(),
             rolled_back: Book::default(),
+            findings: asked.replay.as_ref(),
+            unwritten: Vec::new(),
         }
     }
 
@@ -269,6 +283,10 @@ impl<'p> Follower<'p> {
             Some(Happening::Note(note)) => {
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let simulated_s = event.simulated_s;
+                if note.name == detector::RECORDING_FAILED {
+                    let reason = Reason::of_link(Kind::SideOutput, &link, &note.message).at(&site);
+                    self.unwritten.push(reason.hint("the link was not touched; record again where there is room"));
+                }
                 self.show(Event { simulated_s, link, site, name: note.name, message: note.message, block: None }, view);
             }
             Some(Happening::Block(block)) if is_matcher => {
@@ -331,6 +349,8 @@ impl<'p> Follower<'p> {
         verdict.extend(running.stores.iter().flat_map(|store| put_back(&store.latest.borrow())));
         verdict
             .extend(running.relays.iter().filter_map(|relay| relay.rolled_back.borrow().as_ref().map(relay_put_back)));
+        verdict.extend(self.unwritten);
+        verdict.extend(self.findings.and_then(|findings| findings.judge(&links)));
         if verdict.is_good() {
             verdict.extend(no_key(ends, &links));
         }
@@ -339,6 +359,7 @@ impl<'p> Follower<'p> {
             wall_s: wall.as_secs_f64(),
             seed: self.snapshot.seed,
             links: summaries,
+            recordings: self.findings.map(|findings| findings.rows.clone()).unwrap_or_default(),
             verdict,
             rolled_back: self.snapshot.rolled_back,
         };

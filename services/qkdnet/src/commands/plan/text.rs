@@ -35,7 +35,7 @@ fn link_text(text: &mut String, link: &LinkReport) {
         let [short, long, plus, minus] = rates.map(si);
         line("clicks", format!("{site}: short {short}/s, long {long}/s, plus {plus}/s, minus {minus}/s"));
     }
-    let record = format!("{} per second if recorded", bytes(link.record_bytes_per_s));
+    let record = format!("{} per second if recorded, in units of 1/256 ns", bytes(link.record_bytes_per_s));
     line("time tags", format!("{}/s ({record})", si(link.tags_hz[0] + link.tags_hz[1])));
     let [own, peer] = link.module_memory_bytes.map(bytes);
     line("memory", format!("{own} + {peer} for the two modules"));

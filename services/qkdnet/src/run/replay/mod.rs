@@ -1,0 +1,159 @@
+//! `qkdnet replay`: two recordings of raw time tags in place of light; everything after the click is as in a run.
+//!
+//! Both recordings are surveyed from end to end before anything is started: what is wrong with them is a plain answer and
+//! touches nothing. Clicks that a data folder has distilled once are never distilled there again.
+
+mod alignment;
+mod recordings;
+mod used;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use detector::{Beginning, Playback};
+use photonics::tag::UNIT_PS;
+use tokio_util::sync::CancellationToken;
+use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
+
+use self::recordings::Recording;
+use self::used::Used;
+pub use self::verdict::Findings;
+use super::watch::Asked;
+use super::{Folders, Place, Start, start, watch};
+use crate::cli::ReplayArgs;
+use crate::commands::files;
+use crate::failure::Failure;
+use crate::view::View;
+use crate::wire;
+
+/// Two recordings, ready to be played.
+pub struct Replay {
+    playbacks: BTreeMap<String, Arc<Playback>>,
+    uses: Vec<Used>,
+    claimed: Mutex<bool>,
+}
+
+impl Replay {
+    fn open(ends: [&Recording; 2], frame_ps: u64, spans: &alignment::Alignment, link: &str) -> Result<Self> {
+        let begins = Beginning::default();
+        let mut playbacks = BTreeMap::new();
+        for (recording, span) in ends.into_iter().zip(&spans.spans) {
+            let frames = recording.frames(frame_ps)?.starting_at(span.origin);
+            let playback = Playback::new(frames, span.first, span.frames, begins.clone());
+            playbacks.insert(recording.site.clone(), Arc::new(playback));
+        }
+        let uses = ends.map(|recording| Used::of(recording, link)).into();
+        Ok(Self { playbacks, uses, claimed: Mutex::new(false) })
+    }
+
+    /// The recording of a site.
+    pub fn of(&self, site: &str) -> Result<Arc<Playback>> {
+        self.playbacks.get(site).cloned().with_context(|| format!("there is no recording of {site}"))
+    }
+
+    /// Ends early when the run is drained.
+    pub fn end_with(&self, drain: &CancellationToken) {
+        self.playbacks.values().for_each(|playback| playback.end_with(drain.clone()));
+    }
+
+    /// Notes in the data folder that these clicks are used, before any of them is.
+    pub fn claim(&self, folders: &Folders) -> Result<()> {
+        used::claim(folders, &self.uses)?;
+        *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        Ok(())
+    }
+
+    /// Takes that back: no click of these recordings was matched with another.
+    fn release(&self, folders: &Folders) -> Result<()> {
+        if std::mem::take(&mut *self.claimed.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let _lock = super::lock::Lock::take(folders)?;
+            used::release(folders, &self.uses)?;
+        }
+        Ok(())
+    }
+}
+
+pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
+    let topology = files::load(&args.file)?;
+    let mut plan = plan(&topology, &RunOptions { seed: args.seed, ..RunOptions::default() });
+    let link = link(args, &plan)?;
+    restrict(&mut plan, &link);
+    let folders = Folders::of(&args.data);
+    let recordings = recordings::open(args, &plan, &link)?;
+    let ends = [&recordings[0], &recordings[1]];
+    used::check(&folders, ends, &link)?;
+    let config = plan.detectors().next().ok_or_else(|| Failure::bad_input(format!("link `{link}` has no ends")))?;
+    let protocol = config.protocol.clone();
+    let alignment = alignment::align(ends, &protocol)?;
+    let replay = Replay::open(ends, protocol.frame_ps, &alignment, &link)?;
+    if let Some(reserve) = &args.reserve {
+        copy_secrets(&plan, reserve, &args.data)?;
+    }
+    let findings = Findings::new(ends, &alignment, &protocol);
+    let asked = Asked {
+        seed: args.seed.or(topology.spec.run.seed),
+        target_s: None,
+        beyond_tags: false,
+        replay: Some(findings),
+    };
+    let mut view = View::new(args.output.output);
+    let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
+    let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
+    let (place, anchors) = (Place::Tasks, args.state.anchors());
+    let started = Start { plan: &plan, folders: &folders, place, recording: None, replay: Some(replay), anchors };
+    let (mut report, lost) = wire::block_on_told(&telemetry, async {
+        let running = start(&started).await?;
+        watch(running, &plan, &folders, &asked, &mut view, |_| false).await
+    })?;
+    let nothing_used = report.links.iter().all(|link| !link.locked && link.status.blocks == 0);
+    if let Some(replay) = started.replay.as_ref().filter(|_| nothing_used) {
+        replay.release(&folders)?;
+    }
+    report.summary.verdict.extend(lost);
+    view.conclude(report.summary)
+}
+
+/// One link alone, without key stores, and without an end but that of its recordings.
+fn restrict(plan: &mut Plan, link: &str) {
+    plan.without_key_management();
+    plan.links.retain(|planned| planned.name == link);
+    plan.services.retain(|service| service.link.as_deref() == Some(link));
+    for service in &mut plan.services {
+        if let ServiceConfig::Detector(config) = &mut service.config {
+            config.epochs_limit = None;
+        }
+    }
+}
+
+fn link(args: &ReplayArgs, plan: &Plan) -> Result<String, Failure> {
+    let names: Vec<&str> = plan.links.iter().map(|link| link.name.as_str()).collect();
+    let hint = format!("links: {}", names.join(", "));
+    match (&args.link, &names[..]) {
+        (Some(name), _) if names.contains(&name.as_str()) => Ok(name.clone()),
+        (Some(name), _) => Err(Failure::bad_input(format!("there is no link `{name}`")).hint(hint)),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, _) => Err(Failure::bad_input("whose tags these are is not said").hint(format!("add `--link`; {hint}"))),
+    }
+}
+
+/// Takes the first authentication secrets of another run.
+fn copy_secrets(plan: &Plan, from: &std::path::Path, to: &std::path::Path) -> Result<(), Failure> {
+    for config in plan.channels() {
+        let source = channel::secret_path(from, &config.site, &config.link);
+        let target = channel::secret_path(to, &config.site, &config.link);
+        let secret = std::fs::read(&source)
+            .map_err(|error| Failure::bad_input(format!("cannot read {}: {error}", source.display())))?;
+        if let Some(folder) = target.parent() {
+            shell::files::create_private_folder(folder)?;
+        }
+        shell::files::write_durably(&target, &secret)?;
+    }
+    Ok(())
+}
+
+/// Ticks in seconds.
+fn seconds(ticks: i128) -> f64 {
+    ticks as f64 * UNIT_PS as f64 * 1e-12
+}

@@ -1,0 +1,88 @@
+//! What a replay came to, in words.
+
+use distill::config::LinkProtocol;
+
+use super::alignment::{self, Alignment};
+use super::recordings::Recording;
+use super::seconds;
+use crate::run::verdict::{Kind, Reason};
+use crate::run::watch::LinkReport;
+use crate::snapshot::RecordingRow;
+
+/// So many bits without a single error are not of two detectors.
+const BITS_JUDGED: u64 = 10_000;
+/// Of two ends that choose their basis by themselves at most half of all clicks agree.
+const KEPT_SHARE_MAX: f64 = 0.75;
+
+/// What is known of the recordings before the link runs.
+pub struct Findings {
+    pub rows: Vec<RecordingRow>,
+    spans: Vec<String>,
+    search: String,
+}
+
+impl Findings {
+    pub fn new(ends: [&Recording; 2], alignment: &Alignment, protocol: &LinkProtocol) -> Self {
+        let frame_s = protocol.frame_ps as f64 * 1e-12;
+        let row = |index: usize| {
+            let (recording, span) = (ends[index], &alignment.spans[index]);
+            let ended = recording.failure.as_ref().map(|error| format!("{error}; {}", error.advice()));
+            let remarks = ended.into_iter().chain(alignment.remarks[index].iter().cloned());
+            RecordingRow {
+                site: recording.site.clone(),
+                file: recording.path.display().to_string(),
+                format: recording.format.to_string(),
+                sha256: recording.sha256.clone(),
+                clicks: recording.clicks,
+                lasts_s: seconds(recording.last - recording.first),
+                used_s: span.frames as f64 * frame_s,
+                skipped: recording.damage.skipped(),
+                skipped_first_byte: recording.damage.first_at,
+                remarks: remarks.collect(),
+            }
+        };
+        let of = |recording: &Recording| {
+            let (first, last) = (recording.first + recording.shift, recording.last + recording.shift);
+            alignment::span(recording, first, last)
+        };
+        let acquisition = &protocol.acquisition;
+        let search = format!(
+            "acquisition.search = {} ms and frequencySearch = {} ns/s",
+            acquisition.search_ps as f64 * 1e-9,
+            acquisition.frequency_search * 1e9
+        );
+        Self { rows: vec![row(0), row(1)], spans: ends.map(of).into(), search }
+    }
+
+    /// Why the replay did not do what it should; nothing where it did.
+    pub fn judge(&self, links: &[LinkReport]) -> Option<Reason> {
+        let link = links.first()?;
+        let status = &link.status;
+        let (bits, errors) = (status.sifted_z_bits + status.sifted_x_bits, status.errors_z + status.errors_x);
+        let clicks = self.rows.iter().map(|row| row.clicks).min().unwrap_or(0);
+        let same = |what: String| {
+            let reason = Reason::of_link(Kind::BadInput, &link.name, what);
+            Some(reason.hint("are both files of one instrument? Do not use this key"))
+        };
+        if bits >= BITS_JUDGED && errors == 0 {
+            return same(format!("QBER is exactly 0 over {bits} bits: two instruments do not agree like that"));
+        }
+        if bits >= BITS_JUDGED && bits as f64 > KEPT_SHARE_MAX * clicks as f64 {
+            return same(format!("of {clicks} clicks {bits} have a partner in the same basis: no link is like that"));
+        }
+        if status.blocks > 0 {
+            return None;
+        }
+        let no_key = |why: String| Reason::of_link(Kind::NoKey, &link.name, format!("no key: {why}"));
+        if !link.locked {
+            let spans = self.spans.join(", ");
+            let why = format!("no coincidence peak was found within {}; {spans}", self.search);
+            return Some(no_key(why).hint(
+                "are both files of the same time and the right sites? Where clocks are further apart, give \
+                 `--shift SITE=TIME` or a wider search; where a file counts in another unit, give `--format`",
+            ));
+        }
+        let why = link.last_abort.as_deref().unwrap_or("the recordings are shorter than a round");
+        Some(no_key(format!("the clocks were found, but {why}")).hint("`qkdnet plan` says how long a round is"))
+    }
+}
