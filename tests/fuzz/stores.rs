@@ -160,6 +160,7 @@ fn share() -> Vec<u8> {
         start: 0,
         sealed: vec![2; 32].into(),
         tag: vec![3; 16].into(),
+        nonce: vec![4; 16].into(),
     };
     written(&[PairMessage { message: Some(wire::pair_message::Message::Share(share)) }])
 }

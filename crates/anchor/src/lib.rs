@@ -53,6 +53,11 @@ pub trait Anchor: Send + Sync + Debug {
     /// The store closes cleanly: its ceilings become these counts, and others of it are forgotten.
     fn settle(&self, store: Instance, counts: &Ceilings) -> Result<(), AnchorError>;
 
+    /// Whether it keeps anything.
+    fn keeps(&self) -> bool {
+        true
+    }
+
     /// How far a ceiling is raised ahead of its count at most, where `usual` does for an anchor that is close: one that
     /// is far away, and may not answer for a while, needs more. [`resume`] is given the same.
     fn chunk(&self, usual: u64) -> u64 {
@@ -65,6 +70,10 @@ pub trait Anchor: Send + Sync + Debug {
 pub struct Unanchored;
 
 impl Anchor for Unanchored {
+    fn keeps(&self) -> bool {
+        false
+    }
+
     fn read(&self, _: Instance) -> Result<Option<Ceilings>, AnchorError> {
         Ok(None)
     }

@@ -12,14 +12,17 @@ use redb::{Database, ReadableDatabase, WriteTransaction};
 
 use crate::ahead::{Committed, chunk_at, open_chunk};
 use crate::crypt::Sealer;
+use anchor::{Ceilings, Instance};
+
 use crate::face::{Face, State};
 use crate::journal::Entry;
 use crate::journals::{Gate, Journals};
+use crate::keeper::{Failing, Keeper};
 use crate::lane::{Run, Segment};
 use crate::queue::{Answer, Shared};
-use crate::tables::{GRANTS, GrantRow, POOLS, Place, PoolRow, STORE, STREAM};
+use crate::tables::{GRANTS, GrantRow, POOLS, Place, PoolRow, Progress, STORE, STREAM};
 use crate::taken::TakenMap;
-use crate::types::{NAME_BYTES_MAX, POOLS_MAX, Settings};
+use crate::types::{NAME_BYTES_MAX, POOLS_MAX, RolledBack, Settings};
 use crate::{StoreError, Use};
 
 mod advance;
@@ -34,6 +37,7 @@ mod lease;
 mod meta;
 mod open;
 mod redeem;
+mod rollback;
 mod space;
 
 pub(crate) use open::opened;
@@ -65,6 +69,8 @@ struct Pool {
     left_in: [u64; 4],
     /// Granted and not active, by lane.
     inactive: [u64; 2],
+    /// Wasted at opening because it lies below a ceiling.
+    risen_bytes: u64,
     news: [LaneNews; 2],
 }
 
@@ -84,6 +90,22 @@ pub(crate) struct Engine {
     advances_made: u64,
     advanced: Vec<(usize, u64)>,
     checkpoint_due: bool,
+    instance: Instance,
+    keeper: Keeper,
+    /// As the anchor had them when the store was opened.
+    ceilings: Ceilings,
+    /// How often the store had been written to by then.
+    before: Progress,
+    records_before: u64,
+    /// Records that were given to the journals since then.
+    appended: u64,
+    /// The journals know of bytes that the database does not.
+    replayed_beyond: bool,
+    /// Grants that begin further on because of a ceiling: pool, number.
+    risen: Vec<(usize, u64, GrantRow)>,
+    rolled_back: Option<RolledBack>,
+    /// Redemptions of this group that somebody asked for: pool, use, end, bytes.
+    claims: Vec<(usize, usize, u64, u64)>,
     sealer: Arc<Sealer>,
     settings: Settings,
     shared: Arc<Shared>,
@@ -139,15 +161,28 @@ impl Engine {
         }
         self.commit_database()?;
         for pool in std::mem::take(&mut self.news) {
+            let granted = self.pools[pool].news.iter().any(|news| !news.runs.is_empty());
             self.pools[pool].publish();
+            if granted {
+                self.raise_ahead(pool);
+            }
+        }
+        if self.entries.is_empty() {
+            self.claim();
         }
         if let Some(journal) = journal.filter(|_| !self.entries.is_empty()) {
             let mut answers_in_order = self.announcements();
+            self.appended += 1;
             answers_in_order.append(answers);
             self.journals.append(journal, &self.entries, &self.sealer, answers_in_order);
             self.entries.clear();
         }
         Ok(())
+    }
+
+    /// For callers to see whether the anchor is raised.
+    pub fn anchor_failing(&self) -> Failing {
+        self.keeper.watch()
     }
 
     /// For the writer to wait with until a journal is free.
@@ -179,15 +214,31 @@ impl Engine {
                 table.insert(pool.peer.as_str(), pool.durable_row().encode().as_slice())?;
             }
         }
+        store_fact(&txn, "progress", &self.progress().encode())?;
         txn.commit()?;
         let checkpoint = self.checkpoint_due;
         (self.settings.at_step)(if checkpoint { "store.checkpointed" } else { "store.committed" });
         self.commits += 1;
         self.shared.counts.database_commits.fetch_add(1, Relaxed);
         if std::mem::take(&mut self.checkpoint_due) {
+            self.records_before = self.before.records + self.appended;
             self.journals.restart(self.journals.epoch() + 1);
         }
         Ok(())
+    }
+
+    /// How often the store is written to with this commit.
+    fn progress(&self) -> Progress {
+        let counts = &self.shared.counts;
+        let records = self.before.records + counts.journal_commits.load(Relaxed);
+        // Without an anchor nothing is counted: whoever only looks at a store that was put back must not hide that.
+        let commits = if self.settings.anchor.keeps() { counts.database_commits.load(Relaxed) + 1 } else { 0 };
+        Progress {
+            commits: self.before.commits + commits,
+            // A checkpoint holds what the journals were given, written or not.
+            records_before: if self.checkpoint_due { self.before.records + self.appended } else { self.records_before },
+            records: if self.checkpoint_due { self.before.records + self.appended } else { records },
+        }
     }
 
     /// Marks a pool as changed: its row is written, its callers get the news.
@@ -221,6 +272,7 @@ impl Engine {
 
     fn add_pool(&mut self, pool: Pool) {
         let number = self.pools.len();
+        pool.face.lock().rolled_back = self.rolled_back.clone();
         self.by_peer.insert(pool.peer.clone(), number);
         self.shared.add_face(&pool.peer, number, Arc::clone(&pool.face));
         self.pools.push(pool);
@@ -233,11 +285,14 @@ impl Engine {
         }
         self.checkpoint_due = true;
         let committed = self.commit(&BTreeSet::new(), &mut Vec::new());
-        let Self { db, journals, reader, shared, .. } = self;
+        // One that was put back must be found so by every later start.
+        let settled = self.rolled_back.is_none().then(|| (self.instance, self.counts()));
+        let Self { db, journals, reader, shared, keeper, .. } = self;
         drop(reader);
         shared.ahead.set(None);
         db.close().map_err(|error| StoreError::io("close the database", &error))?;
         journals.close()?;
+        keeper.end(settled.filter(|_| committed.is_ok()));
         committed
     }
 }
@@ -258,6 +313,7 @@ impl Pool {
             redeemed_since: [0; 4],
             left_in: [0; 4],
             inactive: [0; 2],
+            risen_bytes: 0,
             news: [LaneNews::default(), LaneNews::default()],
         }
     }
@@ -267,6 +323,8 @@ impl Pool {
     fn durable_row(&self) -> PoolRow {
         let state = self.face.lock();
         let mut row = self.row;
+        row.drawn = state.lanes.each_ref().map(|lane| lane.drawn_end);
+        row.redeemed = state.redeemed_end;
         for use_ in Use::ALL {
             let index = use_.index();
             let counted = &mut row.counters.uses[index];

@@ -46,6 +46,10 @@ pub enum StoreError {
     Limit { what: &'static str, max: u64, given: u64 },
     #[error("{what}")]
     BadRequest { what: &'static str },
+    #[error("{} was put back: {why}", if site.is_empty() { "this store" } else { "the store of the other site" })]
+    RolledBack { site: Arc<str>, since_ms: u64, why: Arc<str> },
+    #[error("use the anchor of the store: {why}")]
+    Anchor { why: Arc<str> },
     #[error("too many requests wait for the disk")]
     Busy,
     #[error("the store is closed")]
@@ -70,6 +74,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    pub(crate) fn rolled_back(known: &crate::RolledBack) -> Self {
+        Self::RolledBack { site: known.site.as_str().into(), since_ms: known.since_ms, why: known.why.as_str().into() }
+    }
+
     /// True where what is on the disk is in doubt: the store stops until it is opened again.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Corrupt { .. })

@@ -8,7 +8,7 @@ use crate::advance::{ADVANCE_USE, Advances};
 use crate::lane::Lane;
 use crate::ledger::{PoolLedger, UseLedger};
 use crate::tables::Counters;
-use crate::types::Levels;
+use crate::types::{Levels, Marks, RolledBack, Standing};
 use crate::{Secret, StoreError, Use};
 
 /// The part of a pool's state that is shared between callers and writer. The lock is held for memory work only.
@@ -21,6 +21,8 @@ pub(crate) struct Face {
 pub(crate) struct State {
     /// Why nothing is drawn any more.
     pub stopped: Option<StoreError>,
+    /// Nothing of the pool is handed out or redeemed.
+    pub rolled_back: Option<RolledBack>,
     pub generation: u32,
     pub stream_end: u64,
     pub granted_end: u64,
@@ -31,6 +33,10 @@ pub(crate) struct State {
     pub left_in: [u64; 4],
     /// Of [`ADVANCE_USE`].
     pub advances: Advances,
+    /// Of what was redeemed in this generation because somebody asked for it, and is on the disk: its end by use, and
+    /// its bytes in any generation.
+    pub redeemed_end: [u64; 2],
+    pub redeemed_bytes: u64,
     /// Out uses by [`Use::lane`].
     pub lanes: [Lane; 2],
     waiting: Vec<oneshot::Sender<()>>,
@@ -95,11 +101,38 @@ impl State {
 
     /// Ranges of which the disk knows already that they are gone, all or none.
     pub fn redeem_in_advance(&mut self, use_: Use, generation: u32, ranges: &[(u64, u64)]) -> Option<Vec<Secret>> {
-        if use_ != ADVANCE_USE || generation != self.generation || self.stopped.is_some() {
+        if use_ != ADVANCE_USE || generation != self.generation || self.stopped.is_some() || self.rolled_back.is_some()
+        {
             return None;
         }
         self.advances.called();
-        self.advances.take_durable(ranges)
+        let keys = self.advances.take_durable(ranges)?;
+        ranges.iter().for_each(|(start, bytes)| self.claim(0, start + bytes, *bytes));
+        Some(keys)
+    }
+
+    /// Somebody asked for these bytes of an In use and they are redeemed on the disk.
+    pub fn claim(&mut self, lane: usize, end: u64, bytes: u64) {
+        self.redeemed_end[lane] = self.redeemed_end[lane].max(end);
+        self.redeemed_bytes += bytes;
+    }
+
+    pub fn standing(&self) -> Standing {
+        let least = Marks {
+            drawn_end: self.lanes.each_ref().map(|lane| lane.drawn_end),
+            redeemed_end: self.redeemed_end,
+            redeemed_bytes: self.redeemed_bytes,
+        };
+        let taken = |use_: Use| {
+            let counted = &self.counters.uses[use_.index()];
+            counted.handed_out + self.handed_out_in_advance(use_) + counted.wasted
+        };
+        let most = Marks {
+            drawn_end: self.lanes.each_ref().map(|lane| lane.drawn_end_most),
+            redeemed_bytes: taken(Use::SupplyIn) + taken(Use::RelayIn),
+            ..least
+        };
+        Standing { least, most }
     }
 
     fn unassigned(&self) -> u64 {

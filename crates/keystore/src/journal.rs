@@ -51,8 +51,11 @@ pub(crate) struct Journal {
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     pub entries: Vec<Entry>,
+    pub records: u64,
     /// A record of this epoch was begun and not finished.
     pub torn: bool,
+    /// An epoch after this one: the database is older than the journal.
+    pub later_epoch: Option<u64>,
 }
 
 impl Journal {
@@ -84,7 +87,11 @@ impl Journal {
             journal.next_number += 1;
             journal.offset += bytes;
         }
+        replay.records = journal.next_number;
         replay.torn = journal.check_tail(sealer)?;
+        if replay.records == 0 {
+            replay.later_epoch = journal.later_epoch(sealer)?;
+        }
         Ok((journal, replay))
     }
 
@@ -111,8 +118,21 @@ impl Journal {
         Ok(torn)
     }
 
+    /// The epoch of the first record, where it is a whole one and later than this journal's.
+    fn later_epoch(&self, sealer: &Sealer) -> Result<Option<u64>, StoreError> {
+        let mut header = [0; HEADER_BYTES];
+        self.file.read(0, &mut header).map_err(|error| failed("read the journal", error))?;
+        let epoch = Reader::new(&header[DIGEST_BYTES..]).u64()?;
+        let found = if epoch > self.epoch { self.read_record_of(epoch, 0, sealer)? } else { None };
+        Ok(found.map(|_| epoch))
+    }
+
     /// The record at `offset`: number, entries, length. `None` if there is no whole one of this epoch.
     fn read_record(&self, offset: u64, sealer: &Sealer) -> Result<Option<Read>, StoreError> {
+        self.read_record_of(self.epoch, offset, sealer)
+    }
+
+    fn read_record_of(&self, wanted: u64, offset: u64, sealer: &Sealer) -> Result<Option<Read>, StoreError> {
         let mut header = [0; HEADER_BYTES];
         if offset + HEADER_BYTES as u64 > self.length {
             return Ok(None);
@@ -121,7 +141,7 @@ impl Journal {
         let mut reader = Reader::new(&header[DIGEST_BYTES..]);
         let (epoch, number, count) = (reader.u64()?, reader.u64()?, reader.u32()? as usize);
         let bytes = count.saturating_mul(ENTRY_BYTES).saturating_add(HEADER_BYTES);
-        if epoch != self.epoch || offset.saturating_add(bytes as u64) > self.length {
+        if epoch != wanted || offset.saturating_add(bytes as u64) > self.length {
             return Ok(None);
         }
         let mut record = vec![0; bytes];

@@ -134,8 +134,10 @@ fn write_records(number: usize, groups: &Receiver<Group>, busy: &Busy, shared: &
         let written = group.record.write();
         let spent_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         shared.counts.journal_sync_ns.fetch_add(spent_ns, Relaxed);
-        shared.counts.journal_commits.fetch_add(1, Relaxed);
         let failed = written.err();
+        if failed.is_none() {
+            shared.counts.journal_commits.fetch_add(1, Relaxed);
+        }
         at_step("store.redeemed");
         if let Some(error) = &failed {
             tracing::error!(%error, "the store stops");

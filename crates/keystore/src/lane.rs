@@ -92,6 +92,9 @@ pub(crate) struct Lane {
     pub leaving_bytes: u64,
     pub handed_out: u64,
     pub wasted: u64,
+    /// End of what was handed out in this generation for certain, and of what may have been.
+    pub drawn_end: u64,
+    pub drawn_end_most: u64,
     pub lease_bytes: u64,
     /// The writer was asked for a lease.
     pub requested: bool,
@@ -187,6 +190,8 @@ impl Lane {
         }
         self.segment_bytes -= key.len() as u64;
         self.handed_out += key.len() as u64;
+        self.drawn_end = start + key.len() as u64;
+        self.drawn_end_most = self.drawn_end_most.max(self.drawn_end);
         Drawn { generation, start, key, origins }
     }
 
@@ -223,13 +228,35 @@ impl Lane {
         self.lease_bytes.min((self.run_bytes / 8).max(LEASE_BYTES_MIN))
     }
 
+    /// Where the next lease ends.
+    pub fn next_lease_end(&self) -> Option<u64> {
+        let mut missing = self.next_lease_bytes().max(self.want_bytes);
+        let mut end = None;
+        for run in &self.runs {
+            if missing == 0 {
+                break;
+            }
+            let reached = run.start.saturating_add(missing).min(run.end);
+            missing -= reached - run.start;
+            end = end.max(Some(reached));
+        }
+        end
+    }
+
     /// Takes from the runs what the next lease covers.
+    #[cfg(test)]
     pub fn start_lease(&mut self) -> Vec<Run> {
+        self.start_lease_to(self.next_lease_end())
+    }
+
+    /// Takes what the next lease covers from the runs, none of it behind `limit`.
+    pub fn start_lease_to(&mut self, limit: Option<u64>) -> Vec<Run> {
         let mut missing = self.next_lease_bytes().max(self.want_bytes);
         self.want_bytes = 0;
         let mut leased = Vec::new();
-        while let Some(run) = self.runs.front_mut().filter(|_| missing > 0) {
-            let end = run.start.saturating_add(missing).min(run.end);
+        let limit = limit.unwrap_or(0);
+        while let Some(run) = self.runs.front_mut().filter(|run| missing > 0 && run.start < limit) {
+            let end = run.start.saturating_add(missing).min(run.end).min(limit);
             leased.push(Run { end, ..*run });
             missing -= end - run.start;
             run.start = end;

@@ -19,6 +19,26 @@
 //! * After an error of the disk, or damage found, the store stops ([`StoreError::is_fatal`]) and serves nothing until
 //!   it is opened again.
 //!
+//! # Copies that are put back
+//!
+//! Backups and snapshots are put back, and then a store has forgotten what it handed out. It notices this itself:
+//!
+//! * The database counts its commits, and the records in the journals as of each. Journals with fewer records than the
+//!   database knows of, with records of a later epoch, or of bytes that the database never granted, are not of one time.
+//! * An [`anchor`] outside of the volume ([`Settings::anchor`]) has, at most [`Settings::anchor_period`] old, the number
+//!   of commits and of records, and for each use that is drawn from a *ceiling*: the position that no lease crosses before
+//!   the ceiling was raised. A thread of its own raises it ahead, by an eighth of the pool (4 KiB to 1 MiB), so that only a
+//!   draw at the ceiling waits for the anchor. A start goes on at the ceiling: after a crash what lies below is wasted. A
+//!   clean close brings the ceilings back to where drawing came, and wastes nothing.
+//!
+//! A store with fewer commits or records than its anchor knows, or far below a ceiling, is *rolled back*: it hands out
+//! nothing, redeems nothing, confirms nothing ([`StoreError::RolledBack`]); blocks that are offered wait. It stays so, also
+//! after a restart, until [`KeyStore::void_everything`]. Redemptions cannot skip ahead: of those that are younger than what
+//! the anchor knows, a store that is killed and put back within that time may make some again.
+//!
+//! [`KeyStore::standing`] says how far a pool came, for the peer to compare with; [`KeyStore::mark_rolled_back`] is for
+//! what that comparison shows.
+//!
 //! # On the disk
 //!
 //! `keys.redb` is a redb database; `redeemed-0.log` and `redeemed-1.log` are journals beside it. All have mode 0600.
@@ -60,7 +80,7 @@
 //! Key at rest is AES-256-GCM under a data key with random nonces, bound to its place (peer, generation, start,
 //! length); a [`MasterKey`] wraps the data key. Erasing means deleting the sealed record: until the database reuses
 //! the page, who has both disk and master key can read it. In memory key is [`Secret`]: zeroized when dropped, printed
-//! as its length, compared in constant time. Not covered: an old copy of both files put back (a rollback), and the
+//! as its length, compared in constant time. Not covered: the
 //! cipher's own copy of the data key while the store is open.
 //!
 //! The last record of each journal is the one place where damage looks like a torn write: it is left out with a
@@ -75,6 +95,7 @@ mod error;
 mod face;
 mod journal;
 mod journals;
+mod keeper;
 mod lane;
 mod ledger;
 mod master;

@@ -10,6 +10,7 @@ use redb::StorageBackend;
 
 use crate::engine::{Engine, opened};
 use crate::face::{Face, State};
+use crate::keeper::Failing;
 use crate::lane::Taken;
 use crate::ledger::PoolLedger;
 use crate::master::MasterKey;
@@ -23,6 +24,7 @@ pub struct KeyStore {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
     instance_id: [u8; 16],
+    anchor_failing: Failing,
 }
 
 impl KeyStore {
@@ -42,12 +44,13 @@ impl KeyStore {
     ) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
         let (engine, instance_id) = opened(media, master, settings, &shared)?;
+        let anchor_failing = engine.anchor_failing();
         let writer = std::thread::Builder::new().name("keystore".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || write_groups(engine, &shared)
         });
         let writer = writer.map_err(|error| StoreError::io("start the writer", &error))?;
-        Ok(Self { shared, writer: Mutex::new(Some(writer)), instance_id })
+        Ok(Self { shared, writer: Mutex::new(Some(writer)), instance_id, anchor_failing })
     }
 
     /// A random UUID (version 4), made when the store was.
@@ -89,7 +92,26 @@ impl KeyStore {
         deducted_bytes: u64,
     ) -> Pending<BlockStatus> {
         let peer = peer.to_owned();
-        self.shared.submit(0, move |engine| engine.confirm(&peer, &id, (generation, start), deducted_bytes))
+        self.shared.submit(0, move |engine| engine.confirm(&peer, &id, (generation, start), (deducted_bytes, 0)))
+    }
+
+    /// As [`KeyStore::confirm`]; the last `kept` of the deducted bytes become the generation's key, in the same commit.
+    pub fn confirm_keeping(
+        &self,
+        peer: &str,
+        id: [u8; 16],
+        generation: u32,
+        start: u64,
+        (deducted, kept): (u64, u64),
+    ) -> Pending<BlockStatus> {
+        let peer = peer.to_owned();
+        self.shared.submit(0, move |engine| engine.confirm(&peer, &id, (generation, start), (deducted, kept)))
+    }
+
+    /// What was kept of a generation's key, if it is the present one.
+    pub fn generation_key(&self, peer: &str, generation: u32) -> Pending<Option<Secret>> {
+        let peer = peer.to_owned();
+        self.shared.submit(0, move |engine| engine.generation_key(&peer, generation))
     }
 
     /// Erases an offered block for good: its two ends differ.
@@ -235,6 +257,9 @@ impl KeyStore {
         if let Some(why) = &state.stopped {
             return Err(why.clone());
         }
+        if let Some(known) = &state.rolled_back {
+            return Err(StoreError::rolled_back(known));
+        }
         let generation = state.generation;
         let asked = &mut state.lanes[lane];
         let keys = match asked.take(generation, each, count)? {
@@ -326,6 +351,27 @@ impl KeyStore {
         self.shared.submit(reason.len(), move |engine| engine.void_pool(&peer, generation, &reason))
     }
 
+    /// Nothing of this pool is handed out or redeemed until its generation ends: a store of one of its sites was put
+    /// back. The first word stays.
+    pub fn mark_rolled_back(&self, peer: &str, known: RolledBack) -> Pending<()> {
+        let peer = peer.to_owned();
+        self.shared.submit(0, move |engine| engine.mark_rolled_back(&peer, &known))
+    }
+
+    /// Ends the present generation of every pool, and gives up what waits in the store: blocks, deposits, what other
+    /// pools hold. It is another store from here on ([`KeyStore::instance_id`] when it is opened again), and was never
+    /// put back. For a store whose key may have been used: the peers do the same when they meet it.
+    pub fn void_everything(&self, reason: &str) -> Pending<[u8; 16]> {
+        let reason = reason.to_owned();
+        self.shared.submit(reason.len(), move |engine| engine.void_everything(&reason))
+    }
+
+    /// As [`KeyStore::void_pool`], for all generations before `next`, with one commit.
+    pub fn void_pool_to(&self, peer: &str, next: u32, reason: &str) -> Pending<u32> {
+        let (peer, reason) = (peer.to_owned(), reason.to_owned());
+        self.shared.submit(reason.len(), move |engine| engine.void_pool_to(&peer, next, &reason))
+    }
+
     pub fn meta_put(&self, peer: &str, name: &str, value: Secret) -> Pending<()> {
         let (peer, name) = (peer.to_owned(), name.to_owned());
         self.shared.submit(value.len(), move |engine| engine.meta_put(&peer, &name, &value))
@@ -369,6 +415,26 @@ impl KeyStore {
 
     pub fn ledger(&self, peer: &str) -> Result<PoolLedger, StoreError> {
         Ok(self.face(peer)?.1.lock().ledger())
+    }
+
+    /// Why nothing of a pool is used, if so.
+    pub fn rolled_back(&self, peer: &str) -> Option<RolledBack> {
+        self.face(peer).ok()?.1.lock().rolled_back.clone()
+    }
+
+    /// How far both sites may have come with a pool, as far as this one knows.
+    pub fn standing(&self, peer: &str) -> Result<Standing, StoreError> {
+        Ok(self.face(peer)?.1.lock().standing())
+    }
+
+    /// Why the anchor of the store cannot be raised, if so: then what is on lease is the last that is handed out.
+    pub fn anchor_failing(&self) -> Option<String> {
+        self.anchor_failing.failing()
+    }
+
+    /// Whether the anchor knows all that is on the disk. Asking makes it so, soon.
+    pub fn anchor_is_current(&self) -> bool {
+        self.anchor_failing.is_current()
     }
 
     pub fn activity(&self) -> Activity {

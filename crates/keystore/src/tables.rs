@@ -7,15 +7,16 @@ use crate::types::SPAN_BYTES;
 use crate::{StoreError, Use};
 
 /// Version of everything below, and of the journal.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 /// The oldest one that is read: its offered blocks have no time, its pools no count of abandoned blocks. That of 2
-/// knows nothing that was taken in advance.
+/// knows nothing that was taken in advance. That of 3 has no progress and no marks.
 pub(crate) const FORMAT_OLDEST: u32 = 1;
 
 /// Pool, generation, position in the stream.
 pub(crate) type Place = (u32, u32, u64);
 
-/// Facts of the store: `format`, `instance`, `data_key`, `journal_epoch`.
+/// Facts of the store: `format`, `instance`, `data_key`, `journal_epoch`, `progress`, and of what was put back (the whole
+/// store, or the pool of a peer) `rolled-back` and `rolled-back/PEER`.
 pub(crate) const STORE: TableDefinition<&str, &[u8]> = TableDefinition::new("store");
 /// Peer to [`PoolRow`].
 pub(crate) const POOLS: TableDefinition<&str, &[u8]> = TableDefinition::new("pools");
@@ -78,6 +79,11 @@ pub(crate) struct PoolRow {
     pub counters: Counters,
     /// By use: on lease, neither drawn nor wasted when this row was written. Wasted if found at opening.
     pub on_lease: [u64; 4],
+    /// By lane: end of what was handed out for certain, and of what was on lease.
+    pub drawn: [u64; 2],
+    pub leased: [u64; 2],
+    /// Supply, then relay: end of what was redeemed because somebody asked for it, as of the last checkpoint.
+    pub redeemed: [u64; 2],
 }
 
 impl PoolRow {
@@ -90,7 +96,11 @@ impl PoolRow {
         for (use_, on_lease) in c.uses.iter().zip(self.on_lease) {
             row = row.u64(use_.granted).u64(use_.handed_out).u64(use_.wasted).u64(use_.expired).u64(on_lease);
         }
-        row.u64(c.abandoned).0
+        row = row.u64(c.abandoned);
+        for end in [self.drawn, self.leased, self.redeemed].into_iter().flatten() {
+            row = row.u64(end);
+        }
+        row.0
     }
 
     pub fn decode(row: &[u8]) -> Result<Self, StoreError> {
@@ -115,8 +125,39 @@ impl PoolRow {
         if !r.is_at_end() {
             c.abandoned = r.u64()?;
         }
+        if r.is_at_end() {
+            // Of format 3 or older: nothing is certain, and all that is granted may have been used.
+            pool.leased = [pool.granted_end; 2];
+        } else {
+            for ends in [&mut pool.drawn, &mut pool.leased, &mut pool.redeemed] {
+                *ends = [r.u64()?, r.u64()?];
+            }
+        }
         r.end()?;
         Ok(pool)
+    }
+}
+
+/// How often the store was written to: more than any copy of it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Commits of the database.
+    pub commits: u64,
+    /// Records in the journals before the present epoch, and with it those that were on the disk at this commit.
+    pub records_before: u64,
+    pub records: u64,
+}
+
+impl Progress {
+    pub fn encode(&self) -> Vec<u8> {
+        Row::default().u64(self.commits).u64(self.records_before).u64(self.records).0
+    }
+
+    pub fn decode(row: &[u8]) -> Result<Self, StoreError> {
+        let mut r = Reader::new(row);
+        let progress = Self { commits: r.u64()?, records_before: r.u64()?, records: r.u64()? };
+        r.end()?;
+        Ok(progress)
     }
 }
 
@@ -191,6 +232,11 @@ pub(crate) struct GrantRow {
 impl GrantRow {
     pub fn end(&self) -> u64 {
         self.start + self.bytes
+    }
+
+    /// Of an Out grant, behind its mark.
+    pub fn left_to_draw(&self) -> u64 {
+        self.end() - self.mark
     }
 
     pub fn encode(&self) -> Vec<u8> {

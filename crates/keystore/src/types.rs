@@ -1,5 +1,10 @@
 //! What callers say and what they are told.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use anchor::{Anchor, Unanchored};
+
 use crate::{Secret, StoreError};
 
 /// Trace context of a block: trace-id (16 bytes), span-id (8), flags (1).
@@ -102,6 +107,12 @@ pub struct Settings {
     /// Told the name of each step that has become durable and has not been told to anyone: where a test may end the
     /// process. Does nothing unless set.
     pub at_step: fn(&'static str),
+    /// Where ceilings are kept that show that the store was put back.
+    pub anchor: Arc<dyn Anchor>,
+    /// How old what the anchor knows of redemptions may be. It is raised so often at most, and only where it changed.
+    pub anchor_period: Duration,
+    /// Wall time for what the store writes of itself. Zero unless set.
+    pub wall_ms: fn() -> u64,
 }
 
 impl Default for Settings {
@@ -118,6 +129,9 @@ impl Default for Settings {
             journal_bytes: 2 << 20,
             redeem_in_advance_from: 10_000,
             at_step: |_| {},
+            anchor: Arc::new(Unanchored),
+            anchor_period: Duration::from_secs(10),
+            wall_ms: || 0,
         }
     }
 }
@@ -251,6 +265,39 @@ pub struct TakenDeposit {
     pub key_id: [u8; 16],
     pub key: Secret,
     pub origin: String,
+}
+
+/// A store of one of the two sites is older than what was done with it: some of the pool may have been used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Whose store it is; empty for this one.
+    pub site: String,
+    /// Wall time since which it is known.
+    pub since_ms: u64,
+    /// What shows it.
+    pub why: String,
+}
+
+/// How far the two uses of one direction came in the present generation: supply, then relay. Positions are ends: no
+/// byte at or behind them was used.
+///
+/// A crash leaves doubt ([`Standing`]): `least` is what is certain, `most` what cannot be excluded. A clean close keeps both, and they
+/// are the same after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Handed out here.
+    pub drawn_end: [u64; 2],
+    /// Redeemed here because somebody asked for it.
+    pub redeemed_end: [u64; 2],
+    /// In any generation and of both uses.
+    pub redeemed_bytes: u64,
+}
+
+/// What is certain, and what cannot be excluded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub least: Marks,
+    pub most: Marks,
 }
 
 /// What a pool holds now, in bytes.

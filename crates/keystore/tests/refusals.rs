@@ -49,15 +49,15 @@ fn files_are_for_their_owner_and_for_one_store_at_a_time() {
 
 #[test]
 fn another_format_is_refused_by_its_number() {
-    for found in [0u32, 4, 77] {
+    for found in [0u32, 5, 77] {
         let folder = tempfile::tempdir().unwrap();
         drop(KeyStore::open(folder.path(), &master(), &settings()).unwrap());
         edit(folder.path(), |txn| {
             txn.open_table(FACTS).unwrap().insert("format", found.to_le_bytes().as_slice()).unwrap();
         });
         let refused = KeyStore::open(folder.path(), &master(), &settings()).unwrap_err();
-        assert_eq!(refused, StoreError::UnsupportedFormat { found, supported: 3 });
-        assert_eq!(refused.to_string(), format!("format {found} of the store is not one this version reads (1 to 3)"));
+        assert_eq!(refused, StoreError::UnsupportedFormat { found, supported: 4 });
+        assert_eq!(refused.to_string(), format!("format {found} of the store is not one this version reads (1 to 4)"));
     }
 }
 
@@ -72,12 +72,23 @@ fn edit(folder: &std::path::Path, change: impl FnOnce(&redb::WriteTransaction)) 
     txn.commit().unwrap();
 }
 
+/// Formats before 4 do not know how far the uses of a pool came, nor how often the store was written to.
+fn make_it_older_than_4(txn: &redb::WriteTransaction, format: u32) {
+    const POOLS: Facts = redb::TableDefinition::new("pools");
+    let mut facts = txn.open_table(FACTS).unwrap();
+    facts.insert("format", format.to_le_bytes().as_slice()).unwrap();
+    facts.remove("progress").unwrap();
+    let mut pools = txn.open_table(POOLS).unwrap();
+    let row = pools.get(PEER).unwrap().unwrap().value().to_vec();
+    pools.insert(PEER, &row[..row.len() - 48]).unwrap();
+}
+
 /// What a store of format 1 looks like: offered blocks without a time, pools without a count of abandoned blocks.
 fn make_it_format_1(folder: &std::path::Path) {
     const BLOCKS: redb::TableDefinition<(u32, u128), &[u8]> = redb::TableDefinition::new("blocks");
     const POOLS: Facts = redb::TableDefinition::new("pools");
     edit(folder, |txn| {
-        txn.open_table(FACTS).unwrap().insert("format", 1u32.to_le_bytes().as_slice()).unwrap();
+        make_it_older_than_4(txn, 1);
         let (mut pools, mut blocks) = (txn.open_table(POOLS).unwrap(), txn.open_table(BLOCKS).unwrap());
         let row = pools.get(PEER).unwrap().unwrap().value().to_vec();
         pools.insert(PEER, &row[..row.len() - 8]).unwrap();
@@ -101,20 +112,20 @@ fn a_store_of_a_format_before_is_taken_over_with_all_that_it_holds() {
     drop(store);
     make_it_format_1(folder.path());
     for format in [1u32, 2, 3] {
-        if format == 2 {
-            // Apart from its number it is as this one, unless something was taken in advance.
-            edit(folder.path(), |txn| {
-                txn.open_table(FACTS).unwrap().insert("format", format.to_le_bytes().as_slice()).unwrap();
-            });
+        if format > 1 {
+            edit(folder.path(), |txn| make_it_older_than_4(txn, format));
         }
         let store = KeyStore::open(folder.path(), &master(), &settings()).unwrap();
         assert_eq!(checked(&store, PEER), before);
+        assert_eq!(store.rolled_back(PEER), None);
+        let Standing { least, most } = store.standing(PEER).unwrap();
+        assert_eq!((least.drawn_end[0], most.drawn_end[0]), (0, 500), "it does not say how far it came");
         assert_eq!(store.offered(PEER, None).wait().unwrap()[0].offered_ms, 0);
         assert_eq!(store.offered_key(PEER, id(2)).wait().unwrap().expose(), stream(0, 1_000, 300));
     }
     edit(folder.path(), |txn| {
         let format = txn.open_table(FACTS).unwrap().get("format").unwrap().unwrap().value().to_vec();
-        assert_eq!(format, 3u32.to_le_bytes(), "it is of this version's format now");
+        assert_eq!(format, 4u32.to_le_bytes(), "it is of this version's format now");
     });
 }
 

@@ -16,6 +16,7 @@ use crate::accounts;
 use crate::etsi014::{self, CredentialFiles, Credentials, Server, health};
 use crate::grpc::{View, status};
 use crate::node::Node;
+use crate::pair::Lasting;
 
 /// Where the two listeners are; port 0 for a free one.
 #[derive(Clone, Debug)]
@@ -101,8 +102,20 @@ struct Probe {
 
 impl health::Probe for Probe {
     fn health(&self) -> health::Report {
-        let reasons = self.view.store().stopped().map(|why| format!("the key store has stopped: {why}"));
-        health::Report { reasons: reasons.into_iter().collect() }
+        let store = self.view.store();
+        let mut reasons: Vec<String> =
+            store.stopped().map(|why| format!("the key store has stopped: {why}")).into_iter().collect();
+        for pool in self.view.pools.all() {
+            if let Some(known) = pool.rolled_back() {
+                let put_back = Lasting::RolledBack { site: known.site, why: known.why };
+                reasons.push(format!("no key shared with {} is used: {put_back}", pool.peer));
+            }
+            if let Some(theirs) = pool.peer_version() {
+                reasons.push(format!("no key is made with {}: {}", pool.peer, Lasting::PeerVersion { theirs }));
+            }
+        }
+        reasons.extend(store.anchor_failing().map(|why| format!("the anchor of the key store is not raised: {why}")));
+        health::Report { reasons }
     }
 
     fn metrics(&self) -> String {
@@ -132,6 +145,8 @@ fn metrics(status: &GetStatusResponse) -> String {
         status.pools.iter().map(|pool| (format!(",peer=\"{}\"", pool.site), value(pool))).collect()
     };
     metric("qkd_pool_connected", "gauge", "Whether the peer's key store answers.", &pools(|p| p.connected.into()));
+    let put_back = pools(|p| p.rolled_back.is_some().into());
+    metric("qkd_pool_rolled_back", "gauge", "Whether a store of the two sites was put back.", &put_back);
     metric("qkd_pool_confirmed_bits_total", "counter", "Bits that both sites hold.", &pools(|p| p.confirmed_bits));
     metric("qkd_pool_unassigned_bits", "gauge", "Bits that no use has been given.", &pools(|p| p.unassigned_bits));
     metric("qkd_pool_quarantined_bits_total", "counter", "Bits that differed.", &pools(|p| p.quarantined_bits));

@@ -29,7 +29,7 @@ use crate::etsi014::Counters;
 use crate::front::{self, Front};
 use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
 use crate::node::{self, Incoming, PairDial, RELAY_MESSAGES_IN_FLIGHT, RelayStream, RelayedSites};
-use crate::pair::{MESSAGES_IN_FLIGHT, PairStream, Pool, wire_use};
+use crate::pair::{Lasting, MESSAGES_IN_FLIGHT, PairStream, Pool, wire_rolled_back, wire_use};
 use crate::supplier::Supplier;
 
 const STREAMS_WAITING: usize = 4;
@@ -99,7 +99,11 @@ fn pool_status(pool: &Pool) -> PoolStatus {
         unassigned_bits: ledger.unassigned_bits,
         uses: Use::ALL.map(use_status).to_vec(),
         wasted_ungranted_bits: ledger.voided_bits,
-        rolled_back: None,
+        rolled_back: pool.rolled_back().map(|known| {
+            let message = Lasting::RolledBack { site: known.site.clone(), why: known.why.clone() }.to_string();
+            proto::anchor::v1::RolledBack { message, ..wire_rolled_back(&known) }
+        }),
+        peer_version: pool.peer_version().map(|theirs| Lasting::PeerVersion { theirs }.to_string()).unwrap_or_default(),
     }
 }
 
@@ -251,7 +255,8 @@ fn allow(config: &KmsConfig) -> Result<AllowList, NameError> {
 pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
-    let node = node::open_placed(&config, &file.data, file.secrets.as_deref(), faults.clone()).await?;
+    let anchor = Arc::new(anchor::Unanchored);
+    let node = node::open_placed(&config, &file.data, file.secrets.as_deref(), anchor, faults.clone()).await?;
     let stop = shutdown.token();
     let front = Front::start(&node, &file.pki, front::Addresses::of(&file), &stop).await?;
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);

@@ -3,7 +3,12 @@
 //! An ID has to be a UUID that looks random and has nothing to do with the key, and the slave's key store must find
 //! the key by it without having heard of the request. So the place of the key in the pool, and short tags of the two
 //! applications' names, are enciphered under a secret of the pair: a permutation of the 2^122 UUIDs of version 4, made
-//! of AES-128 by cycle walking (Black and Rogaway, CT-RSA 2002). A place is used once, so no ID comes twice.
+//! of AES-128 by cycle walking (Black and Rogaway, CT-RSA 2002). A place is used once, so no ID comes twice. Should a
+//! store that was put back hand a place out once more, the same two applications get the same ID for it, which shows.
+//!
+//! The secret is drawn for each generation of the pool. An ID says its generation modulo 1024, so that the number comes
+//! again after 1024 generations; the secret is another one then, and an ID of the first means nothing in the second
+//! (chance 2^-20 that it passes for one at all, 2^-60 with the names). IDs of a generation that has ended point nowhere.
 //!
 //! Whoever makes IDs up has to hit the 20 zero bits and the tags of both names: chance 2^-60 per attempt.
 
@@ -14,7 +19,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::supply::KeyId;
 
-/// Bytes of a pair's secret: the cipher's key, then that of the names' tags.
+/// Bytes of a generation's secret: the cipher's key, then that of the names' tags.
 pub const ID_SECRET_BYTES: usize = 32;
 
 const TAG_BITS: u32 = 20;
@@ -32,7 +37,7 @@ pub const KEY_BYTES_MAX: usize = (1 << BYTES_BITS) - 1;
 /// Where a key is in the pool of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPlace {
-    /// Modulo 2^10.
+    /// Of the pool; in an ID modulo 2^10.
     pub generation: u32,
     pub start: u64,
     pub bytes: u32,
@@ -52,8 +57,9 @@ pub struct Described {
     pub slave: NameTag,
 }
 
-/// Makes and reads the IDs of one pair of sites.
+/// Makes and reads the IDs of one pair of sites in one generation of their pool.
 pub struct IdCodec {
+    generation: u32,
     cipher: Aes128,
     names: NameKey,
 }
@@ -62,14 +68,18 @@ pub struct IdCodec {
 struct NameKey([u8; 16]);
 
 impl IdCodec {
-    pub fn new(secret: &[u8; ID_SECRET_BYTES]) -> Self {
+    pub fn new(generation: u32, secret: &[u8; ID_SECRET_BYTES]) -> Self {
         let (mut cipher, mut names) = ([0; 16], [0; 16]);
         cipher.copy_from_slice(&secret[..16]);
         names.copy_from_slice(&secret[16..]);
-        let codec = Self { cipher: Aes128::new(&Array::from(cipher)), names: NameKey(names) };
+        let codec = Self { generation, cipher: Aes128::new(&Array::from(cipher)), names: NameKey(names) };
         cipher.zeroize();
         names.zeroize();
         codec
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     pub fn tag(&self, name: &str) -> NameTag {
@@ -80,7 +90,7 @@ impl IdCodec {
     /// The ID of the key at `place`; nothing where the place is beyond what an ID can say.
     pub fn encode(&self, what: Described) -> Option<KeyId> {
         let KeyPlace { generation, start, bytes, from_coordinator } = what.place;
-        if start >> START_BITS != 0 || bytes >> BYTES_BITS != 0 {
+        if generation != self.generation || start >> START_BITS != 0 || bytes >> BYTES_BITS != 0 {
             return None;
         }
         let mut packed = u128::from(generation) & ((1 << GENERATION_BITS) - 1);
@@ -103,7 +113,7 @@ impl IdCodec {
         }
     }
 
-    /// What the pair's own IDs say; nothing for any other.
+    /// What IDs of this generation say; nothing for any other.
     pub fn decode(&self, id: &KeyId) -> Option<Described> {
         if !is_v4(u128::from_be_bytes(id.0)) {
             return None;
@@ -129,7 +139,10 @@ impl IdCodec {
         let from_coordinator = take(1) == 1;
         let bytes = take(BYTES_BITS) as u32;
         let start = take(START_BITS);
-        let generation = take(GENERATION_BITS) as u32;
+        if take(GENERATION_BITS) != u64::from(self.generation) & ((1 << GENERATION_BITS) - 1) {
+            return None;
+        }
+        let generation = self.generation;
         Some(Described { place: KeyPlace { generation, start, bytes, from_coordinator }, master, slave })
     }
 }
@@ -169,7 +182,7 @@ mod tests {
     use super::*;
 
     fn codec(seed: u8) -> IdCodec {
-        IdCodec::new(&[seed; ID_SECRET_BYTES])
+        IdCodec::new(3, &[seed; ID_SECRET_BYTES])
     }
 
     fn describe(codec: &IdCodec, start: u64) -> Described {
@@ -180,10 +193,10 @@ mod tests {
     proptest! {
         #[test]
         fn an_id_is_a_uuid_of_version_4_and_says_the_place_to_the_pair(
-            generation in 0u32..1024, start in 0u64..1 << 38, bytes in 0u32..1 << 13, from_coordinator: bool,
+            generation: u32, start in 0u64..1 << 38, bytes in 0u32..1 << 13, from_coordinator: bool,
             secret: [u8; 32],
         ) {
-            let codec = IdCodec::new(&secret);
+            let codec = IdCodec::new(generation, &secret);
             let place = KeyPlace { generation, start, bytes, from_coordinator };
             let what = Described { place, master: codec.tag("a"), slave: codec.tag("b") };
             let id = codec.encode(what).unwrap();
@@ -207,6 +220,24 @@ mod tests {
         let mean = f64::from(differing) / 1999.0;
         // 122 free bits: half of them differ, to within 5 standard errors of sqrt(122)/2/sqrt(1999).
         assert!((mean - 61.0).abs() < 5.0 * 5.52 / 44.7, "{mean} bits differ");
+    }
+
+    #[test]
+    fn the_id_of_a_generation_means_nothing_in_the_one_that_has_its_number_again() {
+        let secrets = [[1; ID_SECRET_BYTES], [2; ID_SECRET_BYTES]];
+        let of = |generation: u32, secret: usize| IdCodec::new(generation, &secrets[secret]);
+        let encode = |codec: &IdCodec, start| {
+            let what = describe(codec, start);
+            codec.encode(Described { place: KeyPlace { generation: codec.generation(), ..what.place }, ..what })
+        };
+        for start in 0..200 {
+            let id = encode(&of(5, 0), start).unwrap();
+            for (generation, secret) in [(5 + 1024, 1), (6, 1), (6, 0)] {
+                assert_eq!(of(generation, secret).decode(&id), None, "generation {generation}");
+            }
+            // The same place for the same two: the same ID, which shows.
+            assert_eq!(encode(&of(5, 0), start), Some(id));
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ mod simulation;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use grpc::{View, place, serve, status};
-pub use node::{Incoming, Node, open, run};
+pub use node::{Incoming, Node, open, run, void_restored};
 pub use pads::serve as serve_relay;
 pub use pools::Pools;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anchor::Anchor;
 use anyhow::{Context, Result};
 use keystore::{KeyStore, Settings};
 use proto::kms::v1::{PairMessage, RelayAnswer, RelayRequest};
@@ -21,12 +22,13 @@ use crate::Pools;
 use crate::applications::Applications;
 use crate::deliveries::Deliveries;
 use crate::ingest::{self, ModuleStream};
-use crate::pair::{self, PairStream, Pool, ShareOut};
+use crate::pair::{self, Lasting, PairStream, Pool, ShareOut};
 use crate::supplier::Supplier;
 use crate::{master, pads};
 
-/// Wait before a broken dialogue is tried again.
+/// Wait before a broken dialogue is tried again, and one that cannot be had before somebody does something.
 const RETRY: Duration = Duration::from_millis(250);
+const RETRY_LASTING: Duration = Duration::from_secs(5);
 /// Time between looks for what has expired.
 const EXPIRY_PULSE: Duration = Duration::from_secs(10);
 pub const RELAY_MESSAGES_IN_FLIGHT: usize = 64;
@@ -70,9 +72,9 @@ pub fn placed_master_key_path(secrets: &Path, site: &str) -> PathBuf {
 }
 
 /// Opens the store of the site; makes it, and its master key, where there is none.
-/// `faults` only where the topology allows them.
-pub async fn open(config: &KmsConfig, data: &Path, faults: Option<Desk>) -> Result<Node> {
-    open_placed(config, data, None, faults).await
+/// `anchor` keeps its ceilings, outside of `data`. `faults` only where the topology allows them.
+pub async fn open(config: &KmsConfig, data: &Path, anchor: Arc<dyn Anchor>, faults: Option<Desk>) -> Result<Node> {
+    open_placed(config, data, None, anchor, faults).await
 }
 
 /// As [`open`], with the master key from a folder of placed secrets.
@@ -80,12 +82,13 @@ pub async fn open_placed(
     config: &KmsConfig,
     data: &Path,
     secrets: Option<&Path>,
+    anchor: Arc<dyn Anchor>,
     faults: Option<Desk>,
 ) -> Result<Node> {
     let folder = keystore::folder(data, &config.site);
     shell::files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
     let disk = faults.as_ref().map(Desk::disk).unwrap_or_default();
-    let settings = settings(config);
+    let settings = Settings { anchor, ..settings(config) };
     let store = match secrets {
         Some(secrets) => {
             master::open_placed(&folder, &placed_master_key_path(secrets, &config.site), &settings, &disk)?
@@ -94,6 +97,24 @@ pub async fn open_placed(
     };
     let deliveries = Deliveries::open(&folder).with_context(|| format!("open a file in {}", folder.display()))?;
     on_store(config, store, deliveries, faults).await
+}
+
+/// Makes the store of a site that was put back from a copy safe again: all that may have been used is void, and it goes
+/// on as another store, which its peers find out when they meet it. The store must not run. Nothing where there is none.
+pub fn void_restored(data: &Path, site: &str, secrets: Option<&Path>, anchor: Arc<dyn Anchor>) -> Result<bool> {
+    let folder = keystore::folder(data, site);
+    if !folder.is_dir() {
+        return Ok(false);
+    }
+    let settings = Settings { anchor, wall_ms: crate::now_ms, ..Settings::default() };
+    let disk = shell::disk::Disk::default();
+    let store = match secrets {
+        Some(secrets) => master::open_placed(&folder, &placed_master_key_path(secrets, site), &settings, &disk)?,
+        None => master::open_store(&folder, &settings, &disk)?,
+    };
+    store.void_everything("put back from a copy, and voided").wait().context("void the key store")?;
+    store.close().context("close the key store")?;
+    Ok(true)
 }
 
 /// Limits of the store, as the configuration has them.
@@ -105,6 +126,7 @@ pub(crate) fn settings(config: &KmsConfig) -> Settings {
         retention_in_ms: retention_ms + retention_ms / 8 + 60_000,
         capacity_bytes: config.supply.pool_bits / 8,
         at_step: shell::failpoint::hit,
+        wall_ms: crate::now_ms,
         deposits_per_master_max: config.supply.keys_waiting.into(),
         ..Settings::default()
     }
@@ -182,6 +204,9 @@ pub async fn run(
     }
     tasks.shutdown().await;
     dialogues.tasks.shutdown().await;
+    for pool in node.pools.all() {
+        pool.note_marks().await?;
+    }
     node.store.close().context("close the key store")
 }
 
@@ -314,11 +339,20 @@ async fn pause(pool: &Pool, ended: Result<()>, stop: &CancellationToken) -> Resu
     if let Some(error) = pool.store.stopped() {
         return Err(error).context("the key store has stopped");
     }
+    let mut retry = RETRY;
     if let Err(error) = ended {
-        tracing::info!(peer = pool.peer, "the dialogue with the peer's key store ended: {}", shell::chain(&error));
+        let lasting = error.downcast_ref::<Lasting>().is_some();
+        let error = shell::chain(&error);
+        if lasting {
+            tracing::warn!(peer = pool.peer, "there is no dialogue with the peer's key store: {error}");
+            retry = RETRY_LASTING;
+        } else {
+            tracing::info!(peer = pool.peer, "the dialogue with the peer's key store ended: {error}");
+        }
     }
+    pool.note_marks().await?;
     tokio::select! {
-        () = tokio::time::sleep(RETRY) => Ok(true),
+        () = tokio::time::sleep(retry) => Ok(true),
         () = stop.cancelled() => Ok(false),
     }
 }

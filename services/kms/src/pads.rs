@@ -35,7 +35,7 @@ pub use serve::serve;
 
 use crate::Pools;
 use crate::pair::Pool;
-use crate::seal::{self, OpenError, SEAL_OVERHEAD_BYTES, Sealed};
+use crate::seal::{self, Hidden, OpenError, SEAL_OVERHEAD_BYTES, Sealed};
 use crate::told;
 use group::Gathering;
 use vault::{About, Entry, Kept, Vault};
@@ -190,7 +190,8 @@ impl Pads {
         let pad = self.pad(&next, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
         tell_pad(span, attribute::PAD_OUT_PIECE, &next, pad.generation, pad.start, pad.key.len()).await;
         let key = seal::random(header.bytes as usize).map_err(|_| Failure::Refused(Reason::Busy))?;
-        let payload = seal::seal_under(&pad, &key, &wire::context(header)).encode();
+        let hidden = Hidden::fresh(&next, pad.generation).await?;
+        let payload = seal::seal_under(&pad, &hidden, &key, &wire::context(header)).encode();
         let entry = Entry { about: About::of(header), key, payload: payload.clone() };
         if self.origin.put(header.transfer, &entry).await? {
             return Ok(Outcome::Sealed(payload));
@@ -215,12 +216,13 @@ impl Pads {
         let pad = self.pad(&to, header.bytes as usize + SEAL_OVERHEAD_BYTES).await?;
         tell_pad(span, attribute::PAD_OUT_PIECE, &to, pad.generation, pad.start, pad.key.len()).await;
         tell_pad_in(span, &from, payload).await;
+        let hidden = Hidden::fresh(&to, pad.generation).await?;
         let pad = Arc::new(Mutex::new(Some(pad)));
         let (about, transfer, context) = (About::of(header), header.transfer, wire::context(header));
         let (name, outgoing) = (self.between.name(), pad.clone());
         let make = move |key: &Secret| {
             let pad = outgoing.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(NO_PAD)?;
-            let payload = seal::seal_under(&pad, key, &context).encode();
+            let payload = seal::seal_under(&pad, &hidden, key, &context).encode();
             let entry = Entry { about, key: Secret::default(), payload: payload.clone() };
             Ok(Made { offers: vec![(name.to_owned(), entry.offer(transfer)?)], answer: payload })
         };
@@ -286,8 +288,9 @@ impl Pads {
         let sealed = sealed.ok_or(Failure::Refused(Reason::BadTag))?;
         let range = (sealed.start, (sealed.bytes.len() + SEAL_OVERHEAD_BYTES) as u64);
         let (from_use, context) = ((Use::RelayIn, sealed.generation), wire::context(header));
+        let hidden = Hidden::of(from, sealed.generation, sealed.nonce).await?;
         let open_and_make = move |pad: &Secret| {
-            let made = match seal::opened(pad, &sealed, &context) {
+            let made = match seal::opened(pad, &hidden, &sealed, &context) {
                 Some(key) => make(&key).map_err(Failure::from),
                 None => Err(Failure::Refused(Reason::BadTag)),
             };
@@ -363,6 +366,7 @@ impl Pads {
                     return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey));
                 }
                 Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}
+                Err(StoreError::RolledBack { .. }) => return Err(Failure::Refused(Reason::InsufficientKey)),
                 Err(error) => return Err(error.into()),
             }
             let levels = pool.levels();
@@ -385,6 +389,9 @@ impl Pads {
     }
 
     fn take_spare(&self, pool: &Pool, bytes: usize) -> Option<Drawn> {
+        if pool.rolled_back().is_some() {
+            return None;
+        }
         let generation = pool.levels().generation;
         let mut state = self.state();
         state.spares.retain(|(peer, pad)| *peer != pool.peer || pad.generation == generation);

@@ -45,6 +45,7 @@ impl Multicast<'_> {
             start: sealed.start,
             sealed: sealed.bytes.into(),
             tag: sealed.tag.to_vec().into(),
+            nonce: sealed.nonce.to_vec().into(),
         };
         let (taken, answer) = oneshot::channel();
         pool.shares.send(ShareOut { share, taken }).await.ok().context("the pair's dialogue has ended")?;
@@ -87,6 +88,7 @@ async fn try_take(pool: &Pool, share: Share) -> Result<()> {
         start: share.start,
         bytes: share.sealed.to_vec(),
         tag: share.tag.as_ref().try_into().ok().context("a tag has 16 bytes")?,
+        nonce: share.nonce.as_ref().try_into().ok().context("a nonce has 16 bytes")?,
     };
     let key = seal::open(pool, Use::SupplyIn, &sealed, &context).await?;
     let deposit = Deposit {

@@ -152,6 +152,9 @@ impl Supplier {
                     }
                     Err(error) => {
                         self.give_back(sae, pool, asked);
+                        if matches!(error, StoreError::RolledBack { .. }) {
+                            return Err(SupplyError::RolledBack);
+                        }
                         if !matches!(error, StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) {
                             tracing::error!(%error, peer = pool.peer, "cannot draw key");
                             return Err(SupplyError::Failed("the key store cannot be used"));
@@ -187,6 +190,11 @@ impl Supplier {
         })?;
         let (master, slave) = (ids.tag(request.master.as_str()), ids.tag(request.slave.as_str()));
         let drawn = self.draw(request.master, pool, bytes, number).await?;
+        if drawn.iter().any(|drawn| drawn.generation != ids.generation()) {
+            // The generation ended meanwhile, and what was drawn of it with it.
+            let (asked_bits, available_bits) = (8 * (bytes * number) as u64, 0);
+            return Err(SupplyError::Exhausted { asked_bits, available_bits, retry_after_s: RETRY_AFTER_S });
+        }
         let (mut keys, mut places) = (Vec::with_capacity(number), Vec::with_capacity(number));
         for drawn in drawn {
             let place = KeyPlace {
@@ -248,6 +256,7 @@ impl Supplier {
         if site == self.site {
             return self.store.deposit(multicast.deposit()).await.map_err(|error| match error {
                 StoreError::TooManyDeposits { .. } => SupplyError::TooManyWait { retry_after_s: RETRY_AFTER_S },
+                StoreError::RolledBack { .. } => SupplyError::RolledBack,
                 error => {
                     tracing::error!(%error, "cannot keep a key");
                     SupplyError::Failed("the key store cannot be used")
@@ -293,7 +302,7 @@ impl Supplier {
             if made_for != master || place.from_coordinator == pool.coordinates() {
                 return Err(unknown);
             }
-            if place.generation != generation % 1024 {
+            if place.generation != generation {
                 return Err(unknown);
             }
             ranges.push((place.start, u64::from(place.bytes)));
@@ -312,6 +321,7 @@ impl Supplier {
             Err(StoreError::OtherGeneration { .. } | StoreError::UnknownPeer { .. }) => {
                 Err(SupplyError::NotFound { at: 0, why: Absence::Unknown })
             }
+            Err(StoreError::RolledBack { .. }) => Err(SupplyError::RolledBack),
             Err(error) => {
                 tracing::error!(%error, peer = pool.peer, "cannot redeem key");
                 Err(SupplyError::Failed("the key store cannot be used"))
@@ -328,6 +338,7 @@ impl Supplier {
                 Err(SupplyError::NotFound { at: index, why: Absence::Unknown })
             }
             Err(StoreError::DepositNotForCaller) => Err(SupplyError::Unauthorized),
+            Err(StoreError::RolledBack { .. }) => Err(SupplyError::RolledBack),
             Err(error) => {
                 tracing::error!(%error, "cannot take a deposit");
                 Err(SupplyError::Failed("the key store cannot be used"))
@@ -371,6 +382,7 @@ impl KeySupply for Supplier {
         // No key will ever be stored, which a count of 0 alone does not say.
         let no_path = pool.is_none() && *site != *self.site;
         let stored = match pool {
+            Some(pool) if pool.rolled_back().is_some() => 0,
             Some(pool) if pool.ids().is_some() => {
                 let levels = pool.levels();
                 (levels.available(Use::SupplyOut) + levels.unassigned_bytes) / key_bytes
@@ -414,6 +426,9 @@ impl KeySupply for Supplier {
         self.admit(request.master, request.number)?;
         let keys = if request.additional.is_empty() && *site != *self.site {
             let pool = self.pool(&site, 0)?;
+            if pool.rolled_back().is_some() {
+                return Err(SupplyError::RolledBack);
+            }
             self.unicast(&request, &pool).await?
         } else {
             self.multicast(&request).await?
@@ -429,6 +444,9 @@ impl KeySupply for Supplier {
         ids: &[KeyId],
     ) -> Result<Vec<SuppliedKey>, SupplyError> {
         let site = self.site_of(master)?;
+        if self.pools.get(&site).is_some_and(|pool| pool.rolled_back().is_some()) {
+            return Err(SupplyError::RolledBack);
+        }
         if let Some(again) = self.repeated(caller, ids) {
             return Ok(again);
         }

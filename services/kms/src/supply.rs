@@ -239,6 +239,9 @@ pub enum SupplyError {
     RateLimited { retry_after_s: u32 },
     #[error("too many keys of the SAE wait to be fetched")]
     TooManyWait { retry_after_s: u32 },
+    /// Until somebody restores that store: asking again does not help.
+    #[error("a key store of the pair was put back from a copy")]
+    RolledBack,
     #[error("no multicast")]
     MulticastUnsupported,
     #[error("the key store failed: {0}")]

@@ -94,7 +94,8 @@ async fn come_to_rest(data: &Path, book: &Book) {
     }
     let (mut pools, mut suppliers, mut running) = (Vec::new(), BTreeMap::new(), Vec::new());
     for config in &configs {
-        let node: Node = kms::open(config, data, None).await.expect("open a key store");
+        let node: Node =
+            kms::open(config, data, std::sync::Arc::new(anchor::Unanchored), None).await.expect("open a key store");
         pools.extend(node.pools.all());
         suppliers.insert(config.site.clone(), node.supplier.clone());
         let dial = |peer: &topology::plan::KmsPeer| {

@@ -119,6 +119,14 @@ impl Engine {
                 }
             })
         });
-        announced.collect()
+        let claims = std::mem::take(&mut self.claims).into_iter().map(|(pool, lane, end, bytes)| -> Answer {
+            let face = Arc::clone(&self.pools[pool].face);
+            Box::new(move |failed| {
+                if failed.is_none() {
+                    face.lock().claim(lane, end, bytes);
+                }
+            })
+        });
+        announced.chain(claims).collect()
     }
 }

@@ -6,6 +6,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::{Engine, limit};
 use crate::crypt::{offered_aad, stream_aad};
+use crate::keeper::POSITION_BITS;
 use crate::tables::{
     BLOCKS, BlockRow, CHUNK_BYTES, Counters, DECIDED, Fate, OFFERED, ORIGINS, OriginRow, Place, STREAM,
 };
@@ -123,9 +124,10 @@ impl Engine {
         peer: &str,
         id: &[u8; 16],
         (generation, start): (u32, u64),
-        deducted: u64,
+        (deducted, kept): (u64, u64),
     ) -> Result<BlockStatus, StoreError> {
         let (pool, id) = (self.pool_of(peer)?, u128::from_be_bytes(*id));
+        self.pools[pool].check_usable()?;
         let block = self.block(pool, id)?.ok_or(StoreError::UnknownBlock)?;
         let confirmed = Fate::Confirmed { generation, start, deducted };
         let (origin, span) = match block.fate {
@@ -142,12 +144,22 @@ impl Engine {
         if start != row.stream_end {
             return Err(StoreError::NotContiguous { start, end_bytes: row.stream_end });
         }
+        let room = (1u64 << POSITION_BITS) - 1;
+        if start + block.bytes > room {
+            return Err(StoreError::Limit { what: "the bytes of a generation", max: room, given: start + block.bytes });
+        }
+        if kept > deducted {
+            return Err(StoreError::BadRequest { what: "more is kept than is deducted" });
+        }
         if deducted >= block.bytes {
             return Err(StoreError::Limit { what: "the deducted bytes", max: block.bytes - 1, given: deducted });
         }
         self.write(|engine, txn| {
             let key = engine.open_offered(txn, pool, id)?;
-            let rest = &key.expose()[deducted as usize..];
+            let (own, rest) = key.expose().split_at(deducted as usize);
+            if kept > 0 {
+                engine.keep_generation_key(txn, pool, &own[(deducted - kept) as usize..])?;
+            }
             let place = (engine.pools[pool].row.id, generation, start);
             engine.append_stream(txn, peer, place, rest)?;
             let origin = OriginRow { bytes: rest.len() as u64, block: id, span, origin };

@@ -11,6 +11,7 @@ use crate::types::{DEPOSIT_BYTES_MAX, Deposit, ITEMS_MAX, NAME_BYTES_MAX, ORIGIN
 impl Engine {
     pub fn deposit(&mut self, deposit: &Deposit) -> Result<(), StoreError> {
         check(deposit)?;
+        self.check_deposits_usable()?;
         let id = u128::from_be_bytes(deposit.key_id);
         let slaves: Vec<(String, bool)> = deposit.slaves.iter().map(|name| (name.clone(), false)).collect();
         let digest = self.sealer.digest(&[b"deposit", deposit.key.expose()]);
@@ -62,6 +63,7 @@ impl Engine {
         if key_ids.len() > ITEMS_MAX {
             return Err(limit("the number of identifiers", ITEMS_MAX, key_ids.len()));
         }
+        self.check_deposits_usable()?;
         let mut ids: Vec<u128> = key_ids.iter().map(|id| u128::from_be_bytes(*id)).collect();
         let mut rows = self.look(|_, txn| {
             let table = txn.open_table(DEPOSITS)?;

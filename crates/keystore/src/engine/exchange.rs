@@ -20,9 +20,13 @@ impl Engine {
             Err(error) => return Err(error),
             Ok(_) => return Err(StoreError::BlockConflict { was: "offered" }),
         }
-        let keys = self.redeem(peer, use_, generation, &[range], Pieces::default())?;
+        let keys = self.redeem_unclaimed(peer, use_, generation, &[range], Pieces::default())?;
         let taken = keys.into_iter().next().unwrap_or_default();
         let made = make(&taken);
+        if !made.offers.is_empty() {
+            // What came opened under these bytes: the other site did draw them.
+            self.note_claim(peer, use_, range)?;
+        }
         let mut offered = Vec::with_capacity(made.offers.len());
         for (peer, offer) in &made.offers {
             match self.offer(peer, offer) {

@@ -5,6 +5,7 @@ use redb::WriteTransaction;
 use super::lease::OUT_USES;
 use super::{Engine, erase_stream, put_grant};
 use crate::StoreError;
+use crate::keeper::GENERATIONS_MAX;
 use crate::tables::{GRANTS, STREAM, TAKEN};
 use crate::types::NAME_BYTES_MAX;
 
@@ -69,7 +70,7 @@ impl Engine {
             news.runs.retain(|run| !is_old(run.seq));
             news.left += left;
             let of_lane = |seq: &&u64| changed.grants.get(seq).is_some_and(|grant| grant.use_ == use_ && !grant.active);
-            let asleep: u64 = old.iter().filter(of_lane).map(|seq| changed.grants[seq].bytes).sum();
+            let asleep: u64 = old.iter().filter(of_lane).map(|seq| changed.grants[seq].left_to_draw()).sum();
             changed.inactive[lane] -= asleep;
             changed.row.counters.uses[use_.index()].expired += left + unseen + asleep;
         }
@@ -95,22 +96,38 @@ impl Engine {
     /// Gives up everything that a pool holds, and starts the next generation at byte 0. `generation` is the one to
     /// end; if it has ended already nothing happens. Answers with the current generation.
     pub fn void_pool(&mut self, peer: &str, generation: u32, reason: &str) -> Result<u32, StoreError> {
+        let pool = self.pool_of(peer)?;
+        let current = self.pools[pool].row.generation;
+        if generation > current {
+            return Err(StoreError::OtherGeneration { asked: generation, current });
+        }
+        self.void_pool_to(peer, generation.saturating_add(1), reason)
+    }
+
+    /// As [`Engine::void_pool`], for all generations before `next`.
+    pub fn void_pool_to(&mut self, peer: &str, next: u32, reason: &str) -> Result<u32, StoreError> {
         if reason.len() > NAME_BYTES_MAX {
             return Err(super::limit("the length of a reason in bytes", NAME_BYTES_MAX, reason.len()));
         }
-        let pool = self.pool_of(peer)?;
+        let pool = self.pool_or_new(peer)?;
         let current = self.pools[pool].row.generation;
-        if generation < current {
+        if next <= current {
             return Ok(current);
         }
-        self.check_generation(pool, generation)?;
-        let Some(next) = current.checked_add(1) else {
+        if next >= GENERATIONS_MAX {
             return Err(StoreError::BadRequest { what: "the pool has no further generation" });
-        };
-        tracing::warn!(peer, generation, reason, "a pool is voided");
+        }
+        tracing::warn!(peer, generation = current, reason, "a pool is voided");
         self.checkpoint()?;
+        self.begin_generation(pool, next)
+    }
+
+    /// Nothing that the journals hold may be left to count.
+    pub(super) fn begin_generation(&mut self, pool: usize, next: u32) -> Result<u32, StoreError> {
+        let current = self.pools[pool].row.generation;
         self.write(|engine, txn| {
             engine.void_counters(pool);
+            engine.clear_rolled_back(txn, pool)?;
             let changed = engine.change(pool);
             let all = (changed.row.id, current, 0)..=(changed.row.id, current, u64::MAX);
             txn.open_table(STREAM)?.retain_in(all.clone(), |_, _| false)?;
@@ -118,6 +135,11 @@ impl Engine {
             txn.open_table(GRANTS)?.retain_in(all, |_, _| false)?;
             let row = &mut changed.row;
             (row.generation, row.stream_end, row.granted_end, row.next_seq) = (next, 0, 0, 0);
+            row.leased = [0; 2];
+            let mut state = changed.face.lock();
+            state.redeemed_end = [0; 2];
+            state.lanes.iter_mut().for_each(|lane| (lane.drawn_end, lane.drawn_end_most) = (0, 0));
+            drop(state);
             Ok(next)
         })
     }

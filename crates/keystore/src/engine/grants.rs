@@ -13,6 +13,7 @@ impl Engine {
     /// Adds a grant, or finds that it is there. Answers with the grant as it stands (`active` may have become true).
     pub fn grant(&mut self, peer: &str, grant: &Grant) -> Result<Grant, StoreError> {
         let pool = self.pool_of(peer)?;
+        self.pools[pool].check_usable()?;
         let row = &self.pools[pool].row;
         self.check_generation(pool, grant.generation)?;
         let refused = |what| Err(StoreError::GrantConflict { seq: grant.seq, what });
@@ -88,6 +89,7 @@ impl Engine {
     /// Makes an Out grant drawable. In grants are redeemable as they are.
     pub fn activate_grant(&mut self, peer: &str, generation: u32, seq: u64) -> Result<(), StoreError> {
         let pool = self.pool_of(peer)?;
+        self.pools[pool].check_usable()?;
         self.check_generation(pool, generation)?;
         let Some(grant) = self.pools[pool].grants.get(&seq).copied() else {
             if seq >= self.pools[pool].row.next_seq {
@@ -101,8 +103,10 @@ impl Engine {
         self.write(|engine, txn| {
             let changed = engine.change(pool);
             changed.grants.insert(seq, active);
-            changed.inactive[lane] -= active.bytes;
-            changed.news[lane].runs.push(run(seq, &active));
+            changed.inactive[lane] -= active.left_to_draw();
+            if active.left_to_draw() > 0 {
+                changed.news[lane].runs.push(run(seq, &active));
+            }
             put_grant(txn, &engine.pools[pool].row, seq, &active)
         })
     }

@@ -16,7 +16,16 @@ use crate::{Secret, StoreError, Use};
 impl Engine {
     /// Advances the mark of a lane and reads what it now covers; callers get it once the mark is durable.
     pub(super) fn lease(&mut self, pool: usize, lane: usize) -> Result<(), StoreError> {
-        let runs = self.pools[pool].face.lock().lanes[lane].start_lease();
+        if self.pools[pool].check_usable().is_err() {
+            return Ok(());
+        }
+        // No other thread takes from the runs.
+        let end = self.pools[pool].face.lock().lanes[lane].next_lease_end();
+        if end.is_some_and(|end| !self.may_lease(pool, lane, end)) {
+            // It is asked for again once the ceiling is raised; the callers wait.
+            return Ok(());
+        }
+        let runs = self.pools[pool].face.lock().lanes[lane].start_lease_to(end);
         self.news.insert(pool);
         if runs.is_empty() {
             self.pools[pool].news[lane].segments = Some(Vec::new());
@@ -42,6 +51,9 @@ impl Engine {
         let grant = changed.grants.get_mut(&run.seq).ok_or_else(lost)?;
         grant.mark = run.end;
         let grant = *grant;
+        if let Some(lane) = grant.use_.lane() {
+            changed.row.leased[lane] = changed.row.leased[lane].max(run.end);
+        }
         put_grant(txn, &self.pools[pool].row, run.seq, &grant)
     }
 
@@ -111,6 +123,7 @@ impl Engine {
                     moved.push((*seq, *grant));
                 }
             }
+            changed.row.leased = changed.face.lock().lanes.each_ref().map(|lane| lane.drawn_end_most);
             for (seq, grant) in moved {
                 put_grant(txn, &engine.pools[pool].row, seq, &grant)?;
             }

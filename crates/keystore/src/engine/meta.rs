@@ -1,6 +1,6 @@
 //! Small values of a pool, and the wrapping of the data key.
 
-use redb::ReadableTable;
+use redb::{ReadableTable, WriteTransaction};
 
 use super::{Engine, limit, store_fact};
 use crate::crypt::meta_aad;
@@ -9,6 +9,8 @@ use crate::tables::{META, STORE};
 use crate::types::{META_BYTES_MAX, NAME_BYTES_MAX};
 use crate::{Secret, StoreError};
 
+/// Of the store itself; callers name none like this.
+const GENERATION_KEY: &str = "~generation-key";
 /// Most values of one pool.
 const VALUES_MAX: usize = 64;
 
@@ -46,6 +48,28 @@ impl Engine {
             let value = engine.sealer.open(&meta_aad(peer, name), sealed.value().to_vec());
             value.map(Some).ok_or_else(|| StoreError::corrupt("a value of a pool does not decrypt"))
         })
+    }
+
+    /// Keeps the key of the present generation. That of the one before is gone.
+    pub(super) fn keep_generation_key(
+        &mut self,
+        txn: &WriteTransaction,
+        pool: usize,
+        key: &[u8],
+    ) -> Result<(), StoreError> {
+        let pool = &self.pools[pool];
+        let value = Secret::new([&pool.row.generation.to_le_bytes()[..], key].concat());
+        let sealed = self.sealer.seal(&meta_aad(&pool.peer, GENERATION_KEY), value.expose())?;
+        txn.open_table(META)?.insert((pool.row.id, GENERATION_KEY), sealed.as_slice())?;
+        Ok(())
+    }
+
+    pub fn generation_key(&mut self, peer: &str, generation: u32) -> Result<Option<Secret>, StoreError> {
+        let known = self.meta_get(peer, GENERATION_KEY)?;
+        Ok(known.and_then(|known| {
+            let (of, key) = known.expose().split_first_chunk::<4>()?;
+            (u32::from_le_bytes(*of) == generation).then(|| Secret::copy_of(key))
+        }))
     }
 
     /// Wraps the data key with another master key. Only who holds the present one can.

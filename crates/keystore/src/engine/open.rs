@@ -6,16 +6,20 @@ use std::sync::Arc;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableError};
 use zeroize::Zeroizing;
 
+use anchor::Instance;
+
+use super::rollback::Seen;
 use super::{Engine, Pool, chunk_at, erase_stream, put_grant, store_fact};
 use crate::crypt::{SEAL_BYTES, Sealer, random};
 use crate::journal::Journal;
 use crate::journals::Journals;
+use crate::keeper::{Keeper, anchor_error};
 use crate::master::MasterKey;
 use crate::media::{Backend, Media};
 use crate::queue::Shared;
 use crate::tables::{
     BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, DepositRow, FORMAT, FORMAT_OLDEST, GRANTS, GrantRow, META, OFFERED,
-    ORIGINS, POOLS, PoolRow, STORE, STREAM, TAKEN,
+    ORIGINS, POOLS, PoolRow, Progress, STORE, STREAM, TAKEN,
 };
 use crate::taken::Chunk;
 use crate::types::Settings;
@@ -26,6 +30,7 @@ struct Facts {
     instance: [u8; 16],
     data_key: Zeroizing<[u8; 32]>,
     epoch: u64,
+    progress: Progress,
     /// Of an earlier version.
     old: bool,
 }
@@ -45,7 +50,7 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
     let files = media.journals.map(|journal| -> Backend { Arc::new(journal) });
     let known = facts(&db, master)?;
     let mut replayed = Vec::new();
-    let mut torn = false;
+    let (mut torn, mut records, mut later_epoch) = (false, 0, None);
     let (facts, sealer, journals) = match known {
         Some(facts) => {
             super::space::give_back(&mut db, bytes)?;
@@ -54,6 +59,8 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
                 let (journal, mut replay) = Journal::open(file, facts.epoch, &sealer)?;
                 replayed.append(&mut replay.entries);
                 torn |= replay.torn;
+                records += replay.records;
+                later_epoch = later_epoch.max(replay.later_epoch);
                 Ok(journal)
             });
             (facts, sealer, journals)
@@ -70,7 +77,19 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         }
     };
     let [first, second] = journals;
-    let journals = Journals::start([first?, second?], shared, settings.at_step)?;
+    let mut journals = Journals::start([first?, second?], shared, settings.at_step)?;
+    if let Some(later) = later_epoch {
+        // What is there of later epochs must never be taken for what is written from here on.
+        journals.restart(later);
+    }
+    let instance = Instance::from_bytes(facts.instance);
+    let ceilings = settings.anchor.read(instance).map_err(|error| anchor_error(&error))?.unwrap_or_default();
+    let seen = Seen { progress: facts.progress, records, later_epoch: later_epoch.is_some() };
+    let total = facts.progress.records_before + records;
+    // A part that was put back must not make the counts fall.
+    let before = Progress { records: total.max(facts.progress.records), ..facts.progress };
+    let anchored = (settings.anchor.clone(), instance);
+    let keeper = Keeper::start(anchored, settings.anchor_period, ceilings.clone(), before, shared)?;
     if torn {
         tracing::warn!("the last record of a journal was not written to its end and is left out");
     }
@@ -85,6 +104,16 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
         advances_made: 0,
         advanced: Vec::new(),
         checkpoint_due: true,
+        instance,
+        keeper,
+        ceilings,
+        before,
+        records_before: facts.progress.records_before,
+        appended: 0,
+        replayed_beyond: false,
+        risen: Vec::new(),
+        rolled_back: None,
+        claims: Vec::new(),
         sealer: Arc::new(sealer),
         settings: settings.clone(),
         shared: Arc::clone(shared),
@@ -101,6 +130,7 @@ pub(crate) fn opened<D: StorageBackend, J: StorageBackend>(
     }
     engine.load()?;
     engine.replay(replayed)?;
+    engine.examine(&seen)?;
     engine.settle_crash()?;
     engine.commit(&BTreeSet::new(), &mut Vec::new())?;
     Ok((engine, facts.instance))
@@ -130,7 +160,10 @@ fn facts(db: &Database, master: &MasterKey) -> Result<Option<Facts>, StoreError>
     if !(FORMAT_OLDEST..=FORMAT).contains(&found) {
         return Err(StoreError::UnsupportedFormat { found, supported: FORMAT });
     }
+    // Formats before 4 have none.
+    let progress = table.get("progress")?.map(|row| Progress::decode(row.value())).transpose()?.unwrap_or_default();
     Ok(Some(Facts {
+        progress,
         instance: exact(&fact("instance")?)?,
         data_key: master.unwrap_key(&fact("data_key")?)?,
         epoch: u64::from_le_bytes(exact(&fact("journal_epoch")?)?),
@@ -144,7 +177,13 @@ fn exact<const N: usize>(value: &[u8]) -> Result<[u8; N], StoreError> {
 
 /// Writes a new store: all tables, so that none is found missing later. The journal is on the disk by now.
 fn make(db: &Database, master: &MasterKey) -> Result<Facts, StoreError> {
-    let mut facts = Facts { instance: [0; 16], data_key: Zeroizing::new([0; 32]), epoch: 1, old: false };
+    let mut facts = Facts {
+        instance: [0; 16],
+        data_key: Zeroizing::new([0; 32]),
+        epoch: 1,
+        progress: Progress::default(),
+        old: false,
+    };
     random(&mut facts.instance)?;
     // A random UUID, version 4.
     facts.instance[6] = facts.instance[6] & 0x0f | 0x40;
@@ -202,7 +241,11 @@ impl Engine {
             }
             for found in grants.range(all.clone())? {
                 let (place, grant) = found?;
-                pool.load_grant(place.value().2, GrantRow::decode(grant.value())?);
+                let mut row = GrantRow::decode(grant.value())?;
+                if pool.rise(&mut row, &self.ceilings) {
+                    self.risen.push((id as usize, place.value().2, row));
+                }
+                pool.load_grant(place.value().2, row);
             }
             for found in taken.range(all)? {
                 let (place, map) = found?;
@@ -218,6 +261,11 @@ impl Engine {
 
     /// Wastes what was on lease when the store stopped without giving it back, and erases it.
     fn settle_crash(&mut self) -> Result<(), StoreError> {
+        for (pool, seq, grant) in std::mem::take(&mut self.risen) {
+            let row = self.pools[pool].row;
+            tracing::warn!(peer = self.pools[pool].peer, "key below the ceiling of its use counts as used");
+            self.write(|_, txn| put_grant(txn, &row, seq, &grant))?;
+        }
         for number in 0..self.pools.len() {
             self.write(|engine, txn| {
                 let pool = engine.change(number);
@@ -233,6 +281,12 @@ impl Engine {
                     counted.wasted += lost;
                     state.lanes[lane].handed_out = counted.handed_out;
                     state.lanes[lane].wasted = counted.wasted;
+                    state.lanes[lane].drawn_end = row.drawn[lane];
+                    state.lanes[lane].drawn_end_most = row.leased[lane];
+                }
+                for (use_, lane) in [(Use::SupplyIn, 0), (Use::RelayIn, 1)] {
+                    state.redeemed_end[lane] = state.redeemed_end[lane].max(row.redeemed[lane]);
+                    state.redeemed_bytes += row.counters.uses[use_.index()].handed_out;
                 }
                 drop(state);
                 let row = pool.row;
@@ -262,7 +316,7 @@ impl Pool {
         self.starts.insert(grant.start, seq);
         match grant.use_.lane() {
             None => self.left_in[grant.use_.index()] += grant.bytes - grant.taken,
-            Some(lane) if !grant.active => self.inactive[lane] += grant.bytes,
+            Some(lane) if !grant.active => self.inactive[lane] += grant.left_to_draw(),
             Some(lane) if grant.mark < grant.end() => self.news[lane].runs.push(super::grants::run(seq, &grant)),
             Some(_) => {}
         }

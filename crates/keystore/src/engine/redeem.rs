@@ -24,7 +24,35 @@ struct Done {
 pub(super) type Ahead = Peekable<vec::IntoIter<Piece>>;
 
 impl Engine {
+    /// As [`Engine::redeem_unclaimed`], for somebody who knows of these bytes by the site that drew them.
     pub fn redeem(
+        &mut self,
+        peer: &str,
+        use_: Use,
+        generation: u32,
+        ranges: &[(u64, u64)],
+        ahead: Pieces,
+    ) -> Result<Vec<Secret>, StoreError> {
+        let keys = self.redeem_unclaimed(peer, use_, generation, ranges, ahead)?;
+        ranges.iter().try_for_each(|range| self.note_claim(peer, use_, *range))?;
+        Ok(keys)
+    }
+
+    pub(super) fn note_claim(&mut self, peer: &str, use_: Use, (start, bytes): (u64, u64)) -> Result<(), StoreError> {
+        if let Some(lane) = use_.mirrored().lane() {
+            self.claims.push((self.pool_of(peer)?, lane, start + bytes, bytes));
+        }
+        Ok(())
+    }
+
+    /// The claims of this group are on the disk.
+    pub(super) fn claim(&mut self) {
+        for (pool, lane, end, bytes) in self.claims.drain(..) {
+            self.pools[pool].face.lock().claim(lane, end, bytes);
+        }
+    }
+
+    pub(super) fn redeem_unclaimed(
         &mut self,
         peer: &str,
         use_: Use,
@@ -37,6 +65,7 @@ impl Engine {
         }
         check_ranges(ranges)?;
         let pool = self.pool_of(peer)?;
+        self.pools[pool].check_usable()?;
         self.check_generation(pool, generation)?;
         let fresh = ahead.commits == self.commits;
         let mut ahead = if fresh { ahead.pieces } else { Vec::new() }.into_iter().peekable();
@@ -192,18 +221,35 @@ impl Engine {
         entries.sort_by_key(|entry| entry.in_advance);
         for entry in entries {
             let Some(pool) = self.pools.iter().position(|pool| pool.row.id == entry.pool) else {
-                return Err(StoreError::corrupt("the journal names a pool that does not exist"));
+                self.replayed_beyond = true;
+                continue;
             };
-            if entry.generation != self.pools[pool].row.generation {
+            let row = &self.pools[pool].row;
+            let end = entry.start + u64::from(entry.bytes);
+            self.replayed_beyond |=
+                entry.generation > row.generation || (entry.generation == row.generation && end > row.granted_end);
+            if entry.generation != row.generation {
                 continue;
             }
-            let end = entry.start + u64::from(entry.bytes);
+            if !entry.in_advance
+                && let Some(lane) = self.lane_of_redeemed(pool, entry.start)
+            {
+                let mut state = self.pools[pool].face.lock();
+                state.redeemed_end[lane] = state.redeemed_end[lane].max(end);
+            }
             let mut position = entry.start;
             while position < end {
                 position = self.replay_from(pool, position, end, entry.in_advance)?;
             }
         }
         Ok(())
+    }
+
+    /// The use of an In grant that is not used up, as [`Use::lane`] counts them at the peer.
+    fn lane_of_redeemed(&self, pool: usize, start: u64) -> Option<usize> {
+        let known = &self.pools[pool];
+        let (_, seq) = known.starts.range(..=start).next_back()?;
+        known.grants.get(seq)?.use_.mirrored().lane()
     }
 
     fn replay_from(&mut self, pool: usize, position: u64, end: u64, in_advance: bool) -> Result<u64, StoreError> {

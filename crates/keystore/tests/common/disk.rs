@@ -87,6 +87,22 @@ impl Disk {
         Disk(Arc::new(Mutex::new(State { files, ..State::default() })))
     }
 
+    /// A copy of all files as they are, as a snapshot of the volume has them.
+    pub fn snapshot(&self) -> Disk {
+        self.after_power_loss(Loss::Nothing)
+    }
+
+    /// This one, where the database or the journals are those of `other`.
+    pub fn with_files_of(&self, other: &Disk, database: bool, journals: bool) -> Disk {
+        let (mut files, others) = (self.0.lock().unwrap().files.clone(), other.0.lock().unwrap().files.clone());
+        for (number, file) in others.into_iter().enumerate() {
+            if if number == 0 { database } else { journals } {
+                files[number] = file;
+            }
+        }
+        Disk(Arc::new(Mutex::new(State { files, ..State::default() })))
+    }
+
     pub fn bytes(&self, file: usize) -> usize {
         self.0.lock().unwrap().files[file].current.len()
     }

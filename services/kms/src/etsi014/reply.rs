@@ -141,6 +141,10 @@ impl From<SupplyError> for Problem {
             SupplyError::TooManyWait { retry_after_s } => {
                 Self::new(503, "too many keys of this SAE wait to be fetched").retry_after_s(retry_after_s)
             }
+            // Asking again does not help, so there is no Retry-After.
+            SupplyError::RolledBack => Self::new(503, "no key of these two sites is handed out").details(json!({
+                "reason": "a key store was put back from a copy; its operator has to run qkdnet restore"
+            })),
             SupplyError::MulticastUnsupported => Self::request("additional_slave_SAE_IDs are not supported"),
             SupplyError::Failed(reason) => Self::new(503, message::ACCESS).details(json!({"reason": reason})),
         }
@@ -341,6 +345,18 @@ mod tests {
         let capacity = output.capacity();
         reply.encode(&mut output, false, true, &[b'x'; 29]);
         assert_eq!(output.capacity(), capacity);
+    }
+
+    #[test]
+    fn a_store_that_was_put_back_is_a_lasting_condition_with_words() {
+        let Reply { body: Body::Json(text), status, retry_after_s, .. } =
+            Reply::from(Problem::from(SupplyError::RolledBack))
+        else {
+            panic!("not JSON")
+        };
+        assert_eq!((status, retry_after_s), (503, None));
+        let read: Value = serde_json::from_slice(&text).unwrap();
+        assert!(read["details"][0]["reason"].as_str().unwrap().contains("qkdnet restore"), "{read}");
     }
 
     #[test]

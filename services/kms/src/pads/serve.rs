@@ -254,7 +254,8 @@ impl Meter {
     }
 
     fn measure(&mut self, pool: &Pool) -> PoolLevel {
-        let levels = pool.levels();
+        // Of a pool that is not used nothing can be counted on.
+        let levels = if pool.rolled_back().is_none() { pool.levels() } else { keystore::Levels::default() };
         let now = Instant::now();
         if let Some(before) = self.at {
             let passed_s = (now - before).as_secs_f64();

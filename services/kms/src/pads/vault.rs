@@ -93,7 +93,7 @@ impl Vault {
 
     pub async fn status(&self, transfer: TransferId) -> Result<Kept, StoreError> {
         match self.store.block_status(self.name, transfer.0).await {
-            Ok(BlockStatus::Quarantined { reason }) => Ok(Kept::Gone(reason)),
+            Ok(BlockStatus::Quarantined { reason } | BlockStatus::Abandoned { reason }) => Ok(Kept::Gone(reason)),
             Ok(_) => Ok(Kept::Held),
             Err(StoreError::UnknownBlock | StoreError::UnknownPeer { .. }) => Ok(Kept::Never),
             Err(error) => Err(error),

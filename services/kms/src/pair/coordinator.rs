@@ -7,7 +7,7 @@ use keystore::{Grant, Secret, StoreError, Use};
 use proto::kms::v1::{self as wire, Confirm, ConfirmResult, Confirmed, Granted, PairHello, pair_message::Message};
 use tokio::sync::mpsc;
 
-use super::tag::{self, BlockTags, CONFIRMATION_BYTES};
+use super::tag::{self, BlockTags, CONFIRMATION_BYTES, deducted_bytes, kept_bytes};
 use super::unmatched::{Blocks, all_offered, give_up};
 use super::*;
 use crate::share;
@@ -46,9 +46,25 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
     let mut line = Line::new(stream);
     let mut hello = pool.hello().await?;
     hello.id_secret = id_secret(pool).await?.expose().to_vec().into();
-    line.say(Message::Hello(hello))?;
+    let next_id_secret = crate::seal::random(ID_SECRET_BYTES)?;
+    hello.next_id_secret = next_id_secret.expose().to_vec().into();
+    line.say(Message::Hello(hello.clone()))?;
     let theirs = line.hear_hello().await?;
-    catch_up(pool, &theirs).await?;
+    pool.check_version(&theirs)?;
+    let put_back = match meet(pool, (&hello, &theirs), &next_id_secret).await? {
+        Some(put_back) => Some(put_back),
+        None => catch_up(pool, &theirs).await?,
+    };
+    if let Some(put_back) = put_back {
+        if let Some(known) = pool.rolled_back() {
+            line.say(Message::RolledBack(wire_rolled_back(&known)))?;
+            // One that has concluded the same may have gone.
+            if let Err(error) = line.flush().await {
+                tracing::debug!("the peer is not told: {error:#}");
+            }
+        }
+        return Err(put_back.into());
+    }
     // What the follower had stored and this end had not is at both ends now.
     for grant in &theirs.ahead_grants {
         line.say(Message::Granted(Granted { seq: grant.seq }))?;
@@ -87,7 +103,11 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
                         dialogue.confirmed(&mut line, &row).await?;
                     }
                     Message::Granted(Granted { seq }) => dialogue.granted(&mut line, seq).await?,
-                    Message::Levels(levels) => dialogue.theirs = Some(levels),
+                    Message::Levels(levels) => {
+                        pool.hear_marks(levels.marks);
+                        dialogue.theirs = Some(levels);
+                    }
+                    Message::RolledBack(known) => return Err(pool.give_in(&known.site, &known.message).await?.into()),
                     Message::Share(theirs) => {
                         line.say(Message::ShareTaken(share::take(pool, theirs).await))?;
                     }
@@ -117,32 +137,53 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
             if pulses.is_multiple_of(PULSES_PER_LOOK) {
                 dialogue.look(&mut line).await?;
             }
+            if pulses.is_multiple_of(PULSES_PER_NOTE) {
+                pool.note_marks().await?;
+            }
         }
         dialogue.propose(&mut line).await?;
         dialogue.assign(&mut line)?;
     }
 }
 
-/// The pair's secret for key IDs, made at the first meeting.
+/// The present generation's secret for key IDs, made at the first meeting in it.
 async fn id_secret(pool: &Pool) -> Result<Secret> {
-    if let Some(secret) = pool.store.meta_get(&pool.peer, META_SECRET).await.context("read the ID secret")? {
+    let generation = pool.levels().generation;
+    if let Some(secret) = pool.id_secret_of(generation).await? {
         return Ok(secret);
     }
     let secret = crate::seal::random(ID_SECRET_BYTES)?;
-    pool.store.meta_put(&pool.peer, META_SECRET, secret.clone()).await.context("keep the ID secret")?;
-    pool.set_ids(&secret)?;
+    pool.keep_id_secret(generation, &secret).await?;
     Ok(secret)
 }
 
-/// Brings this end to where the follower is.
-async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<()> {
-    pool.void_to(theirs.generation, "a site has lost its store, or the two are out of step").await?;
+/// Sees what the follower makes of the meeting, and whether it was put back itself. `ours` is what it was told.
+async fn meet(
+    pool: &Pool,
+    (ours, theirs): (&PairHello, &PairHello),
+    next_id_secret: &Secret,
+) -> Result<Option<Lasting>> {
+    if theirs.generation > ours.generation && theirs.rolled_back.is_none() {
+        // The follower has heard where this end stands, and has begun a new generation.
+        pool.void_to(theirs.generation, "a site has lost its store, or the two are out of step").await?;
+        pool.keep_id_secret(theirs.generation, next_id_secret).await?;
+    } else if let Verdict::RolledBack { site, why } = pool.judge(ours, theirs) {
+        // Once that store is voided it is another one than this.
+        pool.remember_instance(&theirs.instance).await?;
+        return Ok(Some(pool.give_in(&site, &why).await?));
+    }
     pool.remember_instance(&theirs.instance).await?;
+    Ok(None)
+}
+
+/// Brings this end to where the follower is. Answers where this end turns out to have been put back.
+async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<Option<Lasting>> {
     let generation = pool.levels().generation;
     let followed = async {
         for placed in &theirs.ahead_blocks {
-            let (block, deducted) = (id(&placed.block)?, CONFIRMATION_BYTES as u64);
-            pool.store.confirm(&pool.peer, block, generation, placed.start, deducted).await?;
+            let block = id(&placed.block)?;
+            let deducted = (deducted_bytes(placed.start) as u64, kept_bytes(placed.start) as u64);
+            pool.store.confirm_keeping(&pool.peer, block, generation, placed.start, deducted).await?;
         }
         for grant in &theirs.ahead_grants {
             let use_ = use_of(grant.purpose()).context("a grant for no use")?;
@@ -154,11 +195,15 @@ async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<()> {
         if same { Ok(()) } else { bail!("the follower is somewhere else") }
     };
     if let Err(error) = followed.await {
+        if matches!(error.downcast_ref(), Some(StoreError::UnknownBlock)) {
+            let why = "a block counts at the other site that this store never had";
+            return Ok(Some(pool.give_in(&pool.site, why).await?));
+        }
         // The next greeting finds the generations apart, and both ends start anew.
         pool.void_to(generation + 1, "the follower cannot be followed").await?;
         return Err(error).context("catch up with the follower");
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn store_grant(pool: &Pool, seq: u64, use_: Use, start: u64, bytes: u64) -> Result<(), StoreError> {
@@ -236,13 +281,18 @@ impl Coordinator<'_> {
             Err(StoreError::UnknownBlock | StoreError::BlockConflict { .. }) => return Ok(()),
             Err(error) => return Err(error).context("read an offered block"),
         };
-        let Some(tags) = BlockTags::of(&block, &key) else {
+        let deducted = deducted_bytes(self.next_start);
+        if (CONFIRMATION_BYTES + 1..=deducted).contains(&key.len()) {
+            // Too short to be the first of a generation: it waits for a longer one.
+            return Ok(());
+        }
+        let Some(tags) = BlockTags::of(&block, &key).filter(|_| key.len() > deducted) else {
             self.blocks.remove(&block);
             let quarantined = self.pool.store.quarantine(&self.pool.peer, block, "too short to be confirmed").await;
             quarantined.context("quarantine a block")?;
             return give_up(line, block, "too short to be confirmed");
         };
-        let bytes = (key.len() - CONFIRMATION_BYTES) as u64;
+        let bytes = (key.len() - deducted) as u64;
         let confirm = Confirm {
             block: block.to_vec().into(),
             generation: self.pool.levels().generation,
@@ -264,8 +314,10 @@ impl Coordinator<'_> {
         // So that the follower is at work, too, while this end waits for its disk.
         self.propose(line).await?;
         let (store, peer, generation) = (&self.pool.store, &self.pool.peer, self.pool.levels().generation);
-        let confirm =
-            |(block, start): ([u8; 16], u64)| store.confirm(peer, block, generation, start, CONFIRMATION_BYTES as u64);
+        let confirm = |(block, start): ([u8; 16], u64)| {
+            let deducted = (deducted_bytes(start) as u64, kept_bytes(start) as u64);
+            store.confirm_keeping(peer, block, generation, start, deducted)
+        };
         let confirming: Vec<_> = counting.into_iter().map(confirm).collect();
         for confirmed in confirming {
             confirmed.await.context("confirm a block")?;

@@ -11,7 +11,7 @@ use proto::kms::v1::{
 };
 use tokio::sync::mpsc;
 
-use super::tag::{self, BlockTags, CONFIRMATION_BYTES};
+use super::tag::{self, BlockTags, deducted_bytes, kept_bytes};
 use super::unmatched::{self, all_offered};
 use super::*;
 use crate::share;
@@ -23,7 +23,22 @@ const INACTIVE_MAX: u64 = 256;
 pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver<ShareOut>) -> Result<()> {
     let mut line = Line::new(stream);
     let theirs = line.hear_hello().await?;
-    meet(pool, &theirs).await?;
+    if let Err(other) = pool.check_version(&theirs) {
+        // One that knows of versions is told; another one waits, so that it does not call again at once.
+        if theirs.version > 0 {
+            line.say(Message::Hello(PairHello { version: VERSION, ..PairHello::default() }))?;
+            line.flush().await?;
+        } else {
+            let _ = tokio::time::timeout(SILENCE, line.hear()).await;
+        }
+        return Err(other);
+    }
+    if let Some(put_back) = meet(pool, &theirs).await? {
+        // The hello says so.
+        line.say(Message::Hello(pool.hello().await?))?;
+        line.flush().await?;
+        return Err(put_back.into());
+    }
     let mut ours = pool.hello().await?;
     ours.ahead_blocks = ahead_blocks(pool, theirs.stream_end).await?;
     ours.ahead_grants = ahead_grants(pool, theirs.grants).await?;
@@ -33,6 +48,7 @@ pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver
     let mut told = std::collections::BTreeSet::new();
     let mut waiting = BTreeMap::new();
     let mut pulse = tokio::time::interval(PULSE);
+    let mut pulses = 0u64;
     let mut said = wire::Levels::default();
     tell_blocks(pool, &mut line, &mut told).await?;
     loop {
@@ -75,7 +91,8 @@ pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver
                 Message::Granted(Granted { seq }) => activate(pool, seq).await?,
                 Message::Share(theirs) => line.say(Message::ShareTaken(share::take(pool, theirs).await))?,
                 Message::ShareTaken(answer) => share_taken(&mut waiting, &answer),
-                Message::Levels(_) => {}
+                Message::Levels(levels) => pool.hear_marks(levels.marks),
+                Message::RolledBack(known) => return Err(pool.give_in(&known.site, &known.message).await?.into()),
                 _ => bail!("the coordinator said something out of turn"),
             },
             Some(out) = shares.recv() => send_share(&mut line, &mut waiting, out)?,
@@ -86,26 +103,35 @@ pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver
             _ = pulse.tick() => {
                 line.check()?;
                 tell_levels(pool, &mut line, &mut said, true)?;
+                pulses += 1;
+                if pulses.is_multiple_of(PULSES_PER_NOTE) {
+                    pool.note_marks().await?;
+                }
             }
         }
     }
 }
 
-/// Sees whether the two pools are still the same one, and starts a new generation where they are not.
-async fn meet(pool: &Pool, theirs: &PairHello) -> Result<()> {
+/// Sees whether the two pools are still the same one, and starts a new generation where they are not. Answers where one
+/// of the two was put back.
+async fn meet(pool: &Pool, theirs: &PairHello) -> Result<Option<Lasting>> {
     let ours = pool.hello().await?;
-    let strangers = |known: &[u8], met: &[u8]| !known.is_empty() && known != met;
-    let lost = strangers(&ours.peer_instance, &theirs.instance) || strangers(&theirs.peer_instance, &ours.instance);
-    let behind = ours.stream_end < theirs.stream_end || ours.grants < theirs.grants;
-    if lost || behind || ours.generation != theirs.generation {
-        let next = ours.generation.max(theirs.generation) + 1;
-        let why = if lost { "a site has lost its store" } else { "the two sites are out of step" };
-        pool.void_to(next, why).await?;
-    }
-    let secret = Secret::new(theirs.id_secret.to_vec());
-    pool.set_ids(&secret)?;
-    pool.store.meta_put(&pool.peer, META_SECRET, secret).await.context("keep the ID secret")?;
-    pool.remember_instance(&theirs.instance).await
+    let secret = match pool.judge(&ours, theirs) {
+        Verdict::RolledBack { site, why } => {
+            // Once that store is voided it is another one than this.
+            pool.remember_instance(&theirs.instance).await?;
+            return Ok(Some(pool.give_in(&site, &why).await?));
+        }
+        Verdict::NewGeneration(why) => {
+            let next = ours.generation.max(theirs.generation).saturating_add(1);
+            pool.void_to(next, why).await?;
+            &theirs.next_id_secret
+        }
+        Verdict::Same => &theirs.id_secret,
+    };
+    pool.keep_id_secret(pool.levels().generation, &Secret::new(secret.to_vec())).await?;
+    pool.remember_instance(&theirs.instance).await?;
+    Ok(None)
 }
 
 async fn ahead_blocks(pool: &Pool, from: u64) -> Result<Vec<Placed>> {
@@ -222,8 +248,9 @@ async fn compare(
         pool.store.quarantine(&pool.peer, *block, "the two ends differ").await.context("quarantine a block")?;
         return Ok(Compared::Other(ConfirmResult::Mismatch));
     };
-    let (generation, start, deducted) = (confirm.generation, confirm.start, CONFIRMATION_BYTES as u64);
-    let confirmed = pool.store.confirm(&pool.peer, *block, generation, start, deducted);
+    let (generation, start) = (confirm.generation, confirm.start);
+    let deducted = (deducted_bytes(start) as u64, kept_bytes(start) as u64);
+    let confirmed = pool.store.confirm_keeping(&pool.peer, *block, generation, start, deducted);
     Ok(Compared::Same(confirmed, tags.followers().to_vec().into()))
 }
 

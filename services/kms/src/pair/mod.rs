@@ -2,8 +2,9 @@
 //!
 //! The store whose site has the smaller name *coordinates*: it says where in the stream a block counts and what a range
 //! is for. The other one, the *follower*, puts each decision on its disk first; so the follower is ahead after a crash,
-//! never the coordinator, and says at the next greeting by how much. A store that lost its volume, or fell behind,
-//! is noticed at the greeting, and the pool starts a new generation with nothing in it.
+//! never the coordinator, and says at the next greeting by how much. A store that lost its volume is noticed at the
+//! greeting, and the pool starts a new generation with nothing in it. One that was put back from a copy is noticed, too
+//! (`verdict`): then nothing of the pool is used by either until that store is voided.
 //!
 //! A block that only one end has comes to an end of its own (`unmatched`).
 //!
@@ -17,6 +18,7 @@ mod tag;
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod unmatched;
+mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,15 +26,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use keystore::{KeyStore, Levels, Secret, Use};
-use proto::kms::v1::{self as wire, PairHello, PairMessage, Share, ShareTaken, pair_message};
+use keystore::{KeyStore, Levels, Marks, RolledBack, Secret, StoreError, Use};
+use proto::kms::v1::{self as wire, PairHello, PairMarks, PairMessage, Share, ShareTaken, pair_message};
 use shell::duplex::Duplex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 pub use coordinator::coordinate;
 pub use follower::follow;
-pub use tag::CONFIRMATION_BYTES;
+pub use tag::{CONFIRMATION_BYTES, GENERATION_KEY_BYTES};
+
+use self::verdict::{End, Verdict, verdict};
 
 use crate::fair::FairShare;
 use crate::key_id::{ID_SECRET_BYTES, IdCodec};
@@ -63,6 +67,22 @@ const UNSAID_MAX: usize = 1 << 18;
 
 pub(crate) const META_SECRET: &str = "id-secret";
 const META_INSTANCE: &str = "peer-instance";
+const META_MARKS: &str = "peer-marks";
+/// Of the dialogue. What knows of no versions counts as 0.
+pub const VERSION: u32 = 1;
+/// Pulses after which what the peer said of itself is put on the disk.
+const PULSES_PER_NOTE: u64 = 100;
+
+/// Why there is no dialogue, and will be none until somebody does something.
+#[derive(Debug, thiserror::Error)]
+pub enum Lasting {
+    #[error("the key store of {site} was put back: {why}. `qkdnet restore` makes it safe")]
+    RolledBack { site: String, why: String },
+    #[error(
+        "the peer's key store speaks version {theirs} of the dialogue, this one version {VERSION}: run the same release at both sites"
+    )]
+    PeerVersion { theirs: u32 },
+}
 
 pub type PairStream = Duplex<PairMessage, PairMessage>;
 
@@ -97,6 +117,65 @@ pub struct Pool {
     pub shares: tokio::sync::mpsc::Sender<ShareOut>,
     /// What each application of this site has had of it.
     pub(crate) fair: FairShare,
+    /// What the peer last said of itself.
+    peer_marks: Mutex<PeerMarks>,
+    /// Another version of the dialogue, which the peer speaks.
+    peer_version: Mutex<Option<u32>>,
+    /// Key of the present generation for what must stay secret should a pad serve twice.
+    generation_key: RwLock<Option<(u32, Secret)>>,
+}
+
+/// How far the peer said that it came in a generation.
+#[derive(Clone, Copy, Default)]
+struct PeerMarks {
+    generation: u32,
+    marks: PairMarks,
+    noted: bool,
+}
+
+impl PeerMarks {
+    const BYTES: usize = 4 + 5 * 8;
+
+    fn encode(&self) -> Secret {
+        let PairMarks { supply_drawn_end, relay_drawn_end, supply_redeemed_end, relay_redeemed_end, redeemed_bytes } =
+            self.marks;
+        let mut bytes = self.generation.to_le_bytes().to_vec();
+        for value in [supply_drawn_end, relay_drawn_end, supply_redeemed_end, relay_redeemed_end, redeemed_bytes] {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        Secret::new(bytes)
+    }
+
+    fn decode(bytes: &Secret) -> Option<Self> {
+        let (generation, rest) = bytes.expose().split_first_chunk::<4>()?;
+        if bytes.len() != Self::BYTES {
+            return None;
+        }
+        let value = |at: usize| rest.get(8 * at..).and_then(<[u8]>::first_chunk).map(|b| u64::from_le_bytes(*b));
+        let marks = PairMarks {
+            supply_drawn_end: value(0)?,
+            relay_drawn_end: value(1)?,
+            supply_redeemed_end: value(2)?,
+            relay_redeemed_end: value(3)?,
+            redeemed_bytes: value(4)?,
+        };
+        Some(Self { generation: u32::from_le_bytes(*generation), marks, noted: true })
+    }
+}
+
+fn wire_marks(marks: &Marks) -> PairMarks {
+    PairMarks {
+        supply_drawn_end: marks.drawn_end[0],
+        relay_drawn_end: marks.drawn_end[1],
+        supply_redeemed_end: marks.redeemed_end[0],
+        relay_redeemed_end: marks.redeemed_end[1],
+        redeemed_bytes: marks.redeemed_bytes,
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is kept under these is replaced as a whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How much of a use is drawn, and how much somebody waits for.
@@ -137,6 +216,9 @@ impl Pool {
             handed_over: Mutex::default(),
             shares,
             fair: FairShare::default(),
+            peer_marks: Mutex::default(),
+            peer_version: Mutex::default(),
+            generation_key: RwLock::default(),
         });
         (pool, outgoing)
     }
@@ -169,16 +251,122 @@ impl Pool {
                 handed_over.insert(link.to_owned(), u64::from_le_bytes(number));
             }
         }
-        if let Some(secret) = self.store.meta_get(&self.peer, META_SECRET).await.context("read the ID secret")? {
-            self.set_ids(&secret)?;
+        let marks = self.store.meta_get(&self.peer, META_MARKS).await.context("read what the peer said of itself")?;
+        if let Some(marks) = marks.as_ref().and_then(PeerMarks::decode) {
+            *locked(&self.peer_marks) = marks;
+        }
+        let generation = self.levels().generation;
+        if let Some(secret) = self.id_secret_of(generation).await? {
+            self.set_ids(generation, &secret)?;
         }
         Ok(())
     }
 
-    fn set_ids(&self, secret: &Secret) -> Result<()> {
+    fn set_ids(&self, generation: u32, secret: &Secret) -> Result<()> {
         let bytes: &[u8; ID_SECRET_BYTES] = secret.expose().try_into().ok().context("an ID secret has 32 bytes")?;
-        *self.ids.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(IdCodec::new(bytes)));
+        let codec = Arc::new(IdCodec::new(generation, bytes));
+        *self.ids.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(codec);
         Ok(())
+    }
+
+    /// The secret under which the key IDs of a generation are made, where the two ends have agreed on one. That of an
+    /// earlier release was one for all generations.
+    async fn id_secret_of(&self, generation: u32) -> Result<Option<Secret>> {
+        let known = self.store.meta_get(&self.peer, META_SECRET).await.context("read the ID secret")?;
+        Ok(known.and_then(|known| match known.expose() {
+            all if all.len() == ID_SECRET_BYTES => Some(known.clone()),
+            bytes => {
+                let (of, secret) = bytes.split_first_chunk::<4>()?;
+                (u32::from_le_bytes(*of) == generation).then(|| Secret::copy_of(secret))
+            }
+        }))
+    }
+
+    /// From here on the IDs of this generation are made under `secret`, also after a restart.
+    async fn keep_id_secret(&self, generation: u32, secret: &Secret) -> Result<()> {
+        self.set_ids(generation, secret)?;
+        let kept = Secret::new([&generation.to_le_bytes()[..], secret.expose()].concat());
+        self.store.meta_put(&self.peer, META_SECRET, kept).await.context("keep the ID secret")
+    }
+
+    /// Key that both ends kept apart from the first block of the present generation. A pool that an earlier release
+    /// began has none before its next generation.
+    pub(crate) async fn generation_key(&self, generation: u32) -> Result<Option<Secret>, StoreError> {
+        let known = self.generation_key.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, key)) = known.filter(|(of, _)| *of == generation) {
+            return Ok(Some(key));
+        }
+        let key = self.store.generation_key(&self.peer, generation).await?;
+        if let Some(key) = &key {
+            let mut known = self.generation_key.write().unwrap_or_else(PoisonError::into_inner);
+            *known = Some((generation, key.clone()));
+        }
+        Ok(key)
+    }
+
+    /// Why nothing of the pool is used, if so, with the site whose store was put back.
+    pub fn rolled_back(&self) -> Option<RolledBack> {
+        let mut known = self.store.rolled_back(&self.peer)?;
+        if known.site.is_empty() {
+            known.site.clone_from(&self.site);
+        }
+        Some(known)
+    }
+
+    /// The version that the peer speaks, where it is another one.
+    pub fn peer_version(&self) -> Option<u32> {
+        *locked(&self.peer_version)
+    }
+
+    fn check_version(&self, theirs: &PairHello) -> Result<()> {
+        let other = Some(theirs.version).filter(|version| *version != VERSION);
+        *locked(&self.peer_version) = other;
+        match other {
+            Some(theirs) => Err(Lasting::PeerVersion { theirs }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// What the peer says of itself, in the present generation.
+    fn hear_marks(&self, marks: Option<PairMarks>) {
+        let (Some(marks), generation) = (marks, self.levels().generation) else { return };
+        let mut known = locked(&self.peer_marks);
+        if known.generation != generation || known.marks != marks {
+            *known = PeerMarks { generation, marks, noted: false };
+        }
+    }
+
+    /// Puts on the disk what the peer last said of itself, so that it is held against what it says next.
+    pub(crate) async fn note_marks(&self) -> Result<()> {
+        let known = {
+            let mut known = locked(&self.peer_marks);
+            if known.noted || known.marks == PairMarks::default() {
+                return Ok(());
+            }
+            known.noted = true;
+            *known
+        };
+        self.store.meta_put(&self.peer, META_MARKS, known.encode()).await.context("note what the peer said of itself")
+    }
+
+    /// Compares where both ends stand.
+    fn judge(&self, ours: &PairHello, theirs: &PairHello) -> Verdict {
+        let end = |site: &str, hello: &PairHello| End { site: site.to_owned(), hello: hello.clone() };
+        // Key was handed out while the peer was heard.
+        let most = Some(wire_marks(&self.store.standing(&self.peer).unwrap_or_default().most));
+        let ours = &PairHello { most, ..ours.clone() };
+        let known = *locked(&self.peer_marks);
+        let remembered = if known.generation == theirs.generation { known.marks } else { PairMarks::default() };
+        verdict(&end(&self.site, ours), &end(&self.peer, theirs), &remembered, self.coordinates())
+    }
+
+    /// Nothing of the pool is used from here on: the store of `site` was put back.
+    async fn give_in(&self, site: &str, why: &str) -> Result<Lasting> {
+        let site = if site == self.site { &self.site } else { &self.peer };
+        let known = RolledBack { site: site.clone(), since_ms: crate::now_ms(), why: why.chars().take(200).collect() };
+        self.store.mark_rolled_back(&self.peer, known).await.context("note that a store was put back")?;
+        self.advanced();
+        Ok(Lasting::RolledBack { site: site.clone(), why: why.to_owned() })
     }
 
     /// Somebody waits for this much of a use that is drawn from.
@@ -251,6 +439,7 @@ impl Pool {
             relay_out_bytes: levels.available(Use::RelayOut),
             supply_wanted_bytes: self.target(Use::SupplyOut, pulse),
             relay_wanted_bytes: self.target(Use::RelayOut, pulse),
+            marks: Some(wire_marks(&self.store.standing(&self.peer).unwrap_or_default().least)),
         }
     }
 
@@ -269,7 +458,12 @@ impl Pool {
         // First what waits its turn behind all that an earlier dialogue may have left under way.
         let peer_instance = self.remembered_instance().await?.into();
         let levels = self.levels();
+        let standing = self.store.standing(&self.peer).unwrap_or_default();
         Ok(PairHello {
+            version: VERSION,
+            least: Some(wire_marks(&standing.least)),
+            most: Some(wire_marks(&standing.most)),
+            rolled_back: self.rolled_back().map(|known| wire_rolled_back(&known)),
             instance: self.store.instance_id().to_vec().into(),
             peer_instance,
             generation: levels.generation,
@@ -281,11 +475,18 @@ impl Pool {
 
     /// Ends generations until `generation` is the current one.
     async fn void_to(&self, generation: u32, why: &str) -> Result<()> {
-        let mut current = self.levels().generation;
-        while current < generation {
-            current = self.store.void_pool(&self.peer, current, why).await.context("void the pool")?;
-        }
+        self.store.void_pool_to(&self.peer, generation, why).await.context("void the pool")?;
         Ok(())
+    }
+}
+
+/// As others are told.
+pub(crate) fn wire_rolled_back(known: &RolledBack) -> proto::anchor::v1::RolledBack {
+    proto::anchor::v1::RolledBack {
+        site: known.site.clone(),
+        store: "key store".to_owned(),
+        since_ms: known.since_ms,
+        message: known.why.clone(),
     }
 }
 
@@ -361,6 +562,17 @@ impl Line {
         }
         self.unsaid.push_back(PairMessage { message: Some(message) });
         Ok(())
+    }
+
+    /// Waits until all that was said is on its way.
+    async fn flush(&mut self) -> Result<()> {
+        let sent = async {
+            while let Some(first) = self.unsaid.pop_front() {
+                self.stream.send(first).await.ok().context("the peer has gone")?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(SILENCE, sent).await.context("the peer does not take what is said to it")?
     }
 
     /// Whether all that was said is on its way.

@@ -9,6 +9,20 @@ use zeroize::Zeroizing;
 const HASH_KEY_BYTES: usize = 16;
 const TAG_BYTES: usize = 8;
 
+/// Bytes of the first block of a generation that both ends keep apart, behind those of its confirmation.
+pub const GENERATION_KEY_BYTES: usize = 32;
+
+/// Bytes of a block that starts here in the stream and do not count: those of its confirmation, and of the first one
+/// the generation's key.
+pub(super) fn deducted_bytes(start: u64) -> usize {
+    CONFIRMATION_BYTES + kept_bytes(start)
+}
+
+/// Of them those that are kept.
+pub(super) fn kept_bytes(start: u64) -> usize {
+    if start == 0 { GENERATION_KEY_BYTES } else { 0 }
+}
+
 /// Bytes of each block that its confirmation costs.
 pub const CONFIRMATION_BYTES: usize = HASH_KEY_BYTES + 2 * TAG_BYTES;
 

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 
 const RETENTION_MS: u64 = 60_000;
+/// Of the first block of a generation.
+const KEPT: u64 = GENERATION_KEY_BYTES as u64;
 
 /// One site's end, with its disk.
 struct End {
@@ -34,8 +36,33 @@ impl End {
         (pool, shares)
     }
 
+    /// A copy of the store, which nobody has open.
+    fn copy(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_files(&self.folder.path().join("store"), copy.path());
+        copy
+    }
+
+    fn put_back(&self, copy: &TempDir) {
+        copy_files(copy.path(), &self.folder.path().join("store"));
+    }
+
+    fn void(&self) {
+        let master = MasterKey::read(&self.folder.path().join("master")).unwrap();
+        let store = KeyStore::open(&self.folder.path().join("store"), &master, &Settings::default()).unwrap();
+        store.void_everything("restored").wait().unwrap();
+        store.close().unwrap();
+    }
+
     fn lose_the_volume(&self) {
         std::fs::remove_dir_all(self.folder.path().join("store")).unwrap();
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
 
@@ -108,6 +135,19 @@ impl World {
         [a, b]
     }
 
+    /// Lets both ends talk until both have ended of themselves.
+    async fn meet(&self) -> [Arc<Pool>; 2] {
+        let ((a, mut a_shares), (b, mut b_shares)) = (self.ends[0].open().await, self.ends[1].open().await);
+        let (a_end, b_end) = Duplex::pair(MESSAGES_IN_FLIGHT);
+        let both = async { tokio::join!(coordinate(&a, a_end, &mut a_shares), follow(&b, b_end, &mut b_shares)) };
+        let ended = tokio::time::timeout(Duration::from_secs(60), both).await.expect("both end");
+        for ended in [ended.0, ended.1] {
+            let error = ended.unwrap_err();
+            assert!(error.downcast_ref::<Lasting>().is_some(), "{error:#}");
+        }
+        [a, b]
+    }
+
     async fn settle(&self, bytes: u64) -> [Arc<Pool>; 2] {
         let ready = move |pool: &Pool| {
             let levels = pool.levels();
@@ -154,7 +194,7 @@ async fn both_ends_come_to_hold_the_same_key_for_the_same_uses() {
         offer(&pools, block).await;
     }
     drop(pools);
-    let bytes: u64 = blocks.iter().map(|block| (block.key.len() - CONFIRMATION_BYTES) as u64).sum();
+    let bytes: u64 = blocks.iter().map(|block| (block.key.len() - CONFIRMATION_BYTES) as u64).sum::<u64>() - KEPT;
     let pools = world.settle(bytes).await;
     assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
     assert!(all_drawn_is_redeemed(&pools[1], &pools[0]).await > 0);
@@ -171,7 +211,7 @@ async fn blocks_that_wait_together_share_commits_at_both_ends() {
         offer(&pools, block).await;
     }
     drop(pools);
-    let pools = world.settle((BLOCKS * (1_000 - CONFIRMATION_BYTES)) as u64).await;
+    let pools = world.settle((BLOCKS * (1_000 - CONFIRMATION_BYTES)) as u64 - KEPT).await;
     for pool in &pools {
         let commits = pool.store.activity().database_commits;
         assert!(commits < BLOCKS as u64 / 2, "{commits} commits for {BLOCKS} blocks, and for grants");
@@ -190,7 +230,7 @@ async fn a_block_that_differs_is_quarantined_at_both_ends_and_the_next_one_count
     pools[1].store.offer("a", bad).await.unwrap();
     offer(&pools, &good).await;
     drop(pools);
-    let pools = world.settle((4000 - CONFIRMATION_BYTES) as u64).await;
+    let pools = world.settle((4000 - CONFIRMATION_BYTES) as u64 - KEPT).await;
     for pool in &pools {
         let ledger = pool.store.ledger(&pool.peer).unwrap();
         assert_eq!((ledger.quarantined_bits, ledger.pending_bits), (4000 * 8, 0));
@@ -207,10 +247,10 @@ async fn a_block_that_only_one_end_has_waits_and_holds_nothing_up() {
     offer(&pools, &both).await;
     drop(pools);
     let one = (4000 - CONFIRMATION_BYTES) as u64;
-    let pools = world.settle(one).await;
+    let pools = world.settle(one - KEPT).await;
     pools[1].store.offer("a", alone).await.unwrap();
     drop(pools);
-    world.settle(2 * one).await;
+    world.settle(2 * one - KEPT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,17 +260,114 @@ async fn a_site_that_lost_its_store_rejoins_empty_and_its_peer_gives_the_pool_up
         let pools = world.talk([0; 2], |_, _| true).await;
         offer(&pools, &world.block(9000)).await;
         drop(pools);
-        drop(world.settle((9000 - CONFIRMATION_BYTES) as u64).await);
+        drop(world.settle((9000 - CONFIRMATION_BYTES) as u64 - KEPT).await);
         world.ends[lost].lose_the_volume();
         let pools = world.talk([0; 2], |_, _| true).await;
         offer(&pools, &world.block(7000)).await;
         drop(pools);
-        let pools = world.settle((7000 - CONFIRMATION_BYTES) as u64).await;
+        let pools = world.settle((7000 - CONFIRMATION_BYTES) as u64 - KEPT).await;
         assert_eq!(pools[0].levels().generation, pools[1].levels().generation);
         assert!(pools[0].levels().generation > 0);
         assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
         check_ledgers(&pools);
     }
+}
+
+fn serves_nothing(pool: &Pool, put_back: &str) {
+    assert_eq!(pool.rolled_back().expect("it is known").site, put_back, "as {} knows it", pool.site);
+    assert!(!pool.connected());
+    let refused = |use_| matches!(pool.store.draw(&pool.peer, use_, 32), Err(StoreError::RolledBack { .. }));
+    assert!(refused(Use::SupplyOut) && refused(Use::RelayOut));
+}
+
+/// Two ends that share key of which `out` has drawn 64 bytes and the other one has redeemed as many; one of the two
+/// stores is copied when it was half of that.
+async fn put_back(out: usize, copied: usize) -> World {
+    let mut world = World::new();
+    let pools = world.talk([0; 2], |_, _| true).await;
+    offer(&pools, &world.block(9000)).await;
+    drop(pools);
+    let mut pools = world.settle((9000 - CONFIRMATION_BYTES) as u64 - KEPT).await;
+    let mut copy = None;
+    for round in 0..2 {
+        let key = pools[out].store.draw(&pools[out].peer, Use::SupplyOut, 32).unwrap();
+        let redeemed = pools[1 - out].store.redeem(&pools[1 - out].peer, Use::SupplyIn, 0, &[(key.start, 32)]).await;
+        assert!(redeemed.unwrap()[0] == key.key);
+        drop(pools);
+        let heard = |pool: &Pool| locked(&pool.peer_marks).marks.redeemed_bytes;
+        let bytes = 32 * (round + 1);
+        pools = world
+            .talk([usize::MAX; 2], |a, b| {
+                let heard = heard([a, b][out]);
+                a.connected() && b.connected() && heard == bytes
+            })
+            .await;
+        pools[out].note_marks().await.unwrap();
+        if round == 0 {
+            drop(pools);
+            copy = Some(world.ends[copied].copy());
+            pools = world.talk([0; 2], |_, _| true).await;
+        }
+    }
+    drop(pools);
+    world.ends[copied].put_back(&copy.unwrap());
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_put_back_is_found_at_the_greeting_and_both_serve_nothing_until_it_is_voided() {
+    for (out, copied) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        println!("end {out} hands out, the store of end {copied} is put back");
+        let mut world = put_back(out, copied).await;
+        for _ in 0..2 {
+            let pools = world.meet().await;
+            let site = world.ends[copied].site;
+            pools.iter().for_each(|pool| serves_nothing(pool, site));
+            assert!(pools.iter().all(|pool| pool.levels().generation == 0));
+        }
+        world.ends[copied].void();
+        let pools = world.talk([0; 2], |_, _| true).await;
+        offer(&pools, &world.block(7000)).await;
+        drop(pools);
+        let pools = world.settle((7000 - CONFIRMATION_BYTES) as u64 - KEPT).await;
+        assert!(pools.iter().all(|pool| pool.rolled_back().is_none() && pool.levels().generation > 0));
+        assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
+        check_ledgers(&pools);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_of_another_version_is_a_state_and_nothing_is_spent() {
+    let world = World::new();
+    for version in [0, VERSION + 1] {
+        let (a, mut shares) = world.ends[0].open().await;
+        let (ours, theirs) = Duplex::pair(MESSAGES_IN_FLIGHT);
+        let answer = PairHello { version, generation: 7, stream_end: 5, ..PairHello::default() };
+        let peer = async {
+            let mut theirs: Duplex<PairMessage, PairMessage> = theirs;
+            assert!(theirs.receive().await.is_some());
+            theirs.send(PairMessage { message: Some(pair_message::Message::Hello(answer)) }).await.unwrap();
+            theirs
+        };
+        let (ended, _) = tokio::join!(coordinate(&a, ours, &mut shares), peer);
+        assert!(
+            matches!(ended.unwrap_err().downcast_ref(), Some(Lasting::PeerVersion { theirs }) if *theirs == version)
+        );
+        assert_eq!((a.peer_version(), a.levels().generation), (Some(version), 0));
+    }
+    let (b, mut shares) = world.ends[1].open().await;
+    let (ours, theirs) = Duplex::pair(MESSAGES_IN_FLIGHT);
+    let hello = PairHello { version: VERSION + 1, generation: 7, ..PairHello::default() };
+    let peer = async {
+        let mut theirs: Duplex<PairMessage, PairMessage> = theirs;
+        theirs.send(PairMessage { message: Some(pair_message::Message::Hello(hello)) }).await.unwrap();
+        theirs.receive().await
+    };
+    let (ended, told) = tokio::join!(follow(&b, ours, &mut shares), peer);
+    assert!(ended.unwrap_err().downcast_ref::<Lasting>().is_some());
+    let told = told.and_then(|told| told.message);
+    assert!(matches!(told, Some(pair_message::Message::Hello(hello)) if hello.version == VERSION), "it is told");
+    assert_eq!((b.peer_version(), b.levels().generation), (Some(VERSION + 1), 0));
 }
 
 /// A block of a link, as modules hand it over.
@@ -376,7 +513,7 @@ proptest! {
             let pools = world.talk([0; 2], |_, _| true).await;
             offer(&pools, &world.block(20_000)).await;
             drop(pools);
-            let pools = world.settle(bytes + (20_000 - CONFIRMATION_BYTES) as u64).await;
+            let pools = world.settle(bytes + (20_000 - CONFIRMATION_BYTES) as u64 - KEPT).await;
             assert_eq!(pools[0].levels().generation, 0, "nothing was given up");
             assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
             assert!(all_drawn_is_redeemed(&pools[1], &pools[0]).await > 0);

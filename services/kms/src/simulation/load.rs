@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keystore::Secret;
+use keystore::{Secret, Use};
 use proto::kms::v1::Block;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::site::{self, Handles};
 use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
+use crate::pair::Pool;
 use crate::supplier::Supplier;
 use crate::supply::{GetKey, KeyId, KeySupply, SaeId, SupplyError};
 
@@ -158,6 +159,9 @@ struct Entry {
 pub struct Book {
     keys: Mutex<BTreeMap<KeyId, Entry>>,
     seen: Mutex<BTreeSet<Vec<u8>>>,
+    /// Pads on their way to a site: generation, start, bytes; and those that were taken off there.
+    pads: [Mutex<Vec<(u32, u64, Secret)>>; 2],
+    taken_off: Mutex<BTreeSet<Vec<u8>>>,
     /// A store has lost its volume, and keys of the old pool with it.
     lossy: AtomicBool,
 }
@@ -243,11 +247,37 @@ impl Book {
     }
 }
 
+/// A relay that sends under pads, and takes off those of the other one, some of them a second time.
+pub async fn relay(end: usize, book: Arc<Book>, pool: Arc<Pool>) {
+    const PAD_BYTES: usize = 96;
+    let mut repeat = None;
+    loop {
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        pool.want(Use::RelayOut, PAD_BYTES as u64);
+        if let Ok(mut pads) = pool.store.draw_many_async(&pool.peer, Use::RelayOut, PAD_BYTES, 1).await
+            && let Some(pad) = pads.pop()
+        {
+            assert!(book.is_new(&pad.key), "a pad was used twice");
+            book.pads[1 - end].lock().unwrap().push((pad.generation, pad.start, pad.key));
+        }
+        let next = book.pads[end].lock().unwrap().pop();
+        for (generation, start, key) in repeat.take().into_iter().chain(next) {
+            let range = [(start, PAD_BYTES as u64)];
+            if let Ok(taken) = pool.store.redeem(&pool.peer, Use::RelayIn, generation, &range).await {
+                assert!(taken[0] == key, "the two ends have different pads");
+                let first = book.taken_off.lock().unwrap().insert(key.expose().to_vec());
+                assert!(first, "a pad was taken off twice");
+            }
+            repeat = Some((generation, start, key));
+        }
+    }
+}
+
 /// An application that is master of some keys and slave of others, until it is stopped.
-pub async fn application(end: usize, book: Arc<Book>, supplier: Arc<Supplier>, seed: u64) {
+pub async fn application(end: usize, book: Arc<Book>, supplier: Arc<Supplier>, seed: u64, pause_ms: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     loop {
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..12))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..pause_ms))).await;
         if rng.random_bool(0.5) {
             ask(end, &book, &supplier, &mut rng).await;
         } else if let Some(id) = book.to_fetch(end, &mut rng) {

@@ -10,6 +10,7 @@
 mod disk;
 mod load;
 mod net;
+mod put_back;
 mod site;
 
 use std::sync::Arc;
@@ -104,6 +105,7 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
+        assert!(self.sites.iter().all(|site| !site.is_put_back()), "a store says that it was put back");
         let [Some(a), Some(b)] = self.sites.each_ref().map(|site| site.levels()) else { return false };
         self.sites.iter().all(|site| site.is_at_rest())
             && a.offered_blocks + b.offered_blocks == 0

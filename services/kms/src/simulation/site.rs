@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use anchor::MemoryAnchor;
 use anyhow::Result;
 use keystore::{KeyStore, Levels, MasterKey, Settings};
 use tempfile::TempDir;
@@ -88,6 +89,10 @@ pub struct Site {
     running: Option<Running>,
     /// How far each module has handed over, which outlives the key store.
     marks: Arc<Mutex<[usize; LINKS.len()]>>,
+    /// Outside of the volume.
+    anchor: Arc<MemoryAnchor>,
+    /// Applications that do not pause, and redemptions in advance from the first one on.
+    hurried: bool,
 }
 
 impl Site {
@@ -103,12 +108,21 @@ impl Site {
             starts: 0,
             running: None,
             marks: Arc::default(),
+            anchor: Arc::default(),
+            hurried: false,
         }
     }
 
     /// The store alone.
     pub fn open(&self) -> KeyStore {
-        let settings = Settings { journal_bytes: 16 << 10, ..node::settings(&config(self.end)) };
+        let settings = node::settings(&config(self.end));
+        let settings = Settings {
+            journal_bytes: 16 << 10,
+            anchor: self.anchor.clone(),
+            anchor_period: Duration::from_millis(20),
+            redeem_in_advance_from: if self.hurried { 0 } else { settings.redeem_in_advance_from },
+            ..settings
+        };
         KeyStore::open_on(self.disk.media(), &MasterKey::from_bytes([self.end as u8; 32]), &settings).unwrap()
     }
 
@@ -154,13 +168,25 @@ impl Site {
                 tokio::spawn(module.run(modules_tx.clone()))
             })
             .collect();
-        load.push(tokio::spawn(load::application(self.end, self.book.clone(), handles.supplier.clone(), seed)));
+        let pause_ms = if self.hurried { 1 } else { 12 };
+        load.push(tokio::spawn(load::application(
+            self.end,
+            self.book.clone(),
+            handles.supplier.clone(),
+            seed,
+            pause_ms,
+        )));
+        load.push(tokio::spawn(load::relay(self.end, self.book.clone(), handles.pool.clone())));
         self.running = Some(Running { handles, stop, node, load });
     }
 
     pub fn levels(&self) -> Option<Levels> {
         let pool = &self.running.as_ref()?.handles.pool;
         pool.connected().then(|| pool.levels())
+    }
+
+    pub fn is_put_back(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.handles.pool.rolled_back().is_some())
     }
 
     /// The modules have handed over all there is.
@@ -205,6 +231,50 @@ impl Site {
         self.stop().await;
         self.disk = Disk::default();
         self.start().await;
+    }
+
+    pub fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
+    /// The volume as it is at this moment.
+    pub fn snapshot(&self) -> Disk {
+        self.disk.snapshot()
+    }
+
+    /// Stops, cleanly or not. What the anchor does not know yet it may never know: so it is waited for.
+    pub async fn halt(&mut self, cleanly: bool) {
+        if cleanly {
+            return self.stop().await;
+        }
+        self.end_load().await;
+        let store = self.node().store;
+        while !store.anchor_is_current() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let left = self.disk.snapshot();
+        drop(store);
+        // What a process that is killed would do when it stops is done to a disk that nobody has.
+        self.disk.fail_at(self.disk.operations());
+        if let Some(Running { handles, node, .. }) = self.running.take() {
+            node.abort();
+            let _ = node.await;
+            drop(handles);
+            self.hang_up();
+        }
+        self.disk = left;
+    }
+
+    /// Puts back what a snapshot had. The site does not run.
+    pub fn put_back(&mut self, copy: &Disk, database: bool, journals: bool) {
+        self.disk = self.disk.with_files_of(copy, database, journals);
+    }
+
+    /// As `qkdnet restore` does. The site does not run.
+    pub fn void(&self) {
+        let store = self.open();
+        store.void_everything("restored").wait().unwrap();
+        store.close().unwrap();
     }
 
     /// Applications and modules have done enough.

@@ -164,6 +164,7 @@ async fn failures_of_the_supply_have_the_codes_of_the_standard() {
         (SupplyError::MulticastUnsupported, 400),
         (SupplyError::RateLimited { retry_after_s: 2 }, 503),
         (SupplyError::TooManyWait { retry_after_s: 2 }, 503),
+        (SupplyError::RolledBack, 503),
         (SupplyError::Failed("the disk is full"), 503),
     ] {
         site.supply.state.lock().unwrap().failure = Some(failure);

@@ -189,7 +189,7 @@ struct Store {
 
 impl Store {
     async fn begin(self: Arc<Self>, life: CancellationToken) -> Result<Run> {
-        let node = kms::open(&self.config, &self.data, self.faults.clone()).await?;
+        let node = kms::open(&self.config, &self.data, Arc::new(anchor::Unanchored), self.faults.clone()).await?;
         let front = Front::start(&node, &self.pki, Addresses::loopback(&self.run_dir), &life).await?;
         self.status.send_replace(kms::status(&front.view));
         tokio::spawn(watch_here(front.view.clone(), self.status.clone(), life.clone()));

@@ -84,6 +84,42 @@ async fn key_flows_on_when_a_relay_is_killed_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_flows_on_when_the_records_of_relays_are_put_back_alone() {
+    let mut world = World::start(&LINE, 1, 9).await;
+    world.feed_all(4 * BLOCK_BYTES).await;
+    for sites in [&["bell"][..], &["ada"], &["curie"], &["ada", "bell", "curie"]] {
+        world.in_the_middle("ada", "curie").await;
+        let mut copies = Vec::new();
+        for site in sites {
+            world.kill_relay(site).await;
+            copies.push(world.copy_records(site).await);
+            world.start_relay(site);
+        }
+        // Transfers that the copies know are over by then, and some that they do not know.
+        for _ in 0..3 {
+            world.in_the_middle("ada", "curie").await;
+        }
+        for (site, copy) in sites.iter().zip(&copies) {
+            world.kill_relay(site).await;
+            world.put_records_back(site, copy).await;
+            world.start_relay(site);
+        }
+        let again = async || {
+            let ways = ["ada", "curie"].map(|site| world.status(site));
+            ways.iter().all(|status| status.kms_connected && status.routes.iter().all(|route| !route.no_path))
+        };
+        eventually("a way in both directions", again).await;
+        for _ in 0..3 {
+            world.in_the_middle("ada", "curie").await;
+            world.in_the_middle("curie", "ada").await;
+        }
+        world.exchange("ada", "curie", 8).await;
+        world.exchange("curie", "ada", 8).await;
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_flows_on_when_a_key_store_is_killed() {
     let mut world = World::start(&LINE, 1, 5).await;
     world.feed_all(2 * BLOCK_BYTES).await;

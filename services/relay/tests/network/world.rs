@@ -251,7 +251,7 @@ impl World {
             // The store of the life before may still be closing.
             let opened = async {
                 loop {
-                    match kms::open(&config, self.folder.path(), None).await {
+                    match kms::open(&config, self.folder.path(), Arc::new(anchor::Unanchored), None).await {
                         Ok(node) => return node,
                         Err(error) if format!("{error:#}").contains("in use") => {
                             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -322,6 +322,17 @@ impl World {
         let task = self.running.get_mut(site).unwrap().relay.take().expect("a relay that runs");
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled(), "the relay of {site} had ended by itself");
+    }
+
+    /// The records of a relay that does not run, once the last write of the life before has ended.
+    pub async fn copy_records(&self, site: &str) -> Vec<u8> {
+        drop(Self::completed(self.folder.path(), site).await);
+        std::fs::read(relay::folder(self.folder.path(), site).join("records.redb")).unwrap()
+    }
+
+    pub async fn put_records_back(&self, site: &str, copy: &[u8]) {
+        drop(Self::completed(self.folder.path(), site).await);
+        std::fs::write(relay::folder(self.folder.path(), site).join("records.redb"), copy).unwrap();
     }
 
     /// Ends a key store between any two of its steps.
