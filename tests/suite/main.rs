@@ -22,6 +22,7 @@ mod limits;
 mod ports;
 mod replay;
 mod reserve;
+mod restore;
 mod runs;
 mod secrecy;
 mod settings;

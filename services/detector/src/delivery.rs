@@ -183,6 +183,12 @@ pub fn next_undelivered(data: &Path, site: &str, link: &str) -> Result<u64> {
     read_mark(&data.join(site).join(link).join(MARK_FILE))
 }
 
+/// No block of a link end before this one is delivered any more.
+pub(crate) fn delivered_until(directory: &Path, disk: &Disk, next: u64) -> Result<()> {
+    let text = format!("{next}\n");
+    disk.write_durably(&directory.join(MARK_FILE), text.as_bytes()).context("mark blocks as delivered")
+}
+
 fn read_mark(path: &Path) -> Result<u64> {
     match std::fs::read_to_string(path) {
         Ok(text) => text.trim().parse().with_context(|| format!("{} is not a number of a block", path.display())),

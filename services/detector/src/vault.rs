@@ -16,6 +16,7 @@ use distill::module::FinishedBlock;
 use shell::disk::Disk;
 use zeroize::Zeroizing;
 
+use crate::delivery;
 use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
 use crate::waiting::{self, Part, Waiting};
 
@@ -252,6 +253,20 @@ fn take_over_slice(directory: &Path, store: &BlockStore, waiting: &Waiting) -> R
         waiting.put(Part::Slice, number, block.session, &Bits::from_bytes(slice, 8 * slice.len()))?;
     }
     waiting::erase_file(&path).with_context(|| format!("erase {}", path.display()))
+}
+
+/// Makes the blocks of a link end that were put back from a copy safe: those that were not delivered then may have been
+/// since, so they never are. The module must not run. Nothing where it never did.
+pub fn void_restored(data: &Path, secrets: Option<&Path>, site: &str, link: &str) -> Result<()> {
+    if !store::path(data, site, link).exists() {
+        return Ok(());
+    }
+    let mut vault = Vault::open(data, secrets, site, link, Disk::default())?;
+    for block in vault.store.in_doubt() {
+        vault.void(block)?;
+    }
+    delivery::delivered_until(&vault.directory, &vault.disk, vault.store.next_number())?;
+    vault.waiting.keep_only(|_, _| false)
 }
 
 /// First epoch that a link end has never seen; 0 where it never ran.

@@ -255,9 +255,9 @@ fn allow(config: &KmsConfig) -> Result<AllowList, NameError> {
 pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
-    let anchor = Arc::new(anchor::Unanchored);
-    let node = node::open_placed(&config, &file.data, file.secrets.as_deref(), anchor, faults.clone()).await?;
-    let stop = shutdown.token();
+    let (anchored, stop) = (file.anchored(&config.name, CONTROL_IDENTITY, shutdown).await?, shutdown.token());
+    let (anchor, secrets) = (anchored.anchor.clone(), file.secrets.as_deref());
+    let node = node::open_placed(&config, &file.data, secrets, anchor, faults.clone()).await?;
     let front = Front::start(&node, &file.pki, front::Addresses::of(&file), &stop).await?;
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);
     let (pairs_tx, pairs) = mpsc::channel(STREAMS_WAITING);
@@ -281,6 +281,7 @@ pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<
         .server(&config.name, &allow)?
         .add_service(shell::limited!(KmsServer::new(service.clone())))
         .add_service(shell::limited!(KmsPeerServer::new(service)))
+        .add_optional_service(anchored.service(&stop))
         .add_optional_service(FaultService::of(faults.as_ref(), &stop));
     let running = server.start(stop.clone()).await?;
     let mut dials: BTreeMap<String, PairDial> = BTreeMap::new();

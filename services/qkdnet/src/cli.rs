@@ -65,6 +65,12 @@ pub enum Command {
     Key(KeyCommand),
     /// List the delivered keys that a compromised relay at a site would have seen.
     Exposure(ExposureArgs),
+    /// Make a data directory that was put back from a copy safe to run, by voiding what may have been used.
+    ///
+    /// A network that was put back would hand out keys again that it has handed out since the copy. This gives up what
+    /// the key stores hold, puts a fresh authentication secret at both ends of every link, and drops what was under way.
+    /// What both applications of a key hold stays good. It may be repeated.
+    Restore(RestoreArgs),
     /// Put the key store of a site under a new master key.
     Rotate(RotateArgs),
     /// Certificates for applications (SAEs).
@@ -160,6 +166,19 @@ pub struct DigestArgs {
     /// Of the first N blocks of each link alone: what the two ends of a link have in common while the network runs.
     #[arg(long, value_name = "N", conflicts_with = "pools")]
     pub first: Option<usize>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// Data directory of the network, which must not run.
+    pub data: PathBuf,
+    /// Only say what would be void.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub state: StateArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -24,7 +24,7 @@ use shell::duplex::Duplex;
 use tokio::sync::{mpsc, oneshot};
 
 pub use grpc::{RelayService, place, serve};
-pub use records::{COMPLETED_MAX, RecordError, completed, folder};
+pub use records::{COMPLETED_MAX, RecordError, completed, folder, void_restored};
 pub use run::{run, run_with};
 pub use status::Status;
 pub use transfer::Settings;

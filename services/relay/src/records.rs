@@ -209,6 +209,17 @@ pub fn completed(data: &Path, site: &str) -> Result<Vec<CompletedTransfer>, Reco
     }
 }
 
+/// Makes the records of a relay that were put back from a copy safe: what was under way is forgotten, and it goes on as
+/// another life of the relay. The relay must not run. Nothing where it never did.
+pub fn void_restored(data: &Path, site: &str) -> Result<(), RecordError> {
+    if !file(data, site).exists() {
+        return Ok(());
+    }
+    let records = Records::open(data, site, Disk::default())?;
+    let changes = records.load()?.iter().map(|record| Change::Forget(record.key())).collect();
+    records.write(&Batch { changes, completed: Vec::new() })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -16,6 +16,7 @@ mod ledger;
 mod operator;
 mod plan;
 mod render;
+mod restore;
 mod rotate;
 mod sae;
 mod schema;
@@ -41,6 +42,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Rekey(args) => wire::rekey(args, log),
         Command::Key(command) => key::run(&command),
         Command::Exposure(args) => exposure::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Rotate(args) => rotate::run(&args),
         Command::Sae(command) => sae::run(&command),
         Command::Fault(command) => fault::run(&command),

@@ -3,9 +3,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::anchor::FolderAnchor;
+use ::anchor::{Anchor, FolderAnchor, Unanchored};
+use anyhow::{Context, Result};
 use shell::launch::Anchoring;
 
 /// A store that nobody has opened or closed for so long is forgotten, and of more stores those that rested longest.
@@ -51,6 +53,14 @@ impl Anchors {
             Self::Missing(why) => Some(why),
             Self::Folder(_) | Self::NotNeeded => None,
         }
+    }
+
+    /// For services in this process.
+    pub fn open(&self) -> Result<Arc<dyn Anchor>> {
+        Ok(match self.folder() {
+            Some(folder) => Arc::new(FolderAnchor::open(folder).context("open the anchor")?),
+            None => Arc::new(Unanchored),
+        })
     }
 
     /// What a service on this machine is told.

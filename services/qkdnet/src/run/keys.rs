@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use topology::plan::{KmsConfig, RelayConfig};
 
 use super::Start;
+use super::anchors::Anchors;
 use super::faults::Desks;
 use super::life::{Life, Run};
 
@@ -158,6 +159,7 @@ pub async fn start(
         let store = Arc::new(Store {
             config: config.clone(),
             data: start.folders.data.clone(),
+            anchors: start.anchors.clone(),
             pki: start.folders.pki.clone(),
             run_dir: start.folders.run.clone(),
             modules,
@@ -177,6 +179,7 @@ pub async fn start(
 struct Store {
     config: KmsConfig,
     data: PathBuf,
+    anchors: Anchors,
     pki: PathBuf,
     run_dir: PathBuf,
     modules: Door<ModuleStream>,
@@ -189,7 +192,7 @@ struct Store {
 
 impl Store {
     async fn begin(self: Arc<Self>, life: CancellationToken) -> Result<Run> {
-        let node = kms::open(&self.config, &self.data, Arc::new(anchor::Unanchored), self.faults.clone()).await?;
+        let node = kms::open(&self.config, &self.data, self.anchors.open()?, self.faults.clone()).await?;
         let front = Front::start(&node, &self.pki, Addresses::loopback(&self.run_dir), &life).await?;
         self.status.send_replace(kms::status(&front.view));
         tokio::spawn(watch_here(front.view.clone(), self.status.clone(), life.clone()));

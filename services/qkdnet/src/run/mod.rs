@@ -9,7 +9,7 @@ mod faults;
 mod judge;
 mod keys;
 mod life;
-mod lock;
+pub mod lock;
 mod memory;
 pub mod network;
 mod process;

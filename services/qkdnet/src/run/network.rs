@@ -15,7 +15,7 @@ use super::Folders;
 use super::keys::StoreMonitor;
 use super::roster::Roster;
 use super::verdict::{Kind, Reason};
-use crate::snapshot::{FaultRow, LinkRow, RolledBackRow, Snapshot};
+use crate::snapshot::{FaultRow, LinkRow, LinkState, RolledBackRow, Snapshot};
 
 const FILE: &str = "network.json";
 
@@ -47,7 +47,7 @@ pub struct Network {
     pub roster: Option<Roster>,
 }
 
-/// A link in a state that lasts until a person does something.
+/// A link, or a pair of key stores, in a state that lasts until a person does something.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
     pub link: String,
@@ -59,6 +59,16 @@ pub struct Waiting {
 fn waiting(link: &LinkRow) -> Option<Waiting> {
     let way_out = link.state.way_out()?.to_owned();
     Some(Waiting { link: link.name.clone(), state: link.state.name().to_owned(), way_out })
+}
+
+/// Key stores that have no dialogue because they speak different versions.
+fn other_versions(status: &GetStatusResponse) -> Vec<Waiting> {
+    let one = |pool: &PoolStatus| Waiting {
+        link: format!("key store of {} with that of {}", status.site, pool.site),
+        state: LinkState::PeerVersion.name().to_owned(),
+        way_out: pool.peer_version.clone(),
+    };
+    status.pools.iter().filter(|pool| !pool.peer_version.is_empty()).map(one).collect()
 }
 
 /// How an application reaches the key store of its site.
@@ -111,7 +121,12 @@ impl Network {
             no_path: plan.no_path.clone(),
             pid: std::process::id(),
             rolled_back: snapshot.rolled_back.clone(),
-            waiting: snapshot.links.iter().filter_map(waiting).collect(),
+            waiting: snapshot
+                .links
+                .iter()
+                .filter_map(waiting)
+                .chain(stores.iter().flat_map(|store| other_versions(&store.latest.borrow())))
+                .collect(),
             faults: snapshot.faults.clone(),
             roster: None,
         })
