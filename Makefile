@@ -87,6 +87,7 @@ soak: ## the long versions of the randomised tests
 	SOAK_SEEDS=1500 $(CARGO) test --release --locked -p transfer --test network -- --ignored
 	KMS_SIMULATION_SEEDS=500 KMS_PUT_BACK_ROUNDS=1000 KMS_KILL_ROUNDS=200 $(CARGO) test --release --locked -p kms --lib simulation
 	QKDNET_REPLAY_ROUNDS=200 $(CARGO) test --release --locked -p qkdnet --test suite replay::chance -- --nocapture
+	QKDNET_RESTORE_ROUNDS=1000 $(CARGO) test --release --locked -p qkdnet --test suite restore:: -- --nocapture
 	QKDNET_CHAOS_KILLS=1000 $(CARGO) test --release --locked -p qkdnet --test suite chaos -- --nocapture
 
 clean: ## what builds and runs leave behind

@@ -65,9 +65,6 @@ const OPEN: [(&str, &str); 16] = [
 /// What can be asked of a network once it has stopped.
 const STOPPED: [&str; 2] = ["qkdnet digest --pools", "qkdnet rotate"];
 
-/// Described before it is there.
-const TO_COME: &str = "qkdnet restore";
-
 fn not_run(text: &str) -> Option<&'static str> {
     let text = without_assignments(text);
     let beginning = NOT_RUN.iter().filter(|(beginning, _)| text.starts_with(beginning));
@@ -142,7 +139,7 @@ fn every_command_of_the_documents_is_one_that_the_program_knows() {
     let mut seen = BTreeSet::new();
     for Documented { file, line, text, .. } in commands() {
         let whole = text.split([';', '&', '>']).next().unwrap_or_default().split(" | ").next().unwrap_or_default();
-        if !whole.starts_with("qkdnet ") || whole.contains("fault ...") || whole.starts_with(TO_COME) {
+        if !whole.starts_with("qkdnet ") || whole.contains("fault ...") {
             continue;
         }
         let words = filled(whole).replace("run|crd", "run").replace("...", "");
