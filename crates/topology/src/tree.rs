@@ -355,10 +355,12 @@ fn resolve_plain(text: &str) -> Value {
         "false" | "False" | "FALSE" => return Value::Bool(false),
         _ => {}
     }
-    if let Some(number) = resolve_integer(text).or_else(|| resolve_float(text)) {
-        return Value::Number(number);
-    }
-    Value::String(text.to_owned())
+    number_in(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
+}
+
+/// The number that a text is without quotes.
+pub(crate) fn number_in(text: &str) -> Option<Number> {
+    resolve_integer(text).or_else(|| resolve_float(text))
 }
 
 /// YAML 1.1 reads 012 as 10, YAML 1.2 as 12.

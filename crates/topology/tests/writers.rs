@@ -178,6 +178,22 @@ spec:
     );
 }
 
+/// PyYAML reads `1e-10` as a text and hands it on as one; with `default_style` it says of numbers what they are.
+#[test]
+fn numbers_that_programs_wrote_in_quotes() {
+    let with = |security: &str| GOOD.replace("window: 120 ps", &format!("window: 120 ps\n      security: {security}"));
+    let plain = spec(with("{epsilonSecrecy: 1e-12, epsilonCorrectness: 1e-14}").as_bytes());
+    for written in [
+        r#"{"epsilonSecrecy": "1e-12", "epsilonCorrectness": "1e-14"}"#,
+        r#"{"epsilonSecrecy": !!float "1e-12", "epsilonCorrectness": !!float "0.00000000000001"}"#,
+    ] {
+        assert_eq!(spec(with(written).as_bytes()), plain, "{written}");
+    }
+    assert_eq!(place(with("{epsilonSecrecy: \"1e-12 \"}")).2, "found \"1e-12 \"");
+    assert_eq!(place(with("{epsilonSecrecy: \"5\"}")).2, "the value 5 is out of range");
+    same(GOOD.replace("spec:\n", "spec:\n  run: {latency: !!int \"8\"}\n"));
+}
+
 #[test]
 fn merge_keys_take_the_fields_of_other_blocks() {
     let text = GOOD.replace(

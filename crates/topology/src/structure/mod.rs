@@ -13,7 +13,7 @@ use crate::diagnostic::{COLLECTED_MAX, Diagnostic, Position, quoted};
 use crate::document::{NAME_FORMAT, PROVENANCE_FORMAT, Speed, TOLERANCE_FORMAT, VALUE_FORMAT};
 use crate::quantity;
 use crate::suggest;
-use crate::tree::{Kind, Node};
+use crate::tree::{Kind, Node, number_in};
 use texts::{mended_name, number_for_text, text_problem};
 
 /// What the structural pass leaves for the next one.
@@ -335,7 +335,12 @@ impl<'a> Walker<'a> {
 
     fn number(&mut self, node: &Node, schema: &'a Value, path: &str) -> Value {
         let whole = schema["type"] == "integer";
-        let value = match node.scalar() {
+        let scalar = match node.scalar() {
+            // To YAML 1.1 `1e-10` is a text, and programs that read it so write it in quotes.
+            Some(Value::String(text)) if !whole => number_in(&text).map(Value::Number),
+            scalar => scalar,
+        };
+        let value = match scalar {
             Some(Value::Number(number)) if !whole || number.is_u64() || number.is_i64() => number,
             _ => {
                 let expected = self.describe(schema);
