@@ -128,7 +128,11 @@ pub enum Uncovered {
 /// The entry of a request's path, `/service/method`.
 pub fn entry(path: &str) -> Option<&'static Entry> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-    TABLE.iter().find(|entry| entry.service == service && entry.method == method)
+    find(TABLE, service, method)
+}
+
+fn find<'t>(table: &'t [Entry], service: &str, method: &str) -> Option<&'t Entry> {
+    table.iter().find(|entry| entry.service == service && entry.method == method)
 }
 
 /// Every RPC that the descriptors of this program know, by service.
@@ -150,10 +154,14 @@ pub fn described() -> Result<BTreeMap<String, Vec<String>>, Uncovered> {
 
 /// Refuses services of which an RPC has no entry.
 pub fn check<'n>(served: impl IntoIterator<Item = &'n str>) -> Result<(), Uncovered> {
+    check_against(TABLE, served)
+}
+
+fn check_against<'n>(table: &[Entry], served: impl IntoIterator<Item = &'n str>) -> Result<(), Uncovered> {
     let described = described()?;
     for service in served {
         let methods = described.get(service).ok_or_else(|| Uncovered::Service(service.to_owned()))?;
-        if let Some(method) = methods.iter().find(|method| entry(&format!("/{service}/{method}")).is_none()) {
+        if let Some(method) = methods.iter().find(|method| find(table, service, method).is_none()) {
             return Err(Uncovered::Method { service: service.to_owned(), method: method.clone() });
         }
     }
@@ -201,6 +209,15 @@ mod tests {
     #[test]
     fn a_service_without_descriptor_is_refused() {
         assert_eq!(check(["qkdnet.unknown.v1.Thing"]), Err(Uncovered::Service("qkdnet.unknown.v1.Thing".to_owned())));
+    }
+
+    #[test]
+    fn a_service_of_which_one_rpc_has_no_entry_is_refused() {
+        let without: Vec<Entry> = TABLE.iter().copied().filter(|entry| entry.method != "Peer").collect();
+        let served = ["qkdnet.channel.v1.Reserve", "qkdnet.channel.v1.Channel"];
+        let (service, method) = (served[1].to_owned(), "Peer".to_owned());
+        assert_eq!(check_against(&without, served), Err(Uncovered::Method { service, method }));
+        assert_eq!(check_against(TABLE, served), Ok(()));
     }
 
     #[test]

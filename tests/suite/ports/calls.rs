@@ -25,7 +25,7 @@ use super::{PATIENCE, Port, Visitor, configurations};
 use crate::keys::{Network, eventually};
 use crate::support::{Place, bright_network};
 
-/// What a service's configuration says of it, as whoever reads the documentation understands it.
+/// What a service's configuration says of it, as the documentation describes its roles.
 struct Callee(Value);
 
 impl Callee {

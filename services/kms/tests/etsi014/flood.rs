@@ -28,7 +28,7 @@ const SLOW: [u8; 6] = [22, 3, 1, 2, 0, 1];
 async fn loiter(address: SocketAddr, slow: bool) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     if slow {
-        // Whoever was sent away already writes in vain.
+        // A connection that was closed already takes no bytes.
         let _ = stream.write_all(&SLOW).await;
     }
     Some(stream)

@@ -136,7 +136,7 @@ impl Crowd {
 
 fn loiter(address: SocketAddr, word: &[u8]) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
-    // Whoever was sent away already writes in vain.
+    // A connection that was closed already takes no bytes.
     let _ = stream.write_all(word);
     Ok(stream)
 }

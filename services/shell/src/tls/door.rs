@@ -10,6 +10,7 @@ mod room;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -104,12 +105,15 @@ pub struct Door {
     limits: Limits,
     room: Mutex<Room>,
     connections: Arc<Semaphore>,
+    /// Times that the system gave no connection.
+    failures: AtomicU64,
 }
 
 impl Door {
     pub fn new(limits: Limits) -> Arc<Self> {
         let connections = Arc::new(Semaphore::new(limits.connections));
-        Arc::new(Self { limits, room: Mutex::new(Room::new(limits.handshakes)), connections })
+        let room = Mutex::new(Room::new(limits.handshakes));
+        Arc::new(Self { limits, room, connections, failures: AtomicU64::new(0) })
     }
 
     /// The next connection; another one may give way to it. May be dropped and called again.
@@ -123,7 +127,11 @@ impl Door {
                 Err(error) => {
                     // Out of descriptors, or a connection reset before it was taken. Neither ends the server.
                     let gone = self.room().clear(1.0 / 8.0);
-                    tracing::warn!(%error, gone, "cannot accept");
+                    let count = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+                    // A shortage that lasts must not fill the log: the 1st, 2nd, 4th, 8th... are written.
+                    if count.is_power_of_two() {
+                        tracing::warn!(%error, count, gone, "cannot accept");
+                    }
                     tokio::time::sleep(RETRY).await;
                 }
             }
