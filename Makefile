@@ -82,7 +82,7 @@ bench: ## one table of what the project must reach, measured on this machine, th
 	$(CARGO) bench --locked -p distill -p photonics
 
 soak: ## the long versions of the randomised tests
-	QKDNET_SOAK_ATTACKS=1000000 $(CARGO) test --release --workspace --locked
+	QKDNET_SOAK_ATTACKS=1000000 QKDNET_SOAK_RESTORES=1000 $(CARGO) test --release --workspace --locked
 	QKDNET_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --release --locked -p qkdnet --test fuzz -- --nocapture
 	SOAK_SEEDS=1500 $(CARGO) test --release --locked -p transfer --test network -- --ignored
 	KMS_SIMULATION_SEEDS=500 KMS_PUT_BACK_ROUNDS=1000 KMS_KILL_ROUNDS=200 $(CARGO) test --release --locked -p kms --lib simulation

@@ -1,7 +1,8 @@
 //! What endpoints, modules and relays say to each other, as those who hear it understand it.
 
 use bytes::Bytes;
-use distill::auth::{Frame, TagField, frame::Kind};
+use distill::auth::frame::Kind;
+use distill::auth::{Action, Endpoint, EndpointConfig, Frame, Layout, MaskKey, MemoryReserve, Reserve, Side, TagField};
 use distill::bits::Bits;
 use distill::cascade::{Answer, Corrector, Parameters, Query, Reference};
 use distill::module::{Hello, Module, PeerInput, SessionStart, Setpoints};
@@ -26,6 +27,8 @@ fn frames_of_the_channel_come_out_as_they_went_in() {
         frame(Kind::Challenge, b"", None),
         frame(Kind::Bundle, b"what a module says", tag),
         frame(Kind::Close, b"", None),
+        frame(Kind::Hello, b"hello", Some(TagField { number: 0, tag: [7; 16] })),
+        frame(Kind::Proof, b"check, 16 bytes.", tag),
     ];
     Target::new("frames", good).fuzz(|input| {
         let bytes = Bytes::copy_from_slice(input);
@@ -34,6 +37,45 @@ fn frames_of_the_channel_come_out_as_they_went_in() {
             assert_eq!(frame.encode(), bytes);
         }
         verdict(&frame)
+    });
+}
+
+/// The frames among what an endpoint does.
+fn sent(actions: Vec<Action>) -> Vec<Bytes> {
+    let frame = |action| if let Action::Send(frame) = action { Some(frame) } else { None };
+    actions.into_iter().filter_map(frame).collect()
+}
+
+#[test]
+fn an_endpoint_takes_any_frame_or_refuses_it_and_spends_nothing_on_it() {
+    let key = MaskKey::new([3; 32]);
+    let end = |side| {
+        let reserve = MemoryReserve::new(side, Layout::new(4), &bits(5, 0)).unwrap().with_mask_key(key.clone());
+        Endpoint::new(EndpointConfig { side }, reserve)
+    };
+    // An initiator that is greeting, and what its peer says to that, from its hello to a tag.
+    let greeting = || {
+        let mut initiator = end(Side::Initiator);
+        let hello = sent(initiator.open(7, &Bytes::from_static(b"module")).unwrap());
+        (initiator, hello)
+    };
+    let mut responder = end(Side::Responder);
+    let mut good = sent(responder.open(9, &Bytes::from_static(b"other")).unwrap());
+    let (mut initiator, hello) = greeting();
+    let mut said = hello;
+    for _ in 0..3 {
+        let answers: Vec<Bytes> = said.drain(..).flat_map(|frame| sent(responder.receive(&frame))).collect();
+        said = answers.iter().flat_map(|frame| sent(initiator.receive(frame))).collect();
+        good.extend(answers);
+    }
+    good.extend(sent(responder.send(0, Bytes::from_static(b"a round"), true).unwrap()));
+    assert!(initiator.session().is_some() && good.len() > 3);
+    let good = good.iter().map(|frame| frame.to_vec()).collect();
+    Target::new("endpoints", good).fuzz(|input| {
+        let (mut greets, _) = greeting();
+        let answers = greets.receive(&Bytes::copy_from_slice(input));
+        assert_eq!((greets.reserve().next_send(), greets.reserve().is_rolled_back()), (0, false));
+        answers.iter().map(|action| format!("{action:?}").chars().take(12).collect::<String>()).collect()
     });
 }
 

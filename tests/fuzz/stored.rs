@@ -1,12 +1,14 @@
 //! What lies on disks: a service that starts on damaged files says so.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use channel::{FileReserve, Places};
 use detector::store::{BlockStore, NewBlock};
 use detector::waiting::{Part, Waiting};
+use distill::auth::{Layout, Reserve, Side};
 use distill::bits::Bits;
 use keystore::{KeyStore, MasterKey, Offer, SPAN_BYTES, Secret, Settings};
-
 use shell::disk::Disk;
 
 use crate::engine::{Target, verdict};
@@ -75,6 +77,36 @@ fn key_that_waits_is_what_was_written_or_refused() {
             assert!(found.ct_eq(&key), "another key");
         }
         verdict(&found.map(|_| ()))
+    });
+}
+
+#[test]
+fn reserves_are_read_or_refused() {
+    let place = folder();
+    let places = Places::own(place.path().join("link.reserve"), place.path().join("link.secret"));
+    let open = || {
+        let (side, layout) = (Side::Initiator, Layout::new(4));
+        FileReserve::open(&places, side, layout, Disk::default(), Arc::new(anchor::Unanchored))
+    };
+    std::fs::write(&places.secret, channel::new_secret(128 * 10).unwrap()).unwrap();
+    let mut reserve = open().unwrap();
+    for tag in 0..3 {
+        reserve.take_send(tag).unwrap();
+        reserve.verified(tag).unwrap();
+    }
+    reserve.append(0, &Bits::from_bytes(&[5; 40], 320)).unwrap();
+    drop(reserve);
+    let whole = std::fs::read(&places.reserve).unwrap();
+    FileReserve::void(&places.reserve, "put back").unwrap();
+    let good = vec![whole, std::fs::read(&places.reserve).unwrap()];
+    Target { share: 3, ..Target::new("reserves", good) }.fuzz(|input| {
+        std::fs::write(&places.reserve, input).unwrap();
+        let opened = open();
+        if let Ok(reserve) = &opened {
+            // The file holds what was appended in order, or its beginning: never a tag that was not taken.
+            assert!(reserve.next_send() <= 4 && reserve.next_receive() <= 3, "a count from nowhere");
+        }
+        verdict(&opened.map(|_| ()))
     });
 }
 

@@ -143,3 +143,59 @@ fn an_empty_reserve_closes_the_link_and_a_fresh_secret_at_both_ends_revives_it()
     assert!(summary(&printed)["links"][0]["keys_equal"] == true);
     assert!(assert_equal_keys(&digest(&place.path("data"))).bits > empty.1);
 }
+
+/// A run in the background that says what happens into a file.
+fn start(place: &Place) -> Running {
+    let mut command = qkdnet();
+    command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
+    command.args(["--isolation", "process", "--output", "json"]);
+    let said = std::fs::File::create(place.path("said.json")).expect("make a file");
+    Running(Some(command.stdout(said).stderr(Stdio::inherit()).spawn().expect("start qkdnet")))
+}
+
+fn said(place: &Place) -> String {
+    std::fs::read_to_string(place.path("said.json")).unwrap_or_default()
+}
+
+#[test]
+fn a_reserve_that_was_put_back_is_named_with_its_site_and_a_fresh_secret_at_both_ends_revives_the_link() {
+    let place = Place::new(&bright(&[]));
+    let reserve = channel::reserve_path(&place.path("data"), SITES[1], "valrose-sophia");
+    place.up("data", &["--for", "2s", "--isolation", "process"]);
+    let backup = std::fs::read(&reserve).expect("back a reserve up");
+    for site in SITES {
+        assert!(!channel::secret_path(&place.path("data"), site, "valrose-sophia").exists(), "it was taken");
+    }
+    place.up("data", &["--for", "20s", "--isolation", "process"]);
+    std::fs::write(&reserve, backup).expect("put it back");
+    let before = stored(&place);
+    let mut running = start(&place);
+    wait("both ends to say whose volume it is", || said(&place).matches("\"rolled-back\"").count() >= 2);
+    let told = "authentication reserve of valrose-sophia at sophia";
+    assert_eq!(said(&place).matches(told).count(), 2, "{}", said(&place));
+    assert!(SITES.iter().all(|site| !flows(&place, site)));
+    assert_eq!(stored(&place), before, "something was stored without authentication");
+    let secret = place.path("fresh.secret");
+    std::fs::write(&secret, [7, 1, 200, 33].repeat(4096)).expect("write a secret");
+    for site in SITES {
+        success(rekey(&config(&place, "channel", site), &secret));
+    }
+    wait("key with the fresh secret", || stored(&place).0 > before.0 && SITES.iter().all(|site| flows(&place, site)));
+    let mut run = running.0.take().expect("a run");
+    let pid = rustix::process::Pid::from_raw(run.id().cast_signed()).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("ask it to end");
+    assert!(run.wait().expect("wait for qkdnet").success(), "{}", said(&place));
+    assert_equal_keys(&digest(&place.path("data")));
+}
+
+#[test]
+fn a_reserve_that_is_lost_is_not_begun_anew() {
+    let place = Place::new(&bright(&[]));
+    place.up("data", &["--for", "2s"]);
+    std::fs::remove_file(channel::reserve_path(&place.path("data"), SITES[0], "valrose-sophia")).expect("lose it");
+    let mut command = qkdnet();
+    command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data")).args(["--for", "2s"]);
+    let output = command.output().expect("run qkdnet");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("is lost") && said.contains("qkdnet rekey"), "{said}");
+}

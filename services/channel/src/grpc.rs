@@ -116,10 +116,17 @@ fn allow(config: &ChannelConfig) -> Result<AllowList, NameError> {
 pub async fn serve(file: ServiceFile<ChannelConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = &file.service;
     let faults = file.fault_desk(config.faults_allowed, place(config), CONTROL_IDENTITY, shutdown).await?;
-    let end = match &file.secrets {
-        Some(secrets) => crate::open_placed(config, &file.data, secrets, faults.clone())?,
-        None => crate::open(config, &file.data, faults.clone())?,
+    let anchored = file.anchored(&config.name, CONTROL_IDENTITY, shutdown).await?;
+    let open = {
+        let (config, data, secrets, faults) = (config.clone(), file.data.clone(), file.secrets.clone(), faults.clone());
+        let anchor = anchored.anchor.clone();
+        move || match secrets {
+            Some(secrets) => crate::open_placed(&config, &data, &secrets, faults, anchor),
+            None => crate::open(&config, &data, faults, anchor),
+        }
     };
+    // Whoever keeps the anchor may be far away.
+    let end = tokio::task::spawn_blocking(open).await.context("open the channel")??;
     let (modules_tx, modules) = mpsc::channel(STREAMS_WAITING);
     let (peers_tx, peers) = mpsc::channel(STREAMS_WAITING);
     let service = ChannelService::new(modules_tx, peers_tx, end.handle());
@@ -127,6 +134,7 @@ pub async fn serve(file: ServiceFile<ChannelConfig>, shutdown: &Shutdown) -> Res
         .server(&config.name, &allow(config)?)?
         .add_service(shell::limited!(ChannelServer::new(service.clone())))
         .add_service(ReserveServer::new(service))
+        .add_optional_service(anchored.service(&shutdown.token()))
         .add_optional_service(FaultService::of(faults.as_ref(), &shutdown.token()));
     let running = server.start(shutdown.token()).await?;
     let dial = PeerDial(file.connector(&config.name, &config.peer, &shutdown.token())?);

@@ -10,8 +10,10 @@ mod run;
 mod status;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anchor::{Anchor, Unanchored};
 use anyhow::{Context, Result};
 use distill::auth::{Endpoint, EndpointConfig, Layout, Side};
 use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame};
@@ -22,7 +24,7 @@ use topology::plan::ChannelConfig;
 
 pub use fault::Faults;
 pub use grpc::{ChannelService, place, serve};
-pub use reserve::{FileReserve, OpenError, RekeyError, new_secret};
+pub use reserve::{FileReserve, OpenError, Places, RekeyError, new_secret};
 pub use run::{Handle, run};
 pub use status::Status;
 
@@ -70,7 +72,8 @@ pub fn placed_mark_path(secrets: &Path, link: &str, site: &str) -> PathBuf {
     secrets.join("links").join(format!("{link}.{site}.used"))
 }
 
-fn reserve_path(data: &Path, site: &str, link: &str) -> PathBuf {
+/// Where the reserve of a link end is.
+pub fn reserve_path(data: &Path, site: &str, link: &str) -> PathBuf {
     folder(data, site, link).join("authentication.reserve")
 }
 
@@ -78,32 +81,48 @@ fn folder(data: &Path, site: &str, link: &str) -> PathBuf {
     data.join(site).join(link)
 }
 
+/// Whether a link end has a secret, or ever had one: then none is placed there by itself.
+pub fn has_secret(data: &Path, site: &str, link: &str) -> bool {
+    let secret = secret_path(data, site, link);
+    secret.exists() || secret.with_extension("used").exists() || reserve_path(data, site, link).exists()
+}
+
+fn own_places(config: &ChannelConfig, data: &Path) -> Places {
+    let (site, link) = (&config.site, &config.link);
+    Places::own(reserve_path(data, site, link), secret_path(data, site, link))
+}
+
 /// Whether the reserves of the two ends of a link agree; while neither endpoint runs.
 pub fn reserves_agree(ends: [&ChannelConfig; 2], data: &Path) -> Result<bool> {
-    let [one, other] = ends
-        .map(|config| open_reserve(config, data, &secret_path(data, &config.site, &config.link), 0, Disk::default()));
+    let [one, other] =
+        ends.map(|config| open_reserve(config, &own_places(config, data), Disk::default(), Arc::new(Unanchored)));
     Ok(one?.agrees_with(&other?))
 }
 
-/// Opens the reserve of one end, or makes it from the secret that was placed there. `desk` only where the topology
-/// allows faults.
-pub fn open(config: &ChannelConfig, data: &Path, desk: Option<Desk>) -> Result<ChannelEnd> {
-    open_at(config, data, &secret_path(data, &config.site, &config.link), 0, desk)
+/// Opens the reserve of one end, or makes it from the secret that was placed there, which is then erased. An end that lost
+/// its reserve does not begin the same secret anew: its pads were used. `anchor` keeps its ceilings; asking it blocks.
+/// `desk` only where the topology allows faults.
+pub fn open(config: &ChannelConfig, data: &Path, desk: Option<Desk>, anchor: Arc<dyn Anchor>) -> Result<ChannelEnd> {
+    open_at(config, &own_places(config, data), desk, anchor)
 }
 
-/// As [`open`], with the secret from a folder that outlives the data. An end that lost its reserve must not begin the
-/// same secret anew: its pads were used.
-pub fn open_placed(config: &ChannelConfig, data: &Path, secrets: &Path, desk: Option<Desk>) -> Result<ChannelEnd> {
-    let used = placed_mark_path(secrets, &config.link, &config.site).exists();
-    anyhow::ensure!(
-        !used || reserve_path(data, &config.site, &config.link).exists(),
-        "the authentication reserve of {} at {} is lost, and the secret that it was made of was used: \
-         place a fresh one at both ends",
-        config.link,
-        config.site
-    );
-    let generation = placed_generation(&placed_generation_path(secrets, &config.link))?;
-    open_at(config, data, &placed_secret_path(secrets, &config.link), generation, desk)
+/// As [`open`], with the secret from a folder that outlives the data and belongs to whoever starts the endpoint, as do the
+/// marks that say that it was taken.
+pub fn open_placed(
+    config: &ChannelConfig,
+    data: &Path,
+    secrets: &Path,
+    desk: Option<Desk>,
+    anchor: Arc<dyn Anchor>,
+) -> Result<ChannelEnd> {
+    let places = Places {
+        reserve: reserve_path(data, &config.site, &config.link),
+        secret: placed_secret_path(secrets, &config.link),
+        generation: Some(placed_generation(&placed_generation_path(secrets, &config.link))?),
+        used: placed_mark_path(secrets, &config.link, &config.site).exists(),
+        owned: false,
+    };
+    open_at(config, &places, desk, anchor)
 }
 
 /// The number of a placed secret; of one without a number it is that of a first secret.
@@ -115,15 +134,9 @@ fn placed_generation(path: &Path) -> Result<u64> {
     }
 }
 
-fn open_at(
-    config: &ChannelConfig,
-    data: &Path,
-    secret: &Path,
-    generation: u64,
-    desk: Option<Desk>,
-) -> Result<ChannelEnd> {
+fn open_at(config: &ChannelConfig, places: &Places, desk: Option<Desk>, anchor: Arc<dyn Anchor>) -> Result<ChannelEnd> {
     let disk = desk.as_ref().map(Desk::disk).unwrap_or_default();
-    let reserve = open_reserve(config, data, secret, generation, disk)?;
+    let reserve = open_reserve(config, places, disk, anchor)?;
     let endpoint = Endpoint::new(EndpointConfig { side: side(config) }, reserve);
     let (handle, requests) = Handle::new(config);
     if let (Some(desk), Some(faults)) = (&desk, handle.shared_faults()) {
@@ -139,15 +152,8 @@ fn side(config: &ChannelConfig) -> Side {
     if config.initiates { Side::Initiator } else { Side::Responder }
 }
 
-fn open_reserve(
-    config: &ChannelConfig,
-    data: &Path,
-    secret: &Path,
-    generation: u64,
-    disk: Disk,
-) -> Result<FileReserve> {
+fn open_reserve(config: &ChannelConfig, places: &Places, disk: Disk, anchor: Arc<dyn Anchor>) -> Result<FileReserve> {
     let layout = Layout::new(config.tags_per_hash_key);
-    let path = reserve_path(data, &config.site, &config.link);
-    FileReserve::open_as(&path, secret, generation, side(config), layout, disk)
+    FileReserve::open(places, side(config), layout, disk, anchor)
         .with_context(|| format!("open the authentication reserve of {} at {}", config.link, config.site))
 }

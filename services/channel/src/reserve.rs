@@ -1,24 +1,33 @@
 //! The durable authentication reserve of one end: a file that grows by one checked record per event.
 //!
-//! A tag is on disk as used before its pad is handed out. A record that a crash tore off is dropped, and with it one
-//! more tag of either direction if the torn record may have used it. Damage anywhere else is an error: to guess
-//! could use a pad twice.
+//! A tag is on disk as used before its pad is handed out, and below a ceiling that an anchor keeps elsewhere (`ceiling`).
+//! A record that a crash tore off is dropped, and with it one more tag to send if the torn record may have used it. Damage
+//! anywhere else is an error: to guess could use a pad twice.
 
+mod ceiling;
 mod format;
+mod placed;
+mod state;
 
-use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use distill::auth::reserve::{Cells, Offsets};
-use distill::auth::{Cell, Direction, Layout, Mark, Reserve, ReserveError, Side};
+use anchor::{Anchor, AnchorError, Instance};
+use distill::auth::reserve::Offsets;
+use distill::auth::{Cell, Direction, Layout, Mark, MaskKey, Reserve, ReserveError, Side};
 use distill::bits::Bits;
 use shell::disk::Disk;
 use zeroize::Zeroizing;
 
-use self::format::{HEADER, Parsed, check_header, digest, header, number, parse, record, record_head};
+pub use self::ceiling::{CHUNK, Raise, Settlement};
+use self::ceiling::{Ceiling, Found};
+use self::format::{check_header, described, digest, record, record_head};
+pub use self::placed::Places;
+use self::state::{OFFSETS, Record, SECRET_BITS, State, check_secret};
 
 /// Largest body of a record, and with it the largest secret.
 const BODY_MAX: usize = 64 << 20;
@@ -26,12 +35,6 @@ const BODY_MAX: usize = 64 << 20;
 const COMPACT_BYTES: usize = 1 << 20;
 /// Bits per direction that make at least one tag: a hash key and a pad.
 pub const SECRET_BITS_MIN: u64 = 256;
-
-const SECRET: u8 = 1;
-const REFILL: u8 = 2;
-const OFFSETS: u8 = 3;
-const CUT: u8 = 4;
-const STATE: u8 = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -43,13 +46,45 @@ pub enum OpenError {
     Damaged { path: PathBuf, at: usize, what: &'static str },
     #[error("{} was made for {found}, not for {expected}", path.display())]
     Other { path: PathBuf, found: String, expected: String },
-    #[error("{} holds {bits} bits; two directions need at least {} and equal parts", path.display(), 2 * SECRET_BITS_MIN)]
+    #[error(
+        "{} holds {bits} bits; two directions need at least {SECRET_BITS_MIN} each and equal parts, and what masks them \
+         needs 256 more",
+        path.display()
+    )]
     Secret { path: PathBuf, bits: u64 },
+    #[error(
+        "{} is lost, and no secret is placed that was not used before: place a fresh one as {}, and give the same to the \
+         other end with `qkdnet rekey`",
+        path.display(),
+        secret.display()
+    )]
+    Lost { path: PathBuf, secret: PathBuf },
+    #[error("the ceilings of {}: {source}", path.display())]
+    Anchor { path: PathBuf, source: AnchorError },
+}
+
+/// Since when a reserve is known to be older than what was done with it, and what shows that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Wall time, in milliseconds since 1970.
+    pub since_ms: u64,
+    pub why: String,
+}
+
+impl RolledBack {
+    fn now(why: &str) -> Self {
+        Self { since_ms: now_ms(), why: why.to_owned() }
+    }
+}
+
+/// Wall time in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// One end's reserve.
 pub struct FileReserve {
-    path: PathBuf,
+    places: Places,
     disk: Disk,
     file: File,
     /// Held as long as the reserve is open.
@@ -57,6 +92,7 @@ pub struct FileReserve {
     side: Side,
     layout: Layout,
     state: State,
+    ceiling: Ceiling,
     /// The last write failed: what is on disk is not known any more, so nothing may be used.
     broken: Option<Broken>,
 }
@@ -68,31 +104,17 @@ enum Broken {
     Unknown,
 }
 
-/// What the records of a file add up to.
-#[derive(Default)]
-struct State {
-    cells: Cells,
-    offsets: Offsets,
-    generation: u64,
-    /// Digests of all secrets that were ever put in by hand: none may come twice.
-    secrets: BTreeSet<[u8; 32]>,
-}
-
 impl FileReserve {
-    /// Opens the reserve at `path`, or makes it from the first secret, which was placed at `secret`.
-    pub fn open(path: &Path, secret: &Path, side: Side, layout: Layout, disk: Disk) -> Result<Self, OpenError> {
-        Self::open_as(path, secret, 0, side, layout, disk)
-    }
-
-    /// As [`Self::open`], where the placed secret is not the first one of its link.
-    pub fn open_as(
-        path: &Path,
-        secret: &Path,
-        generation: u64,
+    /// Opens a reserve, or makes it from the secret that was placed. It goes on from its ceiling, or is rolled back where
+    /// that shows it. Blocks while `anchor` is asked.
+    pub fn open(
+        places: &Places,
         side: Side,
         layout: Layout,
         disk: Disk,
+        anchor: Arc<dyn Anchor>,
     ) -> Result<Self, OpenError> {
+        let path = &places.reserve;
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
@@ -102,11 +124,57 @@ impl FileReserve {
         }
         let lock = lock(path)?;
         if !path.exists() {
-            let state = State::of_secret(secret, generation)?;
+            let mut state = places.first_state()?;
+            state.instance = Some(Instance::draw().map_err(io(path))?);
             disk.write_durably(path, &state.file(side, layout)).map_err(io(path))?;
         }
         let (file, state) = Self::load(path, side, layout, &disk, true)?;
-        Ok(Self { path: path.to_owned(), disk, file, _lock: lock, side, layout, state, broken: None })
+        places.taken(&state, &disk)?;
+        let asked = |source| OpenError::Anchor { path: path.clone(), source };
+        let store = state.instance.ok_or_else(|| damaged(path, "no identity"))?;
+        let (ceiling, found) = Ceiling::read(anchor, store, state.generation, state.offsets).map_err(asked)?;
+        let places = places.clone();
+        let mut reserve = Self { places, disk, file, _lock: lock, side, layout, state, ceiling, broken: None };
+        reserve.go_on(found).map_err(|error| OpenError::Io {
+            path: reserve.places.reserve.clone(),
+            source: io::Error::other(error.to_string()),
+        })?;
+        Ok(reserve)
+    }
+
+    /// Does what its ceilings say of a reserve that was opened.
+    fn go_on(&mut self, found: Found) -> Result<(), ReserveError> {
+        if self.state.rolled_back.is_some() {
+            return Ok(());
+        }
+        match found {
+            Found::RolledBack(why) => self.roll_back(&why),
+            Found::From(offsets) if offsets == self.state.offsets => Ok(()),
+            Found::From(offsets) => {
+                let tags = offsets.send - self.state.offsets.send;
+                tracing::info!(path = %self.places.reserve.display(), tags, "tags below the ceiling count as used");
+                self.append_record(State::offsets_record(offsets))?;
+                self.state.offsets = offsets;
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes the reserve at `path` one that was rolled back, whatever its counts say: for a folder that was put back on
+    /// purpose. False where it was one already.
+    pub fn void(path: &Path, why: &str) -> Result<bool, OpenError> {
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let _lock = lock(path)?;
+        let head = std::fs::read(path).map(Zeroizing::new).map_err(io)?;
+        let (side, layout) = described(&head).ok_or_else(|| damaged(path, "not an authentication reserve"))?;
+        let disk = Disk::default();
+        let (_, mut state) = Self::load(path, side, layout, &disk, true)?;
+        if state.rolled_back.is_some() {
+            return Ok(false);
+        }
+        state.rolled_back = Some(RolledBack::now(why));
+        disk.write_durably(path, &state.file(side, layout)).map_err(io)?;
+        Ok(true)
     }
 
     /// Goes on after the disk was full: reads what is there, without the record that was written in part, whose tag was
@@ -116,13 +184,13 @@ impl FileReserve {
         if self.broken != Some(Broken::NoRoom) {
             return Ok(false);
         }
-        (self.file, self.state) = Self::load(&self.path, self.side, self.layout, &self.disk, false)?;
+        (self.file, self.state) = Self::load(&self.places.reserve, self.side, self.layout, &self.disk, false)?;
         self.broken = None;
         Ok(true)
     }
 
-    /// What the file holds. A torn record is dropped for good; after a crash, one that may say that a tag was used costs
-    /// a tag.
+    /// What the file holds. A torn record is dropped for good; after a crash, one that may say that a tag was sent costs
+    /// a tag. A file of an older release is taken over: it gets an identity, and stays without masks until it is re-keyed.
     fn load(
         path: &Path,
         side: Side,
@@ -140,40 +208,72 @@ impl FileReserve {
             tracing::warn!(path = %path.display(), at, skips, "a torn record was dropped");
         }
         if skips {
+            // The receiving count stays: what was being noted has not been acted on, and it must not pass the peer's.
             state.offsets.send = state.offsets.send.saturating_add(1);
-            state.offsets.receive = state.offsets.receive.saturating_add(1);
         }
-        if torn.is_some() || bytes.len() > COMPACT_BYTES {
+        let older = state.instance.is_none();
+        if older {
+            state.instance = Some(Instance::draw().map_err(io)?);
+        }
+        if state.mask_key.is_none() {
+            tracing::warn!(
+                path = %path.display(),
+                "a reserve of an older release, whose pads are not masked: `qkdnet rekey` at both ends makes a new one"
+            );
+        }
+        if older || torn.is_some() || bytes.len() > COMPACT_BYTES {
             disk.write_durably(path, &state.file(side, layout)).map_err(io)?;
         }
         Ok((OpenOptions::new().append(true).open(path).map_err(io)?, state))
     }
 
-    /// Replaces the reserve by a fresh secret that the peer's end gets too. Tags are numbered anew.
-    pub fn rekey(&mut self, secret: &[u8]) -> Result<(), RekeyError> {
-        let bits = Bits::from_bytes(secret, secret.len() * 8);
+    /// Why a fresh secret cannot be put in, and what the anchor has to keep before it is.
+    pub fn before_rekey(&self, secret: &[u8], generation: Option<u64>) -> Result<Raise, RekeyError> {
         check_secret(secret).map_err(|bits| RekeyError::Length { bits })?;
         if self.state.secrets.contains(&digest(secret)) {
             return Err(RekeyError::Repeated);
         }
-        self.append_record(SECRET, &bits.to_bytes())?;
+        let (state, _) = self.state.rekeyed(secret, generation)?;
+        Ok(self.ceiling.first_of(state.generation))
+    }
+
+    /// Replaces the reserve by a fresh secret that the peer's end gets too. Tags are numbered anew. `raise` is what
+    /// [`Self::before_rekey`] gave, once it was made; what is before it is forgotten by [`Raise::make_alone`].
+    pub fn rekey(&mut self, secret: &[u8], generation: Option<u64>, raise: &Raise) -> Result<(), RekeyError> {
+        let (state, record) = self.state.rekeyed(secret, generation)?;
+        self.append_record(record)?;
         shell::failpoint::hit("reserve.rekeyed");
-        self.state.set_secret(secret)?;
+        self.state = state;
+        self.ceiling.replaced(raise);
+        if let Err(error) = self.places.taken(&self.state, &self.disk) {
+            // The next start does it.
+            tracing::warn!("a secret that was taken is not marked yet: {error}");
+        }
         Ok(())
     }
 
-    /// As [`Self::rekey`], where the secret has a number that the peer's end knows it by.
-    pub fn rekey_as(&mut self, secret: &[u8], generation: u64) -> Result<(), RekeyError> {
-        check_secret(secret).map_err(|bits| RekeyError::Length { bits })?;
-        if self.state.secrets.contains(&digest(secret)) {
-            return Err(RekeyError::Repeated);
-        }
-        let mut state = State { secrets: self.state.secrets.clone(), ..State::default() };
-        state.set_secret(secret)?;
-        state.generation = generation;
-        self.append_record(STATE, &state.snapshot())?;
-        self.state = state;
-        Ok(())
+    /// Since when this reserve is known to be older than what was done with it.
+    pub fn rolled_back(&self) -> Option<&RolledBack> {
+        self.state.rolled_back.as_ref()
+    }
+
+    /// What the anchor has to keep soon. It blocks, so that it is asked elsewhere and told by [`Self::raised`].
+    pub fn raise_wanted(&self) -> Option<Raise> {
+        self.ceiling.wanted(self.state.offsets)
+    }
+
+    pub fn raised(&mut self, raise: &Raise) {
+        self.ceiling.raised(raise);
+    }
+
+    /// Whether the next tag has to wait for the anchor.
+    pub fn waits_for_anchor(&self) -> bool {
+        self.ceiling.left(self.state.offsets) == 0
+    }
+
+    /// What the anchor keeps of a clean close.
+    pub fn settlement(&self) -> Settlement {
+        self.ceiling.settlement(self.state.offsets)
     }
 
     /// Whether two ends hold the same cells, and neither has taken a tag of the other's that was not sent. The key itself
@@ -188,13 +288,13 @@ impl FileReserve {
         self.side != peer.side && not_ahead && same(Direction::Forward) && same(Direction::Backward)
     }
 
-    fn append_record(&mut self, kind: u8, body: &[u8]) -> Result<(), ReserveError> {
+    fn append_record(&mut self, (kind, body): Record) -> Result<(), ReserveError> {
         if self.broken.is_some() {
             return Err(ReserveError::Store(io::Error::other("an earlier write failed")));
         }
         // Stays so unless everything below succeeds.
         self.broken = Some(Broken::Unknown);
-        if let Err(error) = self.disk.write_all(&self.file, &record(kind, body)) {
+        if let Err(error) = self.disk.write_all(&self.file, &record(kind, &body)) {
             if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 self.broken = Some(Broken::NoRoom);
             }
@@ -206,9 +306,18 @@ impl FileReserve {
     }
 
     fn store_offsets(&mut self, offsets: Offsets) -> Result<(), ReserveError> {
-        self.append_record(OFFSETS, &offsets_body(offsets))?;
+        self.append_record(State::offsets_record(offsets))?;
         self.state.offsets = offsets;
         shell::failpoint::hit("tag.persisted");
+        if !self.ceiling.covers(offsets) {
+            // Whoever runs an endpoint asks ahead of need; this is for those who do not. On a thread of its own, as an
+            // anchor may need the runtime that this is called from.
+            let raise = self.ceiling.to(offsets);
+            std::thread::scope(|scope| scope.spawn(|| raise.make()).join())
+                .map_err(|_| io::Error::other("the anchor panicked"))?
+                .map_err(io::Error::other)?;
+            self.ceiling.raised(&raise);
+        }
         Ok(())
     }
 
@@ -220,7 +329,7 @@ impl FileReserve {
 /// Why a fresh secret is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum RekeyError {
-    #[error("a secret of {bits} bits: two directions need at least {} and equal parts", 2 * SECRET_BITS_MIN)]
+    #[error("a secret of {bits} bits: at least {SECRET_BITS} are needed, for two directions and what masks them")]
     Length { bits: u64 },
     #[error("this secret was used before")]
     Repeated,
@@ -262,13 +371,33 @@ impl Reserve for FileReserve {
         Ok(cell)
     }
 
-    fn take_receive(&mut self, tag: u64) -> Result<Cell, ReserveError> {
+    fn pad_to_verify(&self, tag: u64) -> Result<Cell, ReserveError> {
         if tag < self.state.offsets.receive {
             return Err(ReserveError::Used(tag));
         }
-        let cell = self.state.cells.cell(self.side.other().direction(), self.layout.pad_cell(tag))?;
-        self.store_offsets(Offsets { receive: tag + 1, ..self.state.offsets })?;
-        Ok(cell)
+        self.state.cells.cell(self.side.other().direction(), self.layout.pad_cell(tag))
+    }
+
+    fn verified(&mut self, tag: u64) -> Result<(), ReserveError> {
+        if tag < self.state.offsets.receive {
+            return Err(ReserveError::Used(tag));
+        }
+        self.store_offsets(Offsets { receive: tag + 1, ..self.state.offsets })
+    }
+
+    fn mask_key(&self) -> Option<&MaskKey> {
+        self.state.mask_key.as_ref()
+    }
+
+    fn is_rolled_back(&self) -> bool {
+        self.state.rolled_back.is_some()
+    }
+
+    fn roll_back(&mut self, why: &str) -> Result<(), ReserveError> {
+        let rolled_back = RolledBack::now(why);
+        self.append_record(State::rolled_back_record(&rolled_back))?;
+        self.state.rolled_back = Some(rolled_back);
+        Ok(())
     }
 
     fn generation(&self) -> u64 {
@@ -286,11 +415,7 @@ impl Reserve for FileReserve {
         if !bits.len().is_multiple_of(2) {
             return Err(ReserveError::Odd(bits.len()));
         }
-        let mut body = Zeroizing::new(Vec::with_capacity(16 + bits.len() / 8 + 1));
-        body.extend_from_slice(&block.to_le_bytes());
-        body.extend_from_slice(&(bits.len() as u64).to_le_bytes());
-        body.extend_from_slice(&bits.to_bytes());
-        self.append_record(REFILL, &body)?;
+        self.append_record(State::refill_record(block, bits))?;
         shell::failpoint::hit("reserve.refilled");
         self.state.cells.append(block, bits).map(|_| ())
     }
@@ -299,7 +424,7 @@ impl Reserve for FileReserve {
         let bits = self.state.cells.aligned_bits(peer, self.state.offsets.used_bits(self.layout))?;
         if bits < self.state.cells.bits() {
             tracing::info!(from = self.state.cells.bits(), to = bits, "refills that only this end got are dropped");
-            self.append_record(CUT, &bits.to_le_bytes())?;
+            self.append_record(State::cut_record(bits))?;
             shell::failpoint::hit("reserve.cut");
             self.state.cells.truncate(bits);
         }
@@ -307,144 +432,17 @@ impl Reserve for FileReserve {
     }
 }
 
-impl State {
-    fn of_secret(path: &Path, generation: u64) -> Result<Self, OpenError> {
-        let secret = std::fs::read(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        let secret = Zeroizing::new(secret);
-        let wrong = |bits| OpenError::Secret { path: path.to_owned(), bits };
-        check_secret(&secret).map_err(wrong)?;
-        let mut state = Self::default();
-        state.set_secret(&secret).map_err(|_| wrong(secret.len() as u64 * 8))?;
-        state.generation = generation;
-        Ok(state)
-    }
-
-    fn set_secret(&mut self, secret: &[u8]) -> Result<(), ReserveError> {
-        self.cells = Cells::new(&Bits::from_bytes(secret, secret.len() * 8))?;
-        self.offsets = Offsets::default();
-        self.generation += 1;
-        self.secrets.insert(digest(secret));
-        Ok(())
-    }
-
-    /// The records of a file, and where a torn one begins.
-    fn replay(path: &Path, bytes: &[u8]) -> Result<(Self, Option<usize>), OpenError> {
-        let damaged = |at, what| OpenError::Damaged { path: path.to_owned(), at, what };
-        let mut state = Self::default();
-        let mut at = HEADER;
-        while at < bytes.len() {
-            match parse(&bytes[at..]) {
-                Parsed::Record { kind, body, whole } => {
-                    state.apply(kind, body).ok_or_else(|| damaged(at, "a record without sense"))?;
-                    at += whole;
-                }
-                // The first record came with the file and was never being written.
-                Parsed::Torn if at > HEADER => return Ok((state, Some(at))),
-                Parsed::Torn | Parsed::Damaged => return Err(damaged(at, "a record's checksum is wrong")),
-            }
-        }
-        if at == HEADER { Err(damaged(at, "no records")) } else { Ok((state, None)) }
-    }
-
-    fn apply(&mut self, kind: u8, body: &[u8]) -> Option<()> {
-        match kind {
-            SECRET => self.set_secret(body).ok(),
-            REFILL => {
-                let (block, rest) = number(body)?;
-                let (length, rest) = number(rest)?;
-                let length = usize::try_from(length).ok()?;
-                if length.div_ceil(8) != rest.len() {
-                    return None;
-                }
-                self.cells.append(block, &Bits::from_bytes(rest, length)).ok().map(|_| ())
-            }
-            OFFSETS => {
-                let (send, rest) = number(body)?;
-                let (receive, rest) = number(rest)?;
-                let forward = send >= self.offsets.send && receive >= self.offsets.receive;
-                self.offsets = Offsets { send, receive };
-                (forward && rest.is_empty()).then_some(())
-            }
-            CUT => {
-                let (bits, rest) = number(body)?;
-                if bits > self.cells.bits() || !rest.is_empty() {
-                    return None;
-                }
-                self.cells.truncate(bits);
-                Some(())
-            }
-            STATE => self.restore(body),
-            _ => None,
-        }
-    }
-
-    /// The whole state as one record of a fresh file.
-    fn snapshot(&self) -> Zeroizing<Vec<u8>> {
-        let mut body = Zeroizing::new(Vec::with_capacity(4096 + self.cells.bits() as usize / 4));
-        let mut put = |value: u64| body.extend_from_slice(&value.to_le_bytes());
-        put(self.generation);
-        put(self.offsets.send);
-        put(self.offsets.receive);
-        put(self.secrets.len() as u64);
-        put(self.cells.marks().len() as u64);
-        put(self.cells.bits());
-        for mark in self.cells.marks() {
-            put(mark.bits);
-            put(mark.next_block);
-        }
-        for secret in &self.secrets {
-            body.extend_from_slice(secret);
-        }
-        for direction in [Direction::Forward, Direction::Backward] {
-            body.extend_from_slice(&Zeroizing::new(self.cells.direction(direction).to_bytes()));
-        }
-        body
-    }
-
-    fn restore(&mut self, body: &[u8]) -> Option<()> {
-        let mut rest = body;
-        let mut take = || {
-            let (value, after) = number(rest)?;
-            rest = after;
-            Some(value)
-        };
-        self.generation = take()?;
-        self.offsets = Offsets { send: take()?, receive: take()? };
-        let (secrets, marks, bits) = (take()?, take()?, usize::try_from(take()?).ok()?);
-        let marks: Vec<Mark> =
-            (0..marks).map(|_| Some(Mark { bits: take()?, next_block: take()? })).collect::<Option<_>>()?;
-        for _ in 0..secrets {
-            let (secret, after) = rest.split_at_checked(32)?;
-            self.secrets.insert(secret.try_into().ok()?);
-            rest = after;
-        }
-        let bytes = bits.div_ceil(8);
-        let (forward, backward) = rest.split_at_checked(bytes)?;
-        if backward.len() != bytes {
-            return None;
-        }
-        self.cells = Cells::restored(Bits::from_bytes(forward, bits), Bits::from_bytes(backward, bits), marks)?;
-        Some(())
-    }
-
-    fn file(&self, side: Side, layout: Layout) -> Zeroizing<Vec<u8>> {
-        let mut bytes = Zeroizing::new(header(side, layout));
-        bytes.extend_from_slice(&record(STATE, &self.snapshot()));
-        bytes
-    }
-}
-
-/// A secret for both ends of a channel, from the system's randomness: `bits_per_direction`, rounded up to whole cells.
+/// A secret for both ends of a channel, from the system's randomness: `bits_per_direction`, rounded up to whole cells, and
+/// 256 bits for the masks.
 pub fn new_secret(bits_per_direction: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let cells = bits_per_direction.max(SECRET_BITS_MIN).div_ceil(128).min((BODY_MAX / 64) as u64);
-    let mut secret = Zeroizing::new(vec![0; cells as usize * 32]);
+    let mut secret = Zeroizing::new(vec![0; cells as usize * 32 + MaskKey::BYTES]);
     getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(secret)
 }
 
-fn check_secret(secret: &[u8]) -> Result<(), u64> {
-    let bits = secret.len() as u64 * 8;
-    if bits >= 2 * SECRET_BITS_MIN && secret.len() <= BODY_MAX / 2 { Ok(()) } else { Err(bits) }
+fn damaged(path: &Path, what: &'static str) -> OpenError {
+    OpenError::Damaged { path: path.to_owned(), at: 0, what }
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {
@@ -458,13 +456,6 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
         Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
     }
-}
-
-fn offsets_body(offsets: Offsets) -> [u8; 16] {
-    let mut body = [0; 16];
-    body[..8].copy_from_slice(&offsets.send.to_le_bytes());
-    body[8..].copy_from_slice(&offsets.receive.to_le_bytes());
-    body
 }
 
 #[cfg(test)]

@@ -1,37 +1,69 @@
 #![allow(clippy::unwrap_used)]
 
-use super::format::{CHECK, RECORD_HEADER};
+use anchor::{MemoryAnchor, Unanchored};
+
+use super::format::{CHECK, HEADER, RECORD_HEADER, header};
 use super::*;
 
 struct Folder {
     folder: tempfile::TempDir,
     disk: Disk,
+    anchor: Arc<dyn Anchor>,
 }
 
 impl Folder {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("secret"), new_secret(128 * 12).unwrap().as_slice()).unwrap();
-        Self { folder, disk: Disk::fillable() }
+        let folder =
+            Self { folder: tempfile::tempdir().unwrap(), disk: Disk::fillable(), anchor: Arc::new(Unanchored) };
+        std::fs::write(folder.secret(), new_secret(128 * 40).unwrap().as_slice()).unwrap();
+        folder
+    }
+
+    fn anchored() -> (Self, Arc<MemoryAnchor>) {
+        let anchor = Arc::new(MemoryAnchor::default());
+        (Self { anchor: anchor.clone(), ..Self::new() }, anchor)
     }
 
     fn path(&self) -> PathBuf {
         self.folder.path().join("reserve")
     }
 
+    fn secret(&self) -> PathBuf {
+        self.folder.path().join("secret")
+    }
+
     fn open(&self) -> Result<FileReserve, OpenError> {
-        FileReserve::open(
-            &self.path(),
-            &self.folder.path().join("secret"),
-            Side::Initiator,
-            Layout::new(4),
-            self.disk.clone(),
-        )
+        self.open_as(Side::Initiator, 4)
+    }
+
+    fn open_as(&self, side: Side, tags: u64) -> Result<FileReserve, OpenError> {
+        let places = Places::own(self.path(), self.secret());
+        FileReserve::open(&places, side, Layout::new(tags), self.disk.clone(), self.anchor.clone())
     }
 
     fn bytes(&self) -> Vec<u8> {
         std::fs::read(self.path()).unwrap()
     }
+}
+
+fn rekey(reserve: &mut FileReserve, secret: &[u8], generation: Option<u64>) -> Result<(), RekeyError> {
+    let raise = reserve.before_rekey(secret, generation)?;
+    raise.make().unwrap();
+    reserve.rekey(secret, generation, &raise)?;
+    raise.make_alone().unwrap();
+    Ok(())
+}
+
+/// A file as older releases wrote it: a secret without a key of masks, and no identity.
+fn older_file(secret: &[u8], offsets: Offsets) -> Vec<u8> {
+    let mut bytes = header(Side::Initiator, Layout::new(4));
+    bytes[7] = b'1';
+    let check = digest(&bytes[..HEADER - CHECK]);
+    bytes[HEADER - CHECK..].copy_from_slice(&check[..CHECK]);
+    bytes.extend_from_slice(&record(1, secret));
+    let (kind, body) = State::offsets_record(offsets);
+    bytes.extend_from_slice(&record(kind, &body));
+    bytes
 }
 
 fn key(byte: u8) -> Bits {
@@ -43,7 +75,7 @@ fn what_was_used_stays_used() {
     let folder = Folder::new();
     let mut reserve = folder.open().unwrap();
     reserve.take_send(0).unwrap();
-    reserve.take_receive(2).unwrap();
+    reserve.verified(2).unwrap();
     reserve.append(5, &key(1)).unwrap();
     let (marks, remaining) = (reserve.marks(), reserve.remaining_send());
     let pad = *reserve.take_send(1).unwrap().expose();
@@ -69,6 +101,8 @@ fn compaction_changes_nothing() {
     assert_eq!(state.offsets, reserve.state.offsets);
     assert_eq!(state.cells.marks(), reserve.state.cells.marks());
     assert_eq!(state.secrets, reserve.state.secrets);
+    assert_eq!((state.generation, state.instance), (reserve.state.generation, reserve.state.instance));
+    assert!(state.mask_key.is_some() && state.mask_key == reserve.state.mask_key);
     for direction in [Direction::Forward, Direction::Backward] {
         assert!(state.cells.direction(direction).ct_eq(reserve.state.cells.direction(direction)));
     }
@@ -86,7 +120,7 @@ fn a_torn_record_is_dropped_and_a_tag_is_skipped() {
     for cut in before + 1..whole.len() {
         std::fs::write(folder.path(), &whole[..cut]).unwrap();
         let mut reserve = folder.open().unwrap();
-        assert_eq!((reserve.next_send(), reserve.next_receive()), (2, 1), "cut at {cut}");
+        assert_eq!((reserve.next_send(), reserve.next_receive()), (2, 0), "cut at {cut}");
         assert!(matches!(reserve.take_send(1), Err(ReserveError::Used(1))));
         drop(reserve);
         assert_eq!(folder.open().unwrap().next_send(), 2, "once dropped, it is not dropped again");
@@ -132,16 +166,7 @@ fn two_processes_cannot_share_a_reserve() {
 fn a_reserve_of_the_other_end_is_refused() {
     let folder = Folder::new();
     drop(folder.open().unwrap());
-    let open = |side, tags| {
-        FileReserve::open(
-            &folder.path(),
-            &folder.folder.path().join("secret"),
-            side,
-            Layout::new(tags),
-            Disk::default(),
-        )
-        .err()
-    };
+    let open = |side, tags| folder.open_as(side, tags).err();
     assert!(matches!(open(Side::Responder, 4), Some(OpenError::Other { .. })));
     assert!(matches!(open(Side::Initiator, 5), Some(OpenError::Other { .. })));
 }
@@ -149,29 +174,196 @@ fn a_reserve_of_the_other_end_is_refused() {
 #[test]
 fn a_missing_or_short_secret_is_said() {
     let folder = Folder::new();
-    let secret = folder.folder.path().join("secret");
-    std::fs::write(&secret, [1; 63]).unwrap();
-    assert!(matches!(folder.open(), Err(OpenError::Secret { bits: 504, .. })));
-    std::fs::remove_file(&secret).unwrap();
-    assert!(matches!(folder.open(), Err(OpenError::Io { .. })));
+    for short in [63, 95] {
+        std::fs::write(folder.secret(), vec![1; short]).unwrap();
+        assert!(matches!(folder.open(), Err(OpenError::Secret { bits, .. }) if bits == 8 * short as u64));
+    }
+    std::fs::remove_file(folder.secret()).unwrap();
+    assert!(matches!(folder.open(), Err(OpenError::Lost { .. })));
 }
 
 #[test]
 fn a_fresh_secret_starts_anew_and_counts_once() {
     let folder = Folder::new();
+    let first = std::fs::read(folder.secret()).unwrap();
     let mut reserve = folder.open().unwrap();
+    let before = reserve.generation();
     reserve.take_send(3).unwrap();
-    let first = std::fs::read(folder.folder.path().join("secret")).unwrap();
-    assert!(matches!(reserve.rekey(&first), Err(RekeyError::Repeated)));
-    assert!(matches!(reserve.rekey(&[7; 10]), Err(RekeyError::Length { bits: 80 })));
+    assert!(matches!(rekey(&mut reserve, &first, None), Err(RekeyError::Repeated)));
+    assert!(matches!(rekey(&mut reserve, &[7; 10], None), Err(RekeyError::Length { bits: 80 })));
     let fresh = new_secret(1280).unwrap();
-    reserve.rekey(&fresh).unwrap();
-    assert_eq!((reserve.generation(), reserve.next_send()), (1, 0));
-    assert!(matches!(reserve.rekey(&fresh), Err(RekeyError::Repeated)));
+    rekey(&mut reserve, &fresh, None).unwrap();
+    let generation = reserve.generation();
+    assert!(generation != before);
+    assert_eq!(reserve.next_send(), 0);
+    assert!(matches!(rekey(&mut reserve, &fresh, None), Err(RekeyError::Repeated)));
     reserve.take_send(0).unwrap();
     drop(reserve);
     let reserve = folder.open().unwrap();
-    assert_eq!((reserve.generation(), reserve.next_send()), (1, 1));
+    assert_eq!((reserve.generation(), reserve.next_send()), (generation, 1));
+    assert!(matches!(reserve.before_rekey(&first, None), Err(RekeyError::Repeated)), "also an older one");
+}
+
+#[test]
+fn a_secret_that_was_taken_is_erased_and_its_reserve_is_missed_when_it_is_lost() {
+    let folder = Folder::new();
+    let secret = std::fs::read(folder.secret()).unwrap();
+    drop(folder.open().unwrap());
+    assert!(!folder.secret().exists());
+    std::fs::remove_file(folder.path()).unwrap();
+    let lost = folder.open().err().unwrap();
+    assert!(matches!(lost, OpenError::Lost { .. }) && lost.to_string().contains("`qkdnet rekey`"), "{lost}");
+    // The same secret from somewhere does not help: its pads were used.
+    std::fs::write(folder.secret(), &secret).unwrap();
+    assert!(matches!(folder.open(), Err(OpenError::Lost { .. })));
+    // A fresh one does, under the number that an end which is re-keyed with it gives it.
+    let fresh = new_secret(1280).unwrap();
+    std::fs::write(folder.secret(), &fresh).unwrap();
+    let generation = folder.open().unwrap().generation();
+    let other = Folder::new();
+    let mut other = other.open().unwrap();
+    rekey(&mut other, &fresh, None).unwrap();
+    assert_eq!(other.generation(), generation);
+}
+
+#[test]
+fn a_secret_is_erased_where_a_crash_or_an_older_release_left_it_and_a_fresh_one_is_not() {
+    let folder = Folder::new();
+    let secret = std::fs::read(folder.secret()).unwrap();
+    drop(folder.open().unwrap());
+    std::fs::write(folder.secret(), &secret).unwrap();
+    drop(folder.open().unwrap());
+    assert!(!folder.secret().exists());
+    std::fs::write(folder.secret(), new_secret(1280).unwrap()).unwrap();
+    drop(folder.open().unwrap());
+    assert!(folder.secret().exists());
+}
+
+#[test]
+fn an_older_file_is_taken_over_without_masks_and_a_fresh_secret_brings_them() {
+    let folder = Folder::new();
+    let secret = [9; 128];
+    let offsets = Offsets { send: 2, receive: 1 };
+    std::fs::write(folder.path(), older_file(&secret, offsets)).unwrap();
+    std::fs::write(folder.secret(), secret).unwrap();
+    let mut reserve = folder.open().unwrap();
+    assert!(!folder.secret().exists(), "it was taken");
+    assert_eq!((reserve.generation(), reserve.state.offsets), (1, offsets));
+    assert!(reserve.mask_key().is_none());
+    let instance = reserve.state.instance;
+    rekey(&mut reserve, &new_secret(1280).unwrap(), None).unwrap();
+    assert!(reserve.mask_key().is_some());
+    drop(reserve);
+    let again = folder.open().unwrap();
+    assert_eq!(again.state.instance, instance, "the identity stays");
+    assert!(again.mask_key().is_some());
+}
+
+#[test]
+fn a_crash_costs_at_most_a_chunk_of_tags_and_a_clean_close_none() {
+    let (folder, anchor) = Folder::anchored();
+    let mut reserve = folder.open().unwrap();
+    let store = reserve.state.instance.unwrap();
+    for tag in 0..3 {
+        reserve.take_send(tag).unwrap();
+        reserve.verified(tag).unwrap();
+    }
+    let send = anchor.read(store).unwrap().unwrap()[&format!("send/{}", reserve.generation())];
+    assert!(send >= 3 && send <= 3 + CHUNK, "{send}");
+    drop(reserve);
+    let mut reserve = folder.open().unwrap();
+    assert_eq!((reserve.next_send(), reserve.next_receive()), (send, 3), "what lies below the ceiling was used");
+    // Starting again and again costs no more.
+    drop(reserve);
+    reserve = folder.open().unwrap();
+    assert_eq!(reserve.next_send(), send);
+    reserve.take_send(send).unwrap();
+    reserve.settlement().make().unwrap();
+    drop(reserve);
+    let reserve = folder.open().unwrap();
+    assert_eq!((reserve.next_send(), reserve.rolled_back()), (send + 1, None));
+}
+
+#[test]
+fn a_volume_that_was_put_back_is_known_by_its_anchor_and_stays_so_until_it_is_re_keyed() {
+    for tags in [CHUNK + 1, 20] {
+        let (folder, _) = Folder::anchored();
+        let mut reserve = folder.open().unwrap();
+        reserve.take_send(0).unwrap();
+        let backup = folder.bytes();
+        for tag in 1..=tags {
+            reserve.take_send(tag).unwrap();
+        }
+        reserve.settlement().make().unwrap();
+        drop(reserve);
+        std::fs::write(folder.path(), &backup).unwrap();
+        let reserve = folder.open().unwrap();
+        let since = reserve.rolled_back().unwrap().clone();
+        assert!(since.why.contains("ceilings"), "{since:?}");
+        assert_eq!(reserve.next_send(), 1);
+        drop(reserve);
+        let mut reserve = folder.open().unwrap();
+        assert_eq!(reserve.rolled_back(), Some(&since), "it is known since then");
+        rekey(&mut reserve, &new_secret(1280).unwrap(), None).unwrap();
+        drop(reserve);
+        assert!(folder.open().unwrap().rolled_back().is_none());
+        // The volume from before the re-keying is found too.
+        std::fs::write(folder.path(), &backup).unwrap();
+        assert!(folder.open().unwrap().rolled_back().is_some());
+    }
+}
+
+#[test]
+fn a_re_keying_that_a_crash_cuts_anywhere_rolls_nothing_back() {
+    for step in 0..3 {
+        let (folder, _) = Folder::anchored();
+        let mut reserve = folder.open().unwrap();
+        for tag in 0..6 {
+            reserve.take_send(tag).unwrap();
+        }
+        let fresh = new_secret(1280).unwrap();
+        let raise = reserve.before_rekey(&fresh, Some(3)).unwrap();
+        raise.make().unwrap();
+        if step > 0 {
+            reserve.rekey(&fresh, Some(3), &raise).unwrap();
+        }
+        if step > 1 {
+            raise.make_alone().unwrap();
+        }
+        drop(reserve);
+        let reserve = folder.open().unwrap();
+        assert_eq!((reserve.rolled_back(), reserve.generation() == 3), (None, step > 0), "step {step}");
+    }
+}
+
+#[test]
+fn an_anchor_that_does_not_answer_gives_no_pad() {
+    #[derive(Debug)]
+    struct Silent;
+    impl Anchor for Silent {
+        fn read(&self, _: Instance) -> Result<Option<anchor::Ceilings>, AnchorError> {
+            Ok(None)
+        }
+        fn raise(&self, _: Instance, _: &anchor::Ceilings) -> Result<(), AnchorError> {
+            Err(AnchorError::Unreachable("nobody".to_owned()))
+        }
+        fn settle(&self, _: Instance, _: &anchor::Ceilings) -> Result<(), AnchorError> {
+            Ok(())
+        }
+    }
+    let folder = Folder { anchor: Arc::new(Silent), ..Folder::new() };
+    let mut reserve = folder.open().unwrap();
+    assert!(reserve.take_send(0).is_err());
+    assert!(matches!(reserve.take_send(0), Err(ReserveError::Used(0))), "it was on the disk as used");
+}
+
+#[test]
+fn a_reserve_is_voided_where_it_lies() {
+    let folder = Folder::new();
+    drop(folder.open().unwrap());
+    assert!(FileReserve::void(&folder.path(), "put back on purpose").unwrap());
+    assert!(!FileReserve::void(&folder.path(), "once more").unwrap());
+    assert_eq!(folder.open().unwrap().rolled_back().unwrap().why, "put back on purpose");
 }
 
 #[test]
@@ -229,23 +421,35 @@ fn a_torn_refill_costs_no_tag() {
 fn ends_that_count_differently_agree_on_a_numbered_secret() {
     let folder = tempfile::tempdir().unwrap();
     let (secret, fresh) = (new_secret(4096).unwrap(), new_secret(4096).unwrap());
-    let place = |name: &str, content: &[u8]| {
+    let place = |name: &str, content: &[u8], generation| {
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
-        path
+        let reserve = path.with_extension("reserve");
+        Places { reserve, secret: path, generation: Some(generation), used: false, owned: false }
     };
-    let (first, second) = (place("first", &secret), place("second", &fresh));
-    let layout = Layout::new(8);
-    let path = folder.path().join("kept");
-    let mut kept = FileReserve::open(&path, &first, Side::Initiator, layout, Disk::default()).unwrap();
-    kept.rekey_as(&fresh, 77).unwrap();
-    assert!(matches!(kept.rekey_as(&fresh, 78), Err(RekeyError::Repeated)));
-    assert!(matches!(kept.rekey_as(&secret, 78), Err(RekeyError::Repeated)), "an older one is remembered");
+    let (first, second) = (place("first", &secret, 0), place("second", &fresh, 77));
+    let open = |places: &Places, side| {
+        FileReserve::open(places, side, Layout::new(8), Disk::default(), Arc::new(Unanchored)).unwrap()
+    };
+    let mut kept = open(&first, Side::Initiator);
+    rekey(&mut kept, &fresh, Some(77)).unwrap();
+    assert!(matches!(rekey(&mut kept, &fresh, Some(78)), Err(RekeyError::Repeated)));
+    assert!(matches!(rekey(&mut kept, &secret, Some(78)), Err(RekeyError::Repeated)), "an older one is remembered");
     drop(kept);
     // Also after a restart, and beside an end that begins with the fresh secret.
-    let kept = FileReserve::open(&path, &first, Side::Initiator, layout, Disk::default()).unwrap();
-    let lost = folder.path().join("lost");
-    let lost = FileReserve::open_as(&lost, &second, 77, Side::Responder, layout, Disk::default()).unwrap();
+    let kept = open(&first, Side::Initiator);
+    let lost = open(&second, Side::Responder);
     assert_eq!((kept.generation(), kept.next_send()), (77, 0));
     assert_eq!(kept.generation(), lost.generation());
+    assert!(first.secret.exists(), "what others placed is theirs to erase");
+    // One that they have emptied, or marked as taken, makes no reserve.
+    drop(lost);
+    std::fs::remove_file(&second.reserve).unwrap();
+    let marked = Places { used: true, ..second.clone() };
+    let refused = |places: &Places| {
+        FileReserve::open(places, Side::Responder, Layout::new(8), Disk::default(), Arc::new(Unanchored)).err()
+    };
+    assert!(matches!(refused(&marked), Some(OpenError::Lost { .. })));
+    std::fs::write(&second.secret, []).unwrap();
+    assert!(matches!(refused(&second), Some(OpenError::Lost { .. })));
 }

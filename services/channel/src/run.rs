@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use anyhow::Result;
+use anchor::AnchorError;
+use anyhow::{Context, Result};
 use bytes::Bytes;
-use distill::auth::{Action, CloseReason, Endpoint, SendError};
+use distill::auth::{Action, CloseReason, Endpoint, SendError, Whose};
 use distill::bits::Bits;
 use futures::future::{BoxFuture, OptionFuture};
+use proto::anchor::v1::RolledBack;
 use proto::channel::v1 as message;
 use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame, ReserveReplaced, channel_message, module_message};
 use shell::dial::Dial;
@@ -20,6 +22,7 @@ use topology::plan::{ChannelConfig, Speed};
 use zeroize::Zeroizing;
 
 use crate::fault::{DELAY_MAX, Faults};
+use crate::reserve::{self, Raise, Settlement};
 use crate::{ChannelEnd, FileReserve, ModuleStream, PeerStream, Status};
 
 /// Silence after which the last frames are said again; doubles up to the maximum.
@@ -34,6 +37,8 @@ const ABSENCE_MAX: Duration = Duration::from_secs(10);
 const FRAMES_WAITING: usize = 64;
 /// Time for the last frames at the end.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Wait before an anchor that did not answer is asked again.
+const ANCHOR_RETRY: Duration = Duration::from_secs(1);
 
 /// What is asked of an endpoint while it runs.
 #[derive(Clone)]
@@ -115,6 +120,9 @@ pub async fn run(
     let ChannelEnd { config, endpoint, handle, desk, mut requests } = end;
     let peer = fault::dial(desk.as_ref(), &config.peer_site, peer);
     let mut task = Task::new(endpoint, handle, &config);
+    if task.endpoint.reserve().rolled_back().is_some() {
+        task.handle.status.rolled_back(Some(task.rolled_back(Whose::Own)));
+    }
     let mut dialling: Option<BoxFuture<'_, Result<PeerStream>>> = None;
     let mut redial = REDIAL_MIN;
     loop {
@@ -146,9 +154,10 @@ pub async fn run(
                     Err(error) => tracing::debug!(link = config.link, "peer not reached: {}", shell::chain(&error)),
                 }
             }
-            Some(request) = requests.recv() => task.rekey(request),
+            Some(request) = requests.recv() => task.rekey(request).await,
             () = task.progress() => {}
         }
+        task.raise_ahead();
         task.handle.status.update(&task.endpoint);
     }
     task.farewell().await;
@@ -159,6 +168,10 @@ struct Task {
     endpoint: Endpoint<FileReserve>,
     handle: Handle,
     link: String,
+    site: String,
+    peer_site: String,
+    /// Ceilings on their way to the anchor, and whether it has them.
+    raising: Option<BoxFuture<'static, (Raise, bool)>>,
     /// What the fibre takes, in wall time.
     delay: Duration,
     module: Option<ModuleStream>,
@@ -184,6 +197,8 @@ enum Event {
     SentToPeer(bool),
     Stalled,
     Absent,
+    /// The anchor has answered; false where it has not kept what it was asked to.
+    Raised(Raise, bool),
 }
 
 impl Task {
@@ -192,6 +207,9 @@ impl Task {
             endpoint,
             handle,
             link: config.link.clone(),
+            site: config.site.clone(),
+            peer_site: config.peer_site.clone(),
+            raising: None,
             delay: fibre_delay(config),
             module: None,
             peer: None,
@@ -242,26 +260,62 @@ impl Task {
         self.stalled_at = Instant::now() + self.stall;
     }
 
-    fn rekey(&mut self, request: Request) {
-        let answer = match self.endpoint.reserve_mut() {
-            None => Err(RekeyRefused::SessionOpen),
-            Some(reserve) => match request.generation {
-                Some(generation) => reserve.rekey_as(&request.secret, generation),
-                None => reserve.rekey(&request.secret),
-            }
-            .map_err(|error| RekeyRefused::Invalid(error.to_string())),
-        };
+    async fn rekey(&mut self, request: Request) {
+        let answer = self.replace_reserve(&request.secret, request.generation).await;
         if answer.is_ok() {
             let (by, tags) = (request.by, self.endpoint.remaining());
             tracing::warn!(link = self.link, by, tags, "authentication reserve replaced");
-            let replaced = ReserveReplaced { by, unix_ms: now_ms(), reserve_tags: tags };
+            let replaced = ReserveReplaced { by, unix_ms: reserve::now_ms(), reserve_tags: tags };
             self.handle.status.replaced(replaced.clone());
             self.unsaid = Some(replaced);
             let actions = self.endpoint.rekeyed();
+            self.handle.status.rolled_back(None);
             self.act(actions);
         }
         // Whoever asked may have gone.
         let _ = request.answer.send(answer.map(|()| self.endpoint.remaining()));
+    }
+
+    /// The anchor knows the ceilings of the fresh secret before the reserve has it, and those alone afterwards.
+    async fn replace_reserve(&mut self, secret: &[u8], generation: Option<u64>) -> Result<(), RekeyRefused> {
+        let invalid = |error: &dyn std::fmt::Display| RekeyRefused::Invalid(error.to_string());
+        let reserve = self.endpoint.reserve_mut().ok_or(RekeyRefused::SessionOpen)?;
+        let raise = reserve.before_rekey(secret, generation).map_err(|error| invalid(&error))?;
+        blocking(raise.clone(), Raise::make).await.map_err(|error| invalid(&error))?;
+        reserve.rekey(secret, generation, &raise).map_err(|error| invalid(&error))?;
+        if let Err(error) = blocking(raise, Raise::make_alone).await {
+            tracing::warn!(link = self.link, "the ceilings of the secret before are not forgotten yet: {error:#}");
+        }
+        Ok(())
+    }
+
+    /// Asks the anchor for more room before it is needed. An endpoint that rests needs none.
+    fn raise_ahead(&mut self) {
+        if self.raising.is_some() || !(self.endpoint.waits() || self.endpoint.session().is_some()) {
+            return;
+        }
+        self.raising = self.endpoint.reserve().raise_wanted().map(|raise| self.raise(raise, Duration::ZERO));
+    }
+
+    fn raise(&self, raise: Raise, wait: Duration) -> BoxFuture<'static, (Raise, bool)> {
+        let link = self.link.clone();
+        Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            let made = blocking(raise.clone(), Raise::make).await;
+            if let Err(error) = &made {
+                tracing::warn!(link, "the ceilings of the authentication reserve are not raised: {error:#}");
+            }
+            (raise, made.is_ok())
+        })
+    }
+
+    fn raised(&mut self, raise: &Raise, made: bool) {
+        self.raising = None;
+        if made {
+            self.endpoint.keeper().raised(raise);
+        } else if let Some(raise) = self.endpoint.reserve().raise_wanted() {
+            self.raising = Some(self.raise(raise, ANCHOR_RETRY));
+        }
     }
 
     /// Waits for the next thing to happen and does it.
@@ -273,6 +327,7 @@ impl Task {
             Event::Peer(Some(frame)) => self.peer_says(&frame.frame),
             Event::Peer(None) | Event::SentToPeer(false) => self.peer_leaves(),
             Event::SentToModule(true) | Event::SentToPeer(true) => {}
+            Event::Raised(raise, made) => self.raised(&raise, made),
             Event::Stalled => {
                 self.stall = (self.stall * 2).min(STALL_MAX);
                 self.repeat();
@@ -281,7 +336,11 @@ impl Task {
                 self.absent_at = None;
                 if self.endpoint.session().is_some() {
                     self.endpoint.leave();
-                    self.to_module.push_back(closed(CloseReason::PeerLeft, "the peer endpoint cannot be reached"));
+                    self.to_module.push_back(closed(
+                        CloseReason::PeerLeft,
+                        "the peer endpoint cannot be reached",
+                        None,
+                    ));
                 }
             }
         }
@@ -293,8 +352,11 @@ impl Task {
         let (peer_tx, peer_rx) = halves(&mut self.peer);
         let due = self.to_peer.front().map_or(now, |(due, _)| *due);
         let absent_at = self.absent_at;
+        // Nothing that may take a tag is taken up while the next one waits for the anchor.
+        let starved = self.raising.is_some() && self.endpoint.reserve().waits_for_anchor();
         tokio::select! {
             biased;
+            Some((raise, made)) = OptionFuture::from(self.raising.as_mut()) => Event::Raised(raise, made),
             room = reserve(module_tx), if self.unsaid.is_some() || !self.to_module.is_empty() => {
                 let next = room.and_then(|room| {
                     let unsaid = self.unsaid.take().map(reserve_replaced);
@@ -310,8 +372,8 @@ impl Task {
                 });
                 Event::SentToPeer(sent.is_some())
             }
-            message = receive(peer_rx) => Event::Peer(message),
-            message = receive(module_rx) => Event::Module(message),
+            message = receive(peer_rx), if !starved => Event::Peer(message),
+            message = receive(module_rx), if !starved => Event::Module(message),
             () = tokio::time::sleep_until(self.stalled_at), if waits => Event::Stalled,
             () = sleep_until(absent_at), if absent_at.is_some() => Event::Absent,
         }
@@ -377,15 +439,39 @@ impl Task {
                 Action::Send(frame) => self.send_to_peer(frame),
                 Action::Refused(refusal) => tracing::debug!(link = self.link, "frame refused: {refusal}"),
                 Action::Failed(why) => tracing::warn!(link = self.link, "{why}"),
-                action => {
-                    if let Action::Closed(reason) = &action {
-                        tracing::info!(link = self.link, "session closed: {reason}");
+                Action::Closed(reason) => {
+                    tracing::info!(link = self.link, "session closed: {reason}");
+                    let rolled_back = match reason {
+                        CloseReason::RolledBack(whose) => Some(self.rolled_back(whose)),
+                        _ => None,
+                    };
+                    if rolled_back.is_some() {
+                        self.handle.status.rolled_back(rolled_back.clone());
                     }
+                    self.to_module.push_back(closed(reason, &reason.to_string(), rolled_back));
+                }
+                action => {
                     let tags = self.endpoint.remaining();
                     self.to_module.extend(to_module(action, tags));
                 }
             }
         }
+    }
+
+    /// What is told of a volume that was put back.
+    fn rolled_back(&self, whose: Whose) -> RolledBack {
+        const WAY_OUT: &str = "Give both ends the same fresh secret with `qkdnet rekey`, or stop the network and void \
+                               what may have been used with `qkdnet restore`";
+        let (site, since_ms, message) = match (whose, self.endpoint.reserve().rolled_back()) {
+            (Whose::Own, Some(own)) => (&self.site, own.since_ms, format!("{}. {WAY_OUT}", own.why)),
+            (Whose::Own, None) => (&self.site, reserve::now_ms(), WAY_OUT.to_owned()),
+            (Whose::Peer, _) => {
+                let known = self.handle.status.figures().rolled_back.filter(|known| known.site == self.peer_site);
+                let since_ms = known.map_or_else(reserve::now_ms, |known| known.since_ms);
+                (&self.peer_site, since_ms, format!("its end counts less than it had shown here before. {WAY_OUT}"))
+            }
+        };
+        RolledBack { site: site.clone(), store: format!("authentication reserve of {}", self.link), since_ms, message }
     }
 
     fn send_to_peer(&mut self, frame: Bytes) {
@@ -401,9 +487,12 @@ impl Task {
         }
     }
 
-    /// Tells the peer that this end goes.
+    /// Tells the peer and the anchor that this end goes.
     async fn farewell(mut self) {
         self.module_leaves();
+        if tokio::time::timeout(FAREWELL, self.settle()).await.is_err() {
+            tracing::warn!(link = self.link, "the anchor does not answer: the next start skips a few tags");
+        }
         let Some(peer) = self.peer.take() else { return };
         let send = async {
             for (_, frame) in self.to_peer.drain(..) {
@@ -417,6 +506,26 @@ impl Task {
         }
         self.handle.status.update(&self.endpoint);
     }
+}
+
+impl Task {
+    /// The ceilings of a clean close are the counts: it costs no tag.
+    async fn settle(&mut self) {
+        if let Some(raising) = self.raising.take() {
+            raising.await;
+        }
+        if self.endpoint.reserve().rolled_back().is_some() {
+            return;
+        }
+        if let Err(error) = blocking(self.endpoint.reserve().settlement(), Settlement::make).await {
+            tracing::warn!(link = self.link, "the ceilings of the authentication reserve are not settled: {error:#}");
+        }
+    }
+}
+
+/// Asks an anchor, which blocks, away from what must not.
+async fn blocking<T: Send + 'static>(what: T, ask: fn(&T) -> Result<(), AnchorError>) -> Result<()> {
+    Ok(tokio::task::spawn_blocking(move || ask(&what)).await.context("ask the anchor")??)
 }
 
 /// Simulated time does not wait for anything, so that at full speed there is nothing to wait for either. The runtime's
@@ -441,8 +550,7 @@ fn to_module(action: Action, reserve_tags: u64) -> Option<ChannelMessage> {
             channel_message::Message::Delivered(message::Delivered { step, payload, authenticated, reserve_tags })
         }
         Action::Refilled { block } => channel_message::Message::Refilled(message::Refilled { block }),
-        Action::Closed(reason) => return Some(closed(reason, &reason.to_string())),
-        Action::Send(_) | Action::Refused(_) | Action::Failed(_) => return None,
+        Action::Send(_) | Action::Refused(_) | Action::Failed(_) | Action::Closed(_) => return None,
     };
     Some(ChannelMessage { message: Some(message) })
 }
@@ -451,12 +559,7 @@ fn reserve_replaced(replaced: ReserveReplaced) -> ChannelMessage {
     ChannelMessage { message: Some(channel_message::Message::ReserveReplaced(replaced)) }
 }
 
-fn now_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn closed(reason: CloseReason, why: &str) -> ChannelMessage {
+fn closed(reason: CloseReason, why: &str, rolled_back: Option<RolledBack>) -> ChannelMessage {
     let reason = match reason {
         CloseReason::PeerLeft => message::CloseReason::PeerLeft,
         CloseReason::TagMismatch => message::CloseReason::TagMismatch,
@@ -464,8 +567,10 @@ fn closed(reason: CloseReason, why: &str) -> ChannelMessage {
         CloseReason::PeerRestarted => message::CloseReason::PeerRestarted,
         CloseReason::ReserveFailed => message::CloseReason::ReserveFailed,
         CloseReason::Rekeyed => message::CloseReason::Rekeyed,
+        CloseReason::RolledBack(_) => message::CloseReason::RolledBack,
+        CloseReason::PeerVersion => message::CloseReason::PeerVersion,
     };
-    let closed = message::Closed { reason: reason.into(), message: why.to_owned(), rolled_back: None };
+    let closed = message::Closed { reason: reason.into(), message: why.to_owned(), rolled_back };
     ChannelMessage { message: Some(channel_message::Message::Closed(closed)) }
 }
 

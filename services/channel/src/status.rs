@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use distill::auth::{Endpoint, Reserve};
+use proto::anchor::v1::RolledBack;
 use proto::channel::v1::{GetStatusResponse, ReserveReplaced};
 
 /// The latest figures of one endpoint.
@@ -31,6 +32,14 @@ impl Status {
         figures.tags_mismatched = counters.tags_mismatched + counters.tag_numbers_wrong;
         figures.tags_verified = counters.tags_verified;
         figures.exhausted = endpoint.remaining() == 0;
+        if figures.session != 0 {
+            figures.rolled_back = None;
+        }
+    }
+
+    /// A volume of one of the two ends was put back; nothing once that was mended.
+    pub(crate) fn rolled_back(&self, rolled_back: Option<RolledBack>) {
+        self.lock().rolled_back = rolled_back;
     }
 
     pub(crate) fn replaced(&self, replaced: ReserveReplaced) {

@@ -5,6 +5,7 @@ mod delivery;
 mod dial;
 mod grpc;
 mod instrument;
+mod lasting;
 mod link;
 mod metrics;
 mod playback;

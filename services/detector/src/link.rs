@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use distill::module::PeerInput;
+use proto::anchor::v1::RolledBack;
 use proto::channel::v1::{
     ChannelMessage, CloseReason, Closed, ModuleMessage, Opened, Refill, channel_message, module_message,
 };
@@ -23,11 +24,13 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 pub struct SessionClosed {
     pub reason: CloseReason,
     message: String,
+    /// Whose volume was put back, with that reason.
+    pub rolled_back: Option<RolledBack>,
 }
 
 impl From<Closed> for SessionClosed {
     fn from(closed: Closed) -> Self {
-        Self { reason: closed.reason(), message: closed.message }
+        Self { reason: closed.reason(), message: closed.message, rolled_back: closed.rolled_back }
     }
 }
 

@@ -93,6 +93,7 @@ impl Reporter {
         monitor.update(|s| {
             s.session = session;
             s.reserve_tags = reserve_tags;
+            s.rolled_back = None;
             s.state = LinkState::Acquiring.into();
         });
         monitor.publish();

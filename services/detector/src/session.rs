@@ -10,7 +10,7 @@ use distill::config::{LinkProtocol, Role};
 use distill::module::{self, Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput};
 use photonics::instrument::{Controls, Instrument};
 use photonics::random::Subseed;
-use proto::channel::v1::{Bundle, ChannelMessage, CloseReason, ModuleMessage, Open, Opened, module_message};
+use proto::channel::v1::{Bundle, ChannelMessage, ModuleMessage, Open, Opened, module_message};
 use proto::detector::v1::LinkState;
 use proto::source::v1::{AnalyserState, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update};
 use shell::dial::Dial;
@@ -22,16 +22,14 @@ use topology::plan::{DetectorConfig, SecretSeed};
 
 use crate::delivery::Delivery;
 use crate::instrument::{self, EPOCHS_AHEAD, EpochClicks};
-use crate::link::{Link, PATIENCE, SessionClosed};
+use crate::lasting;
+use crate::link::{Link, PATIENCE};
 use crate::playback::Playback;
 use crate::record::Recorder;
 use crate::report::Reporter;
 use crate::status::Monitor;
 use crate::vault::Vault;
 
-/// What is said where no tag can be made any more.
-const EXHAUSTED: &str = "the authentication reserve is exhausted: nothing is stored until both ends are given the same \
-                         fresh secret with `qkdnet rekey`";
 /// Wait for the peer when nothing is left to do but what it may have left undecided.
 const DEPARTURE: Duration = Duration::from_secs(5);
 /// Wait before meeting again; doubles up to the maximum.
@@ -134,7 +132,7 @@ async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
     let mut setpoints = Setpoints { pump, ..Setpoints::default() };
     let (mut retry, mut said) = (RETRY_MIN, String::new());
     loop {
-        if node.monitor.state() != LinkState::AuthenticationExhausted {
+        if !lasting::lasts(node.monitor.state()) {
             node.monitor.enter(LinkState::Connecting);
         }
         let mut recoveries = node.monitor.recoveries();
@@ -153,36 +151,17 @@ async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
         let opened = matches!(monitor.state(), LinkState::Acquiring | LinkState::Locked);
         match result {
             Ok(()) => return Ok(true),
-            Err(error) => lost(&monitor, &error, &mut said),
+            Err(error) => lasting::lost(&monitor, &error, &mut said),
         }
+        let wait = lasting::retry(monitor.state()).unwrap_or(retry);
         tokio::select! {
             () = stop.cancelled() => return Ok(false),
-            () = tokio::time::sleep(retry) => {}
+            () = tokio::time::sleep(wait) => {}
         }
         if opened {
             said.clear();
         }
         retry = if opened { RETRY_MIN } else { (retry * 2).min(RETRY_MAX) };
-    }
-}
-
-/// Says why there is no session. An empty reserve is a state, said once, that lasts until a session opens again.
-fn lost(monitor: &Monitor, error: &anyhow::Error, said: &mut String) {
-    let reason = error.downcast_ref::<SessionClosed>().map(|closed| closed.reason);
-    let was_exhausted = monitor.state() == LinkState::AuthenticationExhausted;
-    if reason == Some(CloseReason::ReserveExhausted) {
-        monitor.enter(LinkState::AuthenticationExhausted);
-        if !was_exhausted {
-            monitor.note("authentication-exhausted", EXHAUSTED);
-        }
-    } else if !was_exhausted {
-        monitor.enter(LinkState::Connecting);
-        // What goes on for long is not said with every attempt.
-        let why = shell::chain(error).to_string();
-        if *said != why {
-            monitor.note("session-lost", &why);
-            *said = why;
-        }
     }
 }
 

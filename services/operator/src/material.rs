@@ -46,12 +46,13 @@ pub struct Pair {
 }
 
 /// Bytes that never show.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hidden(pub Zeroizing<Vec<u8>>);
 
 /// The pre-placed authentication secret of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkSecret {
+    /// Empty once both ends have taken it.
     pub secret: Hidden,
     /// Sites whose end has taken it, with the identity of the volume that its reserve is on.
     pub used: BTreeMap<String, String>,

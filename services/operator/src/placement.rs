@@ -16,9 +16,11 @@ use topology::plan::ServiceConfig;
 
 use crate::build::labels;
 use crate::layout::{Layout, Placed, Unit};
-use crate::material::{LinkSecret, Material, MaterialError, fresh_link};
+use crate::material::{Hidden, LinkSecret, Material, MaterialError, fresh_link};
 use crate::settings::Settings;
 
+/// Ends of a link.
+const ENDS: usize = 2;
 /// Time that an endpoint gets to take a secret.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -80,10 +82,15 @@ pub fn advance(
             renewed.push(link.clone());
             continue;
         }
-        for (site, state) in here {
-            if let (true, Some(volume), false) = (state.up, &state.volume, secret.refill.contains_key(site)) {
-                secret.used.entry(site.to_owned()).or_insert_with(|| volume.clone());
+        for (site, state) in &here {
+            if let (true, Some(volume), false) = (state.up, &state.volume, secret.refill.contains_key(*site)) {
+                secret.used.entry((*site).to_owned()).or_insert_with(|| volume.clone());
             }
+        }
+        let taken = here.iter().all(|(site, _)| secret.used.contains_key(*site));
+        if here.len() == ENDS && taken && secret.refill.is_empty() && !secret.secret.0.is_empty() {
+            tracing::info!(link, "both ends have taken the authentication secret: it is erased");
+            secret.secret = Hidden::default();
         }
     }
     Ok(renewed)
@@ -162,9 +169,29 @@ mod tests {
         let (mut links, bits) = fresh();
         advance(&mut links, &bits, &ends(end("1", false), end("2", true))).unwrap();
         assert_eq!(links["l"].used, [("b".to_owned(), "2".to_owned())].into());
+        assert!(!links["l"].secret.0.is_empty(), "the other end needs it still");
         let before = links.clone();
         advance(&mut links, &bits, &ends(end("1", false), end("2", false))).unwrap();
         assert_eq!(links, before, "a restart changes nothing");
+    }
+
+    #[test]
+    fn a_secret_that_both_ends_have_taken_is_emptied_and_one_that_is_to_be_refilled_is_not() {
+        let (mut links, bits) = fresh();
+        advance(&mut links, &bits, &ends(end("1", true), end("2", true))).unwrap();
+        assert!(links["l"].secret.0.is_empty());
+        let emptied = links.clone();
+        assert!(advance(&mut links, &bits, &ends(end("1", false), end("2", true))).unwrap().is_empty());
+        assert_eq!(links, emptied, "what is known of it stays");
+        // One end loses its volume: the fresh secret stays until the other was refilled with it.
+        advance(&mut links, &bits, &ends(end("9", false), end("2", true))).unwrap();
+        advance(&mut links, &bits, &ends(end("9", true), end("2", true))).unwrap();
+        assert!(!links["l"].secret.0.is_empty());
+        let refilled = links.get_mut("l").unwrap();
+        let volume = refilled.refill.remove("b").unwrap();
+        refilled.used.insert("b".to_owned(), volume);
+        advance(&mut links, &bits, &ends(end("9", true), end("2", true))).unwrap();
+        assert!(links["l"].secret.0.is_empty());
     }
 
     #[test]

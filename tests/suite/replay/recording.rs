@@ -10,8 +10,10 @@ fn a_recording_distils_to_the_key_of_the_run_that_made_it_and_a_second_time_to_n
     let files = SITES.map(|site| recorded.file(site));
     let files = [&*files[0], &*files[1]];
     let data = recorded.path("data");
+    // The run has taken its secret and erased it: its pads are not made again.
     let reserve = ["--reserve", data.to_str().expect("a path")];
-    let summary = replayed(recorded.replay(files, "replay", &reserve));
+    assert_refused(&mut recorded.replay(files, "refused", &reserve), &["authentication.secret", "erases"]);
+    let summary = replayed(recorded.replay(files, "replay", &[]));
     assert_eq!(key_bits(&summary), key.bits);
     assert_eq!(assert_equal_keys(&digest(&recorded.path("replay"))), key);
     for (row, site) in summary["recordings"].as_array().expect("both recordings").iter().zip(SITES) {

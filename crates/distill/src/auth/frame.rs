@@ -6,13 +6,17 @@
 //! 2  flags       u8     32  payload, then with flag 1: tag number u64, tag 16 bytes
 //! 3  zero        5 x u8
 //! ```
-//! Numbers are little-endian. In a hello the session is the sender's nonce and the step the echo of the peer's.
+//! Numbers are little-endian. In a hello the session is the sender's nonce and the step the echo of the peer's; its tag,
+//! where it has one, is made under the key of the masks, and its tag number is 0. The first byte is the version in every
+//! release, so that ends of two releases can tell.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER: usize = 32;
 const TAG: usize = 24;
+/// Bytes of a check under the key of the masks.
+const CHECK: usize = 16;
 const FLAG_TAGGED: u8 = 1;
 const FLAG_REPEATED: u8 = 2;
 
@@ -32,6 +36,8 @@ pub enum Kind {
     Bundle,
     /// Ends a session; the step says why.
     Close,
+    /// Proves the counts of the sender's hello by a tag over both.
+    Proof,
 }
 
 /// Number of the tag in its direction, and the tag.
@@ -84,6 +90,7 @@ impl Kind {
             Self::Challenge => 2,
             Self::Bundle => 3,
             Self::Close => 4,
+            Self::Proof => 5,
         }
     }
 
@@ -91,8 +98,13 @@ impl Kind {
         match self {
             Self::Hello => MAX_HELLO,
             Self::Bundle => MAX_PAYLOAD,
+            Self::Proof => CHECK,
             Self::Challenge | Self::Close => 0,
         }
+    }
+
+    fn may_be_tagged(self) -> bool {
+        matches!(self, Self::Hello | Self::Bundle | Self::Proof)
     }
 }
 
@@ -115,6 +127,12 @@ impl Frame {
         out.freeze()
     }
 
+    /// Whether some bytes are a hello as endpoints of another release send it; its first eight bytes are the same in all.
+    pub fn is_hello_of_another_version(bytes: &[u8]) -> bool {
+        let Some([version, kind, _, zeros @ ..]) = bytes.first_chunk::<8>() else { return false };
+        bytes.len() >= HEADER && *version != VERSION && *kind == Kind::Hello.code() && *zeros == [0; 5]
+    }
+
     pub fn decode(bytes: &Bytes) -> Result<Self, FrameError> {
         let actual = bytes.len();
         if actual < HEADER {
@@ -133,6 +151,7 @@ impl Frame {
             2 => Kind::Challenge,
             3 => Kind::Bundle,
             4 => Kind::Close,
+            5 => Kind::Proof,
             other => return Err(FrameError::Kind(other)),
         };
         let flags = header.get_u8();
@@ -143,7 +162,7 @@ impl Frame {
         zero |= u64::from(header.get_u32_le());
         let tagged = flags & FLAG_TAGGED != 0;
         let repeated = flags & FLAG_REPEATED != 0;
-        if zero != 0 || flags & !(FLAG_TAGGED | FLAG_REPEATED) != 0 || (tagged && kind != Kind::Bundle) {
+        if zero != 0 || flags & !(FLAG_TAGGED | FLAG_REPEATED) != 0 || (tagged && !kind.may_be_tagged()) {
             return Err(FrameError::Reserved);
         }
         if length > kind.largest_payload() {
@@ -171,7 +190,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn frames() -> impl Strategy<Value = Frame> {
-        let kind = prop_oneof![Just(Kind::Hello), Just(Kind::Challenge), Just(Kind::Bundle), Just(Kind::Close)];
+        let kind = prop_oneof![
+            Just(Kind::Hello),
+            Just(Kind::Challenge),
+            Just(Kind::Bundle),
+            Just(Kind::Close),
+            Just(Kind::Proof)
+        ];
         let tag = prop::option::of((any::<u64>(), any::<[u8; 16]>()));
         (kind, any::<u64>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..100), tag, any::<bool>()).prop_map(
             |(kind, session, step, payload, tag, repeated)| Frame {
@@ -179,8 +204,8 @@ mod tests {
                 kind,
                 session,
                 step,
-                payload: if kind.largest_payload() == 0 { Bytes::new() } else { payload.into() },
-                tag: tag.filter(|_| kind == Kind::Bundle).map(|(number, tag)| TagField { number, tag }),
+                payload: payload[..payload.len().min(kind.largest_payload())].to_vec().into(),
+                tag: tag.filter(|_| kind.may_be_tagged()).map(|(number, tag)| TagField { number, tag }),
             },
         )
     }

@@ -5,10 +5,17 @@
 //! GF(2^128) of everything both sides have said since that direction's last tag, masked by 128 bits that are used once
 //! (Wegman and Carter, J. Comput. Syst. Sci. 22, 265 (1981), section 3). Until such a tag verifies, all that was
 //! received is hostile input; if it does not, the session is over and everything since the last good tag is void.
+//!
+//! Before a session both ends compare how many tags each has sent and verified ([`counts`]); where they differ, one of
+//! them proves its counts by a tag, or it turns out that a volume was put back. Cells that a tag is made of are masked
+//! once more per session ([`mask`]).
 
+pub mod counts;
 pub mod endpoint;
 pub mod frame;
 mod hello;
+pub mod mask;
+mod memory;
 pub mod reserve;
 mod session;
 mod transcript;
@@ -16,10 +23,12 @@ mod transcript;
 #[cfg(test)]
 mod attacks;
 
-pub use endpoint::{Action, CloseReason, Counters, Endpoint, EndpointConfig, Refusal, SendError};
+pub use endpoint::{Action, CloseReason, Counters, Endpoint, EndpointConfig, Refusal, SendError, Whose};
 pub use frame::{Frame, FrameError, MAX_FRAME, MAX_PAYLOAD, TagField};
 pub use hello::MAX_MODULE_HELLO;
-pub use reserve::{Cell, Layout, Mark, MemoryReserve, Reserve, ReserveError, refill_bits};
+pub use mask::MaskKey;
+pub use memory::MemoryReserve;
+pub use reserve::{Cell, Layout, Mark, Reserve, ReserveError, refill_bits};
 
 use serde::{Deserialize, Serialize};
 

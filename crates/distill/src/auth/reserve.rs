@@ -4,17 +4,15 @@
 //! gathered in groups of N: a group takes one cell as hash key and N cells as pads. Which cells a tag uses follows
 //! from its number alone, so that both ends agree whatever else was lost.
 
+use std::cmp::Ordering;
+
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{Direction, Side};
+use super::{Direction, MaskKey};
 use crate::bits::Bits;
 
 /// Bits of a cell, of a tag and of a hash key.
 pub const CELL_BITS: u64 = 128;
-/// Largest number of tags that an end lets its peer skip at once; gaps come from crashes, one at a time.
-pub const MAX_GAP: u64 = 1 << 12;
-/// Largest number of tags that an end skips because its peer says that it has done with them.
-pub const MAX_LEAD: u64 = 1 << 6;
 
 /// 128 secret bits.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -97,26 +95,42 @@ pub enum ReserveError {
     Odd(usize),
     #[error("the reserves of the two ends do not fit together: {0}")]
     Diverged(String),
+    /// Only an end whose volume was put back misses so many.
+    #[error("{} end missed more than {MARKS} refills", if *own { "this" } else { "the peer's" })]
+    Missed { own: bool },
     #[error("the file of the authentication reserve: {0}")]
     Store(#[from] std::io::Error),
 }
 
-/// A durable store of cells. Whoever implements it promises that a tag number is on disk as used before its cell is
-/// returned, and that no cell is ever returned for the same direction and number again.
+/// A durable store of cells. Whoever implements it promises that the number of a tag is on disk as used before the cell
+/// to send it with is returned, and that no such cell is ever returned again.
+///
+/// A cell to verify with is looked at, and counts as used once a tag has verified: what does not verify may come from
+/// anybody, so it moves no count. Whoever tries q forgeries succeeds with a probability of at most q times the hash's
+/// epsilon, be it under one pad or under q of them.
 pub trait Reserve {
     fn layout(&self) -> Layout;
-    /// Number of the next tag this end may send, and the lowest it may accept.
+    /// Number of the next tag that this end may send: all before are used.
     fn next_send(&self) -> u64;
+    /// Number behind the last tag of the peer that has verified here. The peer has sent all before, whatever has crashed.
     fn next_receive(&self) -> u64;
     /// How many tags are left.
     fn remaining_send(&self) -> u64;
     fn remaining_receive(&self) -> u64;
+    /// The key of the masks; reserves of an older form have none.
+    fn mask_key(&self) -> Option<&MaskKey>;
     /// The hash key under which a tag is made. Not used up by reading, because it hides behind the pads.
     fn hash_key(&self, direction: Direction, tag: u64) -> Result<Cell, ReserveError>;
     /// The pad of the next tag to send; `tag` and all before it are used from now on.
     fn take_send(&mut self, tag: u64) -> Result<Cell, ReserveError>;
-    /// The pad of a tag to verify, at most once whether or not it verifies; those skipped are void.
-    fn take_receive(&mut self, tag: u64) -> Result<Cell, ReserveError>;
+    /// The pad of a tag to verify.
+    fn pad_to_verify(&self, tag: u64) -> Result<Cell, ReserveError>;
+    /// `tag` has verified: it and all before it are used from now on.
+    fn verified(&mut self, tag: u64) -> Result<(), ReserveError>;
+    /// Whether this reserve is known to be older than what was done with it; then nothing is made of it any more.
+    fn is_rolled_back(&self) -> bool;
+    /// Notes that it is, and what shows it, until it is replaced.
+    fn roll_back(&mut self, why: &str) -> Result<(), ReserveError>;
     /// How often the reserve was replaced by hand; tags are numbered anew each time.
     fn generation(&self) -> u64;
     /// The last [`MARKS`] refills, the latest last.
@@ -126,6 +140,20 @@ pub trait Reserve {
     fn append(&mut self, block: u64, bits: &Bits) -> Result<(), ReserveError>;
     /// Drops refills that not both ends got, so that they go on alike.
     fn align(&mut self, peer: &[Mark]) -> Result<(), ReserveError>;
+}
+
+/// The last refill that two ends have both seen, by what each of them remembers.
+pub fn last_shared(own: &[Mark], peer: &[Mark]) -> Result<Mark, ReserveError> {
+    if let Some(shared) = own.iter().rev().find(|mark| peer.contains(mark)) {
+        return Ok(*shared);
+    }
+    // Where all is well the last refills of the two differ by one.
+    let last = |marks: &[Mark]| marks.last().map_or(0, |mark| mark.next_block);
+    Err(match last(own).cmp(&last(peer)) {
+        Ordering::Less => ReserveError::Missed { own: true },
+        Ordering::Greater => ReserveError::Missed { own: false },
+        Ordering::Equal => ReserveError::Diverged("no refill is known to both".to_owned()),
+    })
 }
 
 /// Bits of both directions and how they came in: the part of a reserve that is the same whatever holds it.
@@ -217,9 +245,7 @@ impl Cells {
     /// The length to which this end must cut its reserve to agree with the peer's refills. Bits that tags were made
     /// of cannot be given back.
     pub fn aligned_bits(&self, peer: &[Mark], used_bits: u64) -> Result<u64, ReserveError> {
-        let Some(common) = self.marks().iter().rev().find(|mark| peer.contains(mark)) else {
-            return Err(ReserveError::Diverged("no refill is known to both".to_owned()));
-        };
+        let common = last_shared(self.marks(), peer)?;
         if common.bits < self.bits() && common.bits < used_bits {
             return Err(ReserveError::Diverged(format!(
                 "they agree up to {} bits, of which this end has used {used_bits}",
@@ -252,97 +278,11 @@ impl Offsets {
     }
 }
 
-/// A reserve in memory, for tests and for links whose reserve need not survive.
-pub struct MemoryReserve {
-    side: Side,
-    layout: Layout,
-    cells: Cells,
-    offsets: Offsets,
-    generation: u64,
-}
-
-impl MemoryReserve {
-    pub fn new(side: Side, layout: Layout, secret: &Bits) -> Result<Self, ReserveError> {
-        Ok(Self { side, layout, cells: Cells::new(secret)?, offsets: Offsets::default(), generation: 0 })
-    }
-
-    /// Replaces the reserve by a fresh secret.
-    pub fn rekey(&mut self, secret: &Bits) -> Result<(), ReserveError> {
-        self.cells = Cells::new(secret)?;
-        self.offsets = Offsets::default();
-        self.generation += 1;
-        Ok(())
-    }
-}
-
-impl Reserve for MemoryReserve {
-    fn layout(&self) -> Layout {
-        self.layout
-    }
-
-    fn next_send(&self) -> u64 {
-        self.offsets.send
-    }
-
-    fn next_receive(&self) -> u64 {
-        self.offsets.receive
-    }
-
-    fn remaining_send(&self) -> u64 {
-        self.layout.tags_in(self.cells.bits()).saturating_sub(self.offsets.send)
-    }
-
-    fn remaining_receive(&self) -> u64 {
-        self.layout.tags_in(self.cells.bits()).saturating_sub(self.offsets.receive)
-    }
-
-    fn hash_key(&self, direction: Direction, tag: u64) -> Result<Cell, ReserveError> {
-        self.cells.cell(direction, self.layout.hash_cell(tag))
-    }
-
-    fn take_send(&mut self, tag: u64) -> Result<Cell, ReserveError> {
-        if tag < self.offsets.send {
-            return Err(ReserveError::Used(tag));
-        }
-        let cell = self.cells.cell(self.side.direction(), self.layout.pad_cell(tag))?;
-        self.offsets.send = tag + 1;
-        Ok(cell)
-    }
-
-    fn take_receive(&mut self, tag: u64) -> Result<Cell, ReserveError> {
-        if tag < self.offsets.receive {
-            return Err(ReserveError::Used(tag));
-        }
-        let cell = self.cells.cell(self.side.other().direction(), self.layout.pad_cell(tag))?;
-        self.offsets.receive = tag + 1;
-        Ok(cell)
-    }
-
-    fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    fn marks(&self) -> Vec<Mark> {
-        self.cells.marks().to_vec()
-    }
-
-    fn append(&mut self, block: u64, bits: &Bits) -> Result<(), ReserveError> {
-        self.cells.append(block, bits).map(|_| ())
-    }
-
-    fn align(&mut self, peer: &[Mark]) -> Result<(), ReserveError> {
-        let bits = self.cells.aligned_bits(peer, self.offsets.used_bits(self.layout))?;
-        if bits < self.cells.bits() {
-            self.cells.truncate(bits);
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::auth::{MemoryReserve, Side};
     use std::collections::BTreeSet;
 
     fn secret(bits: usize) -> Bits {
@@ -414,7 +354,12 @@ mod tests {
         }
         assert_eq!(reserve.remaining_send(), 12);
         assert!(matches!(reserve.take_send(16), Err(ReserveError::Exhausted)));
-        assert!(matches!(reserve.take_receive(u64::MAX), Err(ReserveError::Exhausted)));
+        assert!(matches!(reserve.pad_to_verify(u64::MAX), Err(ReserveError::Exhausted)));
+        reserve.pad_to_verify(2).unwrap();
+        assert_eq!(reserve.next_receive(), 0, "what was only looked at is not used");
+        reserve.verified(2).unwrap();
+        assert!(matches!(reserve.pad_to_verify(2), Err(ReserveError::Used(2))));
+        assert!(matches!(reserve.verified(1), Err(ReserveError::Used(1))));
     }
 
     #[test]
@@ -424,8 +369,8 @@ mod tests {
         let mut b = MemoryReserve::new(Side::Responder, Layout::new(4), &secret).unwrap();
         let (forward, backward) = (a.take_send(2).unwrap(), b.take_send(2).unwrap());
         assert_ne!(forward.expose(), backward.expose());
-        assert_eq!(forward.expose(), b.take_receive(2).unwrap().expose());
-        assert_eq!(backward.expose(), a.take_receive(2).unwrap().expose());
+        assert_eq!(forward.expose(), b.pad_to_verify(2).unwrap().expose());
+        assert_eq!(backward.expose(), a.pad_to_verify(2).unwrap().expose());
     }
 
     #[test]
@@ -455,8 +400,10 @@ mod tests {
         assert_eq!(a.marks(), b.marks());
         assert_eq!(a.marks().last(), Some(&Mark { bits: 640 + 129, next_block: 1 }));
         a.append(1, &secret(258)).unwrap();
-        let strange = Mark { bits: 700, next_block: 1 };
-        assert!(matches!(a.align(&[strange]), Err(ReserveError::Diverged(_))));
+        let strange = |next_block| Mark { bits: 700, next_block };
+        assert!(matches!(a.align(&[strange(2)]), Err(ReserveError::Diverged(_))));
+        assert!(matches!(a.align(&[strange(1)]), Err(ReserveError::Missed { own: false })));
+        assert!(matches!(a.align(&[strange(3)]), Err(ReserveError::Missed { own: true })));
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use subtle::ConstantTimeEq;
 
-use super::Side;
 use super::endpoint::Refusal;
 use super::frame::{Frame, Kind, TagField};
-use super::hello::{Greeting, PeerHello, first_tag};
-use super::reserve::{Mark, Reserve, ReserveError};
+use super::hello::{Greeting, Heard, PeerHello, Proof};
+use super::reserve::{Cell, Mark, Reserve, ReserveError};
 use super::transcript::{Opening, Transcript};
+use super::{Direction, Side};
 
 pub struct Session {
     pub id: u64,
@@ -20,7 +20,7 @@ pub struct Session {
     pub aligned: bool,
     pub own_next: u64,
     pub peer_next: u64,
-    side: Side,
+    pairing: Pairing,
     peer_marks: Vec<Mark>,
     /// Own frames that the peer may not have.
     outstanding: VecDeque<(u64, Bytes)>,
@@ -39,29 +39,113 @@ pub enum Verdict {
     WrongNumber,
 }
 
-impl Session {
-    pub fn new<R: Reserve>(side: Side, greeting: Greeting, peer: PeerHello, reserve: &R) -> Self {
+/// A pair of greetings: what both ends know of it before there is a session.
+pub struct Pairing {
+    pub id: u64,
+    side: Side,
+    nonces: [u64; 2],
+    hellos: [Bytes; 2],
+}
+
+impl Pairing {
+    pub fn new(side: Side, greeting: &Greeting, peer: &PeerHello) -> Self {
         let (own, other) = ((greeting.nonce, &greeting.payload), (peer.nonce, &peer.payload));
-        let hellos = match side {
+        let ends = match side {
             Side::Initiator => [own, other],
             Side::Responder => [other, own],
         };
-        let id = mix(hellos[0].0, hellos[1].0);
-        let send_tag = first_tag(greeting.next_send, peer.next_receive);
-        let receive_tag = first_tag(peer.next_send, greeting.next_receive);
-        let opening =
-            Opening { session: id, nonces: hellos.map(|hello| hello.0), hellos: hellos.map(|hello| &hello.1[..]) };
+        let nonces = ends.map(|end| end.0);
+        Self { id: mix(nonces[0], nonces[1]), side, nonces, hellos: ends.map(|end| end.1.clone()) }
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        Opening { session: self.id, nonces: self.nonces, hellos: [&self.hellos[0], &self.hellos[1]] }
+    }
+
+    /// The hash key of a tag, as this pair of greetings uses it.
+    fn hash_key<R: Reserve>(&self, direction: Direction, tag: u64, reserve: &R) -> Result<Cell, ReserveError> {
+        let cell = reserve.hash_key(direction, tag)?;
+        self.masked(cell, direction, reserve.layout().hash_cell(tag), reserve)
+    }
+
+    /// A pad, as this pair of greetings uses it.
+    fn pad<R: Reserve>(&self, pad: Cell, direction: Direction, tag: u64, reserve: &R) -> Result<Cell, ReserveError> {
+        self.masked(pad, direction, reserve.layout().pad_cell(tag), reserve)
+    }
+
+    fn masked<R: Reserve>(
+        &self,
+        cell: Cell,
+        direction: Direction,
+        place: Option<u64>,
+        reserve: &R,
+    ) -> Result<Cell, ReserveError> {
+        let place = place.ok_or(ReserveError::Exhausted)?;
+        Ok(match reserve.mask_key() {
+            Some(key) => key.masked(&cell, self.nonces, direction, place),
+            None => cell,
+        })
+    }
+
+    /// Spends the next pad on a proof of this end's greeting.
+    pub fn prove<R: Reserve>(&self, peer: Heard, tag: u64, reserve: &mut R) -> Result<Proof, ReserveError> {
+        let direction = self.side.direction();
+        let key = self.hash_key(direction, tag, reserve)?;
+        let pad = reserve.take_send(tag)?;
+        let pad = self.pad(pad, direction, tag, reserve)?;
+        let check = reserve.mask_key().map(|key| key.proof(direction, self.nonces, tag));
+        let field = TagField { number: tag, tag: masked(self.opening().proof(self.side, &key, tag), pad.expose()) };
+        let frame = Frame {
+            kind: Kind::Proof,
+            session: self.id,
+            step: 0,
+            payload: check.map_or_else(Bytes::new, |check| Bytes::copy_from_slice(&check)),
+            tag: Some(field),
+            repeated: false,
+        };
+        Ok(Proof { peer, tag, frame: frame.encode() })
+    }
+
+    /// Whether a proof has the check of an end with the same key of masks; where there is none, it has to have none.
+    pub fn is_checked<R: Reserve>(&self, proof: &Frame, tag: u64, reserve: &R) -> bool {
+        match reserve.mask_key() {
+            Some(key) => {
+                bool::from(key.proof(self.side.other().direction(), self.nonces, tag).ct_eq(&proof.payload[..]))
+            }
+            None => proof.payload.is_empty(),
+        }
+    }
+
+    /// Whether the tag of a proof of the peer's greeting is good. Takes nothing.
+    pub fn is_proof<R: Reserve>(&self, field: TagField, reserve: &R) -> Result<bool, ReserveError> {
+        let peer = self.side.other();
+        let key = self.hash_key(peer.direction(), field.number, reserve)?;
+        let pad = self.pad(reserve.pad_to_verify(field.number)?, peer.direction(), field.number, reserve)?;
+        let expected = masked(self.opening().proof(peer, &key, field.number), pad.expose());
+        Ok(expected.ct_eq(&field.tag).into())
+    }
+}
+
+impl Session {
+    /// `send_tag` and `receive_tag` are the first ones of the session.
+    pub fn new<R: Reserve>(
+        pairing: Pairing,
+        greeting: Greeting,
+        peer: PeerHello,
+        [send_tag, receive_tag]: [u64; 2],
+        reserve: &R,
+    ) -> Self {
+        let side = pairing.side;
         let transcript = |owner: Side, tag| {
-            let key = reserve.hash_key(owner.direction(), tag).ok();
-            Transcript::new(owner, key, tag, &opening)
+            let key = pairing.hash_key(owner.direction(), tag, reserve).ok();
+            Transcript::new(owner, key, tag, &pairing.opening())
         };
         Self {
-            id,
+            id: pairing.id,
             peer_nonce: peer.nonce,
             aligned: false,
             own_next: 0,
             peer_next: 0,
-            side,
             outstanding: VecDeque::new(),
             sent: transcript(side, send_tag),
             received: transcript(side.other(), receive_tag),
@@ -69,7 +153,18 @@ impl Session {
             receive_tag,
             peer_marks: peer.marks,
             greeting,
+            pairing,
         }
+    }
+
+    /// Whether the peer, of which nothing was heard in this session yet, greets otherwise than it was opened with.
+    pub fn began_with_other(&self, hello: &PeerHello) -> bool {
+        let [initiator, responder] = &self.pairing.hellos;
+        let known = match self.pairing.side {
+            Side::Initiator => responder,
+            Side::Responder => initiator,
+        };
+        self.peer_next == 0 && hello.nonce == self.peer_nonce && hello.payload != *known
     }
 
     /// The frame of the module's next bundle.
@@ -81,8 +176,8 @@ impl Session {
         reserve: &mut R,
     ) -> Result<Bytes, ReserveError> {
         self.own_next = step + 1;
-        self.sent.push(self.side, step, close_round, payload.clone());
-        self.received.push(self.side, step, close_round, payload.clone());
+        self.sent.push(self.pairing.side, step, close_round, payload.clone());
+        self.received.push(self.pairing.side, step, close_round, payload.clone());
         let tag = if close_round { Some(self.make_tag(step, reserve)?) } else { None };
         let frame = Frame { kind: Kind::Bundle, session: self.id, step, payload, tag, repeated: false }.encode();
         self.outstanding.push_back((step, frame.clone()));
@@ -92,9 +187,11 @@ impl Session {
     fn make_tag<R: Reserve>(&mut self, step: u64, reserve: &mut R) -> Result<TagField, ReserveError> {
         let number = self.send_tag;
         self.send_tag += 1;
-        let next_key = reserve.hash_key(self.side.direction(), self.send_tag).ok();
+        let direction = self.pairing.side.direction();
+        let next_key = self.pairing.hash_key(direction, self.send_tag, reserve).ok();
         let hash = self.sent.close(step, self.id, self.send_tag, next_key).ok_or(ReserveError::Exhausted)?;
         let pad = reserve.take_send(number)?;
+        let pad = self.pairing.pad(pad, direction, number, reserve)?;
         Ok(TagField { number, tag: masked(hash, pad.expose()) })
     }
 
@@ -114,7 +211,7 @@ impl Session {
         if frame.step > self.peer_next || frame.step > self.own_next {
             return Err(Refusal::OutOfOrder);
         }
-        let (step, peer) = (frame.step, self.side.other());
+        let (step, peer) = (frame.step, self.pairing.side.other());
         self.peer_next += 1;
         // To say this the peer needed the own bundle of the step before.
         self.outstanding.retain(|(own, _)| *own >= step);
@@ -129,12 +226,15 @@ impl Session {
             return Ok(Verdict::WrongNumber);
         }
         self.receive_tag += 1;
-        let next_key = reserve.hash_key(self.side.other().direction(), self.receive_tag).ok();
+        let direction = self.pairing.side.other().direction();
+        let next_key = self.pairing.hash_key(direction, self.receive_tag, reserve).ok();
         let hash = self.received.close(step, self.id, self.receive_tag, next_key).ok_or(ReserveError::Exhausted)?;
-        // Used up before the comparison: nobody gets a second guess at the same pad.
-        let pad = reserve.take_receive(field.number)?;
-        let good = bool::from(masked(hash, pad.expose()).ct_eq(&field.tag));
-        Ok(if good { Verdict::Verified } else { Verdict::Mismatch })
+        let pad = self.pairing.pad(reserve.pad_to_verify(field.number)?, direction, field.number, reserve)?;
+        if !bool::from(masked(hash, pad.expose()).ct_eq(&field.tag)) {
+            return Ok(Verdict::Mismatch);
+        }
+        reserve.verified(field.number)?;
+        Ok(Verdict::Verified)
     }
 
     /// Makes both reserves end at the same refill, once what the peer said about its own is authentic.
@@ -148,8 +248,8 @@ impl Session {
 
     /// What the peer may have missed.
     pub fn unacknowledged(&self) -> Vec<Bytes> {
-        let hello = (self.peer_next == 0).then(|| self.greeting.frame());
-        hello.into_iter().chain(self.outstanding.iter().map(|(_, frame)| frame.clone())).collect()
+        let greeting = if self.peer_next == 0 { self.greeting.frames() } else { Vec::new() };
+        greeting.into_iter().chain(self.outstanding.iter().map(|(_, frame)| frame.clone())).collect()
     }
 
     pub fn challenge_frame(&self, nonce: u64) -> Bytes {

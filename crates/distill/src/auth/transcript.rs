@@ -12,6 +12,7 @@ const ZEROS: [u8; 16] = [0; 16];
 /// What an item is, in bits 16 and up of its first word; a bundle has 0 there.
 const HELLO: u64 = 1 << 16;
 const START: u64 = 2 << 16;
+const PROOF: u64 = 3 << 16;
 
 /// What a tag of one direction covers: from that direction's last tag on, or from the start of the session.
 ///
@@ -35,7 +36,7 @@ struct Item {
     payload: Bytes,
 }
 
-/// What both ends know when a session opens and what its first tags cover.
+/// What both ends know when a session opens, and what its first tags and the proofs before it cover.
 pub struct Opening<'a> {
     pub session: u64,
     pub nonces: [u64; 2],
@@ -43,13 +44,28 @@ pub struct Opening<'a> {
     pub hellos: [&'a [u8]; 2],
 }
 
+impl Opening<'_> {
+    fn absorb(&self, hash: &mut Option<PolyHash>) {
+        for (nonce, hello) in self.nonces.into_iter().zip(self.hellos) {
+            absorb(hash, [HELLO, nonce, hello.len() as u64], hello);
+        }
+    }
+
+    /// The hash that a proof of `owner` with the number `tag` is made from: of both greetings alone.
+    pub fn proof(&self, owner: Side, key: &Cell, tag: u64) -> [u8; 16] {
+        let mut hash = PolyHash::new(*key.expose());
+        hash.update(&head([PROOF | u64::from(owner.direction().code()), self.session, tag]));
+        let mut hash = Some(hash);
+        self.absorb(&mut hash);
+        hash.map_or([0; 16], PolyHash::finish)
+    }
+}
+
 impl Transcript {
     /// `tag` is the number of the tag that will close the first stretch.
     pub fn new(owner: Side, key: Option<Cell>, tag: u64, opening: &Opening<'_>) -> Self {
         let mut hash = key.map(|key| start(owner.direction(), &key, opening.session, tag));
-        for (nonce, hello) in opening.nonces.into_iter().zip(opening.hellos) {
-            absorb(&mut hash, [HELLO, nonce, hello.len() as u64], hello);
-        }
+        opening.absorb(&mut hash);
         Self { owner, hash, next: [0; 2], waiting: Default::default(), closing: false }
     }
 

@@ -8,7 +8,9 @@ use zeroize::Zeroizing;
 
 use super::{BODY_MAX, OpenError};
 
-const MAGIC: &[u8; 8] = b"QKDAUTH1";
+const MAGIC: &[u8; 8] = b"QKDAUTH2";
+/// Of releases before reserves had an identity and a key of masks.
+const MAGIC_BEFORE: &[u8; 8] = b"QKDAUTH1";
 /// Magic, side, three zeros, tags per hash key, checksum.
 pub const HEADER: usize = 8 + 4 + 8 + CHECK;
 /// Kind, check of kind and length, length of the body.
@@ -16,7 +18,11 @@ pub const RECORD_HEADER: usize = 8;
 pub const CHECK: usize = 8;
 
 pub fn header(side: Side, layout: Layout) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
+    header_of(MAGIC, side, layout)
+}
+
+fn header_of(magic: &[u8; 8], side: Side, layout: Layout) -> Vec<u8> {
+    let mut bytes = magic.to_vec();
     bytes.extend_from_slice(&[u8::from(side == Side::Responder), 0, 0, 0]);
     bytes.extend_from_slice(&layout.tags_per_hash_key().to_le_bytes());
     let check = checksum(&bytes);
@@ -27,15 +33,14 @@ pub fn header(side: Side, layout: Layout) -> Vec<u8> {
 pub fn check_header(path: &Path, bytes: &[u8], side: Side, layout: Layout) -> Result<(), OpenError> {
     let damaged = |at, what| OpenError::Damaged { path: path.to_owned(), at, what };
     let head = bytes.get(..HEADER).ok_or_else(|| damaged(bytes.len(), "shorter than its header"))?;
-    if !head.starts_with(MAGIC) {
+    if !head.starts_with(MAGIC) && !head.starts_with(MAGIC_BEFORE) {
         return Err(damaged(0, "not an authentication reserve"));
     }
     let (content, check) = head.split_at(HEADER - CHECK);
     if checksum(content) != check {
         return Err(damaged(0, "checksum of the header"));
     }
-    let own = header(side, layout);
-    if own == head {
+    if header(side, layout) == head || header_of(MAGIC_BEFORE, side, layout) == head {
         return Ok(());
     }
     let tags = number(&content[12..]).map_or(0, |(tags, _)| tags);
@@ -48,6 +53,14 @@ pub fn check_header(path: &Path, bytes: &[u8], side: Side, layout: Layout) -> Re
         found: describe(content[8] == 1, tags),
         expected: describe(side == Side::Responder, layout.tags_per_hash_key()),
     })
+}
+
+/// Whose file it is, by a header that is whole.
+pub fn described(bytes: &[u8]) -> Option<(Side, Layout)> {
+    let head = bytes.get(..HEADER)?;
+    let (tags, _) = number(&head[12..])?;
+    let side = if head[8] == 1 { Side::Responder } else { Side::Initiator };
+    Some((side, Layout::new(tags)))
 }
 
 pub fn record(kind: u8, body: &[u8]) -> Zeroizing<Vec<u8>> {

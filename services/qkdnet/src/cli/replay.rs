@@ -39,7 +39,7 @@ pub struct ReplayArgs {
     /// Seed of the run that was recorded.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Data directory whose initial authentication reserves are taken; without it they are made afresh.
+    /// Data directory whose placed authentication secrets, not used by any run yet, are taken; without it they are drawn.
     #[arg(long, value_name = "DIR")]
     pub reserve: Option<PathBuf>,
     /// Directory for keys, reserves and traces.

@@ -262,10 +262,11 @@ fn service_file(frame: ServiceFile<()>, config: &ServiceConfig) -> Result<String
 fn place_secrets(plan: &Plan, data: &Path) -> Result<()> {
     for link in &plan.links {
         let ends: Vec<_> = plan.channels().filter(|channel| channel.link == link.name).collect();
-        let paths: Vec<PathBuf> = ends.iter().map(|c| channel::secret_path(data, &c.site, &c.link)).collect();
-        if paths.iter().any(|path| path.exists()) {
+        // An end that has lost its own is told when it starts: to give both a fresh one is somebody's decision.
+        if ends.iter().any(|end| channel::has_secret(data, &end.site, &end.link)) {
             continue;
         }
+        let paths: Vec<PathBuf> = ends.iter().map(|c| channel::secret_path(data, &c.site, &c.link)).collect();
         let Some(first) = ends.first() else { continue };
         let secret = channel::new_secret(first.reserve_bits).context("draw the authentication secret")?;
         for path in &paths {

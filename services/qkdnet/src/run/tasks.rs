@@ -119,12 +119,14 @@ async fn start_channels(
         let peer: Arc<dyn Dial<_, _>> = Arc::new(MemoryDial::through(door, channel::BUNDLES_IN_FLIGHT));
         let (service, data): (ChannelConfig, _) = (config.clone(), start.folders.data.clone());
         let desk = desks.get(&config.name);
-        let faults = desk.clone();
+        let (faults, anchors) = (desk.clone(), start.anchors.clone());
         let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Run>> {
-            let opened = channel::open(&service, &data, faults.clone());
+            let (service, data, faults, anchors) = (service.clone(), data.clone(), faults.clone(), anchors.clone());
             let (modules, incoming, peer) = (modules.clone(), incoming.clone(), peer.clone());
             Box::pin(async move {
-                let run: Run = Box::pin(channel::run(opened?, modules.open(), incoming.open(), peer, life));
+                let open = move || channel::open(&service, &data, faults, anchors.open()?);
+                let opened = tokio::task::spawn_blocking(open).await.context("open a channel")??;
+                let run: Run = Box::pin(channel::run(opened, modules.open(), incoming.open(), peer, life));
                 Ok(run)
             })
         };

@@ -138,13 +138,17 @@ fn link(args: &ReplayArgs, plan: &Plan) -> Result<String, Failure> {
     }
 }
 
-/// Takes the first authentication secrets of another run.
+/// Takes the authentication secrets that were placed in another folder, and that no run has taken yet.
 fn copy_secrets(plan: &Plan, from: &std::path::Path, to: &std::path::Path) -> Result<(), Failure> {
     for config in plan.channels() {
         let source = channel::secret_path(from, &config.site, &config.link);
         let target = channel::secret_path(to, &config.site, &config.link);
-        let secret = std::fs::read(&source)
-            .map_err(|error| Failure::bad_input(format!("cannot read {}: {error}", source.display())))?;
+        let secret = std::fs::read(&source).map_err(|error| {
+            Failure::bad_input(format!("cannot read {}: {error}", source.display())).hint(
+                "a run erases the secret that it takes: leave `--reserve` away, and the replay draws one of its own",
+            )
+        })?;
+        let secret = zeroize::Zeroizing::new(secret);
         if let Some(folder) = target.parent() {
             shell::files::create_private_folder(folder)?;
         }
