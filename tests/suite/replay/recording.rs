@@ -63,8 +63,8 @@ fn a_recording_that_fails_does_not_touch_the_link() {
     // A folder that goes away while the network runs.
     std::fs::remove_file(tags.join("valrose-sophia.valrose.a1")).expect("remove the link");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start qkdnet");
-    crate::keys::eventually("a recording has begun", || tags.join("valrose-sophia.valrose.a1").exists().then_some(()))
-        .expect("it does not begin");
+    let begun = || SITES.iter().all(|site| tags.join(format!("valrose-sophia.{site}.a1")).exists());
+    crate::keys::eventually("both recordings have begun", || begun().then_some(())).expect("they do not begin");
     std::fs::remove_dir_all(&tags).expect("remove the folder");
     let mut printed = String::new();
     std::io::Read::read_to_string(&mut child.stdout.take().expect("a pipe"), &mut printed).expect("read");

@@ -5,7 +5,7 @@ use std::io::Read;
 use super::TagFileError;
 use super::read::{Click, TagReader};
 use crate::instrument::Frame;
-use crate::tag::{UNIT_PS, tag};
+use crate::tag::{UNIT_PS, UNITS_MASK, tag};
 
 /// Reads a file frame by frame.
 pub struct FrameReader<R> {
@@ -67,8 +67,14 @@ impl<R: Read> FrameReader<R> {
                 self.next += 1;
                 continue;
             };
+            if since > u128::from(UNITS_MASK) {
+                // No tag can hold what is left.
+                self.clicks.truncate(self.next);
+                self.ended = true;
+                continue;
+            }
             let number = *self.number.get_or_insert((since / self.frame_ticks) as u64);
-            let end = (u128::from(number) + 1) * self.frame_ticks;
+            let end = ((u128::from(number) + 1) * self.frame_ticks).min(u128::from(UNITS_MASK) + 1);
             let rest = &self.clicks[self.next..];
             let here = rest.partition_point(|click| self.since_origin(click).is_none_or(|since| since < end));
             let port = |click: &Click| self.channels.iter().position(|channel| *channel == click.channel);

@@ -48,3 +48,16 @@ fn channels_become_detectors_as_told_and_others_are_left_out() {
     let mut reader = FrameReader::new(reader, 1_000_000, vec![5, 6, 7, 8]);
     assert_eq!(reader.next_frame().unwrap(), Some(frame(0, &[(1000, 2), (3000, 0), (4000, 2)])));
 }
+
+#[test]
+fn what_no_tag_can_hold_ends_the_frames_and_counts_from_a_later_origin() {
+    // A counter of 4 ps that wraps: what follows is beyond the last tag.
+    let words = [(WRAP - 5) << 10 | 1, 3 << 10 | 2];
+    let file = bytes(&words);
+    let reader = || FrameReader::new(TagReader::new(&file[..], Format::A14ps).unwrap(), 4000, vec![1, 2, 3, 4]);
+    let mut short = reader();
+    assert_eq!(short.next_frame().unwrap().unwrap().tags, [tag(WRAP - 5, 0)]);
+    assert_eq!(short.next_frame().unwrap(), None);
+    let mut whole = reader().starting_at(i128::from(WRAP - 10));
+    assert_eq!(whole.next_frame().unwrap(), Some(frame(0, &[(5, 0), (13, 1)])));
+}
