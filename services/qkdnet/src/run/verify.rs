@@ -214,7 +214,7 @@ fn measure(quantity: Measure, report: &LinkReport) -> Option<(f64, f64)> {
     let status = &report.status;
     match quantity {
         Measure::SecretKeyRate => {
-            let relative = spread(&report.block_bits)?;
+            let relative = spread(whole_blocks(&report.block_bits))?;
             (status.blocks > 0).then_some((status.skr_bps, status.skr_bps * relative))
         }
         Measure::QberZ => binomial(status.errors_z, status.sifted_z_bits),
@@ -223,6 +223,14 @@ fn measure(quantity: Measure, report: &LinkReport) -> Option<(f64, f64)> {
             let width = mean(&report.peak_fwhm_ps)?;
             Some((width, width * spread(&report.peak_fwhm_ps)?))
         }
+    }
+}
+
+/// A run ends within a round: its last block is a short one, and says nothing about how blocks scatter.
+fn whole_blocks(block_bits: &[f64]) -> &[f64] {
+    match block_bits {
+        [whole @ .., _] if !whole.is_empty() => whole,
+        _ => block_bits,
     }
 }
 

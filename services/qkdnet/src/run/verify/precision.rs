@@ -6,7 +6,7 @@ use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, inputs, operating_poin
 use topology::plan::{Plan, PlannedLink, PlannedReference};
 
 use super::super::watch::LinkReport;
-use super::measure;
+use super::{measure, whole_blocks};
 
 /// A figure is known well enough where its standard deviation is this part of its tolerance.
 pub const PART_OF_TOLERANCE: f64 = 0.2;
@@ -53,7 +53,7 @@ pub fn progress(plan: &Plan, reports: &[LinkReport]) -> (usize, usize) {
 /// Whether the figure's uncertainty is small beside its tolerance.
 pub fn is_known(reference: &PlannedReference, report: &LinkReport) -> bool {
     let samples = match reference.quantity {
-        Measure::SecretKeyRate => report.block_bits.len(),
+        Measure::SecretKeyRate => whole_blocks(&report.block_bits).len(),
         Measure::PeakWidth => report.peak_fwhm_ps.len(),
         Measure::QberZ | Measure::QberX => SAMPLES_MIN,
     };
@@ -95,7 +95,8 @@ impl Expected {
         let seconds = match reference.quantity {
             Measure::SecretKeyRate => {
                 let blocks = (self.block_variance() / relative.powi(2)).max(SAMPLES_MIN as f64);
-                blocks.ceil() * self.block_s
+                // One more than those that count, as the last one may be a short one.
+                (blocks.ceil() + 1.0) * self.block_s
             }
             Measure::QberZ => self.error_rate_s(0, sigma),
             Measure::QberX => self.error_rate_s(1, sigma),
@@ -147,7 +148,7 @@ mod tests {
         assert!((short.expected_s / 10.0).fract().abs() < 1e-9, "{short:?}");
         assert_eq!(short.cap_s, (5.0 * short.expected_s).max(600.0));
         let whole = forecast(&shipped("nice.yaml")).unwrap();
-        // Five blocks of the 100 km link.
+        // Six blocks of the 100 km link.
         assert!((1500.0..4000.0).contains(&whole.expected_s), "{whole:?}");
     }
 
@@ -177,7 +178,7 @@ mod tests {
         report.status.skr_bps = 7000.0;
         report.block_bits = vec![70_000.0; 2];
         assert_eq!(progress(&plan, std::slice::from_ref(&report)), (1, 4));
-        report.block_bits = vec![70_000.0, 70_500.0, 69_500.0, 70_200.0, 69_800.0];
+        report.block_bits = vec![70_000.0, 70_500.0, 69_500.0, 70_200.0, 69_800.0, 31_000.0];
         assert_eq!(progress(&plan, &[report]), (2, 4));
     }
 }
