@@ -51,6 +51,7 @@ pub fn commands_of(path: &Path) -> Vec<Documented> {
     let text = std::fs::read_to_string(path).expect("read a document");
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (mut found, mut inside, mut begun) = (Vec::new(), false, None::<(usize, String)>);
+    let mut sentences = Vec::new();
     for (at, line) in text.lines().enumerate() {
         if line.trim_start().starts_with("```") {
             inside = !inside;
@@ -69,11 +70,25 @@ pub fn commands_of(path: &Path) -> Vec<Documented> {
                 })),
             }
         } else {
-            let named = line.split('`').skip(1).step_by(2).filter_map(command).filter(|text| text.contains(' '));
-            found.extend(named.map(|text| Documented { file: file.clone(), line: at + 1, text, in_sentence: true }));
+            sentences.extend(line.chars().map(|c| (at + 1, c)).chain([(at + 1, ' ')]));
         }
     }
+    found.extend(named_in(&sentences).into_iter().map(|(line, text)| {
+        // A command may be broken over two lines.
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        Documented { file: file.clone(), line, text, in_sentence: true }
+    }));
     found
+}
+
+/// What stands in backquotes and is a command, with its line.
+fn named_in(sentences: &[(usize, char)]) -> Vec<(usize, String)> {
+    let quoted = sentences.split(|(_, c)| *c == '`').skip(1).step_by(2);
+    let named = quoted.filter_map(|part| {
+        let text: String = part.iter().map(|(_, c)| *c).collect();
+        Some((part.first()?.0, command(&text)?))
+    });
+    named.filter(|(_, text)| text.contains(' ')).collect()
 }
 
 /// The commands of the first block of a document that contains something, one a line.
