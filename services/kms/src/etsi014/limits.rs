@@ -47,7 +47,8 @@ impl Default for Limits {
         Self {
             connections: 1024,
             connections_per_sae: 256,
-            handshakes: 1024,
+            // More than come within the time that a silent one gets, so that a real one seldom has to be quick to stay.
+            handshakes: 8192,
             first_byte: Duration::from_secs(1),
             handshake: Duration::from_secs(5),
             idle: Duration::from_secs(60),
