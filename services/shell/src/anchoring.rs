@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// Control may be away for so long without a service having to wait for it, at rates for which the usual chunk is good
-/// for half a minute.
-const CHUNKS: u64 = 32;
+/// Control may be away for ten minutes without a service having to wait for it, at rates at which the usual chunk is good
+/// for a minute and more.
+const CHUNKS: u64 = 8;
 /// A ceiling is waited for so long; then it is an error, and asked for again.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A store that closes waits so long for control to be told; then the ceilings stay, which costs a chunk.

@@ -12,14 +12,16 @@ use distill::auth::reserve::Offsets;
 /// Tags that a ceiling is raised by at most. A crash costs its end at most so many tags to send: as much as so many rounds
 /// of key put back, and 1.6 % of a reserve of 65536 bits. The anchor is asked once in four tags.
 pub const CHUNK: u64 = 8;
-/// Once so few are left below a ceiling it is raised, ahead of need.
-const LOW: u64 = CHUNK / 2;
+/// Tags after which a ceiling is raised again, ahead of need.
+const RAISED_EVERY: u64 = CHUNK / 2;
 
 /// The ceilings of one generation of a reserve.
 pub struct Ceiling {
     anchor: Arc<dyn Anchor>,
     store: Instance,
     generation: u64,
+    /// By how much the anchor is asked to go ahead: [`CHUNK`], and more where it is far away.
+    chunk: u64,
     /// What the anchor has.
     kept: Offsets,
 }
@@ -40,14 +42,14 @@ impl Ceiling {
         generation: u64,
         counts: Offsets,
     ) -> Result<(Self, Found), AnchorError> {
-        let ceilings = anchor.read(store)?.unwrap_or_default();
+        let (ceilings, chunk) = (anchor.read(store)?.unwrap_or_default(), anchor.chunk(CHUNK));
         let [send, receive] = names(generation).map(|name| ceilings.get(&name).copied());
         let kept = Offsets { send: send.unwrap_or(0), receive: receive.unwrap_or(0) };
         let found = if send.is_none() && !ceilings.is_empty() {
             Found::RolledBack("what keeps its ceilings knows a later secret".to_owned())
         } else {
             let (ours, theirs) =
-                (anchor::resume(counts.send, send, CHUNK), anchor::resume(counts.receive, receive, CHUNK));
+                (anchor::resume(counts.send, send, chunk), anchor::resume(counts.receive, receive, chunk));
             if ours.rolled_back || theirs.rolled_back {
                 Found::RolledBack(format!(
                     "it counts {} tags sent and {} received, the ceilings outside the volume are {} and {}",
@@ -58,7 +60,7 @@ impl Ceiling {
                 Found::From(Offsets { send: ours.from, ..counts })
             }
         };
-        Ok((Self { anchor, store, generation, kept }, found))
+        Ok((Self { anchor, store, generation, chunk, kept }, found))
     }
 
     /// Whether pads below these counts may be handed out.
@@ -73,14 +75,14 @@ impl Ceiling {
 
     /// What to ask the anchor for, once too little is left below either ceiling.
     pub fn wanted(&self, counts: Offsets) -> Option<Raise> {
-        let low = |kept: u64, count: u64| kept < count.saturating_add(LOW);
+        let low = |kept: u64, count: u64| kept < count.saturating_add(self.chunk - RAISED_EVERY);
         let wanted = low(self.kept.send, counts.send) || low(self.kept.receive, counts.receive);
         wanted.then(|| self.to(counts))
     }
 
     /// The ceilings that belong to counts which are on the volume.
     pub fn to(&self, counts: Offsets) -> Raise {
-        Raise::new(&self.anchor, self.store, self.generation, counts)
+        Raise::new(self, self.generation, counts)
     }
 
     /// A raise that the anchor has made.
@@ -99,7 +101,7 @@ impl Ceiling {
 
     /// As [`Self::to`], of a generation that begins.
     pub fn first_of(&self, generation: u64) -> Raise {
-        Raise::new(&self.anchor, self.store, generation, Offsets::default())
+        Raise::new(self, generation, Offsets::default())
     }
 
     /// What a clean close leaves behind: the counts themselves.
@@ -119,10 +121,10 @@ pub struct Raise {
 }
 
 impl Raise {
-    fn new(anchor: &Arc<dyn Anchor>, store: Instance, generation: u64, counts: Offsets) -> Self {
-        let up = |count: u64| count.saturating_add(CHUNK);
+    fn new(ceiling: &Ceiling, generation: u64, counts: Offsets) -> Self {
+        let up = |count: u64| count.saturating_add(ceiling.chunk);
         let kept = Offsets { send: up(counts.send), receive: up(counts.receive) };
-        Self { anchor: anchor.clone(), store, generation, kept }
+        Self { anchor: ceiling.anchor.clone(), store: ceiling.store, generation, kept }
     }
 
     /// Blocks until the ceilings are kept.
