@@ -65,6 +65,9 @@ pub(crate) struct Counters {
     pub uses: [UseCounters; 4],
 }
 
+/// In [`PoolRow::leased`]: a row of a format that did not say.
+pub(crate) const LEASED_UNKNOWN: u64 = u64::MAX;
+
 /// A pool as it is on the disk.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PoolRow {
@@ -126,8 +129,8 @@ impl PoolRow {
             c.abandoned = r.u64()?;
         }
         if r.is_at_end() {
-            // Of format 3 or older: nothing is certain, and all that is granted may have been used.
-            pool.leased = [pool.granted_end; 2];
+            // Of format 3 or older: nothing is certain. The marks of the grants say how far it may have come.
+            pool.leased = [LEASED_UNKNOWN; 2];
         } else {
             for ends in [&mut pool.drawn, &mut pool.leased, &mut pool.redeemed] {
                 *ends = [r.u64()?, r.u64()?];

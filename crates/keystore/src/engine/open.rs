@@ -18,8 +18,8 @@ use crate::master::MasterKey;
 use crate::media::{Backend, Media};
 use crate::queue::Shared;
 use crate::tables::{
-    BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, DepositRow, FORMAT, FORMAT_OLDEST, GRANTS, GrantRow, META, OFFERED,
-    ORIGINS, POOLS, PoolRow, Progress, STORE, STREAM, TAKEN,
+    BLOCKS, DECIDED, DEPOSIT_EXPIRY, DEPOSITS, DepositRow, FORMAT, FORMAT_OLDEST, GRANTS, GrantRow, LEASED_UNKNOWN,
+    META, OFFERED, ORIGINS, POOLS, PoolRow, Progress, STORE, STREAM, TAKEN,
 };
 use crate::taken::Chunk;
 use crate::types::Settings;
@@ -239,9 +239,16 @@ impl Engine {
             for found in offered.range((id, 0)..=(id, u128::MAX))? {
                 pool.offered.insert(found?.0.value().1);
             }
+            let unknown = pool.row.leased == [LEASED_UNKNOWN; 2];
+            if unknown {
+                pool.row.leased = [0; 2];
+            }
             for found in grants.range(all.clone())? {
                 let (place, grant) = found?;
                 let mut row = GrantRow::decode(grant.value())?;
+                if let Some(lane) = row.use_.lane().filter(|_| unknown && row.mark > row.start) {
+                    pool.row.leased[lane] = pool.row.leased[lane].max(row.mark);
+                }
                 if pool.rise(&mut row, &self.ceilings) {
                     self.risen.push((id as usize, place.value().2, row));
                 }
