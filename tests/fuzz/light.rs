@@ -109,7 +109,7 @@ fn recorded_tags_are_read_or_an_error_says_where_they_are_wrong() {
 
 /// A .ptu file of T2 records.
 fn ptu(records: &[u32]) -> Vec<u8> {
-    let mut file = b"PQTTTR\0\01.0.00\0\0".to_vec();
+    let mut file = b"PQTTTR\x00\x001.0.00\0\0".to_vec();
     let tags = [
         ("TTResultFormat_TTTRRecType", 0x1000_0008u32, 0x0001_0207),
         ("MeasDesc_GlobalResolution", 0x2000_0008, 5e-12f64.to_bits()),

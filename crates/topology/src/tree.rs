@@ -190,7 +190,7 @@ impl Builder {
     /// Whether a scalar with a tag is to be read as one without quotes. Tags of YAML's own types are taken.
     fn scalar_tag(&mut self, tag: &Tag, text: &str, plain: bool, at: Position) -> bool {
         match (tag.core_suffix(), resolve_plain(text)) {
-            (Some("str"), _) => return false,
+            (Some("str"), _) => false,
             (Some("null"), Value::Null) | (Some("bool"), Value::Bool(_)) | (Some("float"), Value::Number(_)) => true,
             (Some("int"), Value::Number(number)) => number.is_i64() || number.is_u64(),
             (Some(_), _) => {

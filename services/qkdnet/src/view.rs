@@ -109,9 +109,14 @@ impl View {
                 }
                 self.last_plain = Some(Instant::now());
                 let progress = matches!(self.kind, Kind::Progress);
-                table::plain_lines(snapshot)
-                    .iter()
-                    .try_for_each(|text| if progress { Ok(tell(text)) } else { line(text) })
+                for text in table::plain_lines(snapshot) {
+                    if progress {
+                        tell(&text);
+                    } else {
+                        line(&text)?;
+                    }
+                }
+                Ok(())
             }
         }
     }

@@ -133,7 +133,7 @@ fn analyser(link: &Link, arm: &Arm, link_path: &str, path: &str, report: &mut Re
             .hint(Some("the side peaks at plus and minus the delay must stay outside".into()));
         report.add(finding, &[&format!("{path}.delay")]);
     }
-    if !link.window.whole().is_some_and(|window_ps| window_ps >= TAG_UNIT_PS.into()) {
+    if link.window.whole().is_none_or(|window_ps| window_ps < TAG_UNIT_PS.into()) {
         let message = format!("a window of {}", link.window);
         report.add(Finding::error(format!("{link_path}.window"), message, "a multiple of 1 ps, at least 4 ps"), &[]);
     }

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::run::Folders;
 use crate::run::anchors::Anchors;
 use crate::run::lock::Lock;
+use crate::style::tell;
 
 /// A reserve that is made anew is as large as the one before, within these bits per direction.
 const RESERVE_BITS: std::ops::RangeInclusive<u64> = 65_536..=1_048_576;
@@ -41,7 +42,7 @@ pub fn run(args: &RestoreArgs) -> Result<(), Failure> {
         })?;
         let anchors = args.state.anchors();
         if let Some(why) = anchors.missing() {
-            eprintln!("warning: what keeps the ceilings is not there, and is not told: {why}");
+            tell(&format!("warning: what keeps the ceilings is not there, and is not told: {why}"));
         }
         network.void(&anchors)?
     };
