@@ -269,7 +269,7 @@ fn a_crash_costs_at_most_a_chunk_of_tags_and_a_clean_close_none() {
         reserve.verified(tag).unwrap();
     }
     let send = anchor.read(store).unwrap().unwrap()[&format!("send/{}", reserve.generation())];
-    assert!(send >= 3 && send <= 3 + CHUNK, "{send}");
+    assert!((3..=3 + CHUNK).contains(&send), "{send}");
     drop(reserve);
     let mut reserve = folder.open().unwrap();
     assert_eq!((reserve.next_send(), reserve.next_receive()), (send, 3), "what lies below the ceiling was used");

@@ -586,8 +586,8 @@ async fn whatever_is_put_back_no_pad_is_made_twice() {
     let (mut backups, mut told) = ([Vec::new(), Vec::new()], 0);
     for round in 0..rounds {
         world.advance(1 + below(6)).await;
-        for side in 0..2 {
-            backups[side].push(std::fs::read(reserve_file(&world, side)).unwrap());
+        for (side, kept) in backups.iter_mut().enumerate() {
+            kept.push(std::fs::read(reserve_file(&world, side)).unwrap());
         }
         world.advance(below(12)).await;
         let put_back = [below(2) == 0, below(2) == 0];
