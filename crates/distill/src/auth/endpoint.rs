@@ -380,6 +380,10 @@ impl<R: Reserve> Endpoint<R> {
                 hello.check(self.side, &self.reserve)?;
                 // It would name a pad that the proof to another greeting has spent; the peer answers what it says now.
                 let stale = greeting.proof.as_ref().is_some_and(|proof| proof.peer != hello.heard());
+                // Once: two ends that answer each other's fresh greeting with a fresh one of their own would never stop.
+                if stale && greeting.is_refreshed {
+                    return Ok(self.close(CloseReason::PeerRestarted));
+                }
                 if stale {
                     greeting.refresh(&self.reserve);
                 }

@@ -35,6 +35,8 @@ pub struct Greeting {
     pub proof: Option<Proof>,
     /// Who has to prove its counts before there is a session.
     pub awaited: Option<Box<PeerHello>>,
+    /// The counts are not the first that it named.
+    pub is_refreshed: bool,
     module: Bytes,
     side: Side,
     key: Option<MaskKey>,
@@ -76,13 +78,15 @@ impl Greeting {
     pub fn new<R: Reserve>(side: Side, nonce: u64, reserve: &R, module: &Bytes) -> Self {
         let (payload, counts) = payload(reserve, module);
         let (module, key) = (module.clone(), reserve.mask_key().cloned());
-        Self { nonce, echo: 0, payload, counts, heard: None, proof: None, awaited: None, module, side, key }
+        let (heard, proof, awaited) = (None, None, None);
+        Self { nonce, echo: 0, payload, counts, heard, proof, awaited, is_refreshed: false, module, side, key }
     }
 
     /// Names the counts as they are now: a proof has spent the pad that the greeting named.
     pub fn refresh<R: Reserve>(&mut self, reserve: &R) {
         (self.payload, self.counts) = payload(reserve, &self.module);
         (self.heard, self.proof, self.awaited) = (None, None, None);
+        self.is_refreshed = true;
     }
 
     pub fn frame(&self) -> Bytes {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{PATIENCE, Site, config, site, site_with};
+use super::support::{PATIENCE, Site, config, site_with};
 
 const STATUS: &str = "/api/v1/keys/sae-b/status";
 /// The crowd that stands there, and how many come on top, a few at a time.
@@ -75,10 +75,11 @@ fn open_files_max() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_and_slow_connections_by_the_thousand_from_its_own_address_keep_an_application_from_nothing() {
-    let site = site().await;
+    // Less room than there is by default, so that a crowd for which few files need be open fills it.
+    let site = site_with(Limits { handshakes: 1024, ..Limits::default() }).await;
     let address = site.server.address();
     // Both ends of every connection are here. A machine that allows fewer files gets a smaller crowd.
-    let room = open_files_max().saturating_sub(Limits::default().handshakes + COMING + 256);
+    let room = open_files_max().saturating_sub(1024 + COMING + 256);
     let standing = STANDING.min(room);
     println!("{standing} connections stand, up to {COMING} come");
     assert!(standing >= 1024, "too few files may be open here for this test: raise `ulimit -n`");
@@ -114,6 +115,20 @@ async fn a_handshake_among_others_than_fit_is_finished() {
         }
     };
     tokio::time::timeout(PATIENCE, gave_way).await.expect("they were let stand");
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed_long_before_a_handshake_must_be_over() {
+    let (first_byte, handshake) = (Duration::from_millis(50), 10 * PATIENCE);
+    let site = site_with(Limits { first_byte, handshake, ..Limits::default() }).await;
+    let held = loiter(site.server.address(), false).await;
+    let closed = async {
+        while site.server.snapshot().refused_timed_out == 0 {
+            tokio::time::sleep(first_byte).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.expect("it was let stand");
     drop(held);
 }
 

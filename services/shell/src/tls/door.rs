@@ -175,7 +175,9 @@ impl Knock {
         let (limits, started) = (place.door.limits, Instant::now());
         stream.set_nodelay(true)?;
         let patience = limits.first_byte.min(limits.handshake);
-        let first = place.or_away(stream.readable());
+        // Readiness alone may be said of a stream that has nothing to read yet.
+        let mut byte = [0];
+        let first = place.or_away(stream.peek(&mut byte));
         tokio::time::timeout(patience, first).await.map_err(|_| TurnedAway::Silent(patience))??;
         place.progresses();
         let hello = async {
