@@ -100,7 +100,7 @@ pub fn reserves_agree(ends: [&ChannelConfig; 2], data: &Path) -> Result<bool> {
 }
 
 /// Opens the reserve of one end, or makes it from the secret that was placed there, which is then erased. An end that lost
-/// its reserve does not begin the same secret anew: its pads were used. `anchor` keeps its ceilings; asking it blocks.
+/// its reserve does not start over with the same secret: its pads were used. `anchor` keeps its ceilings; asking it blocks.
 /// `desk` only where the topology allows faults.
 pub fn open(config: &ChannelConfig, data: &Path, desk: Option<Desk>, anchor: Arc<dyn Anchor>) -> Result<ChannelEnd> {
     open_at(config, &own_places(config, data), desk, anchor)

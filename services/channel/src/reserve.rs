@@ -237,7 +237,7 @@ impl FileReserve {
         Ok(self.ceiling.first_of(state.generation))
     }
 
-    /// Replaces the reserve by a fresh secret that the peer's end gets too. Tags are numbered anew. `raise` is what
+    /// Replaces the reserve by a fresh secret that the peer's end gets too. Tags are numbered from 0 again. `raise` is what
     /// [`Self::before_rekey`] gave, once it was made; what is before it is forgotten by [`Raise::make_alone`].
     pub fn rekey(&mut self, secret: &[u8], generation: Option<u64>, raise: &Raise) -> Result<(), RekeyError> {
         let (state, record) = self.state.rekeyed(secret, generation)?;

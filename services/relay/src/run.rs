@@ -261,7 +261,7 @@ impl Service {
             Event::NeighbourUp { site, life, outbox } => {
                 tracing::info!(neighbour = %site, "connected");
                 if self.neighbours.get_mut(&site).is_some_and(|link| link.stream.take().is_some()) {
-                    // What was said on the old stream may be lost: begin anew.
+                    // What was said on the old stream may be lost: start over.
                     self.tell_neighbour(&site)?;
                 }
                 if let Some(link) = self.neighbours.get_mut(&site) {

@@ -62,10 +62,10 @@ impl World {
             self.sites[site].void();
             self.sites[site].start().await;
         }
-        // Pools begin anew, and both ends know nothing of it any more.
+        // Pools start over, and both ends know nothing of it any more.
         let patience = Instant::now() + PATIENCE;
         while !self.sites.iter().all(|site| site.levels().is_some() && !site.is_put_back()) {
-            assert!(Instant::now() < patience, "the pools do not begin anew: {}", self.describe());
+            assert!(Instant::now() < patience, "the pools do not start over: {}", self.describe());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -15,7 +15,7 @@ use crate::run::anchors::Anchors;
 use crate::run::lock::Lock;
 use crate::style::tell;
 
-/// A reserve that is made anew is as large as the one before, within these bits per direction.
+/// A reserve that is remade is as large as the one before, within these bits per direction.
 const RESERVE_BITS: std::ops::RangeInclusive<u64> = 65_536..=1_048_576;
 
 /// One thing that is, or would be, void.
@@ -163,8 +163,8 @@ fn places(data: &Path, site: &str, link: &str) -> [PathBuf; 3] {
     [secret.with_extension("reserve"), secret, detector::store::path(data, site, link)]
 }
 
-const KEY_STORE: &str = "what it held is void; each of its pools begins anew with fresh key";
+const KEY_STORE: &str = "what it held is void; each of its pools starts over with fresh key";
 const RELAY: &str = "transfers under way are void";
 const BLOCKS: &str = "blocks that were not delivered are void";
-const RESERVE: &str = "made anew from a fresh secret at both ends";
+const RESERVE: &str = "remade from a fresh secret at both ends";
 const RESERVE_ALONE: &str = "void until the same fresh `authentication.secret` is placed at both ends";
