@@ -112,3 +112,29 @@ fn without_a_coincidence_peak_the_verdict_says_what_was_searched() {
     let summary = replayed(recorded.replay(files, "replay", &["--shift", "valrose=-500ms"]));
     assert!(key_bits(&summary) > 0);
 }
+
+#[test]
+fn a_session_that_ends_goes_on_where_the_recording_was() {
+    let recorded = Recorded::new("4s");
+    let key = assert_equal_keys(&recorded.place.digest("data"));
+    let mut lost = 0;
+    for (end, site) in SITES.into_iter().enumerate() {
+        let mut words = recorded.words(site);
+        // More clicks in one frame than may be announced: whoever announces cannot go on with this session.
+        let middle = words.0.partition_point(|word| word >> 10 < (words.0[0] >> 10) + 3 * PER_SECOND / 2);
+        let begin = (words.0[middle] >> 10).next_multiple_of(PER_SECOND / 50);
+        let burst = (0..1_100_000u64)
+            .map(|click| (begin + 4600 * click + click.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 4096) << 10 | 1);
+        words.0.extend(burst);
+        words.0.sort_unstable();
+        let burst = recorded.write(&format!("burst.{site}.a1"), words.bytes());
+        let mut files = SITES.map(|site| recorded.file(site));
+        files[end] = burst;
+        let data = format!("data-{site}");
+        let printed = lines(&success(recorded.replay([&files[0], &files[1]], &data, &[])));
+        lost += printed.iter().filter(|line| line["name"] == "session-lost" && line["site"] == site).count();
+        let got = assert_equal_keys(&digest(&recorded.path(&data))).bits;
+        assert!(got > key.bits / 4 && got <= key.bits + key.bits / 20, "{got} of {} from {site}", key.bits);
+    }
+    assert!(lost > 0, "no session was lost: what this tests does not happen");
+}

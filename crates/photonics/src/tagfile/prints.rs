@@ -9,6 +9,8 @@ pub const SHARED_MIN: usize = 4;
 
 /// Gaps that a print is made of.
 const GAPS: usize = 8;
+/// So many of them must be different.
+const DISTINCT_MIN: usize = 6;
 /// Prints that are kept of one recording.
 const KEPT_MAX: usize = 1 << 14;
 /// One click of so many has a print, unless there are too many.
@@ -50,8 +52,8 @@ impl Prints {
         if print > self.limit {
             return;
         }
-        // Gaps that are all the same, of a clock instead of light, say nothing.
-        if self.gaps.iter().all(|other| *other == gap) {
+        // Gaps that repeat, of a clock instead of light, say nothing.
+        if self.gaps.iter().collect::<BTreeSet<_>>().len() < DISTINCT_MIN {
             return;
         }
         if !self.prints.insert(print) {

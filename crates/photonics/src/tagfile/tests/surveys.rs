@@ -59,3 +59,17 @@ fn the_sample_of_a_long_recording_stays_small_and_comparable() {
     assert!(long.count() <= 1 << 14 && long.count() > 1 << 12, "{}", long.count());
     assert!(long.shared(&short) >= SHARED_MIN, "{}", long.shared(&short));
 }
+
+#[test]
+fn clicks_of_a_clock_are_no_sign_of_a_copy() {
+    // Regular clicks among those of light, as of a detector that oscillates.
+    let regular = (0..60_000).map(|click| word(click * 250_000, 0));
+    let mut words: Vec<u64> = recording(0, 2000).into_iter().chain(regular).collect();
+    words.sort_unstable();
+    let oscillating = surveyed(&bytes(&words), Format::A1).prints;
+    assert!(oscillating.repeated() < SHARED_MIN, "{}", oscillating.repeated());
+    let mut others: Vec<u64> =
+        light(2, 0, 2000).into_iter().chain((0..60_000).map(|click| word(click * 250_000, 1))).collect();
+    others.sort_unstable();
+    assert!(surveyed(&bytes(&others), Format::A1).prints.shared(&oscillating) < SHARED_MIN);
+}
