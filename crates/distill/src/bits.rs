@@ -108,6 +108,19 @@ impl Bits {
         Bits::from_words(words, len)
     }
 
+    /// Sets bits `start..start + len` to zero.
+    pub fn clear(&mut self, start: usize, len: usize) {
+        assert!(start + len <= self.len, "bits {start}..{} of {}", start + len, self.len);
+        let mut at = start;
+        while at < start + len {
+            let (word, shift) = (at / 64, at % 64);
+            let bits = (64 - shift).min(start + len - at);
+            let mask = if bits == 64 { u64::MAX } else { ((1u64 << bits) - 1) << shift };
+            self.words[word] &= !mask;
+            at += bits;
+        }
+    }
+
     /// Number of positions in which two strings of equal length differ.
     pub fn distance(&self, other: &Bits) -> usize {
         assert_eq!(self.len, other.len);

@@ -11,7 +11,7 @@ mod state;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,8 +31,8 @@ use self::state::{OFFSETS, Record, SECRET_BITS, State, check_secret};
 
 /// Largest body of a record, and with it the largest secret.
 const BODY_MAX: usize = 64 << 20;
-/// The file is written anew at opening once it has this many bytes.
-const COMPACT_BYTES: usize = 1 << 20;
+/// The file is rewritten, without what is used up, once it has grown by this many bytes.
+const COMPACT_BYTES: u64 = 64 << 10;
 /// Bits per direction that make at least one tag: a hash key and a pad.
 pub const SECRET_BITS_MIN: u64 = 256;
 
@@ -93,6 +93,8 @@ pub struct FileReserve {
     layout: Layout,
     state: State,
     ceiling: Ceiling,
+    /// Length of the file when it was rewritten, and no longer had what was used up by then.
+    rewritten_bytes: u64,
     /// The last write failed: what is on disk is not known any more, so nothing may be used.
     broken: Option<Broken>,
 }
@@ -129,12 +131,14 @@ impl FileReserve {
             disk.write_durably(path, &state.file(side, layout)).map_err(io(path))?;
         }
         let (file, state) = Self::load(path, side, layout, &disk, true)?;
+        let rewritten_bytes = file.metadata().map_err(io(path))?.len();
         places.taken(&state, &disk)?;
         let asked = |source| OpenError::Anchor { path: path.clone(), source };
         let store = state.instance.ok_or_else(|| damaged(path, "no identity"))?;
         let (ceiling, found) = Ceiling::read(anchor, store, state.generation, state.offsets).map_err(asked)?;
         let places = places.clone();
-        let mut reserve = Self { places, disk, file, _lock: lock, side, layout, state, ceiling, broken: None };
+        let mut reserve =
+            Self { places, disk, file, _lock: lock, side, layout, state, ceiling, rewritten_bytes, broken: None };
         reserve.go_on(found).map_err(|error| OpenError::Io {
             path: reserve.places.reserve.clone(),
             source: io::Error::other(error.to_string()),
@@ -189,7 +193,7 @@ impl FileReserve {
         Ok(true)
     }
 
-    /// What the file holds. A torn record is dropped for good; after a crash, one that may say that a tag was sent costs
+    /// What the file holds; it is rewritten without what is used up. A torn record is dropped for good; after a crash, one that may say that a tag was sent costs
     /// a tag. A file of an older release is taken over: it gets an identity, and stays without masks until it is re-keyed.
     fn load(
         path: &Path,
@@ -221,8 +225,10 @@ impl FileReserve {
                 "a reserve of an older release, whose pads are not masked: `qkdnet rekey` at both ends makes a new one"
             );
         }
-        if older || torn.is_some() || bytes.len() > COMPACT_BYTES {
-            disk.write_durably(path, &state.file(side, layout)).map_err(io)?;
+        state.erase_used(side, layout);
+        let fresh = state.file(side, layout);
+        if *fresh != *bytes {
+            disk.replace_and_erase(path, &fresh).map_err(io)?;
         }
         Ok((OpenOptions::new().append(true).open(path).map_err(io)?, state))
     }
@@ -279,13 +285,36 @@ impl FileReserve {
     /// Whether two ends hold the same cells, and neither has taken a tag of the other's that was not sent. The key itself
     /// is told to nobody.
     pub fn agrees_with(&self, peer: &Self) -> bool {
-        let same = |direction| {
-            let bytes = |end: &Self| Zeroizing::new(end.state.cells.direction(direction).to_bytes());
-            digest(&bytes(self)) == digest(&bytes(peer))
-        };
+        let used = |end: &Self| end.state.offsets.used_bits(end.layout);
+        let same = self.state.cells.same_from(&peer.state.cells, used(self).max(used(peer)));
         let (ours, theirs) = (self.state.offsets, peer.state.offsets);
         let not_ahead = ours.receive <= theirs.send && theirs.receive <= ours.send;
-        self.side != peer.side && not_ahead && same(Direction::Forward) && same(Direction::Backward)
+        self.side != peer.side && not_ahead && same
+    }
+
+    /// Rewrites a file that has become long, so that neither it nor memory has what is used up.
+    fn give_space_back(&mut self) -> Result<(), ReserveError> {
+        if self.broken.is_some() || self.file.metadata()?.len() < self.rewritten_bytes + COMPACT_BYTES {
+            return Ok(());
+        }
+        self.state.erase_used(self.side, self.layout);
+        let fresh = self.state.file(self.side, self.layout);
+        // Stays so where it is not known which file has the name.
+        self.broken = Some(Broken::Unknown);
+        let path = &self.places.reserve;
+        if let Err(error) = self.disk.replace_and_erase(path, &fresh) {
+            let named = std::fs::metadata(path)?.ino();
+            if named != self.file.metadata()?.ino() {
+                return Err(error.into());
+            }
+            tracing::warn!("the authentication reserve keeps what is used up for now: {error}");
+            self.broken = None;
+            return Ok(());
+        }
+        self.file = OpenOptions::new().append(true).open(path)?;
+        self.rewritten_bytes = fresh.len() as u64;
+        self.broken = None;
+        Ok(())
     }
 
     fn append_record(&mut self, (kind, body): Record) -> Result<(), ReserveError> {
@@ -307,7 +336,7 @@ impl FileReserve {
 
     fn store_offsets(&mut self, offsets: Offsets) -> Result<(), ReserveError> {
         self.append_record(State::offsets_record(offsets))?;
-        self.state.offsets = offsets;
+        self.state.go_on_to(self.side, self.layout, offsets);
         shell::failpoint::hit("tag.persisted");
         if !self.ceiling.covers(offsets) {
             // Whoever runs an endpoint asks ahead of need; this is for those who do not. On a thread of its own, as an
@@ -417,7 +446,8 @@ impl Reserve for FileReserve {
         }
         self.append_record(State::refill_record(block, bits))?;
         shell::failpoint::hit("reserve.refilled");
-        self.state.cells.append(block, bits).map(|_| ())
+        self.state.cells.append(block, bits)?;
+        self.give_space_back()
     }
 
     fn align(&mut self, peer: &[Mark]) -> Result<(), ReserveError> {

@@ -108,6 +108,68 @@ fn compaction_changes_nothing() {
     }
 }
 
+/// Whether the file has these 128 bits at any byte.
+fn holds(folder: &Folder, cell: &[u8; 16]) -> bool {
+    folder.bytes().windows(16).any(|bytes| bytes == cell)
+}
+
+#[test]
+fn pads_that_are_used_are_erased_in_memory_at_once_and_on_the_disk_when_it_is_opened_again() {
+    let folder = Folder::new();
+    let mut reserve = folder.open().unwrap();
+    let used: Vec<[u8; 16]> = (0..9).map(|tag| *reserve.take_send(tag).unwrap().expose()).collect();
+    reserve.verified(6).unwrap();
+    let cell = |reserve: &FileReserve, tag| {
+        *reserve.state.cells.cell(Direction::Forward, reserve.layout.pad_cell(tag)).unwrap().expose()
+    };
+    assert!((0..9).all(|tag| cell(&reserve, tag) == [0; 16]), "in memory");
+    assert!(used.iter().all(|cell| holds(&folder, cell)), "the file of the start has them");
+    let unused = cell(&reserve, 9);
+    drop(reserve);
+    let mut reserve = folder.open().unwrap();
+    assert!(!used.iter().any(|cell| holds(&folder, cell)));
+    assert!(holds(&folder, &unused));
+    // The first group of four tags is over in both directions.
+    assert_eq!(reserve.state.cells.dropped_bits(), 5 * 128);
+    assert_eq!((reserve.next_send(), reserve.next_receive()), (9, 7));
+    assert_eq!(*reserve.take_send(9).unwrap().expose(), unused);
+    let before = folder.bytes().len();
+    drop(reserve);
+    folder.open().unwrap();
+    assert!(folder.bytes().len() < before);
+}
+
+#[test]
+fn a_file_that_grows_is_rewritten_while_it_is_in_use_and_the_ends_go_on_alike() {
+    let (ours, theirs) = (Folder::new(), Folder::new());
+    std::fs::copy(ours.secret(), theirs.secret()).unwrap();
+    let mut initiator = ours.open().unwrap();
+    let mut responder = theirs.open_as(Side::Responder, 4).unwrap();
+    let mut longest = 0;
+    for block in 0..1500 {
+        let pad = *initiator.take_send(block).unwrap().expose();
+        assert_eq!(*responder.pad_to_verify(block).unwrap().expose(), pad);
+        responder.verified(block).unwrap();
+        responder.take_send(block).unwrap();
+        initiator.verified(block).unwrap();
+        let mut words = vec![block.wrapping_mul(0x9e37_79b9_7f4a_7c15); 5];
+        words[0] ^= 1;
+        let key = Bits::from_words(words, 2 * 160);
+        initiator.append(block, &key).unwrap();
+        responder.append(block, &key).unwrap();
+        longest = longest.max(ours.bytes().len());
+    }
+    assert!(longest < 100 << 10, "{longest} bytes");
+    assert!(initiator.state.cells.dropped_bits() > 1000 * 128, "memory has given space back, too");
+    assert!(initiator.agrees_with(&responder) && responder.agrees_with(&initiator));
+    drop(initiator);
+    let initiator = ours.open().unwrap();
+    assert_eq!((initiator.next_send(), initiator.next_receive()), (1500, 1500));
+    assert!(initiator.agrees_with(&responder));
+    responder.append(1500, &key(1)).unwrap();
+    assert!(!initiator.agrees_with(&responder));
+}
+
 #[test]
 fn a_torn_record_is_dropped_and_a_tag_is_skipped() {
     let folder = Folder::new();

@@ -252,7 +252,7 @@ fn take_over_slice(directory: &Path, store: &BlockStore, waiting: &Waiting) -> R
     {
         waiting.put(Part::Slice, number, block.session, &Bits::from_bytes(slice, 8 * slice.len()))?;
     }
-    waiting::erase_file(&path).with_context(|| format!("erase {}", path.display()))
+    shell::files::erase(&path).with_context(|| format!("erase {}", path.display()))
 }
 
 /// Makes the blocks of a link end that were put back from a copy safe: those that were not delivered then may have been

@@ -4,8 +4,8 @@
 //! `blocks.key` beside it, or from one that somebody placed. What waits no longer is overwritten before its file is
 //! removed: what a disk that moves its pages about, or a snapshot, keeps of it is sealed at least.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -119,7 +119,7 @@ impl Waiting {
     /// Overwrites it and removes its file. Nothing to do where there is none.
     pub fn erase(&self, part: Part, block: u64) -> Result<()> {
         let path = self.path(part, block);
-        match erase_file(&path) {
+        match files::erase(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("erase {}", path.display()))
             }
@@ -137,7 +137,7 @@ impl Waiting {
             match (part, block) {
                 (Some(part), Some(block)) if keep(part, block) => {}
                 // What was being written in a crash has no name of a block.
-                _ => erase_file(&self.folder.join(file)).with_context(|| format!("erase {}", file.display()))?,
+                _ => files::erase(&self.folder.join(file)).with_context(|| format!("erase {}", file.display()))?,
             }
         }
         Ok(())
@@ -177,20 +177,6 @@ fn create_key(path: &Path) -> Result<MasterKey> {
     let named = fs::rename(&beside, path).and_then(|()| files::sync_folder(path.parent().unwrap_or(Path::new("."))));
     named.with_context(|| format!("make {}", path.display()))?;
     Ok(key)
-}
-
-/// Overwrites a file with zeros, waits for the disk, and removes it.
-pub fn erase_file(path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
-    let zeros = [0; 4096];
-    let mut left = file.metadata()?.len();
-    while left > 0 {
-        let part = left.min(zeros.len() as u64);
-        file.write_all(&zeros[..part as usize])?;
-        left -= part;
-    }
-    file.sync_data()?;
-    fs::remove_file(path)
 }
 
 #[cfg(test)]

@@ -61,6 +61,12 @@ impl Disk {
         self.room()?;
         files::write_durably(path, content)
     }
+
+    /// As [`files::replace_and_erase`].
+    pub fn replace_and_erase(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.room()?;
+        files::replace_and_erase(path, content)
+    }
 }
 
 /// A database's file on a disk that can be full.

@@ -20,6 +20,33 @@ pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_folder(&folder)
 }
 
+/// Overwrites a file with zeros, waits for the disk, and removes it. A disk that moves its pages, or a snapshot, may keep
+/// what was in it.
+pub fn erase(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    overwrite(&file)?;
+    fs::remove_file(path)
+}
+
+/// As [`write_durably`], and overwrites what was there before.
+pub fn replace_and_erase(path: &Path, content: &[u8]) -> io::Result<()> {
+    let before = OpenOptions::new().write(true).open(path)?;
+    write_durably(path, content)?;
+    overwrite(&before)
+}
+
+/// Zeros in place of all that a file holds.
+fn overwrite(mut file: &File) -> io::Result<()> {
+    let zeros = [0; 4096];
+    let mut left = file.metadata()?.len();
+    while left > 0 {
+        let part = left.min(zeros.len() as u64);
+        file.write_all(&zeros[..part as usize])?;
+        left -= part;
+    }
+    file.sync_data()
+}
+
 /// Makes the entries of a folder (files created, renamed, removed) survive a loss of power.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
@@ -68,6 +95,26 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_that_is_erased_is_overwritten_before_its_name_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("key"), folder.path().join("link"));
+        for length in [0, 1, 4096, 10_000] {
+            fs::write(&path, vec![7; length]).unwrap();
+            fs::hard_link(&path, &link).unwrap();
+            erase(&path).unwrap();
+            assert!(!path.exists());
+            assert_eq!(fs::read(&link).unwrap(), vec![0; length], "what was in it");
+            fs::write(&path, vec![7; length]).unwrap();
+            fs::remove_file(&link).unwrap();
+            fs::hard_link(&path, &link).unwrap();
+            replace_and_erase(&path, b"new").unwrap();
+            assert_eq!((fs::read(&path).unwrap(), fs::read(&link).unwrap()), (b"new".to_vec(), vec![0; length]));
+            fs::remove_file(&link).unwrap();
+        }
+        assert!(erase(&folder.path().join("absent")).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{Direction, MaskKey};
+use super::{Direction, MaskKey, Side};
 use crate::bits::Bits;
 
 /// Bits of a cell, of a tag and of a hash key.
@@ -91,6 +91,8 @@ pub enum ReserveError {
     Exhausted,
     #[error("tag {0} was already used")]
     Used(u64),
+    #[error("a cell that is used up is no longer kept")]
+    Dropped,
     #[error("refill of {0} bits cannot be split between two directions")]
     Odd(usize),
     #[error("the reserves of the two ends do not fit together: {0}")]
@@ -159,6 +161,8 @@ pub fn last_shared(own: &[Mark], peer: &[Mark]) -> Result<Mark, ReserveError> {
 /// Bits of both directions and how they came in: the part of a reserve that is the same whatever holds it.
 #[derive(Default)]
 pub struct Cells {
+    /// Bits of each direction that are no longer kept, from its beginning: used up, and a whole number of cells.
+    dropped_bits: u64,
     forward: Bits,
     backward: Bits,
     /// Where the reserve ended after each refill, the initial secret first.
@@ -173,21 +177,28 @@ impl Cells {
         Ok(cells)
     }
 
-    /// Bits per direction.
+    /// Bits per direction that were ever put in.
     pub fn bits(&self) -> u64 {
-        self.forward.len() as u64
+        self.dropped_bits + self.forward.len() as u64
+    }
+
+    /// Bits of each direction, from its beginning, that are no longer kept.
+    pub fn dropped_bits(&self) -> u64 {
+        self.dropped_bits
     }
 
     /// Bits and marks that were written down before; `None` where they do not fit together.
-    pub fn restored(forward: Bits, backward: Bits, marks: Vec<Mark>) -> Option<Self> {
+    pub fn restored(dropped_bits: u64, forward: Bits, backward: Bits, marks: Vec<Mark>) -> Option<Self> {
         let last = marks.last()?;
         let ordered =
             marks.windows(2).all(|pair| pair[0].bits <= pair[1].bits && pair[0].next_block <= pair[1].next_block);
-        let fits = forward.len() == backward.len() && forward.len() as u64 == last.bits;
-        (ordered && fits).then_some(Self { forward, backward, marks })
+        let bits = dropped_bits.checked_add(forward.len() as u64);
+        let fits = forward.len() == backward.len() && bits == Some(last.bits);
+        let fits = fits && dropped_bits.is_multiple_of(CELL_BITS);
+        (ordered && fits).then_some(Self { dropped_bits, forward, backward, marks })
     }
 
-    /// All bits of a direction.
+    /// The bits of a direction that are kept.
     pub fn direction(&self, direction: Direction) -> &Bits {
         match direction {
             Direction::Forward => &self.forward,
@@ -207,6 +218,7 @@ impl Cells {
     pub fn cell(&self, direction: Direction, cell: Option<u64>) -> Result<Cell, ReserveError> {
         let bits = self.direction(direction);
         let start = cell.and_then(|cell| cell.checked_mul(CELL_BITS)).ok_or(ReserveError::Exhausted)?;
+        let start = start.checked_sub(self.dropped_bits).ok_or(ReserveError::Dropped)?;
         let end = start.checked_add(CELL_BITS).ok_or(ReserveError::Exhausted)?;
         if end > bits.len() as u64 {
             return Err(ReserveError::Exhausted);
@@ -257,8 +269,55 @@ impl Cells {
 
     pub fn truncate(&mut self, bits: u64) {
         self.marks.retain(|mark| mark.bits <= bits);
-        self.forward = self.forward.slice(0, bits as usize);
-        self.backward = self.backward.slice(0, bits as usize);
+        let kept = bits.saturating_sub(self.dropped_bits) as usize;
+        self.forward = self.forward.slice(0, kept);
+        self.backward = self.backward.slice(0, kept);
+    }
+
+    /// Erases what no tag from `used` on is made of: `side` has sent and seen the tags before. Groups of tags that both
+    /// directions are through with are dropped, used pads of later groups become zeros.
+    pub fn erase_used(&mut self, side: Side, layout: Layout, used: Offsets) {
+        let group = layout.tags_per_hash_key();
+        let first = used.send.min(used.receive) / group * group;
+        let drop_to = layout.hash_cell(first).and_then(|cell| cell.checked_mul(CELL_BITS));
+        let drop_to = drop_to.unwrap_or(0).min(self.bits() / CELL_BITS * CELL_BITS);
+        if let Some(more) = drop_to.checked_sub(self.dropped_bits).filter(|more| *more > 0) {
+            let kept = self.forward.len() - more as usize;
+            self.forward = self.forward.slice(more as usize, kept);
+            self.backward = self.backward.slice(more as usize, kept);
+            self.dropped_bits = drop_to;
+        }
+        let end = layout.tags_in(self.bits());
+        for tag in first..used.send.min(end) {
+            self.clear(side.direction(), layout.pad_cell(tag));
+        }
+        for tag in first..used.receive.min(end) {
+            self.clear(side.other().direction(), layout.pad_cell(tag));
+        }
+    }
+
+    /// Makes a cell zeros, if it is kept.
+    pub fn clear(&mut self, direction: Direction, cell: Option<u64>) {
+        let start = cell.and_then(|cell| cell.checked_mul(CELL_BITS)?.checked_sub(self.dropped_bits));
+        let bits = match direction {
+            Direction::Forward => &mut self.forward,
+            Direction::Backward => &mut self.backward,
+        };
+        if let Some(start) = start.filter(|start| start + CELL_BITS <= bits.len() as u64) {
+            bits.clear(start as usize, CELL_BITS as usize);
+        }
+    }
+
+    /// Whether two ends hold the same bits from `start_bits` of each direction on.
+    pub fn same_from(&self, other: &Self, start_bits: u64) -> bool {
+        let start = start_bits.max(self.dropped_bits).max(other.dropped_bits).min(self.bits());
+        let part = |cells: &Self, direction| {
+            let bits = cells.direction(direction);
+            let from = (start - cells.dropped_bits) as usize;
+            bits.slice(from, bits.len() - from)
+        };
+        let same = |direction| part(self, direction).ct_eq(&part(other, direction));
+        self.bits() == other.bits() && same(Direction::Forward) && same(Direction::Backward)
     }
 }
 
@@ -282,12 +341,43 @@ impl Offsets {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::auth::{MemoryReserve, Side};
+    use crate::auth::MemoryReserve;
     use std::collections::BTreeSet;
 
     fn secret(bits: usize) -> Bits {
         let words = (0..bits.div_ceil(64) as u64).map(|i| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
         Bits::from_words(words, bits)
+    }
+
+    #[test]
+    fn used_cells_are_erased_and_all_others_stay_as_they_were() {
+        let bits = secret(2 * 128 * 40);
+        let whole = Cells::new(&bits).unwrap();
+        for n in [1, 2, 3, 7, 100] {
+            let (layout, side) = (Layout::new(n), Side::Initiator);
+            let mut cells = Cells::new(&bits).unwrap();
+            for (send, receive) in [(0, 0), (1, 0), (3, 2), (5, 9), (9, 9), (14, 10), (10_000, 12)] {
+                let used = Offsets { send, receive };
+                cells.erase_used(side, layout, used);
+                assert_eq!(cells.bits(), whole.bits());
+                assert!(cells.same_from(&whole, used.used_bits(layout)), "{n} {used:?}");
+                for (direction, count) in [(side.direction(), send), (side.other().direction(), receive)] {
+                    for tag in 0..layout.tags_in(whole.bits()) {
+                        let pad = cells.cell(direction, layout.pad_cell(tag));
+                        if tag < count {
+                            assert!(pad.is_err() || *pad.unwrap().expose() == [0; 16], "{n} {used:?} tag {tag}");
+                            continue;
+                        }
+                        let same = |cell| {
+                            *cells.cell(direction, cell).unwrap().expose()
+                                == *whole.cell(direction, cell).unwrap().expose()
+                        };
+                        assert!(same(layout.pad_cell(tag)) && same(layout.hash_cell(tag)), "{n} {used:?} tag {tag}");
+                    }
+                }
+            }
+            assert!(n == 100 || cells.dropped_bits() > 0, "groups that are over are dropped");
+        }
     }
 
     #[test]

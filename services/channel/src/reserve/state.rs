@@ -21,6 +21,8 @@ const CUT: u8 = 4;
 const MASKED_STATE: u8 = 6;
 const INSTANCE: u8 = 7;
 const ROLLED_BACK: u8 = 8;
+/// A state whose used bits are no longer kept: how many of each direction, then as [`MASKED_STATE`].
+const ERASED_STATE: u8 = 9;
 
 /// A record that is to be appended.
 pub type Record = (u8, Zeroizing<Vec<u8>>);
@@ -75,6 +77,24 @@ impl State {
         state.instance = self.instance;
         let record = (MASKED_STATE, state.masked_snapshot());
         Ok((state, record))
+    }
+
+    /// Tags are used from now on: what they were made of is erased in memory.
+    pub fn go_on_to(&mut self, side: Side, layout: Layout, offsets: Offsets) {
+        for tag in self.offsets.send..offsets.send {
+            self.cells.clear(side.direction(), layout.pad_cell(tag));
+        }
+        for tag in self.offsets.receive..offsets.receive {
+            self.cells.clear(side.other().direction(), layout.pad_cell(tag));
+        }
+        self.offsets = offsets;
+    }
+
+    /// Drops what is used up. A state of an older release, which has no key of masks, keeps its place for it.
+    pub fn erase_used(&mut self, side: Side, layout: Layout) {
+        if self.mask_key.is_some() {
+            self.cells.erase_used(side, layout, self.offsets);
+        }
     }
 
     pub fn offsets_record(offsets: Offsets) -> Record {
@@ -144,18 +164,17 @@ impl State {
             }
             CUT => {
                 let (bits, rest) = number(body)?;
-                if bits > self.cells.bits() || !rest.is_empty() {
+                if bits > self.cells.bits() || bits < self.cells.dropped_bits() || !rest.is_empty() {
                     return None;
                 }
                 self.cells.truncate(bits);
                 Some(())
             }
-            STATE => self.restore(body),
-            MASKED_STATE => {
-                let (key, rest) = body.split_first_chunk::<{ MaskKey::BYTES }>()?;
-                self.restore(rest)?;
-                self.mask_key = Some(MaskKey::new(*key));
-                Some(())
+            STATE => self.restore(0, body),
+            MASKED_STATE => self.restore_masked(0, body),
+            ERASED_STATE => {
+                let (dropped_bits, rest) = number(body)?;
+                self.restore_masked(dropped_bits, rest)
             }
             INSTANCE => {
                 self.instance = Some(Instance::from_bytes(body.try_into().ok()?));
@@ -202,7 +221,14 @@ impl State {
         body
     }
 
-    fn restore(&mut self, body: &[u8]) -> Option<()> {
+    fn restore_masked(&mut self, dropped_bits: u64, body: &[u8]) -> Option<()> {
+        let (key, rest) = body.split_first_chunk::<{ MaskKey::BYTES }>()?;
+        self.restore(dropped_bits, rest)?;
+        self.mask_key = Some(MaskKey::new(*key));
+        Some(())
+    }
+
+    fn restore(&mut self, dropped_bits: u64, body: &[u8]) -> Option<()> {
         let mut rest = body;
         let mut take = || {
             let (value, after) = number(rest)?;
@@ -211,7 +237,8 @@ impl State {
         };
         self.generation = take()?;
         self.offsets = Offsets { send: take()?, receive: take()? };
-        let (secrets, marks, bits) = (take()?, take()?, usize::try_from(take()?).ok()?);
+        let (secrets, marks) = (take()?, take()?);
+        let bits = usize::try_from(take()?.checked_sub(dropped_bits)?).ok()?;
         let marks: Vec<Mark> =
             (0..marks).map(|_| Some(Mark { bits: take()?, next_block: take()? })).collect::<Option<_>>()?;
         for _ in 0..secrets {
@@ -224,7 +251,8 @@ impl State {
         if backward.len() != bytes {
             return None;
         }
-        self.cells = Cells::restored(Bits::from_bytes(forward, bits), Bits::from_bytes(backward, bits), marks)?;
+        self.cells =
+            Cells::restored(dropped_bits, Bits::from_bytes(forward, bits), Bits::from_bytes(backward, bits), marks)?;
         self.mask_key = None;
         self.rolled_back = None;
         Some(())
@@ -237,7 +265,10 @@ impl State {
             bytes.extend_from_slice(&record(INSTANCE, instance.bytes()));
         }
         let state = match self.mask_key {
-            Some(_) => record(MASKED_STATE, &self.masked_snapshot()),
+            Some(_) => {
+                let dropped_bits = self.cells.dropped_bits().to_le_bytes();
+                record(ERASED_STATE, &Zeroizing::new([&dropped_bits[..], &self.masked_snapshot()].concat()))
+            }
             None => record(STATE, &self.snapshot()),
         };
         bytes.extend_from_slice(&state);

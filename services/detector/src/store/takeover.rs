@@ -116,7 +116,7 @@ fn old_name(path: &Path) -> PathBuf {
 fn remove_old(path: &Path) -> Result<(), StoreError> {
     let old = old_name(path);
     if old.exists() {
-        crate::waiting::erase_file(&old).map_err(at("erase", &old))?;
+        shell::files::erase(&old).map_err(at("erase", &old))?;
     }
     Ok(())
 }
