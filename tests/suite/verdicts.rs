@@ -79,15 +79,18 @@ fn a_good_run_says_so() {
 
 #[test]
 fn a_run_ends_when_its_last_block_is_stored() {
-    let place = Place::new(&bright(&[]));
-    let mut run = Watched::start(up(&place, &["--for", "1s"]));
-    run.until("ended");
-    let stored = Instant::now();
-    let (summary, code, said) = run.end();
-    assert_eq!(code, Some(0), "{said}");
-    assert!(summary["links"][0]["blocks"].as_u64() >= Some(1), "{summary}");
-    // It used to wait five seconds for outputs that could not come any more.
-    assert!(stored.elapsed() < Duration::from_secs(4), "{:?}", stored.elapsed());
+    // It used to wait five seconds for outputs that could not come any more. A busy machine can be slow, but not each time.
+    let waited = (0..5).map(|_| {
+        let place = Place::new(&bright(&[]));
+        let mut run = Watched::start(up(&place, &["--for", "1s"]));
+        run.until("ended");
+        let stored = Instant::now();
+        let (summary, code, said) = run.end();
+        assert_eq!(code, Some(0), "{said}");
+        assert!(summary["links"][0]["blocks"].as_u64() >= Some(1), "{summary}");
+        stored.elapsed()
+    });
+    assert!(waited.into_iter().any(|waited| waited < Duration::from_secs(4)), "each run waits for a timer");
 }
 
 #[test]

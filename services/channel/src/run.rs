@@ -284,7 +284,8 @@ impl Task {
         blocking(raise.clone(), Raise::make).await.map_err(|error| invalid(&error))?;
         reserve.rekey(secret, generation, &raise).map_err(|error| invalid(&error))?;
         if let Err(error) = blocking(raise, Raise::make_alone).await {
-            tracing::warn!(link = self.link, "the ceilings of the secret before are not forgotten yet: {error:#}");
+            let why = shell::chain(&error);
+            tracing::warn!(link = self.link, "the ceilings of the secret before are not forgotten yet: {why}");
         }
         Ok(())
     }
@@ -303,7 +304,8 @@ impl Task {
             tokio::time::sleep(wait).await;
             let made = blocking(raise.clone(), Raise::make).await;
             if let Err(error) = &made {
-                tracing::warn!(link, "the ceilings of the authentication reserve are not raised: {error:#}");
+                let why = shell::chain(error);
+                tracing::warn!(link, "the ceilings of the authentication reserve are not raised: {why}");
             }
             (raise, made.is_ok())
         })
@@ -518,7 +520,8 @@ impl Task {
             return;
         }
         if let Err(error) = blocking(self.endpoint.reserve().settlement(), Settlement::make).await {
-            tracing::warn!(link = self.link, "the ceilings of the authentication reserve are not settled: {error:#}");
+            let why = shell::chain(&error);
+            tracing::warn!(link = self.link, "the ceilings of the authentication reserve are not settled: {why}");
         }
     }
 }

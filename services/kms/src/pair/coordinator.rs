@@ -60,7 +60,7 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
             line.say(Message::RolledBack(wire_rolled_back(&known)))?;
             // One that has concluded the same may have gone.
             if let Err(error) = line.flush().await {
-                tracing::debug!("the peer is not told: {error:#}");
+                tracing::debug!("the peer is not told: {}", shell::chain(&error));
             }
         }
         return Err(put_back.into());

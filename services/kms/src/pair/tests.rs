@@ -143,7 +143,7 @@ impl World {
         let ended = tokio::time::timeout(Duration::from_secs(60), both).await.expect("both end");
         for ended in [ended.0, ended.1] {
             let error = ended.unwrap_err();
-            assert!(error.downcast_ref::<Lasting>().is_some(), "{error:#}");
+            assert!(error.downcast_ref::<Lasting>().is_some(), "{}", shell::chain(&error));
         }
         [a, b]
     }

@@ -38,7 +38,7 @@ pub fn run(args: &RestoreArgs) -> Result<(), Failure> {
         folders.create()?;
         // Nobody starts a network on what is being voided.
         let _lock = Lock::take(&folders).map_err(|error| {
-            Failure::failed(format!("{error:#}")).hint("stop the network, restore, and start it again")
+            Failure::failed(shell::chain(&error).to_string()).hint("stop the network, restore, and start it again")
         })?;
         let anchors = args.state.anchors();
         if let Some(why) = anchors.missing() {

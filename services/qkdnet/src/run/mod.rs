@@ -96,7 +96,8 @@ impl Recording {
         for config in plan.detectors() {
             let path = self.path(&config.link, &config.site);
             detector::refuse_to_overwrite(&path).map_err(|error| {
-                Failure::bad_input(format!("{error:#}")).hint("recordings are not overwritten: give another `--record`")
+                Failure::bad_input(shell::chain(&error).to_string())
+                    .hint("recordings are not overwritten: give another `--record`")
             })?;
         }
         Ok(())
