@@ -16,6 +16,14 @@ fn up(place: &Place, args: &[&str]) -> Command {
     command
 }
 
+/// As [`up`], started by an `env` that has this option.
+fn up_through(place: &Place, option: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args([option, env!("CARGO_BIN_EXE_qkdnet"), "up"]).arg(place.topology());
+    command.arg("--data").arg(place.path("data")).env("QKDNET_STATE_DIR", place.path("state"));
+    command
+}
+
 fn ends(command: &mut Command, code: i32) -> Output {
     let output = command.output().expect("start qkdnet");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -147,7 +155,8 @@ fn nobody_who_reads_standard_error_is_no_panic() {
 #[test]
 fn a_terminal_that_hangs_up_drains_the_run() {
     let place = Place::new(&bright(&[]));
-    let mut run = Watched::start(up(&place, &[]));
+    // Whatever the tests themselves were started with.
+    let mut run = Watched::start(up_through(&place, "--default-signal=HUP"));
     run.until("block-stored");
     run.signal(Signal::HUP);
     let (summary, code, said) = run.end();
@@ -158,11 +167,7 @@ fn a_terminal_that_hangs_up_drains_the_run() {
 #[test]
 fn under_nohup_the_end_of_a_terminal_is_no_end() {
     let place = Place::new(&bright(&[]));
-    let mut command = Command::new("sh");
-    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_qkdnet"), "up"]);
-    command.arg(place.topology()).arg("--data").arg(place.path("data"));
-    command.env("QKDNET_STATE_DIR", place.path("state"));
-    let mut run = Watched::start(command);
+    let mut run = Watched::start(up_through(&place, "--ignore-signal=HUP"));
     run.until("block-stored");
     run.signal(Signal::HUP);
     for _ in 0..3 {
