@@ -2,7 +2,7 @@
 //!
 //! A [`Server`](crate::Server) asks this table before any handler sees a request, and does not start with an RPC that
 //! has no entry. Which identity holds a role follows from a service's configuration and stands on its
-//! [`AllowList`], so that it can change while the service runs. `docs/authority.md` is printed from here.
+//! [`AllowList`](crate::AllowList), so that it can change while the service runs. `docs/authority.md` is printed from here.
 
 mod guard;
 
