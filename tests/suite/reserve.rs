@@ -171,7 +171,7 @@ fn a_reserve_that_was_put_back_is_named_with_its_site_and_a_fresh_secret_at_both
     let before = stored(&place);
     let mut running = start(&place);
     let told = "authentication reserve of valrose-sophia at sophia";
-    wait("both ends to say whose volume it is", || said(&place).matches(told).count() == 2);
+    wait("both ends to say whose volume it is", || said(&place).matches(told).count() >= 2);
     assert!(SITES.iter().all(|site| !flows(&place, site)));
     assert_eq!(stored(&place), before, "something was stored without authentication");
     let secret = place.path("fresh.secret");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -161,9 +162,11 @@ pub fn qkdnet() -> Command {
     command
 }
 
-/// Where runs keep what is not in their data.
-pub fn state_dir() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("state")
+/// Where runs keep what is not in their data. Each run of the tests has its own: data of a fixture that is opened a second
+/// time is data that was put back.
+pub fn state_dir() -> &'static Path {
+    static STATE: OnceLock<TempDir> = OnceLock::new();
+    STATE.get_or_init(|| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("make a folder")).path()
 }
 
 pub fn success(mut command: Command) -> Output {
