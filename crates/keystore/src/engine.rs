@@ -231,7 +231,7 @@ impl Engine {
     fn progress(&self) -> Progress {
         let counts = &self.shared.counts;
         let records = self.before.records + counts.journal_commits.load(Relaxed);
-        // Without an anchor nothing is counted: whoever only looks at a store that was put back must not hide that.
+        // Without an anchor nothing is counted: a look at a store that was put back must not hide that.
         let commits = if self.settings.anchor.keeps() { counts.database_commits.load(Relaxed) + 1 } else { 0 };
         Progress {
             commits: self.before.commits + commits,

@@ -427,7 +427,7 @@ impl KeyStore {
         Ok(self.face(peer)?.1.lock().standing())
     }
 
-    /// Why the anchor of the store cannot be raised, if so: then what is on lease is the last that is handed out.
+    /// The error that keeps the anchor from being raised: what is on lease is then the last that is handed out.
     pub fn anchor_failing(&self) -> Option<String> {
         self.anchor_failing.failing()
     }

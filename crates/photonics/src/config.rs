@@ -31,7 +31,7 @@ pub struct Step {
     pub value: f64,
 }
 
-/// Simulated time at which an epoch begins. Whoever schedules a [`Step`] and whoever applies it count alike.
+/// Simulated time at which an epoch begins. Who schedules a [`Step`] and who applies it count alike.
 pub fn epoch_start_s(epoch: u64, epoch_ps: u64) -> f64 {
     epoch as f64 * (epoch_ps as f64 * 1e-12)
 }

@@ -106,7 +106,7 @@ pub fn open(config: &ChannelConfig, data: &Path, desk: Option<Desk>, anchor: Arc
     open_at(config, &own_places(config, data), desk, anchor)
 }
 
-/// As [`open`], with the secret from a folder that outlives the data and belongs to whoever starts the endpoint, as do the
+/// As [`open`], with the secret from a folder that outlives the data and belongs to who starts the endpoint, as do the
 /// marks that say that it was taken.
 pub fn open_placed(
     config: &ChannelConfig,

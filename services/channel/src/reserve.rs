@@ -193,8 +193,9 @@ impl FileReserve {
         Ok(true)
     }
 
-    /// What the file holds; it is rewritten without what is used up. A torn record is dropped for good; after a crash, one that may say that a tag was sent costs
-    /// a tag. A file of an older release is taken over: it gets an identity, and stays without masks until it is re-keyed.
+    /// What the file holds; it is rewritten without what is used up. A torn record is dropped for good; after a crash, one
+    /// that may say that a tag was sent costs a tag. A file of an older release is taken over: it gets an identity, and
+    /// stays without masks until it is re-keyed.
     fn load(
         path: &Path,
         side: Side,

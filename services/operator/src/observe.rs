@@ -75,7 +75,7 @@ impl Observed {
         self.modules.iter().filter_map(replaced).collect()
     }
 
-    /// Every store that was put back, once, whoever says so.
+    /// Every store that was put back, once, even where several say so.
     pub fn rolled_back(&self) -> Vec<RolledBack> {
         let modules = self.modules.values().flatten().filter_map(|status| status.rolled_back.clone());
         let pools = self.stores.values().flatten().flat_map(|status| &status.pools);

@@ -1,7 +1,7 @@
 //! Who of two ends that count differently has to prove what, and whose volume was put back.
 //!
 //! A tag is on its sender's disk as used before it leaves, and counts at its receiver once it has verified. So a receiver
-//! is never ahead of the sender, whatever crashed and whoever forged: where it is, the sender's volume is older than what
+//! is never ahead of the sender, whatever crashed and whatever was forged: where it is, the sender's volume is older than what
 //! was done with it. A sender is ahead of the receiver after a tag was lost on the way, a crash between disk and line, or
 //! a restart that went on from an anchored ceiling; these are small, and the two meet without help.
 //!

@@ -2,7 +2,7 @@
 //!
 //! A cell is secret by itself, once. If a volume is put back and nothing tells, it is used a second time; therefore each
 //! session masks the cells that it uses with a pseudo-random function of this key, of both its nonces and of the cell's
-//! place. A cell that is used once hides a tag whoever computes what; one that is used twice hides it from whoever cannot
+//! place. A cell that is used once hides a tag from any computation; one that is used twice hides it from all who cannot
 //! tell HMAC-SHA256 from random. Nonces come from the system, so that no two sessions have the same pair.
 //!
 //! The same key checks greetings, which costs no cell: a greeting that somebody made up never makes an end spend one.

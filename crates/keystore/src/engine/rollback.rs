@@ -188,7 +188,7 @@ impl Engine {
         self.end_advances(pool, |_| true);
         self.write(|_, txn| store_fact(txn, &format!("{FACT}/{peer}"), &encode(known)))?;
         self.news.insert(pool);
-        // Before it is on the disk: whoever asks meanwhile is refused.
+        // Before it is on the disk, so that requests are refused meanwhile.
         self.pools[pool].face.lock().rolled_back = Some(known.clone());
         Ok(())
     }

@@ -16,7 +16,7 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
     }
 }
 
-/// The same in words, for whoever runs the network.
+/// The same in words, for the person who runs the network.
 pub(crate) fn messages(spec: &Spec) -> Vec<String> {
     findings(spec).into_iter().map(|finding| finding.message).collect()
 }

@@ -140,7 +140,7 @@ impl Verdict {
         lines
     }
 
-    /// What a command returns. `said`: whoever reads standard error has read the reasons already.
+    /// What a command returns. `said`: the reasons are on standard error already.
     pub fn into_result(self, said: bool) -> Result<(), Failure> {
         if self.is_good() {
             return Ok(());
