@@ -5,6 +5,7 @@ pub mod anchors;
 pub mod containers;
 pub mod control;
 mod ends;
+mod events;
 mod faults;
 mod judge;
 mod keys;

@@ -8,10 +8,11 @@ use proto::detector::v1::module_event::Event as Happening;
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleEvent, ModuleStatus};
 use proto::fault::v1::FaultState;
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
-use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
 use topology::plan::{DetectorConfig, Plan};
 
 use super::ends::{Ends, compare};
+use super::events::gather;
 use super::faults::Log;
 use super::judge::{Stuck, lasting, no_key, put_back, relay_put_back, stuck};
 use super::network::{Announcement, Network};
@@ -90,7 +91,8 @@ pub async fn watch(
     mut enough: impl FnMut(&[LinkReport]) -> bool,
 ) -> Result<Report> {
     let started = Instant::now();
-    let mut events = gather(&running.ends);
+    let no_more = CancellationToken::new();
+    let mut events = gather(running.ends.iter().map(|end| end.monitor.watch()), &no_more);
     let mut follower = Follower::new(plan, asked, started);
     let mut redraw = tokio::time::interval(REDRAW);
     let mut announcement = Announcement::new(folders);
@@ -148,7 +150,8 @@ pub async fn watch(
             }
         }
     }
-    while let Ok((end, event)) = events.try_recv() {
+    no_more.cancel();
+    while let Some((end, event)) = events.recv().await {
         follower.take(&running.ends[end], event, view);
     }
     follower.look(&running, view);
@@ -176,29 +179,6 @@ fn failed(error: &anyhow::Error) -> Reason {
 /// Whether an end may have a block under way.
 fn under_way(end: &End) -> bool {
     matches!(end.monitor.state(), WireState::Acquiring | WireState::Locked)
-}
-
-/// The events of all ends in one queue, with the index of the end.
-fn gather(ends: &[End]) -> mpsc::Receiver<(usize, ModuleEvent)> {
-    let (tx, rx) = mpsc::channel(1024);
-    for (index, end) in ends.iter().enumerate() {
-        let mut events = end.monitor.watch();
-        let tx = tx.clone();
-        tokio::spawn(async move {
-            loop {
-                match events.recv().await {
-                    Ok(event) => {
-                        if tx.send((index, event)).await.is_err() {
-                            break;
-                        }
-                    }
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => break,
-                }
-            }
-        });
-    }
-    rx
 }
 
 /// Keeps what is shown and what will be summed up.
