@@ -5,7 +5,7 @@ use distill::auth::frame::Kind;
 use distill::auth::{Action, Endpoint, EndpointConfig, Frame, Layout, MaskKey, MemoryReserve, Reserve, Side, TagField};
 use distill::bits::Bits;
 use distill::cascade::{Answer, Corrector, Parameters, Query, Reference};
-use distill::module::{Hello, Module, PeerInput, SessionStart, Setpoints};
+use distill::pipeline::{Hello, Module, PeerInput, SessionStart, Setpoints};
 use prost::Message as _;
 use proto::kms::v1::RelayAnswer;
 use proto::relay::v1::RelayMessage;
@@ -163,13 +163,13 @@ fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
         (first, said)
     };
     let mut good: Vec<Vec<u8>> = detectors.iter().map(|config| step(config, None).0).collect();
-    // Step 0 with two empty replies, an empty X reply and a trace; step 1 of a peer that is done.
-    good.push(b"\x1a\x00\x1a\x00\x22\x00\x4a\x0300-".to_vec());
+    // Step 0 with two empty replies, or with an empty X reply and a trace; step 1 of a peer that is done.
+    good.push(b"\x52\x08\x08\x01\x12\x04\x12\x00\x12\x00".to_vec());
+    good.push(b"\x52\x06\x08\x01\x12\x02\x1a\x00\x4a\x0300-".to_vec());
     good.push(b"\x08\x01\x30\x01\x38\x04\x40\x01".to_vec());
-    // A block with each of its steps.
-    for step in
-        [&b"\x12\x02\x08\x05"[..], b"\x22\x01\x00", b"\x2a\x01\x00", b"\x32\x03\x1a\x01\x02", b"\x40\x01", b"\x48\x01"]
-    {
+    // The end of a round that is not full, and a block with each of its steps.
+    good.push(b"\x52\x06\x08\x01\x12\x02\x20\x05".to_vec());
+    for step in [&b"\x22\x01\x00"[..], b"\x2a\x01\x00", b"\x32\x03\x1a\x01\x02", b"\x40\x01", b"\x48\x01"] {
         good.push([&[0x2a, step.len() as u8 + 2, 0x08, 0x00], step].concat());
     }
     Target { share: 3, ..Target::new("bundles", good) }.fuzz(|input| {

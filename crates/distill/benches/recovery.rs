@@ -6,14 +6,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use distill::announce::{Announcement, prepare};
 use distill::config::{Acquisition, Authentication, Bound, LinkProtocol, Loops, Reconciliation, Role, Security};
-use distill::recovery::{Recovery, State};
+use distill::sifting::entangled::announce::{Announcement, prepare};
+use distill::sifting::entangled::recovery::{Recovery, State};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 #[allow(dead_code)]
-#[path = "../src/recovery/synthetic.rs"]
+#[path = "../src/sifting/entangled/recovery/synthetic.rs"]
 mod synthetic;
 use synthetic::{Link, Streams};
 

@@ -2,14 +2,32 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which of the two ends of a link a module is.
+/// Which of the two ends of an entangled link a module is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// Publishes the time and basis of its clicks, holds the reference string of reconciliation.
+    /// Publishes the time and basis of its clicks.
     Announcer,
-    /// Recovers the peer's clock, finds coincidences, answers with indices, corrects its string.
+    /// Recovers the peer's clock, finds coincidences, answers with indices.
     Matcher,
+}
+
+/// Which part an end has in post-processing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Holds the string that counts, and stores a block once the peer is known to have it.
+    Reference,
+    /// Corrects its string, closes rounds and decides which blocks count.
+    Corrector,
+}
+
+impl Role {
+    pub fn side(self) -> Side {
+        match self {
+            Self::Announcer => Side::Reference,
+            Self::Matcher => Side::Corrector,
+        }
+    }
 }
 
 /// Everything the post-processing of one link end needs to know; equal at both ends but for `role`.
@@ -32,6 +50,24 @@ pub struct LinkProtocol {
     pub security: Security,
     pub authentication: Authentication,
     pub loops: Loops,
+}
+
+/// What the pipeline needs to know, whatever the sifting protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostProcessing {
+    pub reconciliation: Reconciliation,
+    pub security: Security,
+    pub authentication: Authentication,
+}
+
+impl LinkProtocol {
+    pub fn post_processing(&self) -> PostProcessing {
+        PostProcessing {
+            reconciliation: self.reconciliation.clone(),
+            security: self.security.clone(),
+            authentication: self.authentication.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,10 +1,12 @@
-//! From clicks to secret bits: clock recovery, sifting, reconciliation, verification, amplification,
-//! authentication and the ledger of every bit.
+//! From clicks to secret bits: sifting, reconciliation, verification, amplification, authentication and the ledger of
+//! every bit.
 //!
 //! Sans-I/O: messages and clicks in, messages and keys out. No sockets, no clock, no global randomness.
+//!
+//! `sifting` has a module for each protocol and ends with sifted bits; `pipeline` takes it from there and knows no
+//! protocol.
 
 pub mod amplify;
-pub mod announce;
 pub mod auth;
 pub mod bits;
 pub mod bounds;
@@ -13,6 +15,5 @@ pub mod config;
 pub mod hash;
 pub mod ledger;
 pub mod loops;
-pub mod module;
-pub mod recovery;
-pub mod sift;
+pub mod pipeline;
+pub mod sifting;

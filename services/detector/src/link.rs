@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use distill::module::PeerInput;
+use distill::pipeline::PeerInput;
 use proto::anchor::v1::RolledBack;
 use proto::channel::v1::{
     ChannelMessage, CloseReason, Closed, ModuleMessage, Opened, Refill, channel_message, module_message,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use distill::ledger::BlockLedger;
-use distill::module::{Action, Figures, FinishedBlock, Module, Setpoints, Stage};
+use distill::pipeline::{Action, FinishedBlock, Module, Setpoints, Stage};
+use distill::sifting::SiftingFigures;
 use proto::detector::v1::{BlockStored, LinkState};
 use telemetry::names::{attribute as attr, span};
 use telemetry::trace::{Span, Tracer};
@@ -29,7 +30,7 @@ pub struct Reporter {
     /// When the step under way, or the write under way, began: a state machine has no clock of its own.
     began: SystemTime,
     blocks: BTreeMap<u64, BlockTrace>,
-    /// Announcer: blocks that are durable and wait for the peer's word.
+    /// Reference side: blocks that are durable and wait for the peer's word.
     prepared: BTreeMap<u64, Stored>,
     window: Window,
     /// Windows without a coincidence peak after which the next word about it is due.
@@ -107,35 +108,36 @@ impl Reporter {
             return;
         }
         let figures = module.figures();
+        let light = &figures.sifting;
         let seconds = epochs as f64 * self.epoch_s;
         let last = std::mem::replace(
             &mut self.window,
-            Window { epoch, clicks: figures.clicks, sifted_z: figures.sifted_z, sifted_x: figures.sifted_x },
+            Window { epoch, clicks: light.clicks, sifted_z: light.sifted_key, sifted_x: light.sifted_check },
         );
         let simulated_s = (epoch + 1) as f64 * self.epoch_s;
         monitor.update(|s| {
             s.simulated_s = simulated_s;
-            s.clicks = figures.clicks;
-            s.click_rate_hz = (figures.clicks - last.clicks) as f64 / seconds;
-            s.sifted_z_rate_hz = (figures.sifted_z - last.sifted_z) as f64 / seconds;
-            s.sifted_x_rate_hz = (figures.sifted_x - last.sifted_x) as f64 / seconds;
-            s.qber_z = figures.qber_z;
-            s.qber_x = figures.qber_x;
-            s.visibility = (1.0 - 2.0 * figures.qber_x).max(0.0);
+            s.clicks = light.clicks;
+            s.click_rate_hz = (light.clicks - last.clicks) as f64 / seconds;
+            s.sifted_z_rate_hz = (light.sifted_key - last.sifted_z) as f64 / seconds;
+            s.sifted_x_rate_hz = (light.sifted_check - last.sifted_x) as f64 / seconds;
+            s.qber_z = figures.key_qber;
+            s.qber_x = figures.check_qber;
+            s.visibility = (1.0 - 2.0 * figures.check_qber).max(0.0);
             s.phase_set_rad = setpoints.phase_rad;
             [s.polarisation_first_rad, s.polarisation_second_rad] = setpoints.polarisation_rad;
             s.pump = setpoints.pump;
             // The announcer has no clock to recover: it is locked when bits come back.
-            let locked = figures.locked || (figures.recovery.is_none() && figures.sifted_z > last.sifted_z);
+            let locked = light.locked || (light.recovery.is_none() && light.sifted_key > last.sifted_z);
             s.state = if locked { LinkState::Locked } else { LinkState::Acquiring }.into();
         });
-        self.clock(monitor, &figures);
-        self.search(monitor, &figures);
+        self.clock(monitor, light);
+        self.search(monitor, light);
         self.metrics.record(&monitor.status());
         monitor.publish();
     }
 
-    fn clock(&self, monitor: &Monitor, figures: &Figures) {
+    fn clock(&self, monitor: &Monitor, figures: &SiftingFigures) {
         let Some(clock) = &figures.recovery else { return };
         monitor.update(|s| {
             s.clock_offset_ps = clock.offset_ps;
@@ -146,7 +148,7 @@ impl Reporter {
     }
 
     /// A search for the peer's clock that goes on for long is told.
-    fn search(&mut self, monitor: &Monitor, figures: &Figures) {
+    fn search(&mut self, monitor: &Monitor, figures: &SiftingFigures) {
         let Some(clock) = figures.recovery.as_ref().filter(|_| !figures.locked) else { return };
         if clock.attempts >= self.attempts_said {
             self.attempts_said = 2 * clock.attempts;
@@ -188,13 +190,13 @@ impl Reporter {
         self.blocks.get(&block).map(|b| b.block.trace_id()).unwrap_or_default()
     }
 
-    /// The matcher's block is stored and counts at once.
+    /// The corrector's block is stored and counts at once.
     pub fn stored(&mut self, monitor: &Monitor, block: &FinishedBlock) {
         self.prepared(block);
         self.committed(monitor, block.number);
     }
 
-    /// The announcer's block is durable; it counts when the peer's word has come under a tag.
+    /// The reference side's block is durable; it counts when the peer's word has come under a tag.
     pub fn prepared(&mut self, block: &FinishedBlock) {
         let stored = Stored {
             key_bits: block.ledger.delivered,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use distill::config::{LinkProtocol, Role};
-use distill::module::{self, Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput};
+use distill::pipeline::{self, Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput};
 use photonics::instrument::{Controls, Instrument};
 use photonics::random::Subseed;
 use proto::channel::v1::{Bundle, ChannelMessage, ModuleMessage, Open, Opened, module_message};
@@ -178,7 +178,7 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
     // A block file that had no room may have some by now.
     node.vault.mend().context("mend the block file")?;
     let mut channel = Link::new(node.links.channel.dial().await.context("reach the channel")?, node.monitor.clone());
-    for block in node.vault.unfinished(protocol.role) {
+    for block in node.vault.unfinished(protocol.role.side()) {
         if let Some(key) = node.vault.reserve_slice(block)? {
             channel.refill(block, key).await?;
         }
@@ -220,7 +220,7 @@ async fn greet(node: &mut Node, channel: &mut Link, protocol: &LinkProtocol) -> 
         next_block: node.vault.next_block(),
         next_epoch: node.vault.next_epoch(),
         committed_end: node.vault.committed_end(),
-        protocol: module::protocol_fingerprint(protocol),
+        protocol: pipeline::protocol_fingerprint(protocol),
     };
     channel.send(module_message::Message::Open(Open { hello: hello.encode_bytes().into() })).await?;
     // When the run is over and nothing is undecided here, a peer that does not come has ended.
@@ -242,7 +242,7 @@ fn agree(
     setpoints: Setpoints,
 ) -> Result<(SessionStart, u64)> {
     let peer = Hello::decode_bytes(&opened.peer_hello)?;
-    if peer.protocol != module::protocol_fingerprint(protocol) {
+    if peer.protocol != pipeline::protocol_fingerprint(protocol) {
         bail!("the peer was started with another protocol configuration");
     }
     let own = Hello { next_block: node.vault.next_block(), next_epoch: node.vault.next_epoch(), ..Hello::default() };

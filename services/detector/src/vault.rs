@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use distill::bits::Bits;
-use distill::config::Role;
 use distill::ledger::BlockLedger;
-use distill::module::FinishedBlock;
+use distill::pipeline::{FinishedBlock, Side};
 use shell::disk::Disk;
 use zeroize::Zeroizing;
 
@@ -190,9 +189,9 @@ impl Vault {
         self.append(block, &Bits::default(), ledger, "", BlockStore::abort)
     }
 
-    /// Blocks that a matcher was killed over: it had the announcer's word already, so they are its to commit.
-    pub fn unfinished(&self, role: Role) -> Vec<u64> {
-        if role == Role::Matcher { self.store.in_doubt() } else { Vec::new() }
+    /// Blocks that a corrector was killed over: it had the peer's word already, so they are its to commit.
+    pub fn unfinished(&self, side: Side) -> Vec<u64> {
+        if side == Side::Corrector { self.store.in_doubt() } else { Vec::new() }
     }
 
     /// The session broke: numbers that it used are not used again.

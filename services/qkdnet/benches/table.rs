@@ -22,12 +22,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use distill::announce;
 use distill::bits::Bits;
 use distill::cascade::{Corrector, Parameters, Reference};
 use distill::config::Role;
 use distill::hash::PolyHash;
-use distill::recovery::{Recovery, State};
+use distill::sifting::entangled::announce;
+use distill::sifting::entangled::recovery::{Recovery, State};
 use photonics::emitter::{AnalyserState, Emitter};
 use photonics::instrument::{Frame, Instrument};
 use photonics::random::Subseed;

@@ -12,6 +12,21 @@ pub use phase::PhaseLoop;
 pub use polarisation::PolarisationLoop;
 pub use pump::PumpLoop;
 
+/// Where the instruments are told to go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setpoints {
+    pub phase_rad: f64,
+    pub polarisation_rad: [f64; 2],
+    /// Relative to nominal; 0 at the end that does not control it.
+    pub pump: f64,
+}
+
+impl Default for Setpoints {
+    fn default() -> Self {
+        Self { phase_rad: 0.0, polarisation_rad: [0.0; 2], pump: 1.0 }
+    }
+}
+
 /// Frames at either end of a slot that may belong to its neighbour.
 const GUARD_STEPS: u64 = 3;
 

@@ -28,7 +28,7 @@ fn block(number: u64) -> FinishedBlock {
             epsilon: 0.0,
             abort: None,
         },
-        qber_z: 0.0,
+        key_qber: 0.0,
     }
 }
 

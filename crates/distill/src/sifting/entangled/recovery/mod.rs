@@ -29,8 +29,8 @@ use self::peak::{Fit, Histogram, Shape};
 pub use self::result::{FrameCounts, FrameResult, Kept, RecoveryError, RecoveryStatus, State};
 use self::search::{Events, Finder, Pair};
 use self::sifting::Sifter;
-use crate::announce::{self, Announcement, UNIT_PS};
 use crate::config::LinkProtocol;
+use crate::sifting::entangled::announce::{self, Announcement, UNIT_PS};
 
 const PS_PER_UNIT: f64 = UNIT_PS as f64;
 /// Frames of either stream that may wait beyond what acquisition needs.

@@ -5,7 +5,7 @@
 //! predicted time, without branches, and only the few per cent that find one set are searched exactly.
 
 use super::clock::{FrameClock, PARTS};
-use crate::announce::time_units;
+use crate::sifting::entangled::announce::time_units;
 
 /// Time that one bit map covers, 67 us.
 const SPAN_BITS: u32 = 24;
@@ -26,7 +26,7 @@ pub(super) struct Pair {
     pub difference: i32,
 }
 
-/// One frame of announcements: events as [`crate::announce::Announcement::unpack_into`] gives them.
+/// One frame of announcements: events as [`crate::sifting::entangled::announce::Announcement::unpack_into`] gives them.
 #[derive(Clone, Copy)]
 pub(super) struct Events<'a> {
     pub start: u64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::announce::tests::unpacked;
+use crate::sifting::entangled::announce::tests::unpacked;
 
 /// One kept event of the key basis, as an observer sees it, and what he wants to know.
 struct Seen {

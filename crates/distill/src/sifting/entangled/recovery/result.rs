@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::announce::{AnnounceError, Basis};
+use crate::sifting::entangled::announce::{AnnounceError, Basis};
 
 /// Why a frame is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,7 +4,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::search::{Events, Pair};
 use super::{FrameCounts, Kept};
-use crate::announce::{Basis, Resolved, detectors, resolve, time_units};
+use crate::sifting::entangled::announce::{Basis, Resolved, detectors, resolve, time_units};
 
 /// Remembers, across frames, what the dead-time rule needs.
 ///

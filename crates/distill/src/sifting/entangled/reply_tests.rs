@@ -6,14 +6,15 @@ use rand_chacha::rand_core::SeedableRng;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::announce::{Prepared, prepare};
-use crate::recovery::{FrameCounts, Kept};
+use crate::sifting::entangled::announce::tests::protocol;
+use crate::sifting::entangled::announce::{Prepared, prepare};
+use crate::sifting::entangled::recovery::{FrameCounts, Kept};
 
 /// Events of frame 0: event `i` is in basis X where `i % 3 == 0`, with bit `i % 2`.
 fn announced(count: u64) -> Prepared {
     let detector = |i: u64| 1u64 << (2 * u64::from(i.is_multiple_of(3)) + i % 2);
     let tags: Vec<u64> = (0..count).map(|i| (i * 1000) << 10 | detector(i)).collect();
-    prepare(0, &tags, &crate::announce::tests::protocol(), &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
+    prepare(0, &tags, &protocol(), &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
 }
 
 /// The matcher's view in which every listed event is kept with the announcer's bit.
@@ -78,26 +79,26 @@ fn hostile_replies_are_refused_and_leave_no_bits() {
         assert!(z.is_empty());
         error
     };
-    assert_eq!(refused(&|r| r.frame = 1), SiftError::Frame { expected: 0, found: 1 });
-    assert_eq!(refused(&|r| r.kept = 7), SiftError::Indices { entry: 6 });
-    assert_eq!(refused(&|r| r.kept = 5), SiftError::Indices { entry: 5 });
+    assert_eq!(refused(&|r| r.frame = 1), ReplyError::Frame { expected: 0, found: 1 });
+    assert_eq!(refused(&|r| r.kept = 7), ReplyError::Indices { entry: 6 });
+    assert_eq!(refused(&|r| r.kept = 5), ReplyError::Indices { entry: 5 });
     assert_eq!(refused(&|r| r.kept = u32::MAX).to_string(), "the reply states 4294967296 of 2000 events");
-    assert_eq!(refused(&|r| r.unlocked = 1994), SiftError::Counts { stated: 2001, announced: 2000 });
-    assert_eq!(refused(&|r| r.indices[0] = 1), SiftError::UnknownEvent { index: 2000 });
+    assert_eq!(refused(&|r| r.unlocked = 1994), ReplyError::Counts { stated: 2001, announced: 2000 });
+    assert_eq!(refused(&|r| r.indices[0] = 1), ReplyError::UnknownEvent { index: 2000 });
     // A number that is not written in the shortest way, and one that never ends.
-    assert_eq!(refused(&|r| r.indices = vec![0x80, 0x00]), SiftError::Indices { entry: 0 });
-    assert_eq!(refused(&|r| r.indices = vec![0xff; 64]), SiftError::Indices { entry: 0 });
-    assert!(matches!(refused(&|r| r.x_bits.push(0)), SiftError::CheckBits { .. }));
-    assert!(matches!(refused(&|r| r.x_bits.clear()), SiftError::CheckBits { .. }));
-    assert!(matches!(refused(&|r| r.x_bits[0] |= 0x80), SiftError::CheckBits { .. }));
+    assert_eq!(refused(&|r| r.indices = vec![0x80, 0x00]), ReplyError::Indices { entry: 0 });
+    assert_eq!(refused(&|r| r.indices = vec![0xff; 64]), ReplyError::Indices { entry: 0 });
+    assert!(matches!(refused(&|r| r.x_bits.push(0)), ReplyError::CheckBits { .. }));
+    assert!(matches!(refused(&|r| r.x_bits.clear()), ReplyError::CheckBits { .. }));
+    assert!(matches!(refused(&|r| r.x_bits[0] |= 0x80), ReplyError::CheckBits { .. }));
 }
 
 #[test]
 fn check_bits_of_another_number_are_refused() {
     let reply = XReply { frame: 0, x_bits: vec![0b101] };
     assert!(x_bits(&reply, 3).is_ok());
-    assert_eq!(x_bits(&reply, 2).unwrap_err(), SiftError::CheckBits { found: 1, events: 2 });
-    assert_eq!(x_bits(&reply, 9).unwrap_err(), SiftError::CheckBits { found: 1, events: 9 });
+    assert_eq!(x_bits(&reply, 2).unwrap_err(), ReplyError::CheckBits { found: 1, events: 2 });
+    assert_eq!(x_bits(&reply, 9).unwrap_err(), ReplyError::CheckBits { found: 1, events: 9 });
     assert!(x_bits(&XReply { frame: 0, x_bits: Vec::new() }, 0).is_ok());
 }
 

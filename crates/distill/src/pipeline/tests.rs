@@ -298,6 +298,7 @@ fn nonsense_from_the_peer_is_an_error_and_never_a_panic() {
         setpoints: Setpoints::default(),
     };
     let block = |step| vec![BlockMessage { block: 0, step: Some(step) }];
+    let sifting = |tag, bytes: &[u8]| Some(SiftingMessage { tag, bytes: bytes.to_vec().into() });
     let nonsense = [
         b"\xff\xff\xff\xff".to_vec(),
         Bundle { step: 7, ..Bundle::default() }.encode_to_vec(),
@@ -305,8 +306,12 @@ fn nonsense_from_the_peer_is_an_error_and_never_a_panic() {
         Bundle { blocks: block(BlockStep::Close(true)), ..Bundle::default() }.encode_to_vec(),
         Bundle { blocks: block(BlockStep::Answer(vec![1, 2, 3])), ..Bundle::default() }.encode_to_vec(),
         Bundle { blocks: vec![BlockMessage { block: 0, step: None }], ..Bundle::default() }.encode_to_vec(),
-        Bundle { replies: vec![Default::default()], ..Bundle::default() }.encode_to_vec(),
-        Bundle { x_replies: vec![Default::default()], ..Bundle::default() }.encode_to_vec(),
+        // Another protocol, nothing, no message at all, an empty reply, empty X bits.
+        Bundle { sifting: sifting(2, b"\x12\x00"), ..Bundle::default() }.encode_to_vec(),
+        Bundle { sifting: sifting(1, b""), ..Bundle::default() }.encode_to_vec(),
+        Bundle { sifting: sifting(1, b"\xff"), ..Bundle::default() }.encode_to_vec(),
+        Bundle { sifting: sifting(1, b"\x12\x00"), ..Bundle::default() }.encode_to_vec(),
+        Bundle { sifting: sifting(1, b"\x1a\x00"), ..Bundle::default() }.encode_to_vec(),
     ];
     for role in [Role::Matcher, Role::Announcer] {
         for (index, payload) in nonsense.iter().enumerate() {

@@ -3,11 +3,11 @@
 //! Everything here is public and reaches the peer through an authenticated channel; until the tag over it
 //! has verified it is hostile input.
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::ModuleError;
-use crate::announce::Announcement;
-use crate::sift::{SiftReply, XReply};
+use crate::sifting::Tag;
 
 /// Longest encoded bundle that is accepted: a frame of announcements at the highest click rate, with room.
 pub const BUNDLE_BYTES_MAX: usize = 48 << 20;
@@ -52,30 +52,43 @@ impl Hello {
 pub struct Bundle {
     #[prost(uint64, tag = "1")]
     pub step: u64,
-    #[prost(message, optional, tag = "2")]
-    pub announcement: Option<Announcement>,
-    #[prost(message, repeated, tag = "3")]
-    pub replies: Vec<SiftReply>,
-    #[prost(message, repeated, tag = "4")]
-    pub x_replies: Vec<XReply>,
+    /// Absent where sifting has nothing to say.
+    #[prost(message, optional, tag = "10")]
+    pub sifting: Option<SiftingMessage>,
     #[prost(message, repeated, tag = "5")]
     pub blocks: Vec<BlockMessage>,
     /// The sender has no more frames; what follows only finishes what is under way.
     #[prost(bool, tag = "6")]
     pub drained: bool,
-    /// Blocks below this number are committed or given up at the sender (the matcher decides).
+    /// Blocks below this number are committed or given up at the sender (the corrector decides).
     #[prost(uint64, tag = "7")]
     pub committed_end: u64,
     /// Nothing is left to do at the sender: the session ends once a tag has covered this.
     #[prost(bool, tag = "8")]
     pub farewell: bool,
-    /// Trace context of the block whose first frame is announced here.
+    /// Trace context of the block whose first light came to the sender in this step.
     #[prost(string, tag = "9")]
     pub traceparent: String,
 }
 
+/// What one half of the sifting protocol says to the other, which alone understands it.
+#[derive(Clone, PartialEq, Message)]
+pub struct SiftingMessage {
+    /// Of the protocol ([`Tag`]).
+    #[prost(uint32, tag = "1")]
+    pub tag: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub bytes: Bytes,
+}
+
+impl SiftingMessage {
+    pub fn new(tag: Tag, bytes: Vec<u8>) -> Self {
+        Self { tag: tag.0, bytes: bytes.into() }
+    }
+}
+
 impl Bundle {
-    pub fn decode_bytes(bytes: &[u8]) -> Result<Self, ModuleError> {
+    pub fn decode_bytes(bytes: Bytes) -> Result<Self, ModuleError> {
         if bytes.len() > BUNDLE_BYTES_MAX {
             return Err(ModuleError::TooLong { bytes: bytes.len() });
         }
@@ -88,41 +101,31 @@ impl Bundle {
 pub struct BlockMessage {
     #[prost(uint64, tag = "1")]
     pub block: u64,
-    #[prost(oneof = "BlockStep", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "BlockStep", tags = "3, 4, 5, 6, 7, 8, 9")]
     pub step: Option<BlockStep>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum BlockStep {
-    /// Matcher: the round ends here although it is not full (the run is over).
-    #[prost(message, tag = "2")]
-    EndRound(EndRound),
-    /// Matcher: reconciliation starts with these public parameters.
+    /// Corrector: reconciliation starts with these public parameters.
     #[prost(message, tag = "3")]
     Begin(Begin),
     #[prost(bytes, tag = "4")]
     Query(Vec<u8>),
     #[prost(bytes, tag = "5")]
     Answer(Vec<u8>),
-    /// Matcher: hashes of its corrected frames.
+    /// Corrector: hashes of its corrected frames.
     #[prost(message, tag = "6")]
     Verify(Verify),
-    /// Announcer: which frames agree, and the seed of amplification.
+    /// Reference: which frames agree, and the seed of amplification.
     #[prost(message, tag = "7")]
     Amplify(Amplify),
-    /// Matcher: the block is complete here; the tag with this bundle closes its round.
+    /// Corrector: the block is complete here; the tag with this bundle closes its round.
     #[prost(bool, tag = "8")]
     Close(bool),
-    /// Announcer: the block is on its disk, ready to be committed.
+    /// Reference: the block is on its disk, ready to be committed.
     #[prost(bool, tag = "9")]
     Prepared(bool),
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct EndRound {
-    /// Frames of announcements that belong to the round.
-    #[prost(uint64, tag = "1")]
-    pub frames: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -5,8 +5,8 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::synthetic::{Link, Random, Streams};
 use super::*;
-use crate::announce::tests::protocol;
-use crate::announce::{AnnounceError, Basis, OwnEvents, prepare};
+use crate::sifting::entangled::announce::tests::protocol;
+use crate::sifting::entangled::announce::{AnnounceError, Basis, OwnEvents, prepare};
 
 mod handmade;
 mod observer;

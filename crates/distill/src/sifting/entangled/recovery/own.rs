@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::announce;
+use crate::sifting::entangled::announce;
 
 /// Own clicks that no result has accounted for yet.
 #[derive(Default)]

@@ -4,13 +4,13 @@
 
 use prost::Message;
 
-use crate::announce::{Basis, OwnEvents};
+use super::announce::{Basis, OwnEvents};
+use super::recovery::FrameResult;
 use crate::bits::Bits;
-use crate::recovery::FrameResult;
 
 /// Why a reply is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SiftError {
+pub enum ReplyError {
     #[error("the reply is for frame {found}, expected frame {expected}")]
     Frame { expected: u64, found: u64 },
     #[error("the reply states {stated} of {announced} events")]
@@ -116,19 +116,19 @@ pub fn reply(result: &FrameResult, z: &mut Bits) -> Sifted {
 }
 
 /// Applies the matcher's reply to what was announced; key bits are appended to `z`, and only if all is well.
-pub fn apply(reply: &SiftReply, own: &OwnEvents, z: &mut Bits) -> Result<Applied, SiftError> {
+pub fn apply(reply: &SiftReply, own: &OwnEvents, z: &mut Bits) -> Result<Applied, ReplyError> {
     if reply.frame != own.frame() {
-        return Err(SiftError::Frame { expected: own.frame(), found: reply.frame });
+        return Err(ReplyError::Frame { expected: own.frame(), found: reply.frame });
     }
     let mut counts = check_counts(reply, own.len() as u64)?;
     let (mut own_x, mut own_z) = (Bits::default(), Bits::default());
     let mut bytes = reply.indices.as_slice();
     let mut next = 0u64;
     for entry in 0..reply.kept as usize {
-        let skipped = take_leb128(&mut bytes).ok_or(SiftError::Indices { entry })?;
+        let skipped = take_leb128(&mut bytes).ok_or(ReplyError::Indices { entry })?;
         let index = next + u64::from(skipped);
         if index >= own.len() as u64 {
-            return Err(SiftError::UnknownEvent { index });
+            return Err(ReplyError::UnknownEvent { index });
         }
         next = index + 1;
         let bit = own.bit(index as usize);
@@ -138,7 +138,7 @@ pub fn apply(reply: &SiftReply, own: &OwnEvents, z: &mut Bits) -> Result<Applied
         }
     }
     if !bytes.is_empty() {
-        return Err(SiftError::Indices { entry: reply.kept as usize });
+        return Err(ReplyError::Indices { entry: reply.kept as usize });
     }
     counts.kept_z = own_z.len() as u64;
     counts.kept_x = own_x.len() as u64;
@@ -148,7 +148,7 @@ pub fn apply(reply: &SiftReply, own: &OwnEvents, z: &mut Bits) -> Result<Applied
 }
 
 /// The stated numbers cannot exceed what was announced.
-fn check_counts(reply: &SiftReply, announced: u64) -> Result<SiftCounts, SiftError> {
+fn check_counts(reply: &SiftReply, announced: u64) -> Result<SiftCounts, ReplyError> {
     let counts = SiftCounts {
         announced,
         unlocked: u64::from(reply.unlocked),
@@ -164,7 +164,7 @@ fn check_counts(reply: &SiftReply, announced: u64) -> Result<SiftCounts, SiftErr
         + counts.basis_mismatch
         + counts.cross_basis_doubles
         + counts.within_dead_time;
-    let unmatched = announced.checked_sub(stated).ok_or(SiftError::Counts { stated, announced })?;
+    let unmatched = announced.checked_sub(stated).ok_or(ReplyError::Counts { stated, announced })?;
     Ok(SiftCounts { unmatched, ..counts })
 }
 
@@ -174,14 +174,14 @@ pub fn x_reply(frame: u64, own_x: &Bits) -> XReply {
 }
 
 /// The announcer's check bits, of which there must be `len`.
-pub fn x_bits(reply: &XReply, len: usize) -> Result<Bits, SiftError> {
+pub fn x_bits(reply: &XReply, len: usize) -> Result<Bits, ReplyError> {
     unpack_bits(&reply.x_bits, len)
 }
 
-fn unpack_bits(bytes: &[u8], len: usize) -> Result<Bits, SiftError> {
+fn unpack_bits(bytes: &[u8], len: usize) -> Result<Bits, ReplyError> {
     let padding_clear = len.is_multiple_of(8) || bytes.last().is_some_and(|last| last >> (len % 8) == 0);
     if bytes.len() != len.div_ceil(8) || !padding_clear {
-        return Err(SiftError::CheckBits { found: bytes.len(), events: len });
+        return Err(ReplyError::CheckBits { found: bytes.len(), events: len });
     }
     Ok(Bits::from_bytes(bytes, len))
 }
@@ -209,5 +209,5 @@ fn take_leb128(bytes: &mut &[u8]) -> Option<u32> {
 }
 
 #[cfg(test)]
-#[path = "sift_tests.rs"]
+#[path = "reply_tests.rs"]
 mod tests;

@@ -1,0 +1,419 @@
+//! One end of a link after the light: a state machine that takes one frame of light and one bundle of the peer per step
+//! and gives one bundle, control set-points and finished blocks.
+//!
+//! Steps are numbered from the start of a session and both ends take them in lockstep: step `s` consumes the
+//! peer's bundle of step `s - 1`. So everything that happens follows from light and step numbers, never from
+//! the order or the moment in which messages arrive.
+//!
+//! Nothing here knows how light becomes sifted bits: the two halves of a sifting protocol ([`crate::sifting`]) talk
+//! through the bundles, in bytes that are theirs, and give one round after the other. A round is a block. The end that
+//! holds the *reference* string and the one that *corrects* its own ([`Side`]) bring it to key: Cascade, verification
+//! and amplification (`corrector`, `reference`; what both do alike is in `round`). Then the corrector closes the round,
+//! which puts an authentication tag on everything said so far; the reference answers "prepared" under a tag of its own
+//! once the block is on its disk; then the corrector stores the block, and the reference commits it as soon as a later
+//! tag covers the corrector's word that it has.
+
+mod corrector;
+pub mod messages;
+mod reference;
+mod round;
+#[cfg(test)]
+mod tests;
+
+use prost::Message;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use self::corrector::Corrector;
+pub use self::messages::Hello;
+use self::messages::{BlockMessage, BlockStep, Bundle, SiftingMessage};
+use self::reference::Reference;
+use self::round::Round;
+use crate::bits::Bits;
+use crate::bounds::KeyLength;
+pub use crate::config::Side;
+use crate::config::{LinkProtocol, PostProcessing, Role};
+use crate::ledger::BlockLedger;
+pub use crate::loops::Setpoints;
+pub use crate::sifting::FrameInput;
+use crate::sifting::{self, Context, Event, Sifting, SiftingFigures, SiftingStart};
+
+/// Longest stretch of steps without frames that finishing a run may take.
+pub const DRAIN_STEPS_MAX: u64 = 20_000;
+
+/// Why a session cannot go on. The service closes it and opens a new one.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    #[error("the peer sent a malformed {0}")]
+    Malformed(&'static str),
+    #[error("the peer sent {bytes} bytes in one message, more than a bundle can have")]
+    TooLong { bytes: usize },
+    #[error("the peer sent the bundle of step {found}, expected step {expected}")]
+    Step { expected: u64, found: u64 },
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error(transparent)]
+    Sifting(#[from] crate::sifting::SiftingError),
+    #[error("reconciliation message refused: {0}")]
+    Cascade(#[from] crate::cascade::CascadeError),
+    #[error("the ledger of a block does not add up: {0}")]
+    Ledger(#[from] crate::ledger::LedgerError),
+    #[error("finishing the run took more than {DRAIN_STEPS_MAX} steps")]
+    DrainTooLong,
+}
+
+/// What the peer said in the step before, and whether a tag has just covered everything up to it.
+pub struct PeerInput {
+    pub payload: bytes::Bytes,
+    pub authenticated: bool,
+}
+
+/// What one step gives. Actions are carried out, in order, before the bundle leaves.
+pub struct StepOutput {
+    pub payload: Vec<u8>,
+    pub close_round: bool,
+    pub setpoints: Setpoints,
+    pub actions: Vec<Action>,
+    /// The session is complete: everything is stored and said.
+    pub finished: bool,
+}
+
+/// Something that the service must do or tell.
+#[derive(Debug)]
+pub enum Action {
+    /// Make the block durable, undecided; it will be committed or voided.
+    Prepare(FinishedBlock),
+    /// Make the block durable and committed.
+    Store(FinishedBlock),
+    Commit {
+        block: u64,
+    },
+    Void {
+        block: u64,
+    },
+    /// A block that gave no key: why, and where its bits went.
+    Abort {
+        block: u64,
+        reason: String,
+        frames: u64,
+        ledger: BlockLedger,
+    },
+    /// Part of a block's work began or ended.
+    Stage {
+        block: u64,
+        stage: Stage,
+        begin: bool,
+    },
+    /// The trace that a block belongs to.
+    Trace {
+        block: u64,
+        traceparent: String,
+    },
+    Note {
+        name: &'static str,
+        message: String,
+    },
+}
+
+/// The stages of a block's work, as traces show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Sift,
+    Reconcile,
+    Verify,
+    Amplify,
+    Authenticate,
+}
+
+/// A block as it leaves amplification.
+#[derive(Debug)]
+pub struct FinishedBlock {
+    pub number: u64,
+    /// The first `reserve_bits` go into the authentication reserve, the rest is delivered.
+    pub key: Bits,
+    pub reserve_bits: usize,
+    /// Frames of light that it is made of.
+    pub frames: u64,
+    pub ledger: BlockLedger,
+    pub length: KeyLength,
+    pub key_qber: f64,
+}
+
+/// Figures for people, taken after a step.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    pub frames: u64,
+    /// Error rates of the last block: of its key, and of what was compared in public.
+    pub key_qber: f64,
+    pub check_qber: f64,
+    pub sifting: SiftingFigures,
+}
+
+/// How a session begins.
+#[derive(Clone, Debug)]
+pub struct SessionStart {
+    pub first_block: u64,
+    /// A block that is durable here but undecided, from an earlier session (reference side only).
+    pub in_doubt: Option<u64>,
+    /// What the peer's greeting said; believed once a tag has covered it.
+    pub peer_committed_end: u64,
+    pub own_committed_end: u64,
+    /// Steps from a measurement to its effect.
+    pub latency_steps: u64,
+    pub setpoints: Setpoints,
+}
+
+/// One end of a link during one session.
+pub struct Module {
+    sifting: Box<dyn Sifting>,
+    side: Half,
+    shared: Shared,
+    /// Block of round 0.
+    first_block: u64,
+    light_over: bool,
+    peer_light_over: bool,
+    drain_steps: u64,
+}
+
+enum Half {
+    Reference(Box<Reference>),
+    Corrector(Box<Corrector>),
+}
+
+/// What the side of a module works with beside its own state.
+struct Shared {
+    config: PostProcessing,
+    rng: ChaCha20Rng,
+    step: u64,
+    /// Number of the first block that sifting has not given yet.
+    open_block: u64,
+    figures: Figures,
+}
+
+impl Module {
+    /// `seed` is this end's own randomness for this session.
+    pub fn new(protocol: &LinkProtocol, start: &SessionStart, seed: [u8; 32]) -> Self {
+        let SessionStart { latency_steps, setpoints, .. } = *start;
+        let sifting = sifting::half(protocol, &SiftingStart { latency_steps, setpoints });
+        Self::with_sifting(sifting, protocol.role.side(), &protocol.post_processing(), start, seed)
+    }
+
+    /// With a half of any sifting protocol; the peer has the other half and the other side.
+    pub fn with_sifting(
+        sifting: Box<dyn Sifting>,
+        side: Side,
+        config: &PostProcessing,
+        start: &SessionStart,
+        seed: [u8; 32],
+    ) -> Self {
+        let side = match side {
+            Side::Reference => Half::Reference(Box::new(Reference::new(start))),
+            Side::Corrector => Half::Corrector(Box::new(Corrector::new(start))),
+        };
+        let shared = Shared {
+            config: config.clone(),
+            rng: ChaCha20Rng::from_seed(seed),
+            step: 0,
+            open_block: start.first_block,
+            figures: Figures::default(),
+        };
+        let first_block = start.first_block;
+        Self { sifting, side, shared, first_block, light_over: false, peer_light_over: false, drain_steps: 0 }
+    }
+
+    /// One step. `frame` is absent once the run has no more light; `peer` is absent in step 0 alone.
+    pub fn step(&mut self, frame: Option<FrameInput>, peer: Option<PeerInput>) -> Result<StepOutput, ModuleError> {
+        let mut draft = Draft::new(self.shared.step);
+        if let Some(peer) = peer {
+            self.hear(peer, &mut draft)?;
+        }
+        match frame {
+            Some(frame) => self.take(frame, &mut draft)?,
+            None => self.drain(&mut draft)?,
+        }
+        self.say(&mut draft)?;
+        let sifting_over = self.sifting.is_over();
+        draft.bundle.committed_end = match &mut self.side {
+            Half::Reference(side) => side.committed_end(),
+            Half::Corrector(side) => side.conclude(&mut self.shared, sifting_over, &mut draft),
+        };
+        let setpoints = self.sifting.setpoints(self.shared.step);
+        self.shared.step += 1;
+        Ok(draft.finish(setpoints))
+    }
+
+    fn hear(&mut self, peer: PeerInput, draft: &mut Draft) -> Result<(), ModuleError> {
+        let PeerInput { payload, authenticated } = peer;
+        let bundle = Bundle::decode_bytes(payload)?;
+        if bundle.step + 1 != self.shared.step {
+            return Err(ModuleError::Step { expected: self.shared.step - 1, found: bundle.step });
+        }
+        if bundle.drained && !self.peer_light_over {
+            self.peer_light_over = true;
+            self.sifting.peer_light_over();
+        }
+        if let Half::Reference(side) = &mut self.side {
+            side.hear(&bundle, authenticated, self.shared.open_block, draft);
+        }
+        if let Some(message) = &bundle.sifting {
+            if message.tag != self.sifting.tag().0 || message.bytes.is_empty() {
+                return Err(ModuleError::Protocol("a sifting message of another protocol, or an empty one"));
+            }
+            let mut events = Vec::new();
+            self.sifting.hear(&message.bytes, &mut self.shared.context(&mut events))?;
+            if let Some(block) = self.tell(events, draft)
+                && !bundle.traceparent.is_empty()
+            {
+                draft.begin(block, bundle.traceparent.chars().take(64).collect());
+            }
+            self.take_rounds(draft);
+        }
+        for message in bundle.blocks {
+            let reconciled = match &mut self.side {
+                Half::Reference(side) => side.on_block(message, authenticated, &mut self.shared, draft)?,
+                Half::Corrector(side) => side.on_block(message, authenticated, &mut self.shared, draft)?,
+            };
+            if let Some(reconciled) = reconciled {
+                self.sifting.reconciled(&reconciled);
+            }
+        }
+        draft.finished = match &self.side {
+            Half::Reference(side) => side.is_finished(authenticated),
+            Half::Corrector(side) => side.is_finished(bundle.farewell),
+        };
+        draft.bundle.farewell = draft.finished && matches!(self.side, Half::Reference(_));
+        Ok(())
+    }
+
+    fn take(&mut self, frame: FrameInput, draft: &mut Draft) -> Result<(), ModuleError> {
+        self.shared.figures.frames += 1;
+        let (traceparent, mut events) = (frame.traceparent.clone(), Vec::new());
+        self.sifting.take(frame, &mut self.shared.context(&mut events))?;
+        if let Some(block) = self.tell(events, draft) {
+            draft.bundle.traceparent.clone_from(&traceparent);
+            draft.begin(block, traceparent);
+        }
+        Ok(())
+    }
+
+    /// A step without light: what is under way is finished.
+    fn drain(&mut self, draft: &mut Draft) -> Result<(), ModuleError> {
+        if !self.light_over {
+            self.light_over = true;
+            self.sifting.light_over();
+        }
+        draft.bundle.drained = true;
+        self.drain_steps += 1;
+        if self.drain_steps > DRAIN_STEPS_MAX { Err(ModuleError::DrainTooLong) } else { Ok(()) }
+    }
+
+    fn say(&mut self, draft: &mut Draft) -> Result<(), ModuleError> {
+        let mut events = Vec::new();
+        let bytes = self.sifting.say(&mut self.shared.context(&mut events))?;
+        if !bytes.is_empty() {
+            draft.bundle.sifting = Some(SiftingMessage::new(self.sifting.tag(), bytes));
+        }
+        self.tell(events, draft);
+        self.take_rounds(draft);
+        Ok(())
+    }
+
+    /// Passes on what sifting makes known; gives the block that begins, if one does.
+    fn tell(&self, events: Vec<Event>, draft: &mut Draft) -> Option<u64> {
+        let mut begins = None;
+        for event in events {
+            match event {
+                Event::RoundBegins { round } => begins = Some(self.first_block + round),
+                Event::Note { name, message } => draft.actions.push(Action::Note { name, message }),
+            }
+        }
+        begins
+    }
+
+    fn take_rounds(&mut self, draft: &mut Draft) {
+        while let Some(sifted) = self.sifting.next_round() {
+            let block = self.first_block + sifted.number;
+            self.shared.open_block = block + 1;
+            self.shared.figures.check_qber = sifted.evidence.qber();
+            draft.stage(block, Stage::Sift, false);
+            let round = Round::new(block, sifted);
+            match &mut self.side {
+                Half::Reference(side) => side.take_round(round),
+                Half::Corrector(side) => side.take_round(round),
+            }
+        }
+    }
+
+    /// Gives up every round in work, because the session broke. The ledgers say what was lost.
+    pub fn void(&mut self) -> Vec<(u64, BlockLedger)> {
+        let rounds: Vec<&Round> = match &self.side {
+            Half::Reference(side) => side.rounds_in_work().collect(),
+            Half::Corrector(side) => side.rounds_in_work().collect(),
+        };
+        let mut voided: Vec<(u64, BlockLedger)> = rounds.iter().map(|round| (round.block, round.void())).collect();
+        let open = self.sifting.void();
+        voided.extend(open.into_iter().map(|(number, account)| (self.first_block + number, account)));
+        voided
+    }
+
+    pub fn figures(&self) -> Figures {
+        Figures { sifting: self.sifting.figures(), ..self.shared.figures.clone() }
+    }
+}
+
+impl Shared {
+    fn context<'a>(&'a mut self, events: &'a mut Vec<Event>) -> Context<'a> {
+        Context { step: self.step, rng: &mut self.rng, events }
+    }
+}
+
+/// What a step collects before it is encoded.
+struct Draft {
+    bundle: Bundle,
+    actions: Vec<Action>,
+    close_round: bool,
+    finished: bool,
+}
+
+impl Draft {
+    fn new(step: u64) -> Self {
+        let bundle = Bundle { step, ..Bundle::default() };
+        Self { bundle, actions: Vec::new(), close_round: false, finished: false }
+    }
+
+    fn finish(self, setpoints: Setpoints) -> StepOutput {
+        StepOutput {
+            payload: self.bundle.encode_to_vec(),
+            close_round: self.close_round,
+            setpoints,
+            actions: self.actions,
+            finished: self.finished,
+        }
+    }
+
+    fn begin(&mut self, block: u64, traceparent: String) {
+        self.actions.push(Action::Trace { block, traceparent });
+        self.stage(block, Stage::Sift, true);
+    }
+
+    fn stage(&mut self, block: u64, stage: Stage, begin: bool) {
+        self.actions.push(Action::Stage { block, stage, begin });
+    }
+
+    fn say(&mut self, block: u64, step: BlockStep) {
+        self.bundle.blocks.push(BlockMessage { block, step: Some(step) });
+    }
+}
+
+/// Counts the forms that bundles have had: ends that would not understand each other part at their greeting.
+const DIALOGUE: u64 = 2;
+
+/// A number that differs where two ends were started with different protocols.
+pub fn protocol_fingerprint(protocol: &LinkProtocol) -> u64 {
+    let mut neutral = protocol.clone();
+    neutral.role = Role::Announcer;
+    // FNV-1a over the debug form: not a security function, only a clear error for a mistake.
+    format!("{neutral:?} {DIALOGUE}")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
