@@ -9,6 +9,7 @@ use detector::store::BlockStore;
 use crate::support::{Place, assert_equal_keys, bright, digest, lines, qkdnet, success, summary};
 
 const SITES: [&str; 2] = ["valrose", "sophia"];
+const DIFFER: &str = "reserves-differ";
 const EXHAUSTED: &str = "authentication-exhausted";
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -63,6 +64,61 @@ fn rekey(config: &Path, secret: &Path) -> Command {
     let mut command = qkdnet();
     command.arg("rekey").arg("--config").arg(config).arg("--secret").arg(secret);
     command
+}
+
+/// What `qkdnet status` says, while the network runs.
+fn status(place: &Place) -> Option<serde_json::Value> {
+    let mut command = qkdnet();
+    command.args(["status", "--output", "json", "--data"]).arg(place.path("data"));
+    let output = command.output().expect("run qkdnet status");
+    output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+#[test]
+fn ends_with_different_secrets_say_so_with_the_way_out_and_the_run_is_no_success() {
+    let place = Place::new(&bright(&[]));
+    for data in ["data", "other"] {
+        place.up(data, &["--for", "4s"]);
+    }
+    // What a backup from before a re-keying is to the other end. Each reserve is as its ceilings have it.
+    let reserve = |data: &str| place.path(data).join("sophia/valrose-sophia/authentication.reserve");
+    std::fs::copy(reserve("other"), reserve("data")).expect("put a reserve back");
+    let stored_before = stored(&place);
+    let mut command = qkdnet();
+    command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data")).args(["--output", "json"]);
+    let said = std::fs::File::create(place.path("said.json")).expect("make a file");
+    let mut running = Running(Some(command.stdout(said).stderr(Stdio::inherit()).spawn().expect("start qkdnet")));
+    let told = || {
+        let status = status(&place)?;
+        let waiting = status["waiting"].as_array()?.first()?.clone();
+        (waiting["state"] == DIFFER).then_some(waiting)
+    };
+    wait("the state in `qkdnet status`", || told().is_some());
+    let waiting = told().expect("the state lasts");
+    assert_eq!(waiting["link"], "valrose-sophia");
+    let way_out = waiting["way_out"].as_str().expect("words");
+    assert!(way_out.contains("`qkdnet rekey`") && way_out.contains("`qkdnet restore`"), "{way_out}");
+    let mut text = qkdnet();
+    text.args(["status", "--data"]).arg(place.path("data"));
+    let text = String::from_utf8(success(text).stdout).expect("text");
+    assert!(text.contains(DIFFER) && text.contains("`qkdnet rekey`"), "{text}");
+    let said = || std::fs::read_to_string(place.path("said.json")).unwrap_or_default();
+    let events = || -> Vec<serde_json::Value> {
+        let whole =
+            said().lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<serde_json::Value>>();
+        whole.into_iter().filter(|event| event["name"] == DIFFER).collect()
+    };
+    wait("both ends to say it", || events().len() == 2);
+    let run = running.0.take().expect("a run");
+    let pid = rustix::process::Pid::from_raw(run.id().cast_signed()).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("ask it to end");
+    let output = run.wait_with_output().expect("wait for qkdnet");
+    assert_eq!(output.status.code(), Some(1), "{}", said());
+    assert_eq!(events().len(), 2, "said once at each end");
+    let last: serde_json::Value = serde_json::from_str(said().lines().last().expect("a summary")).expect("JSON");
+    let reasons = last["verdict"]["reasons"].as_array().expect("reasons").clone();
+    assert!(reasons.iter().any(|reason| reason["kind"] == DIFFER && reason["link"] == "valrose-sophia"), "{last}");
+    assert_eq!(stored(&place), stored_before, "something was stored without authentication");
 }
 
 #[test]

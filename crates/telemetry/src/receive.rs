@@ -20,6 +20,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::{Request, Response, Status};
 
 use crate::export::SpanFiles;
@@ -27,7 +28,7 @@ use crate::names::resource;
 use crate::store::{LinkRecord, SpanRecord, StatusRecord};
 use values::Values;
 
-/// Largest message that is taken.
+/// Largest message that is taken, also once it is decompressed.
 const MESSAGE_LIMIT_BYTES: usize = 8 << 20;
 /// Under this name the span files stand.
 const SERVICE: &str = "collector";
@@ -49,11 +50,11 @@ impl Collector {
     }
 
     pub fn traces(&self) -> TraceServiceServer<impl TraceService> {
-        TraceServiceServer::new(self.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES)
+        TraceServiceServer::new(self.clone()).accept_compressed(Gzip).max_decoding_message_size(MESSAGE_LIMIT_BYTES)
     }
 
     pub fn metrics(&self) -> MetricsServiceServer<impl MetricsService> {
-        MetricsServiceServer::new(self.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES)
+        MetricsServiceServer::new(self.clone()).accept_compressed(Gzip).max_decoding_message_size(MESSAGE_LIMIT_BYTES)
     }
 
     /// The latest values in the text format of Prometheus.

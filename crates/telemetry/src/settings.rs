@@ -173,13 +173,8 @@ fn target(variables: &BTreeMap<String, String>, signal: Signal) -> Result<Target
     };
     let (endpoint, tls) = endpoint(get("ENDPOINT"), protocol)?;
     if let Some((variable, value)) = get("COMPRESSION") {
-        match (value.as_str(), protocol) {
-            ("none", _) | ("gzip", Protocol::HttpProtobuf) => {}
-            ("gzip", Protocol::Grpc) => {
-                let why = "`gzip` is spoken over `http/protobuf` alone: take `none`, or that protocol";
-                return Err(refuse(&variable, why));
-            }
-            _ => return Err(refuse(&variable, format!("`{value:.60}`: expected `gzip` or `none`"))),
+        if !matches!(value.as_str(), "none" | "gzip") {
+            return Err(refuse(&variable, format!("`{value:.60}`: expected `gzip` or `none`")));
         }
     }
     if let Some((variable, value)) = get("HEADERS") {

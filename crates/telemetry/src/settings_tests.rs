@@ -75,7 +75,6 @@ fn what_cannot_be_honoured_is_refused_with_its_name_and_what_is_expected() {
     let cases = [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "not spoken"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "smoke", "expected `grpc` or `http/protobuf`"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "`http/protobuf` alone"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "expected `gzip` or `none`"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "2s", "whole milliseconds"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "whole milliseconds"),
@@ -103,14 +102,16 @@ fn a_header_that_is_refused_is_not_shown() {
 }
 
 #[test]
-fn gzip_is_spoken_over_http() {
-    let variables = [
-        ENDPOINT,
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x,,a=b"),
-    ];
-    assert_eq!(target(&variables).protocol, Protocol::HttpProtobuf);
+fn gzip_is_spoken_over_both_protocols() {
+    for (protocol, spoken) in [("http/protobuf", Protocol::HttpProtobuf), ("grpc", Protocol::Grpc)] {
+        let variables = [
+            ENDPOINT,
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x,,a=b"),
+        ];
+        assert_eq!(target(&variables).protocol, spoken);
+    }
 }
 
 #[test]

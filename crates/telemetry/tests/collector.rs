@@ -8,14 +8,17 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use telemetry::names::{attribute, span};
 use telemetry::trace::Tracer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
@@ -23,6 +26,8 @@ const SPAN_DIR: &str = "QKDNET_TEST_SPAN_DIR";
 
 #[derive(Clone, Default)]
 struct Collector {
+    /// Encoding of each message that came.
+    encodings: Arc<Mutex<Vec<Option<String>>>>,
     received: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
 }
 
@@ -32,6 +37,8 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let encoding = request.metadata().get("grpc-encoding").map(|value| value.to_str().unwrap().to_owned());
+        self.encodings.lock().unwrap().push(encoding);
         self.received.lock().unwrap().push(request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
@@ -90,7 +97,7 @@ async fn collect(identity: Option<Identity>) -> (Collector, SocketAddr) {
     if let Some(identity) = identity {
         server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
     }
-    let service = TraceServiceServer::new(collector.clone());
+    let service = TraceServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
     tokio::spawn(server.add_service(service).serve_with_incoming(incoming));
     (collector, address)
 }
@@ -275,6 +282,53 @@ async fn spans_go_over_https_compressed_to_the_authority_that_is_named() {
     let Posted { head, body } = posted.await.unwrap();
     assert!(head.contains("content-encoding: gzip"), "{head}");
     assert_eq!(body[..2], [0x1f, 0x8b]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_go_over_grpc_compressed_where_that_is_asked_for() {
+    let (collector, address) = collect(None).await;
+    let (endpoint, folder) = (format!("http://{address}"), tempfile::tempdir().unwrap());
+    for compression in ["gzip", "none"] {
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", compression),
+            ("OTEL_METRICS_EXPORTER", "none"),
+        ];
+        run(folder.path(), &variables).await;
+    }
+    assert_eq!(collector.encodings.lock().unwrap()[..], [Some("gzip".to_owned()), None]);
+    let received = collector.received.lock().unwrap();
+    assert!(received.iter().all(|request| request.resource_spans[0].scope_spans[0].spans[0].name == span::BLOCK));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_own_collector_takes_compressed_spans_and_none_that_grow_beyond_its_limit() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let collector = telemetry::receive::Collector::create(kept.path(), 1 << 20).unwrap();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    tokio::spawn(Server::builder().add_service(collector.traces()).serve_with_incoming(incoming));
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+    ];
+    run(folder.path(), &variables).await;
+    let files = || std::fs::read_dir(kept.path()).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    assert!(files().any(|text| String::from_utf8_lossy(&text).contains(span::BLOCK)), "nothing was kept");
+    let channel = tonic::transport::Endpoint::new(endpoint).unwrap().connect().await.unwrap();
+    let mut client = TraceServiceClient::new(channel).send_compressed(CompressionEncoding::Gzip);
+    let spans = |bytes: usize| {
+        let span = Span { name: " ".repeat(bytes), ..Span::default() };
+        let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+        let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
+        ExportTraceServiceRequest { resource_spans }
+    };
+    client.export(spans(1 << 10)).await.unwrap();
+    let refused = client.export(spans(64 << 20)).await.unwrap_err();
+    assert!(!refused.message().is_empty(), "{refused:?}");
+    client.export(spans(1 << 10)).await.unwrap();
 }
 
 /// A port at which nobody listens, and one at which nobody answers.

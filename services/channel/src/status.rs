@@ -34,6 +34,7 @@ impl Status {
         figures.exhausted = endpoint.remaining() == 0;
         if figures.session != 0 {
             figures.rolled_back = None;
+            figures.reserves_differ.clear();
         }
     }
 
@@ -42,8 +43,15 @@ impl Status {
         self.lock().rolled_back = rolled_back;
     }
 
+    /// Why the two ends' reserves seem not to fit together; until a session opens, or the reserve is replaced.
+    pub(crate) fn reserves_differ(&self, why: String) {
+        self.lock().reserves_differ = why;
+    }
+
     pub(crate) fn replaced(&self, replaced: ReserveReplaced) {
-        self.lock().reserve_replaced = Some(replaced);
+        let mut figures = self.lock();
+        figures.reserve_replaced = Some(replaced);
+        figures.reserves_differ.clear();
     }
 
     pub(crate) fn sent(&self, bytes: usize) {

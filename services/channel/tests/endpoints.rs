@@ -130,6 +130,8 @@ struct Progress {
     sessions: AtomicU64,
     closed: Mutex<Vec<CloseReason>>,
     blocks: AtomicU64,
+    /// How often it was told that the two ends' reserves differ.
+    differ: AtomicU64,
 }
 
 struct World {
@@ -307,7 +309,12 @@ async fn hear(
     stream: &mut Duplex<ModuleMessage, ChannelMessage>,
     progress: &Progress,
 ) -> Option<channel_message::Message> {
-    let heard = tokio::time::timeout(Duration::from_secs(20), stream.receive()).await.ok()??.message?;
+    let heard = loop {
+        match tokio::time::timeout(Duration::from_secs(20), stream.receive()).await.ok()??.message? {
+            Heard::ReservesDiffer(_) => drop(progress.differ.fetch_add(1, Ordering::SeqCst)),
+            heard => break heard,
+        }
+    };
     if let Heard::Closed(closed) = &heard {
         progress.closed.lock().unwrap().push(closed.reason());
         return None;
@@ -492,6 +499,30 @@ async fn hostile_peers_and_modules_do_no_harm() {
     assert!(!task.is_finished());
     stop.cancel();
     task.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_with_different_secrets_say_so_cost_nothing_and_meet_once_they_have_the_same() {
+    let mut world = World::new(128 * 400, false);
+    let other = channel::secret_path(world.data(), "sophia", "valrose-sophia");
+    std::fs::write(other, channel::new_secret(128 * 400).unwrap()).unwrap();
+    world.start(0);
+    world.start(1);
+    let differ = |world: &World, side: usize| !world.handle(side).status().figures().reserves_differ.is_empty();
+    world.wait(|world| (0..2).all(|side| differ(world, side))).await;
+    let told = |world: &World| world.progress.each_ref().map(|end| end.differ.load(Ordering::SeqCst));
+    world.wait(|world| told(world) == [1, 1]).await;
+    let tags = || (0..2).map(|side| world.handle(side).status().figures().reserve_tags_send).collect::<Vec<_>>();
+    let (before, refused) = (tags(), world.handle(0).status().figures().frames_refused);
+    // They go on greeting, slowly.
+    world.wait(|world| world.handle(0).status().figures().frames_refused > refused).await;
+    assert_eq!((tags(), world.rounds(), told(&world), world.tap.count()), (before, [0, 0], [1, 1], 0));
+    let fresh = channel::new_secret(128 * 300).unwrap();
+    for side in 0..2 {
+        world.handle(side).rekey(Zeroizing::new(fresh.to_vec())).await.unwrap();
+    }
+    world.advance(3).await;
+    assert!((0..2).all(|side| !differ(&world, side)));
 }
 
 /// The reserve of an end, as a backup of its volume has it.

@@ -13,17 +13,38 @@ const EXHAUSTED: &str = "the authentication reserve is exhausted: nothing is sto
                          fresh secret with `qkdnet rekey`";
 const PEER_VERSION: &str = "the peer's channel speaks another version of the protocol: nothing is tried until both ends \
                             are of one version";
+const RESERVES_DIFFER: &str = "Nothing is authenticated until both ends are given the same fresh secret with \
+                               `qkdnet rekey`, or the data are made safe with `qkdnet restore`";
 /// Wait before meeting again where a meeting may cost the peer a tag, or cannot succeed.
 const RETRY: Duration = Duration::from_secs(15);
 
 /// Whether a state stays until a session opens, whatever fails meanwhile.
 pub fn lasts(state: LinkState) -> bool {
-    matches!(state, LinkState::AuthenticationExhausted | LinkState::RolledBack | LinkState::PeerVersion)
+    matches!(
+        state,
+        LinkState::AuthenticationExhausted | LinkState::RolledBack | LinkState::PeerVersion | LinkState::ReservesDiffer
+    )
 }
 
 /// How long to wait before the next attempt, where that is longer than elsewhere.
 pub fn retry(state: LinkState) -> Option<Duration> {
     matches!(state, LinkState::RolledBack | LinkState::PeerVersion).then_some(RETRY)
+}
+
+/// Says that the two ends' reserves seem not to fit together. The channel goes on greeting all the while.
+pub fn reserves_differ(monitor: &Monitor, why: String) {
+    // A state that was proved says more.
+    let is_new = monitor.state() != LinkState::ReservesDiffer || monitor.status().reserves_differ != why;
+    if !is_new || (lasts(monitor.state()) && monitor.state() != LinkState::ReservesDiffer) {
+        return;
+    }
+    let said = format!("{why}. {RESERVES_DIFFER}");
+    monitor.update(|s| {
+        s.state = LinkState::ReservesDiffer.into();
+        s.reserves_differ = why;
+    });
+    monitor.publish();
+    monitor.note("reserves-differ", &said);
 }
 
 /// Says why there is no session.
@@ -45,6 +66,7 @@ pub fn lost(monitor: &Monitor, error: &anyhow::Error, said: &mut String) {
             monitor.update(|s| {
                 s.state = state.into();
                 s.rolled_back = rolled_back;
+                s.reserves_differ.clear();
             });
             monitor.publish();
             monitor.note(name, &why);
@@ -97,6 +119,24 @@ mod tests {
             }
         }
         notes
+    }
+
+    #[test]
+    fn reserves_that_differ_are_said_once_until_a_session_opens_or_more_is_known() {
+        let monitor = Monitor::new(ModuleStatus::default());
+        let mut events = monitor.watch();
+        let mut said = String::new();
+        for _ in 0..3 {
+            reserves_differ(&monitor, "other secrets".to_owned());
+            lost(&monitor, &closed(CloseReason::Rekeyed, None), &mut said);
+        }
+        let (state, why) = (monitor.state(), monitor.status().reserves_differ);
+        assert_eq!((state, why.as_str()), (LinkState::ReservesDiffer, "other secrets"));
+        assert_eq!(notes(&mut events), ["reserves-differ"]);
+        assert_eq!(retry(state), None, "the channel goes on greeting, the module comes back as ever");
+        lost(&monitor, &closed(CloseReason::RolledBack, None), &mut said);
+        reserves_differ(&monitor, "other secrets".to_owned());
+        assert_eq!((monitor.state(), monitor.status().reserves_differ), (LinkState::RolledBack, String::new()));
     }
 
     #[test]

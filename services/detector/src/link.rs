@@ -12,6 +12,7 @@ use proto::channel::v1::{
 };
 use shell::duplex::Duplex;
 
+use crate::lasting;
 use crate::status::Monitor;
 
 /// Longest wait for a peer, source or channel that is there but says nothing. One that is gone is noticed at once;
@@ -51,6 +52,7 @@ impl Link {
         loop {
             match self.duplex.rx.recv().await?.message? {
                 channel_message::Message::ReserveReplaced(replaced) => self.monitor.reserve_replaced(replaced),
+                channel_message::Message::ReservesDiffer(told) => lasting::reserves_differ(&self.monitor, told.message),
                 message => return Some(message),
             }
         }

@@ -95,6 +95,7 @@ impl Reporter {
             s.session = session;
             s.reserve_tags = reserve_tags;
             s.rolled_back = None;
+            s.reserves_differ.clear();
             s.state = LinkState::Acquiring.into();
         });
         monitor.publish();

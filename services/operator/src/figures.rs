@@ -31,6 +31,8 @@ pub enum State {
     RolledBack,
     /// The two ends speak different versions.
     PeerVersion,
+    /// The authentication reserves of the two ends seem not to fit together.
+    ReservesDiffer,
     Ended,
 }
 
@@ -45,6 +47,7 @@ impl State {
             Self::AuthenticationExhausted => "authentication-exhausted",
             Self::RolledBack => "rolled-back",
             Self::PeerVersion => "peer-version",
+            Self::ReservesDiffer => "reserves-differ",
             Self::Ended => "ended",
         }
     }
@@ -60,6 +63,7 @@ impl State {
             Self::AuthenticationExhausted => "AuthenticationExhausted",
             Self::RolledBack => "RolledBack",
             Self::PeerVersion => "PeerVersion",
+            Self::ReservesDiffer => "ReservesDiffer",
             Self::Ended => "RunEnded",
         }
     }
@@ -76,6 +80,9 @@ impl State {
                 "has an end whose volume was put back; void what may have been used with `qkdnet restore`"
             }
             Self::PeerVersion => "has ends of different versions; bring both to one",
+            Self::ReservesDiffer => {
+                "has ends whose authentication reserves do not fit together; both need the same fresh secret"
+            }
             Self::Ended => "has ended its run",
         }
     }
@@ -115,6 +122,7 @@ fn state(ends: [Option<&ModuleStatus>; 2], matcher: Option<&ModuleStatus>) -> St
         (LinkState::RolledBack, State::RolledBack),
         (LinkState::PeerVersion, State::PeerVersion),
         (LinkState::AuthenticationExhausted, State::AuthenticationExhausted),
+        (LinkState::ReservesDiffer, State::ReservesDiffer),
     ];
     if let Some((_, state)) = lasting.into_iter().find(|(wire, _)| either(*wire)) {
         return state;

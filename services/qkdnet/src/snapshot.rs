@@ -48,6 +48,8 @@ pub enum LinkState {
     RolledBack,
     /// The two ends speak different versions.
     PeerVersion,
+    /// The authentication reserves of the two ends seem not to fit together.
+    ReservesDiffer,
     Ended,
 }
 
@@ -58,6 +60,9 @@ impl LinkState {
             Self::AuthenticationExhausted => Some("both ends need a fresh secret: `qkdnet rekey`"),
             Self::RolledBack => Some("void what may have been used: `qkdnet restore`"),
             Self::PeerVersion => Some("bring both ends to one version"),
+            Self::ReservesDiffer => Some(
+                "both ends need the same fresh secret: `qkdnet rekey`, or `qkdnet restore` where data were put back",
+            ),
             Self::Connecting | Self::Acquiring | Self::Locked | Self::Ended => None,
         }
     }
@@ -70,6 +75,7 @@ impl LinkState {
             Self::AuthenticationExhausted => "no-auth-key",
             Self::RolledBack => "rolled-back",
             Self::PeerVersion => "peer-version",
+            Self::ReservesDiffer => "reserves-differ",
             Self::Ended => "ended",
         }
     }

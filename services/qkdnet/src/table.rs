@@ -47,7 +47,10 @@ impl Theme {
         let colour = match state {
             LinkState::Locked if ready => Color::Green,
             LinkState::Locked | LinkState::Acquiring => Color::Yellow,
-            LinkState::AuthenticationExhausted | LinkState::RolledBack | LinkState::PeerVersion => Color::Red,
+            LinkState::AuthenticationExhausted
+            | LinkState::RolledBack
+            | LinkState::PeerVersion
+            | LinkState::ReservesDiffer => Color::Red,
             LinkState::Connecting | LinkState::Ended => Color::DarkGray,
         };
         if self.colour { Style::default().fg(colour) } else { Style::default() }

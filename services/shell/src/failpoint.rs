@@ -1,8 +1,8 @@
-//! Places where a test may crash the process, to see what a restart makes of what was persisted.
+//! Places where a test may crash or stop the process, to see what a restart makes of what was persisted.
 //!
 //! A service names the place (`failpoint::hit("block.prepared")`) between two persisting steps. Nothing happens there
-//! unless the configuration allows faults and the place is armed: `block.prepared=3` aborts at the third hit. What
-//! arms places is `QKDNET_FAILPOINTS`, or for one service alone the file `<service>.failpoints` beside its address
+//! unless the configuration allows faults and the place is armed: `block.prepared=3` aborts at the third hit, `block.prepared=3:stop` asks the process to end there as SIGTERM
+//! does. What arms places is `QKDNET_FAILPOINTS`, or for one service alone the file `<service>.failpoints` beside its address
 //! file. A service takes that file away when it starts, so that it is armed once: killed and started again by whoever
 //! keeps it running, it crashes once more, in the place that was named, and then goes on.
 
@@ -53,11 +53,24 @@ pub const PLACES: [(&str, &[&str]); 4] = [
     ("relay", &["relay.persisted"]),
 ];
 
-static ARMED: OnceLock<BTreeMap<String, AtomicU64>> = OnceLock::new();
+static ARMED: OnceLock<BTreeMap<String, Armed>> = OnceLock::new();
+
+/// A place that is armed.
+struct Armed {
+    /// Hits until it happens.
+    left: AtomicU64,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Abort,
+    Stop,
+}
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FailpointError {
-    #[error("failpoint `{0}`: expected `name=hit`, with the hit counted from 1")]
+    #[error("failpoint `{0}`: expected `name=hit` or `name=hit:stop`, with the hit counted from 1")]
     Malformed(String),
     #[error("there is no failpoint `{0}`")]
     Unknown(String),
@@ -110,28 +123,41 @@ pub fn arm(text: &str, faults_allowed: bool) -> Result<(), FailpointError> {
     ARMED.set(points).map_err(|_| FailpointError::AlreadyArmed)
 }
 
-fn parse(text: &str) -> Result<BTreeMap<String, AtomicU64>, FailpointError> {
+fn parse(text: &str) -> Result<BTreeMap<String, Armed>, FailpointError> {
     let point = |item: &str| {
         let malformed = || FailpointError::Malformed(item.to_owned());
         let (name, hit) = item.split_once('=').ok_or_else(malformed)?;
-        let hit: u64 = hit.trim().parse().map_err(|_| malformed())?;
+        let (hit, what) = match hit.trim().strip_suffix(":stop") {
+            Some(hit) => (hit, What::Stop),
+            None => (hit.trim(), What::Abort),
+        };
+        let hit: u64 = hit.parse().map_err(|_| malformed())?;
         if name.trim().is_empty() || hit == 0 {
             return Err(malformed());
         }
-        Ok((name.trim().to_owned(), AtomicU64::new(hit)))
+        Ok((name.trim().to_owned(), Armed { left: AtomicU64::new(hit), what }))
     };
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(point).collect()
 }
 
-/// Aborts the process, without unwinding or flushing, if this is the armed hit of the place.
+/// Aborts the process, without unwinding or flushing, or asks it to end, if this is the armed hit of the place.
 pub fn hit(name: &str) {
-    let Some(left) = ARMED.get().and_then(|points| points.get(name)) else { return };
-    // 1 means: this hit. 0 means: passed, which cannot be, as the process would be gone.
-    let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-    if before == Ok(1) {
-        // Whether anybody reads it or not, the crash comes.
-        let _ = writeln!(std::io::stderr().lock(), "failpoint `{name}`: aborting");
-        std::process::abort();
+    let Some(armed) = ARMED.get().and_then(|points| points.get(name)) else { return };
+    // 1 means: this hit. 0 means: passed.
+    let before = armed.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    if before != Ok(1) {
+        return;
+    }
+    // Whether anybody reads it or not, it comes.
+    let said = match armed.what {
+        What::Abort => "aborting",
+        What::Stop => "stopping",
+    };
+    let _ = writeln!(std::io::stderr().lock(), "failpoint `{name}`: {said}");
+    match armed.what {
+        What::Abort => std::process::abort(),
+        // A process that cannot send itself a signal goes on, which the test that waits for its end tells.
+        What::Stop => drop(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)),
     }
 }
 
@@ -144,7 +170,10 @@ mod tests {
     fn only_well_formed_lists_are_taken() {
         let points = parse("block.prepared=3, tag.sent=1,").unwrap();
         assert_eq!(points.keys().collect::<Vec<_>>(), ["block.prepared", "tag.sent"]);
-        for bad in ["block", "block=", "block=0", "=1", "block=-1", "a=1,b"] {
+        let stops = parse("block.prepared=2:stop").unwrap();
+        let armed = &stops["block.prepared"];
+        assert_eq!((armed.left.load(Ordering::Relaxed), armed.what), (2, What::Stop));
+        for bad in ["block=1:halt", "block=:stop", "block", "block=", "block=0", "=1", "block=-1", "a=1,b"] {
             assert!(matches!(parse(bad), Err(FailpointError::Malformed(_))), "{bad}");
         }
     }

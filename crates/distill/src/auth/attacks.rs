@@ -102,6 +102,7 @@ struct Module {
     heard: Vec<Bytes>,
     verified: u64,
     closed: Vec<CloseReason>,
+    unfit: Vec<Misfit>,
 }
 
 /// Both ends, both modules and the line between. Index 0 is the initiator.
@@ -174,6 +175,7 @@ impl<R: Reserve> World<R> {
                     self.modules[end].closed.push(reason);
                     self.modules[end].open = false;
                 }
+                Action::Unfit(misfit) => self.modules[end].unfit.push(misfit),
                 Action::Refilled { .. } | Action::Refused(_) | Action::Failed(_) => {}
             }
         }

@@ -23,7 +23,11 @@
 //! with, or more refills than an end remembers, a check under that key is enough: to say so and stop is always safe.
 //!
 //! Reserves of an older release have no such key, and their receivers counted forgeries as well. Their ends go on behind
-//! a proof of up to [`OLD_FORM_LEAD`] tags, are rolled back beyond that, and the end ahead says nothing of the other.
+//! a proof of up to [`OLD_FORM_LEAD`] tags, and are rolled back beyond that.
+//!
+//! Where each end claims that the other is behind, neither has a pad to prove anything with, and where the two have
+//! different secrets nothing proves anything. This, and an end of the older form that is behind, is told as a suspicion
+//! ([`super::misfit`]): nothing is spent, and both go on greeting.
 
 /// Largest lead of a receiver over its sender that older releases explain by forgeries and crashes.
 pub const OLD_FORM_LEAD: u64 = 1 << 6;
@@ -64,6 +68,11 @@ impl Standing {
     /// How far the peer's receiver is ahead of this end's sender.
     pub fn own_lag(&self) -> u64 {
         self.peer.receive.saturating_sub(self.own.send)
+    }
+
+    /// How far this end's receiver is ahead of the peer's sender.
+    pub fn peer_lag(&self) -> u64 {
+        self.own.receive.saturating_sub(self.peer.send)
     }
 }
 

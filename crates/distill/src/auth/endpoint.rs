@@ -1,136 +1,15 @@
 //! The state machine of one end: opens sessions, keeps the lockstep, makes and verifies tags.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
-use super::counts::{OLD_FORM_LEAD, Standing};
+use super::Side;
 use super::frame::{Frame, Kind, MAX_PAYLOAD, repeated};
-use super::hello::{Greeting, MAX_MODULE_HELLO, PeerHello};
-use super::reserve::{Reserve, ReserveError, last_shared};
-use super::session::{Pairing, Session, Verdict, close_frame};
-use super::{FrameError, Side};
+use super::hello::{Greeting, MAX_MODULE_HELLO};
+use super::misfit::Misfit;
+use super::outcome::{Action, CloseReason, Counters, Refusal, SendError, Whose};
+use super::reserve::{Reserve, ReserveError};
+use super::session::{Session, Verdict, close_frame};
 use crate::bits::Bits;
-
-/// Which of the two ends, seen from one of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Whose {
-    Own,
-    Peer,
-}
-
-/// Why a session ended, or does not begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case")]
-pub enum CloseReason {
-    #[error("the peer's module left")]
-    PeerLeft,
-    #[error("a tag did not verify")]
-    TagMismatch,
-    #[error("the authentication reserve is exhausted")]
-    ReserveExhausted,
-    #[error("the peer opened a new session")]
-    PeerRestarted,
-    #[error("the authentication reserve cannot be used")]
-    ReserveFailed,
-    #[error("the authentication reserve was replaced")]
-    Rekeyed,
-    #[error("the authentication reserve of {} end is older than what was done with it", match .0 {
-        Whose::Own => "this",
-        Whose::Peer => "the peer's",
-    })]
-    RolledBack(Whose),
-    #[error("the peer speaks another version of the protocol")]
-    PeerVersion,
-}
-
-/// Why a frame was not accepted. The session goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error(transparent)]
-    Malformed(#[from] FrameError),
-    #[error("frame of another session")]
-    WrongSession,
-    #[error("frame of session {0:x}, which this end knows nothing of")]
-    UnknownSession(u64),
-    #[error("frame was received before")]
-    Duplicate,
-    #[error("frame is ahead of its turn")]
-    OutOfOrder,
-    #[error("hello is of generation {0} of the authentication reserve, this end is not")]
-    OtherGeneration(u64),
-    #[error("hello has other tags per hash key than this end")]
-    OtherLayout,
-    #[error("one of the two authentication reserves has a key for masks, the other, of an older release, has none")]
-    OtherForm,
-    #[error("not made under the key of this end's authentication reserve")]
-    Forged,
-    #[error("proof of other greetings, or one that was not asked for")]
-    UnaskedProof,
-    #[error("hello with nonce {0:x} does not know of the session it would end")]
-    UnprovenRestart(u64),
-}
-
-/// What the caller must do, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// A frame for the peer endpoint.
-    Send(Bytes),
-    /// For the own module.
-    Opened {
-        session: u64,
-        peer_hello: Bytes,
-    },
-    Delivered {
-        step: u64,
-        payload: Bytes,
-        authenticated: bool,
-    },
-    Closed(CloseReason),
-    /// The refill with this block is durable.
-    Refilled {
-        block: u64,
-    },
-    /// For the log.
-    Refused(Refusal),
-    Failed(String),
-}
-
-/// A module that does not keep to the lockstep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    #[error("no session is open")]
-    NotOpen,
-    #[error("bundle of step {step}, expected {expected}")]
-    Step { step: u64, expected: u64 },
-    #[error("bundle of step {0} comes before the peer's previous one")]
-    AheadOfPeer(u64),
-    #[error("{0} bytes are too much for one message")]
-    TooLong(usize),
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    pub frames_accepted: u64,
-    pub malformed: u64,
-    pub wrong_session: u64,
-    pub duplicates: u64,
-    pub out_of_order: u64,
-    pub hellos_refused: u64,
-    pub tags_sent: u64,
-    /// Tags that showed the peer how this end counts.
-    pub proofs_sent: u64,
-    pub tags_verified: u64,
-    pub tags_mismatched: u64,
-    /// In-order frames with a tag that was not the next one; ends the session.
-    pub tag_numbers_wrong: u64,
-}
-
-impl Counters {
-    pub fn refused(&self) -> u64 {
-        self.malformed + self.wrong_session + self.duplicates + self.out_of_order + self.hellos_refused
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointConfig {
@@ -139,13 +18,13 @@ pub struct EndpointConfig {
 
 /// One end of the channel and the reserve it makes tags from.
 pub struct Endpoint<R> {
-    side: Side,
-    reserve: R,
-    state: State,
-    counters: Counters,
+    pub(super) side: Side,
+    pub(super) reserve: R,
+    pub(super) state: State,
+    pub(super) counters: Counters,
 }
 
-enum State {
+pub(super) enum State {
     Idle,
     Greeting(Box<Greeting>),
     Open(Box<Session>),
@@ -245,13 +124,13 @@ impl<R: Reserve> Endpoint<R> {
         }
     }
 
-    fn close(&mut self, reason: CloseReason) -> Vec<Action> {
+    pub(super) fn close(&mut self, reason: CloseReason) -> Vec<Action> {
         let mut actions = self.end(reason);
         actions.push(Action::Closed(reason));
         actions
     }
 
-    fn fail(&mut self, error: &ReserveError) -> Vec<Action> {
+    pub(super) fn fail(&mut self, error: &ReserveError) -> Vec<Action> {
         let reason = match error {
             ReserveError::Exhausted => CloseReason::ReserveExhausted,
             ReserveError::Missed { own: false } => CloseReason::RolledBack(Whose::Peer),
@@ -329,7 +208,11 @@ impl<R: Reserve> Endpoint<R> {
         };
         *counter += 1;
         let mut actions = vec![Action::Refused(refusal)];
-        match (refusal, &self.state) {
+        match (refusal, &mut self.state) {
+            (refusal, State::Greeting(greeting)) => {
+                actions
+                    .extend(Misfit::shown_by(refusal).and_then(|misfit| greeting.doubt.of(misfit)).map(Action::Unfit));
+            }
             // The peer may really have restarted; then it answers this. A replayed hello does not.
             (Refusal::UnprovenRestart(nonce), State::Open(session)) => {
                 actions.push(Action::Send(session.challenge_frame(nonce)));
@@ -346,195 +229,6 @@ impl<R: Reserve> Endpoint<R> {
             _ => {}
         }
         actions
-    }
-
-    fn receive_hello(&mut self, frame: &Frame) -> Result<Vec<Action>, Refusal> {
-        let hello = PeerHello::decode(frame)?;
-        match &mut self.state {
-            State::Idle => Ok(Vec::new()),
-            State::Open(session) => {
-                let knows_us = hello.echo == session.greeting.nonce;
-                // The session began with what somebody else made of this greeting, and the peer waits for another one.
-                if knows_us && session.began_with_other(&hello) && hello.check(self.side, &self.reserve).is_ok() {
-                    return Ok(self.close(CloseReason::PeerRestarted));
-                }
-                match (hello.nonce == session.peer_nonce, knows_us) {
-                    (true, true) if !frame.repeated => Ok(Vec::new()),
-                    (true, _) => Ok(vec![Action::Send(session.greeting.frame())]),
-                    (false, false) => Err(Refusal::UnprovenRestart(hello.nonce)),
-                    (false, true) => {
-                        self.state = State::Idle;
-                        Ok(vec![Action::Closed(CloseReason::PeerRestarted)])
-                    }
-                }
-            }
-            State::RolledBack(greeting) => {
-                hello.check(self.side, &self.reserve)?;
-                // Two ends that both know would not stop to tell each other.
-                if hello.rolled_back {
-                    return Ok(Vec::new());
-                }
-                Ok(vec![Action::Send(greeting.frame_to(hello.nonce))])
-            }
-            State::Greeting(greeting) => {
-                hello.check(self.side, &self.reserve)?;
-                // It would name a pad that the proof to another greeting has spent; the peer answers what it says now.
-                let stale = greeting.proof.as_ref().is_some_and(|proof| proof.peer != hello.heard());
-                // Once: two ends that answer each other's fresh greeting with a fresh one of their own would never stop.
-                if stale && greeting.is_refreshed {
-                    return Ok(self.close(CloseReason::PeerRestarted));
-                }
-                if stale {
-                    greeting.refresh(&self.reserve);
-                }
-                let knows_us = hello.echo == greeting.nonce && !stale;
-                let heard = (hello.heard(), knows_us);
-                let again = greeting.heard.as_ref() == Some(&heard);
-                greeting.heard = Some(heard);
-                greeting.echo = hello.nonce;
-                if again {
-                    let frames = if frame.repeated { greeting.frames() } else { Vec::new() };
-                    return Ok(frames.into_iter().map(Action::Send).collect());
-                }
-                let mut actions = vec![Action::Send(greeting.frame())];
-                if knows_us {
-                    actions.extend(self.meet(hello));
-                }
-                Ok(actions)
-            }
-        }
-    }
-
-    /// Both ends know of each other's greeting: opens the session, or proves what the peer cannot know, or waits for the
-    /// peer's proof.
-    fn meet(&mut self, hello: PeerHello) -> Vec<Action> {
-        let State::Greeting(greeting) = &mut self.state else { return Vec::new() };
-        let masked = self.reserve.mask_key().is_some();
-        // Fresh, as it echoes this end's nonce, and checked under the key of the masks.
-        if hello.rolled_back && masked {
-            return self.close(CloseReason::RolledBack(Whose::Peer));
-        }
-        if masked {
-            match last_shared(&self.reserve.marks(), &hello.marks) {
-                Err(ReserveError::Missed { own: true }) => {
-                    return self.roll_back(ReserveError::Missed { own: true }.to_string());
-                }
-                Err(ReserveError::Missed { own: false }) => return self.close(CloseReason::RolledBack(Whose::Peer)),
-                _ => {}
-            }
-        }
-        let standing = Standing { own: greeting.counts, peer: hello.counts };
-        let mut actions = Vec::new();
-        if standing.own_proves() && greeting.proof.is_none() {
-            let pairing = Pairing::new(self.side, greeting, &hello);
-            match pairing.prove(hello.heard(), greeting.counts.send, &mut self.reserve) {
-                Ok(proof) => {
-                    self.counters.proofs_sent += 1;
-                    actions.push(Action::Send(proof.frame.clone()));
-                    greeting.proof = Some(proof);
-                }
-                Err(error) => return self.fail(&error),
-            }
-        }
-        if standing.peer_is_behind() {
-            // Without the key, what says so may come from anybody.
-            if masked && !standing.own_is_behind() {
-                actions.extend(self.close(CloseReason::RolledBack(Whose::Peer)));
-            }
-            return actions;
-        }
-        if standing.peer_proves() {
-            greeting.awaited = Some(Box::new(hello));
-            return actions;
-        }
-        let receive = greeting.counts.receive;
-        actions.extend(self.establish(hello, receive));
-        actions
-    }
-
-    /// Opens the session that begins with this tag of the peer.
-    fn establish(&mut self, hello: PeerHello, receive_tag: u64) -> Option<Action> {
-        let State::Greeting(greeting) = std::mem::replace(&mut self.state, State::Idle) else { return None };
-        let peer_hello = hello.module.clone();
-        let pairing = Pairing::new(self.side, &greeting, &hello);
-        let send_tag = greeting.proof.as_ref().map_or(greeting.counts.send, |proof| proof.tag + 1);
-        // Behind only in reserves of the older form, whose receivers counted forgeries.
-        let send_tag = send_tag.max(hello.counts.receive);
-        let session = Session::new(pairing, *greeting, hello, [send_tag, receive_tag], &self.reserve);
-        let id = session.id;
-        self.state = State::Open(Box::new(session));
-        Some(Action::Opened { session: id, peer_hello })
-    }
-
-    /// The peer shows that its greeting is its own: what it counts is true.
-    fn receive_proof(&mut self, frame: &Frame) -> Result<Vec<Action>, Refusal> {
-        let State::Greeting(greeting) = &mut self.state else { return Err(Refusal::UnaskedProof) };
-        let (Some(hello), Some(field)) = (&greeting.awaited, frame.tag) else { return Err(Refusal::UnaskedProof) };
-        let pairing = Pairing::new(self.side, greeting, hello);
-        if frame.session != pairing.id || field.number != hello.counts.send {
-            return Err(Refusal::UnaskedProof);
-        }
-        if !pairing.is_checked(frame, field.number, &self.reserve) {
-            return Err(Refusal::Forged);
-        }
-        let standing = Standing { own: greeting.counts, peer: hello.counts };
-        let masked = self.reserve.mask_key().is_some();
-        match pairing.is_proof(field, &self.reserve) {
-            Ok(true) => {
-                if let Err(error) = self.reserve.verified(field.number) {
-                    return Ok(self.fail(&error));
-                }
-                self.counters.tags_verified += 1;
-            }
-            Ok(false) => {
-                self.counters.tags_mismatched += 1;
-                return Err(Refusal::Forged);
-            }
-            // The pad came with a refill that this end does not have.
-            Err(ReserveError::Exhausted) if masked && standing.own_is_behind() => {}
-            Err(ReserveError::Exhausted) if masked => return Ok(self.fail(&ReserveError::Exhausted)),
-            Err(_) => return Err(Refusal::UnaskedProof),
-        }
-        let explained = if masked { 0 } else { OLD_FORM_LEAD };
-        if standing.own_lag() > explained {
-            let why = format!(
-                "the peer has verified tag {}, and the next one to send here is {}",
-                standing.peer.receive - 1,
-                standing.own.send
-            );
-            return Ok(self.roll_back(why));
-        }
-        let Some(hello) = greeting.awaited.take() else { return Ok(Vec::new()) };
-        Ok(self.establish(*hello, field.number + 1).into_iter().collect())
-    }
-
-    /// Keeps that this end's volume was put back, and says so.
-    fn roll_back(&mut self, why: String) -> Vec<Action> {
-        let State::Greeting(greeting) = std::mem::replace(&mut self.state, State::Idle) else { return Vec::new() };
-        if let Err(error) = self.reserve.roll_back(&why) {
-            return self.fail(&error);
-        }
-        let mut told = Greeting::new(self.side, greeting.nonce, &self.reserve, &Bytes::new());
-        told.echo = greeting.echo;
-        let mut actions = vec![Action::Failed(why)];
-        actions.extend(self.say_rolled_back(told));
-        actions
-    }
-
-    fn say_rolled_back(&mut self, greeting: Greeting) -> Vec<Action> {
-        let told = Action::Send(greeting.frame());
-        self.state = State::RolledBack(Box::new(greeting));
-        vec![told, Action::Closed(CloseReason::RolledBack(Whose::Own))]
-    }
-
-    /// The peer has a session open that ends if this end really started anew.
-    fn receive_challenge(&mut self, frame: &Frame) -> Result<Vec<Action>, Refusal> {
-        match &self.state {
-            State::Greeting(greeting) if frame.step == greeting.nonce => {
-                Ok(vec![Action::Send(greeting.frame_to(frame.session))])
-            }
-            _ => Err(Refusal::WrongSession),
-        }
     }
 
     fn receive_close(&mut self, frame: &Frame) -> Result<Vec<Action>, Refusal> {
@@ -597,33 +291,6 @@ impl<R: Reserve> Endpoint<R> {
             State::Idle | State::RolledBack(_) => Vec::new(),
             State::Greeting(greeting) => greeting.frames().iter().map(repeated).collect(),
             State::Open(session) => session.unacknowledged().iter().map(repeated).collect(),
-        }
-    }
-}
-
-impl CloseReason {
-    fn code(self) -> u64 {
-        match self {
-            Self::PeerLeft => 1,
-            Self::TagMismatch => 2,
-            Self::ReserveExhausted => 3,
-            Self::PeerRestarted => 4,
-            Self::ReserveFailed => 5,
-            Self::Rekeyed => 6,
-            Self::RolledBack(_) => 7,
-            Self::PeerVersion => 8,
-        }
-    }
-
-    /// Nothing authenticates this; whatever lasts is found out by the own end.
-    fn from_code(code: u64) -> Self {
-        match code {
-            2 => Self::TagMismatch,
-            3 => Self::ReserveExhausted,
-            4 => Self::PeerRestarted,
-            5 => Self::ReserveFailed,
-            6 => Self::Rekeyed,
-            _ => Self::PeerLeft,
         }
     }
 }

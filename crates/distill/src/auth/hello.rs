@@ -7,8 +7,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 
 use super::counts::Counts;
-use super::endpoint::Refusal;
 use super::frame::{Frame, FrameError, Kind, MAX_HELLO, TagField};
+use super::misfit::Doubt;
+use super::outcome::Refusal;
 use super::reserve::{MARKS, Mark, Reserve};
 use super::{MaskKey, Side};
 
@@ -37,6 +38,8 @@ pub struct Greeting {
     pub awaited: Option<Box<PeerHello>>,
     /// The counts are not the first that it named.
     pub is_refreshed: bool,
+    /// What speaks against ever meeting the peer.
+    pub doubt: Doubt,
     module: Bytes,
     side: Side,
     key: Option<MaskKey>,
@@ -79,7 +82,8 @@ impl Greeting {
         let (payload, counts) = payload(reserve, module);
         let (module, key) = (module.clone(), reserve.mask_key().cloned());
         let (heard, proof, awaited) = (None, None, None);
-        Self { nonce, echo: 0, payload, counts, heard, proof, awaited, is_refreshed: false, module, side, key }
+        let (is_refreshed, doubt) = (false, Doubt::default());
+        Self { nonce, echo: 0, payload, counts, heard, proof, awaited, is_refreshed, doubt, module, side, key }
     }
 
     /// Names the counts as they are now: a proof has spent the pad that the greeting named.

@@ -8,14 +8,18 @@
 //!
 //! Before a session both ends compare how many tags each has sent and verified ([`counts`]); where they differ, one of
 //! them proves its counts by a tag, or it turns out that a volume was put back. Cells that a tag is made of are masked
-//! once more per session ([`mask`]).
+//! once more per session ([`mask`]). Reserves that do not fit together, with nothing to prove whose is right, are told
+//! as such ([`Misfit`]).
 
 pub mod counts;
 pub mod endpoint;
 pub mod frame;
 mod hello;
 pub mod mask;
+mod meeting;
 mod memory;
+mod misfit;
+mod outcome;
 pub mod reserve;
 mod session;
 mod transcript;
@@ -23,11 +27,13 @@ mod transcript;
 #[cfg(test)]
 mod attacks;
 
-pub use endpoint::{Action, CloseReason, Counters, Endpoint, EndpointConfig, Refusal, SendError, Whose};
+pub use endpoint::{Endpoint, EndpointConfig};
 pub use frame::{Frame, FrameError, MAX_FRAME, MAX_PAYLOAD, TagField};
 pub use hello::MAX_MODULE_HELLO;
 pub use mask::MaskKey;
 pub use memory::MemoryReserve;
+pub use misfit::Misfit;
+pub use outcome::{Action, CloseReason, Counters, Refusal, SendError, Whose};
 pub use reserve::{Cell, Layout, Mark, Reserve, ReserveError, refill_bits};
 
 use serde::{Deserialize, Serialize};

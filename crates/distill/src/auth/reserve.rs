@@ -144,8 +144,20 @@ pub trait Reserve {
     fn align(&mut self, peer: &[Mark]) -> Result<(), ReserveError>;
 }
 
+/// Where a reserve with these refills ends once both ends have dropped those that only one of them got.
+pub fn aligned_bits(own: &[Mark], peer: &[Mark], used_bits: u64) -> Result<u64, ReserveError> {
+    let common = last_shared(own, peer)?;
+    if own.last().is_some_and(|last| common.bits < last.bits) && common.bits < used_bits {
+        return Err(ReserveError::Diverged(format!(
+            "they agree up to {} bits, of which this end has used {used_bits}",
+            common.bits
+        )));
+    }
+    Ok(common.bits)
+}
+
 /// The last refill that two ends have both seen, by what each of them remembers.
-pub fn last_shared(own: &[Mark], peer: &[Mark]) -> Result<Mark, ReserveError> {
+fn last_shared(own: &[Mark], peer: &[Mark]) -> Result<Mark, ReserveError> {
     if let Some(shared) = own.iter().rev().find(|mark| peer.contains(mark)) {
         return Ok(*shared);
     }
@@ -257,14 +269,7 @@ impl Cells {
     /// The length to which this end must cut its reserve to agree with the peer's refills. Bits that tags were made
     /// of cannot be given back.
     pub fn aligned_bits(&self, peer: &[Mark], used_bits: u64) -> Result<u64, ReserveError> {
-        let common = last_shared(self.marks(), peer)?;
-        if common.bits < self.bits() && common.bits < used_bits {
-            return Err(ReserveError::Diverged(format!(
-                "they agree up to {} bits, of which this end has used {used_bits}",
-                common.bits
-            )));
-        }
-        Ok(common.bits)
+        aligned_bits(self.marks(), peer, used_bits)
     }
 
     pub fn truncate(&mut self, bits: u64) {

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use subtle::ConstantTimeEq;
 
-use super::endpoint::Refusal;
 use super::frame::{Frame, Kind, TagField};
 use super::hello::{Greeting, Heard, PeerHello, Proof};
+use super::outcome::Refusal;
 use super::reserve::{Cell, Mark, Reserve, ReserveError};
 use super::transcript::{Opening, Transcript};
 use super::{Direction, Side};

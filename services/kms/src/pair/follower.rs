@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use keystore::{BlockStatus, Grant, Pending, StoreError, Use};
+use keystore::{BlockStatus, Grant, Pending, Secret, StoreError, Use};
 use proto::kms::v1::{
     self as wire, BlockHere, Confirm, ConfirmResult, Confirmed, Granted, MissingState, PairHello, Placed,
     pair_message::Message,

@@ -1,13 +1,17 @@
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use keystore::{MasterKey, Offer, SPAN_BYTES, Settings};
+use keystore::{KeyStore, MasterKey, Offer, SPAN_BYTES, Secret, Settings, StoreError};
 use proptest::prelude::*;
+use proto::kms::v1::{PairHello, pair_message};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::pool::locked;
 use super::*;
+use crate::seal::SEAL_OVERHEAD_BYTES;
 
 const RETENTION_MS: u64 = 60_000;
 /// Of the first block of a generation.

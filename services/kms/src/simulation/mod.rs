@@ -12,6 +12,7 @@ mod load;
 mod net;
 mod put_back;
 mod site;
+mod steps;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -110,6 +110,9 @@ fn why_key_does_not_flow_is_said_for_every_state() {
             State::AuthenticationExhausted,
             "AuthenticationExhausted",
         ),
+        (Some(module(LinkState::RolledBack, 3)), State::RolledBack, "RolledBack"),
+        (Some(module(LinkState::PeerVersion, 3)), State::PeerVersion, "PeerVersion"),
+        (Some(module(LinkState::ReservesDiffer, 3)), State::ReservesDiffer, "ReservesDiffer"),
         (Some(module(LinkState::Ended, 0)), State::Ended, "RunEnded"),
     ];
     for (module, state, reason) in cases {

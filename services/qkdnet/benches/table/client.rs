@@ -55,6 +55,9 @@ pub struct Report {
     pub seconds: f64,
     /// Times without an answer for want of key.
     pub refused: usize,
+    /// Requests that came to nothing in another way, and how the first of them did.
+    pub failed: usize,
+    pub failure: Option<String>,
     pub latencies_us: Vec<f32>,
     pub cpu_s: f64,
 }
@@ -91,6 +94,13 @@ impl Load {
     }
 
     pub fn take(&mut self, seconds: f64, connecting: Connecting, per_second: Option<f64>) -> Result<Report> {
+        let report = self.try_to_take(seconds, connecting, per_second)?;
+        ensure!(report.failed == 0, "{} requests failed: {}", report.failed, report.failure.unwrap_or_default());
+        Ok(report)
+    }
+
+    /// As [`Self::take`], where requests that fail are a figure like others.
+    pub fn try_to_take(&mut self, seconds: f64, connecting: Connecting, per_second: Option<f64>) -> Result<Report> {
         self.order(&Order::Take { seconds, connecting, per_second })
     }
 
@@ -158,6 +168,8 @@ struct Done {
     keys: Vec<(Instant, Delivered)>,
     latencies_us: Vec<f32>,
     refused: usize,
+    failed: usize,
+    failure: Option<String>,
 }
 
 impl Applications {
@@ -224,6 +236,8 @@ impl Applications {
             let mut done = done??;
             report.latencies_us.append(&mut done.latencies_us);
             report.refused += done.refused;
+            report.failed += done.failed;
+            report.failure = report.failure.or(done.failure);
             self.keys.append(&mut done.keys);
         }
         self.keys.sort_by_key(|(taken, _)| *taken);
@@ -246,7 +260,12 @@ impl Done {
                 self.refused += 1;
                 tokio::time::sleep(REFUSED_PAUSE).await;
             }
-            Err(error) => return Err(error).context("take a key"),
+            Err(error) => {
+                self.failed += 1;
+                let after = asked.elapsed();
+                self.failure.get_or_insert_with(|| format!("after {after:.1?}: {:#}", anyhow::Error::from(error)));
+                tokio::time::sleep(REFUSED_PAUSE).await;
+            }
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ pub enum Stuck {
 pub fn stuck(ends: &[End]) -> Stuck {
     let lasting = |state: WireState| match state {
         WireState::RolledBack | WireState::PeerVersion => Some(Stuck::ForGood),
-        WireState::AuthenticationExhausted => Some(Stuck::UntilHelped),
+        WireState::AuthenticationExhausted | WireState::ReservesDiffer => Some(Stuck::UntilHelped),
         _ => None,
     };
     let states: Vec<(&str, WireState)> = ends.iter().map(|end| (end.link.as_str(), end.monitor.state())).collect();
@@ -43,6 +43,12 @@ pub fn lasting(end: &End) -> Option<Reason> {
         WireState::RolledBack => return Some(rolled_back(status.rolled_back.as_ref(), &end.site).on(&end.link)),
         WireState::PeerVersion => {
             (Kind::PeerVersion, "the two ends speak different versions", "bring both ends to the same version")
+        }
+        WireState::ReservesDiffer => {
+            let message = format!("the authentication reserves of the two ends differ: {}", status.reserves_differ);
+            let hint = "give both ends the same fresh secret with `qkdnet rekey`, or make data that were put back safe \
+                        with `qkdnet restore`";
+            return Some(Reason::of_link(Kind::ReservesDiffer, &end.link, message).at(&end.site).hint(hint));
         }
         WireState::AuthenticationExhausted => (
             Kind::AuthenticationExhausted,
@@ -112,6 +118,7 @@ mod tests {
         let states = [
             (WireState::RolledBack, Kind::RolledBack, "qkdnet restore"),
             (WireState::PeerVersion, Kind::PeerVersion, "same version"),
+            (WireState::ReservesDiffer, Kind::ReservesDiffer, "qkdnet rekey"),
             (WireState::AuthenticationExhausted, Kind::AuthenticationExhausted, "qkdnet rekey"),
         ];
         for (state, kind, what) in states {

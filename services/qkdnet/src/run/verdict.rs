@@ -24,6 +24,8 @@ pub enum Kind {
     NoKey,
     RolledBack,
     PeerVersion,
+    /// The authentication reserves of the two ends of a link seem not to fit together.
+    ReservesDiffer,
     AuthenticationExhausted,
     /// Something beside the key was not written: a recording, spans, metrics, the status file, the output itself.
     SideOutput,

@@ -419,7 +419,9 @@ fn fill(row: &mut LinkRow, both: &[ModuleStatus], config: Option<&DetectorConfig
         row.state = LinkState::Locked;
     }
     // Without authentication key nothing flows, whatever else goes on.
-    for lasting in [WireState::AuthenticationExhausted, WireState::PeerVersion, WireState::RolledBack] {
+    for lasting in
+        [WireState::ReservesDiffer, WireState::AuthenticationExhausted, WireState::PeerVersion, WireState::RolledBack]
+    {
         if both.iter().any(|status| status.state() == lasting) {
             row.state = state(lasting);
         }
@@ -468,6 +470,7 @@ fn state(wire: WireState) -> LinkState {
         WireState::AuthenticationExhausted => LinkState::AuthenticationExhausted,
         WireState::RolledBack => LinkState::RolledBack,
         WireState::PeerVersion => LinkState::PeerVersion,
+        WireState::ReservesDiffer => LinkState::ReservesDiffer,
         WireState::Ended => LinkState::Ended,
     }
 }

@@ -160,6 +160,63 @@ fn a_refill_that_one_end_lost_is_dropped_at_the_other() {
 }
 
 #[test]
+fn reserves_whose_refills_went_different_ways_are_told_as_such_before_a_tag_is_spent() {
+    // The same number of refills, none of them known to both.
+    let mut world = small(12);
+    world.round(|_, _, frame| vec![frame]);
+    for block in 0..super::super::reserve::MARKS as u64 + 1 {
+        for end in 0..2 {
+            world.ends[end].refill(block, &secret(if end == 0 { 320 } else { 640 }, block));
+        }
+    }
+    // And an end that has used bits which the other never had.
+    let mut ahead = small(12);
+    ahead.round(|_, _, frame| vec![frame]);
+    ahead.ends[0].refill(0, &secret(128 * 20, 1));
+    ahead.ends[0].keeper().verified(14).unwrap();
+    for mut world in [world, ahead] {
+        let sent = world.ends.each_ref().map(|end| end.reserve().next_send());
+        for _ in 0..5 {
+            world.line = Default::default();
+            world.open(0);
+            world.open(1);
+            while world.deliver(0) | world.deliver(1) {}
+        }
+        assert!(world.modules.iter().any(|module| module.unfit == [Misfit::OtherRefills]));
+        assert!(world.modules.iter().all(|module| !module.open));
+        assert_eq!(world.ends.each_ref().map(|end| end.reserve().next_send()), sent);
+    }
+}
+
+#[test]
+fn an_end_that_was_re_keyed_alone_and_its_peer_say_that_their_secrets_differ_and_spend_nothing() {
+    let mut world = small(9);
+    world.round(|_, _, frame| vec![frame]);
+    world.ends[1].leave();
+    world.ends[1].reserve_mut().unwrap().rekey(&secret(2 * 128 * 10, 10)).unwrap();
+    let before = world.ends.each_ref().map(|end| (end.reserve().next_send(), end.reserve().next_receive()));
+    world.line = Default::default();
+    world.open(0);
+    world.open(1);
+    for _ in 0..10 {
+        while world.deliver(0) | world.deliver(1) {}
+        for end in 0..2 {
+            let frames = world.ends[end].on_stall();
+            world.line[1 - end].extend(frames);
+        }
+    }
+    assert!(world.modules.iter().all(|module| module.unfit == [Misfit::OtherSecret] && module.closed.is_empty()));
+    let after = world.ends.each_ref().map(|end| (end.reserve().next_send(), end.reserve().next_receive()));
+    assert_eq!(before, after);
+    // The same secret at the other end brings them together.
+    world.ends[0].reserve_mut().unwrap().rekey(&secret(2 * 128 * 10, 10)).unwrap();
+    let actions = world.ends[0].rekeyed();
+    world.act(0, actions);
+    world.round(|_, _, frame| vec![frame]);
+    assert_eq!(world.modules.each_ref().map(|module| module.verified), [1, 1]);
+}
+
+#[test]
 fn an_end_that_missed_more_refills_than_are_remembered_is_rolled_back_and_both_say_so() {
     for behind in 0..2 {
         let mut world = small(12);

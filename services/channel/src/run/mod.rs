@@ -1,29 +1,36 @@
 //! The endpoint's task: moves messages between module, state machine and peer.
 
+mod ceilings;
+mod handle;
+mod streams;
+mod words;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchor::AnchorError;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use distill::auth::{Action, CloseReason, Endpoint, SendError, Whose};
 use distill::bits::Bits;
 use futures::future::{BoxFuture, OptionFuture};
-use proto::anchor::v1::RolledBack;
-use proto::channel::v1 as message;
-use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame, ReserveReplaced, channel_message, module_message};
+use proto::channel::v1::{ChannelMessage, ModuleMessage, PeerFrame, ReserveReplaced, module_message};
 use shell::dial::Dial;
 use shell::fault;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{ChannelConfig, Speed};
 use zeroize::Zeroizing;
 
-use crate::fault::{DELAY_MAX, Faults};
-use crate::reserve::{self, Raise, Settlement};
-use crate::{ChannelEnd, FileReserve, ModuleStream, PeerStream, Status};
+use self::streams::{halves, receive, reserve, reserve_at, sleep_until};
+use self::words::{closed, reserve_replaced, reserves_differ, to_module};
+use crate::fault::DELAY_MAX;
+use crate::reserve::Raise;
+use crate::{ChannelEnd, FileReserve, ModuleStream, PeerStream};
+
+pub(crate) use self::handle::Request;
+pub use self::handle::{Handle, RekeyRefused};
 
 /// Silence after which the last frames are said again; doubles up to the maximum.
 const STALL_MIN: Duration = Duration::from_millis(500);
@@ -37,76 +44,6 @@ const ABSENCE_MAX: Duration = Duration::from_secs(10);
 const FRAMES_WAITING: usize = 64;
 /// Time for the last frames at the end.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Wait before an anchor that did not answer is asked again.
-const ANCHOR_RETRY: Duration = Duration::from_secs(1);
-
-/// What is asked of an endpoint while it runs.
-#[derive(Clone)]
-pub struct Handle {
-    status: Arc<Status>,
-    faults: Option<Arc<Faults>>,
-    requests: mpsc::Sender<Request>,
-}
-
-pub(crate) struct Request {
-    secret: Zeroizing<Vec<u8>>,
-    /// `None` for the one after the present one.
-    generation: Option<u64>,
-    /// Identity of who asks.
-    by: String,
-    answer: oneshot::Sender<Result<u64, RekeyRefused>>,
-}
-
-/// Why a fresh secret was not put in.
-#[derive(Debug, thiserror::Error)]
-pub enum RekeyRefused {
-    #[error("a session is open: the reserve is not exhausted")]
-    SessionOpen,
-    #[error("{0}")]
-    Invalid(String),
-    #[error("the channel is stopping")]
-    Stopping,
-}
-
-impl Handle {
-    pub(crate) fn new(config: &ChannelConfig) -> (Self, mpsc::Receiver<Request>) {
-        let (requests, receiver) = mpsc::channel(1);
-        let faults = config.faults_allowed.then(|| Arc::new(Faults::default()));
-        (Self { status: Arc::new(Status::new(&config.link)), faults, requests }, receiver)
-    }
-
-    pub fn status(&self) -> &Status {
-        &self.status
-    }
-
-    /// Only where the topology allows faults.
-    pub fn faults(&self) -> Option<&Faults> {
-        self.faults.as_deref()
-    }
-
-    pub(crate) fn shared_faults(&self) -> Option<Arc<Faults>> {
-        self.faults.clone()
-    }
-
-    /// Replaces the reserve by a fresh secret; the peer's end must get the same. Tells how many tags it makes.
-    pub async fn rekey(&self, secret: Zeroizing<Vec<u8>>) -> Result<u64, RekeyRefused> {
-        self.rekey_as(secret, None, "its own process").await
-    }
-
-    /// As [`Self::rekey`], for a caller of that identity, where the secret has a number; without one it is the one after
-    /// the present one.
-    pub async fn rekey_as(
-        &self,
-        secret: Zeroizing<Vec<u8>>,
-        generation: Option<u64>,
-        by: &str,
-    ) -> Result<u64, RekeyRefused> {
-        let (answer, answered) = oneshot::channel();
-        let request = Request { secret, generation, by: by.to_owned(), answer };
-        self.requests.send(request).await.map_err(|_| RekeyRefused::Stopping)?;
-        answered.await.map_err(|_| RekeyRefused::Stopping)?
-    }
-}
 
 /// Runs an endpoint until `stop`. Modules come from `modules`; the peer from `incoming`, or by `peer` where this end
 /// initiates.
@@ -183,6 +120,8 @@ struct Task {
     /// The peer has said something: the connection is good.
     heard: bool,
     stall: Duration,
+    /// The peer's reserve seems not to fit: the greeting is said seldom.
+    unfit: bool,
     /// When the last frames are said again.
     stalled_at: Instant,
     /// When a session without a connection to the peer ends.
@@ -218,6 +157,7 @@ impl Task {
             to_peer: VecDeque::new(),
             heard: false,
             stall: STALL_MIN,
+            unfit: false,
             stalled_at: Instant::now() + STALL_MIN,
             absent_at: None,
         }
@@ -258,66 +198,6 @@ impl Task {
             self.send_to_peer(frame);
         }
         self.stalled_at = Instant::now() + self.stall;
-    }
-
-    async fn rekey(&mut self, request: Request) {
-        let answer = self.replace_reserve(&request.secret, request.generation).await;
-        if answer.is_ok() {
-            let (by, tags) = (request.by, self.endpoint.remaining());
-            tracing::warn!(link = self.link, by, tags, "authentication reserve replaced");
-            let replaced = ReserveReplaced { by, unix_ms: reserve::now_ms(), reserve_tags: tags };
-            self.handle.status.replaced(replaced.clone());
-            self.unsaid = Some(replaced);
-            let actions = self.endpoint.rekeyed();
-            self.handle.status.rolled_back(None);
-            self.act(actions);
-        }
-        // Whoever asked may have gone.
-        let _ = request.answer.send(answer.map(|()| self.endpoint.remaining()));
-    }
-
-    /// The anchor knows the ceilings of the fresh secret before the reserve has it, and those alone afterwards.
-    async fn replace_reserve(&mut self, secret: &[u8], generation: Option<u64>) -> Result<(), RekeyRefused> {
-        let invalid = |error: &dyn std::fmt::Display| RekeyRefused::Invalid(error.to_string());
-        let reserve = self.endpoint.reserve_mut().ok_or(RekeyRefused::SessionOpen)?;
-        let raise = reserve.before_rekey(secret, generation).map_err(|error| invalid(&error))?;
-        blocking(raise.clone(), Raise::make).await.map_err(|error| invalid(&error))?;
-        reserve.rekey(secret, generation, &raise).map_err(|error| invalid(&error))?;
-        if let Err(error) = blocking(raise, Raise::make_alone).await {
-            let why = shell::chain(&error);
-            tracing::warn!(link = self.link, "the ceilings of the secret before are not forgotten yet: {why}");
-        }
-        Ok(())
-    }
-
-    /// Asks the anchor for more room before it is needed. An endpoint that rests needs none.
-    fn raise_ahead(&mut self) {
-        if self.raising.is_some() || !(self.endpoint.waits() || self.endpoint.session().is_some()) {
-            return;
-        }
-        self.raising = self.endpoint.reserve().raise_wanted().map(|raise| self.raise(raise, Duration::ZERO));
-    }
-
-    fn raise(&self, raise: Raise, wait: Duration) -> BoxFuture<'static, (Raise, bool)> {
-        let link = self.link.clone();
-        Box::pin(async move {
-            tokio::time::sleep(wait).await;
-            let made = blocking(raise.clone(), Raise::make).await;
-            if let Err(error) = &made {
-                let why = shell::chain(error);
-                tracing::warn!(link, "the ceilings of the authentication reserve are not raised: {why}");
-            }
-            (raise, made.is_ok())
-        })
-    }
-
-    fn raised(&mut self, raise: &Raise, made: bool) {
-        self.raising = None;
-        if made {
-            self.endpoint.keeper().raised(raise);
-        } else if let Some(raise) = self.endpoint.reserve().raise_wanted() {
-            self.raising = Some(self.raise(raise, ANCHOR_RETRY));
-        }
     }
 
     /// Waits for the next thing to happen and does it.
@@ -399,6 +279,7 @@ impl Task {
                 Ok(self.endpoint.refill(refill.block, &Bits::from_bytes(&key, key.len() * 8)))
             }
         };
+        self.unfit = false;
         self.stall = STALL_MIN;
         self.stalled_at = Instant::now() + self.stall;
         match result {
@@ -428,7 +309,7 @@ impl Task {
         self.handle.status.received(frame.len());
         let refused = self.endpoint.counters().refused();
         let actions = self.endpoint.receive(frame);
-        if self.endpoint.counters().refused() == refused {
+        if !self.unfit && self.endpoint.counters().refused() == refused {
             self.stall = STALL_MIN;
             self.stalled_at = Instant::now() + self.stall;
         }
@@ -452,28 +333,19 @@ impl Task {
                     }
                     self.to_module.push_back(closed(reason, &reason.to_string(), rolled_back));
                 }
+                Action::Unfit(misfit) => {
+                    tracing::warn!(link = self.link, "the two ends' authentication reserves differ: {misfit}");
+                    (self.unfit, self.stall) = (true, STALL_MAX);
+                    self.handle.status.reserves_differ(misfit.to_string());
+                    self.to_module.push_back(reserves_differ(misfit));
+                }
                 action => {
+                    self.unfit &= !matches!(action, Action::Opened { .. });
                     let tags = self.endpoint.remaining();
                     self.to_module.extend(to_module(action, tags));
                 }
             }
         }
-    }
-
-    /// What is told of a volume that was put back.
-    fn rolled_back(&self, whose: Whose) -> RolledBack {
-        const WAY_OUT: &str = "Give both ends the same fresh secret with `qkdnet rekey`, or stop the network and void \
-                               what may have been used with `qkdnet restore`";
-        let (site, since_ms, message) = match (whose, self.endpoint.reserve().rolled_back()) {
-            (Whose::Own, Some(own)) => (&self.site, own.since_ms, format!("{}. {WAY_OUT}", own.why)),
-            (Whose::Own, None) => (&self.site, reserve::now_ms(), WAY_OUT.to_owned()),
-            (Whose::Peer, _) => {
-                let known = self.handle.status.figures().rolled_back.filter(|known| known.site == self.peer_site);
-                let since_ms = known.map_or_else(reserve::now_ms, |known| known.since_ms);
-                (&self.peer_site, since_ms, format!("its end counts less than it had shown here before. {WAY_OUT}"))
-            }
-        };
-        RolledBack { site: site.clone(), store: format!("authentication reserve of {}", self.link), since_ms, message }
     }
 
     fn send_to_peer(&mut self, frame: Bytes) {
@@ -510,27 +382,6 @@ impl Task {
     }
 }
 
-impl Task {
-    /// The ceilings of a clean close are the counts: it costs no tag.
-    async fn settle(&mut self) {
-        if let Some(raising) = self.raising.take() {
-            raising.await;
-        }
-        if self.endpoint.reserve().rolled_back().is_some() {
-            return;
-        }
-        if let Err(error) = blocking(self.endpoint.reserve().settlement(), Settlement::make).await {
-            let why = shell::chain(&error);
-            tracing::warn!(link = self.link, "the ceilings of the authentication reserve are not settled: {why}");
-        }
-    }
-}
-
-/// Asks an anchor, which blocks, away from what must not.
-async fn blocking<T: Send + 'static>(what: T, ask: fn(&T) -> Result<(), AnchorError>) -> Result<()> {
-    Ok(tokio::task::spawn_blocking(move || ask(&what)).await.context("ask the anchor")??)
-}
-
 /// Simulated time does not wait for anything, so that at full speed there is nothing to wait for either. The runtime's
 /// timer counts whole milliseconds and rounds up: frames never come early.
 fn fibre_delay(config: &ChannelConfig) -> Duration {
@@ -543,82 +394,10 @@ fn fibre_delay(config: &ChannelConfig) -> Duration {
     }
 }
 
-/// The message that tells the module.
-fn to_module(action: Action, reserve_tags: u64) -> Option<ChannelMessage> {
-    let message = match action {
-        Action::Opened { session, peer_hello } => {
-            channel_message::Message::Opened(message::Opened { session, peer_hello, reserve_tags })
-        }
-        Action::Delivered { step, payload, authenticated } => {
-            channel_message::Message::Delivered(message::Delivered { step, payload, authenticated, reserve_tags })
-        }
-        Action::Refilled { block } => channel_message::Message::Refilled(message::Refilled { block }),
-        Action::Send(_) | Action::Refused(_) | Action::Failed(_) | Action::Closed(_) => return None,
-    };
-    Some(ChannelMessage { message: Some(message) })
-}
-
-fn reserve_replaced(replaced: ReserveReplaced) -> ChannelMessage {
-    ChannelMessage { message: Some(channel_message::Message::ReserveReplaced(replaced)) }
-}
-
-fn closed(reason: CloseReason, why: &str, rolled_back: Option<RolledBack>) -> ChannelMessage {
-    let reason = match reason {
-        CloseReason::PeerLeft => message::CloseReason::PeerLeft,
-        CloseReason::TagMismatch => message::CloseReason::TagMismatch,
-        CloseReason::ReserveExhausted => message::CloseReason::ReserveExhausted,
-        CloseReason::PeerRestarted => message::CloseReason::PeerRestarted,
-        CloseReason::ReserveFailed => message::CloseReason::ReserveFailed,
-        CloseReason::Rekeyed => message::CloseReason::Rekeyed,
-        CloseReason::RolledBack(_) => message::CloseReason::RolledBack,
-        CloseReason::PeerVersion => message::CloseReason::PeerVersion,
-    };
-    let closed = message::Closed { reason: reason.into(), message: why.to_owned(), rolled_back };
-    ChannelMessage { message: Some(channel_message::Message::Closed(closed)) }
-}
-
 /// A number that no earlier session had.
 fn nonce() -> std::io::Result<u64> {
     let bytes = shell::entropy()?;
     let mut nonce = [0; 8];
     nonce.copy_from_slice(&bytes[..8]);
     Ok(u64::from_le_bytes(nonce).max(1))
-}
-
-type Halves<'a, S, R> = (Option<&'a mpsc::Sender<S>>, Option<&'a mut mpsc::Receiver<R>>);
-
-fn halves<S, R>(stream: &mut Option<shell::Duplex<S, R>>) -> Halves<'_, S, R> {
-    match stream {
-        Some(stream) => (Some(&stream.tx), Some(&mut stream.rx)),
-        None => (None, None),
-    }
-}
-
-/// Room for a message; never where there is no stream, none where it has ended.
-async fn reserve<S>(tx: Option<&mpsc::Sender<S>>) -> Option<mpsc::Permit<'_, S>> {
-    match tx {
-        Some(tx) => tx.reserve().await.ok(),
-        None => std::future::pending().await,
-    }
-}
-
-async fn reserve_at<S>(tx: Option<&mpsc::Sender<S>>, due: Instant) -> Option<mpsc::Permit<'_, S>> {
-    if due > Instant::now() {
-        tokio::time::sleep_until(due).await;
-    }
-    reserve(tx).await
-}
-
-async fn receive<R>(rx: Option<&mut mpsc::Receiver<R>>) -> Option<R> {
-    match rx {
-        Some(rx) => rx.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
