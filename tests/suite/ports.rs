@@ -17,6 +17,7 @@ use shell::pki::{Authority, Issued};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use topology::plan::Directory;
 
 use crate::keys::{Network, eventually};
 use crate::support::{Place, bright_network};
@@ -29,15 +30,23 @@ struct Planned {
     accepts: Vec<String>,
 }
 
-/// The configurations of the services that run.
+/// The configurations of the services that run, as they complete them.
 fn configurations(run: &Path) -> Vec<serde_yaml::Value> {
+    let directory = run.join("directory.yaml");
+    let text = fs::read_to_string(&directory).expect("read the directory");
+    let network: Directory = serde_yaml::from_str(&text).expect("a directory");
     let mut services = Vec::new();
     for entry in fs::read_dir(run).expect("read the configurations") {
         let path = entry.expect("an entry").path();
-        if path.extension().is_some_and(|ending| ending == "yaml") {
+        if path != directory && path.extension().is_some_and(|ending| ending == "yaml") {
             let text = fs::read_to_string(&path).expect("read a configuration");
             let mut file: serde_yaml::Value = serde_yaml::from_str(&text).expect("YAML");
-            services.push(std::mem::take(&mut file["service"]));
+            let mut service = std::mem::take(&mut file["service"]);
+            if service["name"].as_str().is_some_and(|name| name.starts_with("kms-")) {
+                let config = serde_yaml::from_value(service).expect("the configuration of a key store");
+                service = serde_yaml::to_value(network.complete_kms(config)).expect("YAML");
+            }
+            services.push(service);
         }
     }
     services

@@ -50,7 +50,9 @@ fn every_site_that_ends_a_link_has_a_key_store_and_far_pairs_are_relayed_by_the_
     let plan = plan(&nice(), &RunOptions::default());
     let stores: Vec<&str> = plan.key_stores().map(|store| store.site.as_str()).collect();
     assert_eq!(stores, ["calern", "sophia", "valrose"]);
-    for store in plan.key_stores() {
+    for planned in plan.key_stores() {
+        assert!(planned.peers.iter().all(|peer| peer.adjacent), "far sites are in the directory, once for all");
+        let store = plan.directory.complete_kms(planned.clone());
         let peers = store.peers.iter().map(|peer| (peer.site.as_str(), peer.adjacent));
         let far = peers.filter(|(_, adjacent)| !adjacent).map(|(site, _)| site).collect::<Vec<_>>();
         let expected: &[&str] = match store.site.as_str() {
@@ -59,9 +61,59 @@ fn every_site_that_ends_a_link_has_a_key_store_and_far_pairs_are_relayed_by_the_
             _ => &[],
         };
         assert_eq!(far, expected, "{}", store.site);
+        let callers = store.accepts.iter().filter(|caller| caller.starts_with("kms-"));
+        let smaller = store.peers.iter().filter(|peer| peer.site < store.site).map(|peer| &peer.service);
+        assert!(callers.eq(smaller), "{}: {:?}", store.site, store.accepts);
+        assert_eq!(store.directory.len(), 3, "everybody's applications");
     }
-    let filled: Vec<(&str, usize)> = plan.relays().map(|relay| (relay.site.as_str(), relay.targets.len())).collect();
-    assert_eq!(filled, [("calern", 1), ("sophia", 0), ("valrose", 0)]);
+    let relays = plan.relays().map(|relay| plan.directory.complete_relay(relay.clone()));
+    let filled: Vec<(String, Vec<String>)> = relays.map(|relay| (relay.site, relay.targets)).collect();
+    let expected = [("calern", vec!["sophia"]), ("sophia", vec![]), ("valrose", vec![])];
+    assert_eq!(filled, expected.map(|(site, far)| (site.to_owned(), far.into_iter().map(str::to_owned).collect())));
+}
+
+/// A chain of sites with an application each, so that every two of them share a pool.
+fn chain(sites: usize) -> Topology {
+    let topology = nice();
+    let names = |index: usize| topology::document::Name::parse(&format!("n{index:04}")).unwrap();
+    let (mut chain, link) = (topology.clone(), &topology.spec.links[0]);
+    chain.spec.sites = (0..sites)
+        .map(|index| {
+            let mut site = topology.spec.sites[0].clone();
+            (site.name, site.saes) =
+                (names(index), vec![topology::document::Name::parse(&format!("sae-{index}")).unwrap()]);
+            site
+        })
+        .collect();
+    chain.spec.links = (1..sites)
+        .map(|index| {
+            let mut link = link.clone();
+            link.name = topology::document::Name::parse(&format!("l{index:04}")).unwrap();
+            (link.arms[0].site, link.arms[1].site) = (names(index - 1), names(index));
+            link
+        })
+        .collect();
+    chain
+}
+
+#[test]
+fn a_plan_grows_with_the_sites_and_not_with_their_pairs() {
+    let plans = [50, 100].map(|sites| plan(&chain(sites), &RunOptions::default()));
+    let bytes = plans.each_ref().map(|plan| serde_yaml::to_string(plan).unwrap().len());
+    assert!(bytes[1] < bytes[0] * 21 / 10, "{bytes:?}");
+    let store = plans[1].key_stores().nth(50).unwrap();
+    assert_eq!(plans[1].directory.complete_kms(store.clone()).peers.len(), 99, "each site still knows all others");
+}
+
+#[test]
+fn sites_that_nothing_joins_are_no_peers_of_each_other() {
+    let mut topology = chain(7);
+    topology.spec.links.remove(3);
+    let plan = plan(&topology, &RunOptions::default());
+    let peers = |site: &str| plan.directory.reachable(site).collect::<Vec<_>>();
+    assert_eq!(peers("n0001"), ["n0000", "n0002", "n0003"]);
+    assert_eq!(peers("n0004"), ["n0005", "n0006"]);
+    assert_eq!(plan.directory.applications().count(), 7, "who asks for one of another part is told so by name");
 }
 
 #[test]

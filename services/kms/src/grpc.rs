@@ -21,7 +21,7 @@ use shell::name::NameError;
 use shell::{AllowList, Connector, PeerIdentity, Role, Shutdown, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
-use topology::plan::{CONTROL_IDENTITY, KmsConfig, kms_name};
+use topology::plan::{CONTROL_IDENTITY, Directory, KmsConfig, kms_name};
 
 use crate::Pools;
 use crate::applications::{Applications, Listed};
@@ -253,7 +253,8 @@ fn allow(config: &KmsConfig) -> Result<AllowList, NameError> {
 
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<()> {
-    let config = file.service.clone();
+    let directory: Directory = file.directory()?;
+    let config = directory.complete_kms(file.service.clone());
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let (anchored, stop) = (file.anchored(&config.name, CONTROL_IDENTITY, shutdown).await?, shutdown.token());
     let (anchor, secrets) = (anchored.anchor.clone(), file.secrets.as_deref());
@@ -286,7 +287,7 @@ pub async fn serve(file: ServiceFile<KmsConfig>, shutdown: &Shutdown) -> Result<
     let running = server.start(stop.clone()).await?;
     let mut dials: BTreeMap<String, PairDial> = BTreeMap::new();
     for peer in config.peers.iter().filter(|peer| peer.site > config.site) {
-        dials.insert(peer.site.clone(), reach(&peer.service, "")?);
+        dials.insert(peer.site.clone(), reach(&peer.service, directory.address(&peer.site))?);
     }
     let ended = node::run(node, dials, Incoming { modules, pairs, relays, relayed }, stop.clone()).await;
     shutdown.request();

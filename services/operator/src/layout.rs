@@ -9,7 +9,7 @@ use shell::launch::ServiceFile;
 use topology::Topology;
 use topology::document::{DeletionPolicy, Packing};
 use topology::plan::estimate::Resources;
-use topology::plan::{Plan, Service, ServiceConfig};
+use topology::plan::{Directory, Plan, Service, ServiceConfig};
 
 use crate::names::{self, SERVICE_CHARS, STATEFUL_SET_CHARS};
 use crate::settings::Settings;
@@ -29,6 +29,8 @@ const SHARED_METRICS_PORTS: PortRange = PortRange { first: 31_024, count: 1024 }
 /// Where things are in a container.
 pub mod paths {
     pub const CONFIG: &str = "/etc/qkdnet";
+    /// What the services of all sites have in common.
+    pub const DIRECTORY: &str = "/etc/qkdnet/network/directory.yaml";
     pub const SERVICES: &str = "/etc/qkdnet/services";
     pub const PKI: &str = "/etc/qkdnet/pki";
     pub const SECRETS: &str = "/etc/qkdnet/secrets";
@@ -51,6 +53,8 @@ pub struct Layout {
     /// Links with the bits of their pre-placed secret per direction.
     pub links: BTreeMap<String, u64>,
     pub stores: Vec<Store>,
+    /// What the services of all sites have in common, with the addresses of key stores that relays lead to.
+    pub directory: Directory,
 }
 
 /// A pod that runs all the time.
@@ -145,6 +149,7 @@ impl Layout {
         let units: Vec<Unit> = units.into_values().collect();
         let links = plan.channels().map(|channel| (channel.link.clone(), channel.reserve_bits)).collect();
         let stores = stores(name, &units);
+        let directory = directory(plan, &units);
         Self {
             topology: name.to_owned(),
             namespace: namespace.to_owned(),
@@ -152,6 +157,7 @@ impl Layout {
             units,
             links,
             stores,
+            directory,
         }
     }
 
@@ -242,6 +248,17 @@ fn stores(topology: &str, units: &[Unit]) -> Vec<Store> {
         _ => None,
     };
     services.filter_map(store).collect()
+}
+
+fn directory(plan: &Plan, units: &[Unit]) -> Directory {
+    let mut directory = plan.directory.clone();
+    for (unit, placed) in units.iter().flat_map(|unit| unit.services().map(move |placed| (unit, placed))) {
+        let ServiceConfig::Kms(config) = &placed.service.config else { continue };
+        let Some(site) = directory.sites.get_mut(&config.site).filter(|site| site.part.is_some()) else { continue };
+        let host = if unit.component == Component::Network { "127.0.0.1" } else { &unit.name };
+        site.address = Some(format!("{host}:{}", placed.port));
+    }
+    directory
 }
 
 // === ports ===
@@ -339,6 +356,7 @@ impl Layout {
             let host = if home.name == unit.name { "127.0.0.1" } else { home.name.as_str() };
             Some((peer.clone(), format!("{host}:{port}")))
         };
+        let of_site = matches!(placed.service.config, ServiceConfig::Kms(_) | ServiceConfig::Relay(_));
         let data = if unit.volume.is_some() { paths::DATA } else { paths::RUN };
         ServiceFile {
             service: &placed.service.config,
@@ -355,6 +373,7 @@ impl Layout {
             span_dir: Some(PathBuf::from(paths::RUN).join(SPANS_DIR)),
             span_file_bytes: Some(SPAN_FILE_BYTES),
             peers: placed.service.connects_to.iter().filter_map(peer).collect(),
+            directory: of_site.then(|| PathBuf::from(paths::DIRECTORY)),
         }
     }
 }

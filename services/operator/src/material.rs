@@ -98,6 +98,10 @@ pub mod secret_names {
         names::object(topology, &format!("store-{site}"), OBJECT_CHARS)
     }
 
+    pub fn directory(topology: &str) -> String {
+        names::object(topology, "directory", OBJECT_CHARS)
+    }
+
     pub fn config(unit: &str, part: usize) -> String {
         part_of(unit, "config", part)
     }
@@ -120,6 +124,7 @@ pub mod keys {
     pub const LINK_SECRET: &str = "authentication.secret";
     pub const GENERATION: &str = "generation";
     pub const STORE_KEY: &str = "master.key";
+    pub const DIRECTORY: &str = "directory.yaml";
     pub const BLOCKS_KEY: &str = "blocks.key";
 
     pub fn used(site: &str) -> String {

@@ -18,7 +18,7 @@ use proto::source::v1::SetLossRequest;
 use proto::source::v1::source_client::SourceClient;
 use shell::{Connector, Credentials, Endpoint};
 use tonic::{Code, Status};
-use topology::plan::ServiceConfig;
+use topology::plan::{Directory, ServiceConfig};
 
 use crate::build::{CONFIG_HASH, config_hash, labels};
 use crate::layout::{Layout, Placed, Unit};
@@ -56,8 +56,8 @@ enum Message {
 }
 
 impl Message {
-    /// What a service is told, and a digest of it. `peers` says where the others are.
-    fn of(config: &ServiceConfig, peers: &BTreeMap<String, String>) -> Option<(Self, String)> {
+    /// What a service is told, and a digest of it.
+    fn of(config: &ServiceConfig, network: &Directory) -> Option<(Self, String)> {
         match config {
             ServiceConfig::Source(config) => {
                 let loss_db = config.losses_db().to_vec();
@@ -65,18 +65,18 @@ impl Message {
                 Some((Self::Loss(SetLossRequest { loss_db }), digest))
             }
             ServiceConfig::Kms(config) => {
-                let address = |service: &String| peers.get(service).cloned().unwrap_or_default();
-                let relayed = config.relayed();
+                let relayed = network.relayed(config);
                 let relayed_sites: Vec<RelayedSite> = relayed
-                    .map(|peer| RelayedSite { site: peer.site.clone(), address: address(&peer.service) })
+                    .map(|peer| RelayedSite { address: network.address(&peer.site).to_owned(), site: peer.site })
                     .collect();
-                let (saes, directory) = (config.saes.clone(), config.directory.clone());
+                let applications = network.applications().map(|(sae, site)| (sae.to_owned(), site.to_owned()));
+                let (saes, directory) = (config.saes.clone(), applications.collect::<BTreeMap<_, _>>());
                 let digest = names::digest(&format!("{saes:?} {directory:?} {relayed_sites:?}"));
                 let directory = directory.into_iter().collect();
                 Some((Self::Network(SetNetworkRequest { saes, directory, relayed_sites }), digest))
             }
             ServiceConfig::Relay(config) => {
-                let sites = config.targets.clone();
+                let sites = network.complete_relay((**config).clone()).targets;
                 let digest = names::digest(&format!("{sites:?}"));
                 Some((Self::Targets(SetTargetsRequest { sites }), digest))
             }
@@ -108,10 +108,8 @@ pub fn due(layout: &Layout, sets: &[StatefulSet], running: &[Pod], settings: &Se
         let mut pods = running.iter().filter(|pod| pod.labels().get(labels::UNIT) == Some(&unit.name));
         pods.find(|pod| pods::runs(pod) && pod.annotations().get(CONFIG_HASH) == Some(wanted))
     };
-    let places = layout.places();
     let one = |(unit, placed): (&Unit, &Placed)| {
-        let peers = layout.service_file(unit, placed, &places).peers;
-        let (message, digest) = Message::of(&placed.service.config, &peers)?;
+        let (message, digest) = Message::of(&placed.service.config, &layout.directory)?;
         let heard = Heard { life: life(of_unit(unit)?), digest };
         let service = placed.service.name.clone();
         let address = observe::address(layout, unit, placed, settings);

@@ -119,6 +119,7 @@ async fn idle() {
         span_dir: None,
         span_file_bytes: None,
         peers: BTreeMap::new(),
+        directory: None,
     };
     pki::prepare(&file.pki, "idle", &["relay-bell".to_owned()]).unwrap();
     let shutdown = Shutdown::new(Duration::from_secs(1));

@@ -19,7 +19,7 @@ use shell::launch::ServiceFile;
 use shell::{AllowList, Connector, PeerIdentity, Role, Shutdown, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Streaming};
-use topology::plan::{CONTROL_IDENTITY, RelayConfig};
+use topology::plan::{CONTROL_IDENTITY, Directory, RelayConfig};
 
 use crate::records::PAGE_MAX;
 use crate::{Dials, Incoming, KmsStream, MESSAGES_IN_FLIGHT, NeighbourDial, NeighbourStream, Status, Targets, run};
@@ -131,7 +131,7 @@ pub fn place(config: &RelayConfig) -> Place {
 
 /// Serves until the process is asked to stop.
 pub async fn serve(file: ServiceFile<RelayConfig>, shutdown: &Shutdown) -> Result<()> {
-    let config = file.service.clone();
+    let config = file.directory::<Directory>()?.complete_relay(file.service.clone());
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let (status, stop) = (Arc::new(Status::default()), shutdown.token());
     let (service, incoming) = RelayService::new(&config, status.clone());

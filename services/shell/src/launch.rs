@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::anchoring::{AnchorService, ControlAnchor};
 use crate::{AllowList, Connector, Credentials, Endpoint, Role, Server, Shutdown};
 
-/// Largest configuration file that is read.
+/// Largest configuration file that is read, and largest directory of a network.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
+const DIRECTORY_LIMIT_BYTES: u64 = 16 << 20;
 
 /// Who keeps the ceilings of a service's stores, outside the volume that those are on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +89,9 @@ pub struct ServiceFile<C> {
     /// Where peers are; one that is not named here is looked for in `run_dir`.
     #[serde(default)]
     pub peers: BTreeMap<String, String>,
+    /// A file with what the services of all sites have in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
 }
 
 fn loopback() -> SocketAddr {
@@ -96,11 +100,15 @@ fn loopback() -> SocketAddr {
 
 impl<C: DeserializeOwned> ServiceFile<C> {
     pub fn load(path: &Path) -> Result<Self> {
-        let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
-        anyhow::ensure!(size <= FILE_LIMIT_BYTES, "{} is larger than a configuration can be", path.display());
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        serde_yaml::from_str(&text).with_context(|| format!("understand {}", path.display()))
+        read(path, FILE_LIMIT_BYTES)
     }
+}
+
+fn read<T: DeserializeOwned>(path: &Path, limit_bytes: u64) -> Result<T> {
+    let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
+    anyhow::ensure!(size <= limit_bytes, "{} is larger than a configuration can be", path.display());
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    serde_yaml::from_str(&text).with_context(|| format!("understand {}", path.display()))
 }
 
 impl<C> ServiceFile<C> {
@@ -121,7 +129,13 @@ impl<C> ServiceFile<C> {
             span_dir: self.span_dir,
             span_file_bytes: self.span_file_bytes,
             peers: self.peers,
+            directory: self.directory,
         }
+    }
+
+    /// What the services of all sites have in common; nothing where no file of it is named.
+    pub fn directory<D: DeserializeOwned + Default>(&self) -> Result<D> {
+        self.directory.as_ref().map_or_else(|| Ok(D::default()), |path| read(path, DIRECTORY_LIMIT_BYTES))
     }
 
     /// What keeps the ceilings of this service's stores. Where that is `control`, this waits until it has called: until

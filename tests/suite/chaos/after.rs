@@ -15,7 +15,7 @@ use shell::duplex::Duplex;
 use shell::launch::ServiceFile;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{ChannelConfig, KmsConfig};
+use topology::plan::{ChannelConfig, Directory, KmsConfig};
 
 use super::load::{Book, State, sae};
 use super::{APPLICATIONS, LINKS, PATIENCE};
@@ -29,9 +29,8 @@ pub fn committed(data: &Path, site: &str, link: &str) -> u64 {
     BlockStore::open_read_only(store::path(data, site, link)).map_or(0, |store| store.committed_totals().0)
 }
 
-fn config<C: serde::de::DeserializeOwned>(data: &Path, service: &str) -> C {
-    let path = data.join(".qkdnet/run").join(format!("{service}.yaml"));
-    ServiceFile::<C>::load(&path).expect("the configuration of a service").service
+fn path(data: &Path, service: &str) -> std::path::PathBuf {
+    data.join(".qkdnet/run").join(format!("{service}.yaml"))
 }
 
 /// Both ends of every link have the same blocks, none undecided, and the same authentication key.
@@ -42,7 +41,10 @@ pub fn check_links(data: &Path) {
         assert!(digests[0].bits > 0 && digests[0].bits == digests[1].bits, "{link}: {digests:?}");
         assert!(digests[0].sha256 == digests[1].sha256, "the two ends of {link} differ");
         assert!(ends.iter().all(|end| end.in_doubt().is_empty()), "a block of {link} is undecided");
-        let channels = sites.map(|site| config::<ChannelConfig>(data, &format!("channel-{link}-{site}")));
+        let channels = sites.map(|site| {
+            let path = path(data, &format!("channel-{link}-{site}"));
+            ServiceFile::<ChannelConfig>::load(&path).expect("a configuration").service
+        });
         let agree = channel::reserves_agree(channels.each_ref(), data).expect("open the reserves");
         assert!(agree, "the authentication reserves of {link} differ");
     }
@@ -85,7 +87,10 @@ pub fn check_stores(data: &Path, book: &Book) {
 
 async fn come_to_rest(data: &Path, book: &Book) {
     let stop = CancellationToken::new();
-    let configs = APPLICATIONS.map(|(_, site)| config::<KmsConfig>(data, &format!("kms-{site}")));
+    let configs = APPLICATIONS.map(|(_, site)| {
+        let file = ServiceFile::<KmsConfig>::load(&path(data, &format!("kms-{site}"))).expect("a configuration");
+        file.directory::<Directory>().expect("the directory").complete_kms(file.service)
+    });
     let (mut doors, mut queues) = (BTreeMap::new(), BTreeMap::new());
     for config in &configs {
         let (door, queue) = mpsc::channel(4);

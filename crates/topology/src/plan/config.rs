@@ -120,7 +120,8 @@ pub struct KmsConfig {
     /// Name of this service and of its certificate; also the KME ID that applications see.
     pub name: String,
     pub site: String,
-    /// Key stores that this one can share key with.
+    /// Key stores that this one can share key with. The plan has those at the other end of a link; others come from the
+    /// [`Directory`](super::Directory) when the service starts, as do the applications.
     pub peers: Vec<KmsPeer>,
     /// Modules that deliver key here, with the site at the other end of their link.
     pub modules: Vec<KmsModule>,
@@ -132,6 +133,7 @@ pub struct KmsConfig {
     /// Applications that take key here.
     pub saes: Vec<String>,
     /// Every application of the network and its site.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub directory: BTreeMap<String, String>,
     pub supply: KeySupply,
     pub faults_allowed: bool,
@@ -185,7 +187,9 @@ pub struct RelayConfig {
     /// The site's key store, which does everything secret.
     pub kms: String,
     pub neighbours: Vec<RelayNeighbour>,
-    /// Sites without a link to this one for which this end fills a pool.
+    /// Sites without a link to this one for which this end fills a pool. They come from the
+    /// [`Directory`](super::Directory) when the service starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
     pub transfer_bytes: u32,
     pub low_water_bytes: u64,

@@ -1,6 +1,6 @@
 //! What of a configuration a service can be told while it runs; anything else takes a start.
 
-use super::{KmsConfig, KmsPeer, RelayConfig, ServiceConfig, SourceConfig};
+use super::{KmsConfig, KmsPeer, ServiceConfig, SourceConfig};
 
 impl SourceConfig {
     /// Loss of the arms by output, which a running source can be told.
@@ -25,55 +25,40 @@ impl KmsConfig {
         self.accepts.iter().filter(|name| !self.relayed().any(|peer| peer.service == **name))
     }
 
-    /// A running key store can be told whom it serves, and where the others are.
+    /// A running key store can be told whom it serves.
     fn fixed(mut self) -> Self {
         self.saes.clear();
-        self.directory.clear();
-        self.accepts = self.accepts_always().cloned().collect();
-        self.peers.retain(|peer| peer.adjacent);
-        self
-    }
-}
-
-impl RelayConfig {
-    /// A running relay can be told for whom it fills pools.
-    fn fixed(mut self) -> Self {
-        self.targets.clear();
         self
     }
 }
 
 impl ServiceConfig {
-    /// The configuration without what a running service can be told: while this stays the same, nothing needs a start.
+    /// The planned configuration without what a running service can be told: while this stays the same, nothing needs a
+    /// start. What comes from the directory can be told as well, and is not in it.
     pub fn fixed(&self) -> Self {
         match self.clone() {
             Self::Source(config) => Self::Source(Box::new(config.fixed())),
             Self::Kms(config) => Self::Kms(Box::new(config.fixed())),
-            Self::Relay(config) => Self::Relay(Box::new(config.fixed())),
-            other @ (Self::Detector(_) | Self::Channel(_)) => other,
-        }
-    }
-
-    /// Services of which a running one is told where they are.
-    pub fn told_of(&self) -> Vec<&str> {
-        match self {
-            Self::Kms(config) => config.relayed().map(|peer| peer.service.as_str()).collect(),
-            _ => Vec::new(),
+            other @ (Self::Detector(_) | Self::Channel(_) | Self::Relay(_)) => other,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::plan::{RunOptions, plan};
+    use crate::plan::{Plan, RunOptions, plan};
 
-    fn changed(from: &str, to: &str) -> Vec<(String, bool)> {
+    fn plans(from: &str, to: &str) -> [Plan; 2] {
         let text = include_str!("../../../../topologies/nice.yaml");
         assert!(text.contains(from), "{from}");
-        let plans = [text.to_owned(), text.replacen(from, to, 1)].map(|text| {
+        [text.to_owned(), text.replacen(from, to, 1)].map(|text| {
             let document = crate::parse("nice.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
             plan(&document.topology, &RunOptions::default())
-        });
+        })
+    }
+
+    fn changed(from: &str, to: &str) -> Vec<(String, bool)> {
+        let plans = plans(from, to);
         let pairs = plans[0].services.iter().zip(&plans[1].services);
         let differing = pairs.filter(|(a, b)| a.config != b.config);
         differing.map(|(a, b)| (a.name.clone(), a.config.fixed() == b.config.fixed())).collect()
@@ -87,8 +72,10 @@ mod tests {
 
     #[test]
     fn another_application_is_told_to_every_key_store_and_starts_nothing() {
-        let told = changed("saes: [university]", "saes: [university, guest]");
-        assert!(!told.is_empty() && told.iter().all(|(name, live)| name.starts_with("kms-") && *live), "{told:?}");
+        let guest = ("saes: [university]", "saes: [university, guest]");
+        assert_eq!(changed(guest.0, guest.1), [("kms-valrose".to_owned(), true)]);
+        let [before, after] = plans(guest.0, guest.1);
+        assert_eq!(before.directory.applications().count() + 1, after.directory.applications().count());
     }
 
     #[test]

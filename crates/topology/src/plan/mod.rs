@@ -1,6 +1,7 @@
 //! From a topology to the services that make it up.
 
 mod config;
+mod directory;
 pub mod estimate;
 mod live;
 mod resolve;
@@ -14,6 +15,7 @@ pub use config::{
     ChannelConfig, DetectorConfig, KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour,
     ServiceConfig, SourceConfig, Speed,
 };
+pub use directory::{Directory, DirectorySite};
 use resolve::LinkPlanner;
 pub use seed::{Role, SecretSeed, derive_subseed};
 use sites::SitePlanner;
@@ -63,6 +65,8 @@ pub struct Plan {
     pub faults_allowed: bool,
     pub links: Vec<PlannedLink>,
     pub services: Vec<Service>,
+    /// What the services of all sites have in common.
+    pub directory: Directory,
     /// What whoever starts this should be told.
     pub warnings: Vec<String>,
     /// Which applications can never share key. Whoever parsed the document was told; it stays true while this runs.
@@ -230,7 +234,8 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
         links.push(planner.link());
         services.extend(planner.services());
     }
-    services.extend(SitePlanner::new(spec, run).services());
+    let sites = SitePlanner::new(spec, run);
+    services.extend(sites.services());
     Plan {
         topology: topology.metadata.name.to_string(),
         epoch_ps: run.epoch_ps,
@@ -244,6 +249,7 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
         no_path: crate::checks::paths::messages(spec),
         links,
         services,
+        directory: sites.directory(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour, ServiceConfig};
-use super::{CONTROL_IDENTITY, RunPlan, Service, ServiceNames};
-use crate::document::{KeyManagement, Link, Spec};
+use super::{CONTROL_IDENTITY, Directory, DirectorySite, RunPlan, Service, ServiceNames};
+use crate::document::{KeyManagement, Link, Site, Spec};
 
 /// Names of the services of one site.
 pub fn kms_name(site: &str) -> String {
@@ -21,80 +21,83 @@ pub(super) struct SitePlanner<'a> {
     run: RunPlan,
     /// Sites that end a link, each with the sites that it shares a link with.
     neighbours: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    modules: BTreeMap<&'a str, Vec<KmsModule>>,
+    /// Sites that links join, directly or over others, have the same number. Empty where no pair needs a relay.
+    parts: BTreeMap<&'a str, u32>,
 }
 
 impl<'a> SitePlanner<'a> {
     pub fn new(spec: &'a Spec, run: RunPlan) -> Self {
         let mut neighbours: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut modules: BTreeMap<&str, Vec<KmsModule>> = BTreeMap::new();
         for link in &spec.links {
             let Some([a, b]) = ends(link) else { continue };
             neighbours.entry(a).or_default().insert(b);
             neighbours.entry(b).or_default().insert(a);
+            let [first, second] = ServiceNames::of(link.name.as_str(), [a, b]).detectors;
+            for (site, service, peer) in [(a, first, b), (b, second, a)] {
+                let module = KmsModule { service, link: link.name.to_string(), peer_site: peer.to_owned() };
+                modules.entry(site).or_default().push(module);
+            }
         }
-        SitePlanner { spec, run, neighbours }
+        let parts = if spec.key_management.relay.enabled { parts(&neighbours) } else { BTreeMap::new() };
+        SitePlanner { spec, run, neighbours, modules, parts }
     }
 
-    pub fn services(&self) -> impl Iterator<Item = Service> + '_ {
-        self.neighbours.keys().flat_map(|site| {
-            let kms = self.kms(site);
-            [Some(self.kms_service(kms)), self.relay(site).map(|relay| self.relay_service(relay))].into_iter().flatten()
-        })
+    /// By site, in the order of their names.
+    pub fn services(&self) -> Vec<Service> {
+        let sites: BTreeMap<&str, &Site> = self.spec.sites.iter().map(|site| (site.name.as_str(), site)).collect();
+        let mut services = Vec::with_capacity(2 * self.neighbours.len());
+        for (name, near) in &self.neighbours {
+            // Every document that was parsed has the sites of its links.
+            let Some(site) = sites.get(name) else { continue };
+            services.push(self.kms_service(self.kms(site, near)));
+            if self.relays() {
+                services.push(self.relay_service(self.relay(name, near)));
+            }
+        }
+        services
+    }
+
+    /// What the services of all sites have in common.
+    pub fn directory(&self) -> Directory {
+        let site = |site: &Site| {
+            let part = self.parts.get(site.name.as_str()).copied();
+            let saes = site.saes.iter().map(ToString::to_string).collect();
+            (site.name.to_string(), DirectorySite { saes, part, address: None })
+        };
+        Directory { sites: self.spec.sites.iter().map(site).collect() }
     }
 
     fn settings(&self) -> &KeyManagement {
         &self.spec.key_management
     }
 
-    fn adjacent(&self, a: &str, b: &str) -> bool {
-        self.neighbours.get(a).is_some_and(|sites| sites.contains(b))
-    }
-
-    /// Sites that can be reached over links, without `site` itself.
-    fn reachable(&self, site: &'a str) -> BTreeSet<&'a str> {
-        let mut seen = BTreeSet::from([site]);
-        let mut open = vec![site];
-        while let Some(at) = open.pop() {
-            let next = self.neighbours.get(at).into_iter().flatten();
-            open.extend(next.copied().filter(|site| seen.insert(site)));
-        }
-        seen.remove(site);
-        seen
-    }
-
     /// Whether any pair of sites needs a relay.
     fn relays(&self) -> bool {
-        self.settings().relay.enabled
-            && self.neighbours.iter().any(|(site, near)| self.reachable(site).len() > near.len())
+        !self.parts.is_empty()
     }
 
-    /// Sites that `site` shares a pool with.
-    fn peers(&self, site: &'a str) -> BTreeSet<&'a str> {
-        if self.relays() { self.reachable(site) } else { self.neighbours.get(site).cloned().unwrap_or_default() }
-    }
-
-    fn kms(&self, site: &'a str) -> KmsConfig {
-        let peers: Vec<KmsPeer> = self
-            .peers(site)
-            .into_iter()
-            .map(|peer| KmsPeer { site: peer.to_owned(), service: kms_name(peer), adjacent: self.adjacent(site, peer) })
-            .collect();
-        let modules: Vec<KmsModule> = self.spec.links.iter().filter_map(|link| module(link, site)).collect();
-        let relay = self.relays().then(|| relay_name(site));
+    fn kms(&self, site: &Site, near: &BTreeSet<&str>) -> KmsConfig {
+        let name = site.name.as_str();
+        let peer = |peer: &&str| KmsPeer { site: (*peer).to_owned(), service: kms_name(peer), adjacent: true };
+        let peers: Vec<KmsPeer> = near.iter().map(peer).collect();
+        let modules = self.modules.get(name).cloned().unwrap_or_default();
+        let relay = self.relays().then(|| relay_name(name));
         let mut accepts: Vec<String> = modules.iter().map(|module| module.service.clone()).collect();
         // Of two key stores the one with the smaller name connects.
-        accepts.extend(peers.iter().filter(|peer| peer.site.as_str() < site).map(|peer| peer.service.clone()));
+        accepts.extend(peers.iter().filter(|peer| peer.site.as_str() < name).map(|peer| peer.service.clone()));
         accepts.extend(relay.clone());
         accepts.push(CONTROL_IDENTITY.to_owned());
-        let here = self.spec.sites.iter().filter(|other| other.name.as_str() == site);
         KmsConfig {
-            name: kms_name(site),
-            site: site.to_owned(),
+            name: kms_name(name),
+            site: name.to_owned(),
             peers,
             modules,
             relay,
             relay_transfer_bytes: self.transfer_bytes(),
-            saes: here.flat_map(|site| site.saes.iter().map(ToString::to_string)).collect(),
-            directory: self.directory(),
+            saes: site.saes.iter().map(ToString::to_string).collect(),
+            directory: BTreeMap::new(),
             supply: supply(self.settings()),
             faults_allowed: self.run.faults_allowed,
             accepts,
@@ -105,37 +108,26 @@ impl<'a> SitePlanner<'a> {
         (self.settings().relay.transfer.rounded() / 8) as u32
     }
 
-    fn directory(&self) -> BTreeMap<String, String> {
-        let saes =
-            |site: &'a crate::document::Site| site.saes.iter().map(|sae| (sae.to_string(), site.name.to_string()));
-        self.spec.sites.iter().flat_map(saes).collect()
-    }
-
-    fn relay(&self, site: &'a str) -> Option<RelayConfig> {
-        if !self.relays() {
-            return None;
-        }
-        let near = self.neighbours.get(site)?;
+    fn relay(&self, site: &str, near: &BTreeSet<&str>) -> RelayConfig {
         let neighbours: Vec<RelayNeighbour> =
             near.iter().map(|site| RelayNeighbour { site: (*site).to_owned(), service: relay_name(site) }).collect();
-        let far = self.reachable(site).into_iter().filter(|target| !near.contains(target) && site < *target);
         let mut accepts: Vec<String> =
             neighbours.iter().filter(|peer| peer.site.as_str() < site).map(|peer| peer.service.clone()).collect();
         accepts.push(CONTROL_IDENTITY.to_owned());
         let relay = &self.settings().relay;
-        Some(RelayConfig {
+        RelayConfig {
             name: relay_name(site),
             site: site.to_owned(),
             kms: kms_name(site),
             neighbours,
-            targets: far.map(str::to_owned).collect(),
+            targets: Vec::new(),
             transfer_bytes: self.transfer_bytes(),
             low_water_bytes: relay.low_water.rounded() / 8,
             high_water_bytes: relay.high_water.rounded() / 8,
             shares: relay.shares,
             faults_allowed: self.run.faults_allowed,
             accepts,
-        })
+        }
     }
 
     fn kms_service(&self, config: KmsConfig) -> Service {
@@ -168,15 +160,28 @@ fn ends(link: &Link) -> Option<[&str; 2]> {
     Some([a.site.as_str(), b.site.as_str()])
 }
 
-fn module(link: &Link, site: &str) -> Option<KmsModule> {
-    let sites = ends(link)?;
-    let end = sites.iter().position(|end| *end == site)?;
-    let [first, second] = ServiceNames::of(link.name.as_str(), sites).detectors;
-    Some(KmsModule {
-        service: if end == 0 { first } else { second },
-        link: link.name.to_string(),
-        peer_site: sites[1 - end].to_owned(),
-    })
+/// Numbers the parts of a network that no link joins; none of them if every two sites of a part share a link.
+fn parts<'a>(neighbours: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeMap<&'a str, u32> {
+    let (mut parts, mut far_pairs, mut number) = (BTreeMap::new(), false, 0);
+    for &first in neighbours.keys() {
+        if parts.contains_key(first) {
+            continue;
+        }
+        let mut part = vec![first];
+        parts.insert(first, number);
+        let mut next = 0;
+        while let Some(&at) = part.get(next) {
+            for &near in neighbours.get(at).into_iter().flatten() {
+                if parts.insert(near, number).is_none() {
+                    part.push(near);
+                }
+            }
+            next += 1;
+        }
+        far_pairs |= part.iter().any(|site| neighbours.get(site).is_some_and(|near| near.len() + 1 < part.len()));
+        number += 1;
+    }
+    if far_pairs { parts } else { BTreeMap::new() }
 }
 
 fn supply(keys: &KeyManagement) -> KeySupply {

@@ -84,9 +84,12 @@ pub fn build(
     let context = Context { layout, material, settings, owner };
     let places = layout.places();
     let mut secrets = context.own_secrets()?;
+    let directory = serde_yaml::to_string(&layout.directory);
+    let directory = directory.map_err(|source| BuildError::Config { service: layout.topology.clone(), source })?;
+    secrets.push(context.directory_secret(&directory)?);
     let mut stateful_sets = Vec::with_capacity(layout.units.len());
     for unit in &layout.units {
-        let (config, started_with) = context.config_secrets(unit, &places)?;
+        let (config, started_with) = context.config_secrets(unit, &places, &directory)?;
         let pki = context.pki_secrets(unit)?;
         stateful_sets.push(context.stateful_set(unit, started_with, (&config, &pki)));
         secrets.extend(config.secrets);

@@ -8,10 +8,10 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use topology::plan::CONTROL_IDENTITY;
+use topology::plan::{CONTROL_IDENTITY, ServiceConfig};
 
 use super::{Context, labels, unit_selector};
-use crate::layout::Unit;
+use crate::layout::{Component, Placed, Unit};
 use crate::names::{self, SERVICE_CHARS};
 
 /// Every namespace has this label.
@@ -83,13 +83,15 @@ impl Context<'_> {
                 ports: Some(ports.into_iter().map(|port| port_of(port, "TCP")).collect()),
             })
             .collect();
+        let (far_ingress, far_egress) = self.far_rules(unit);
+        ingress.extend(far_ingress);
         ingress.extend(self.operator_rule(unit));
         ingress.extend(self.application_rules(unit));
         let egress = to.into_iter().map(|(peer, ports)| NetworkPolicyEgressRule {
             to: Some(vec![pod(unit_selector(peer))]),
             ports: Some(ports.into_iter().map(|port| port_of(port, "TCP")).collect()),
         });
-        let egress: Vec<NetworkPolicyEgressRule> = egress.collect();
+        let egress: Vec<NetworkPolicyEgressRule> = egress.chain(far_egress).collect();
         NetworkPolicy {
             metadata: self.metadata(unit.name.clone(), self.unit_labels(unit)),
             spec: Some(NetworkPolicySpec {
@@ -102,6 +104,31 @@ impl Context<'_> {
                 egress: Some(egress),
             }),
         }
+    }
+
+    /// Key stores that no link joins talk to each other, and are not named one by one: each is open to the pods of sites,
+    /// whose certificates say who they are. Out of a pod every port of theirs is open, where they are on several.
+    fn far_rules(&self, unit: &Unit) -> (Option<NetworkPolicyIngressRule>, Option<NetworkPolicyEgressRule>) {
+        let far = |placed: &&Placed| match &placed.service.config {
+            ServiceConfig::Kms(config) => self.layout.directory.relayed(config).next().is_some(),
+            _ => false,
+        };
+        let ports: BTreeSet<u16> = unit.services().filter(far).map(|placed| placed.port).collect();
+        if ports.is_empty() || unit.component != Component::Site {
+            return (None, None);
+        }
+        let mut sites = with_label(labels::TOPOLOGY, &self.layout.topology);
+        if let Some(wanted) = &mut sites.match_labels {
+            wanted.insert(labels::COMPONENT.to_owned(), Component::Site.name().to_owned());
+        }
+        let sites = || Some(vec![NetworkPolicyPeer { pod_selector: Some(sites.clone()), ..Default::default() }]);
+        let listed: Vec<NetworkPolicyPort> = ports.into_iter().map(|port| port_of(port, "TCP")).collect();
+        // Where a pod has one service of each kind, all key stores are on the same port.
+        let same = unit.containers.iter().all(|container| !container.hosted);
+        (
+            Some(NetworkPolicyIngressRule { from: sites(), ports: Some(listed.clone()) }),
+            Some(NetworkPolicyEgressRule { to: sites(), ports: same.then_some(listed) }),
+        )
     }
 
     /// The operator asks services how they are.

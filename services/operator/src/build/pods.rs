@@ -213,6 +213,11 @@ impl Context<'_> {
             add_file(pki, format!("{name}.pem"), "pki");
             add_file(pki, format!("{name}.key"), "pki");
         }
+        let of_site =
+            |placed: &layout::Placed| matches!(placed.service.config, ServiceConfig::Kms(_) | ServiceConfig::Relay(_));
+        if planned.services.iter().any(of_site) {
+            add(&secret_names::directory(topology), keys::DIRECTORY, format!("network/{}", keys::DIRECTORY));
+        }
         let mut optional: Vec<(String, KeyToPath)> = Vec::new();
         let mut sites_with_blocks = BTreeSet::new();
         for placed in &planned.services {

@@ -83,12 +83,23 @@ impl Context<'_> {
         Ok(secrets)
     }
 
+    /// What the services of all sites have in common. It is no secret, and stands where their configurations do.
+    pub(super) fn directory_secret(&self, directory: &str) -> Result<Secret, BuildError> {
+        let name = secret_names::directory(&self.layout.topology);
+        if directory.len() > SECRET_BYTES_MAX {
+            let (what, bytes, most) = ("directory", directory.len(), SECRET_BYTES_MAX);
+            return Err(BuildError::TooLarge { what, name: self.layout.topology.clone(), bytes, most });
+        }
+        Ok(secret(self.metadata(name, self.labels()), data([(keys::DIRECTORY, directory.as_bytes())])))
+    }
+
     /// The configurations of a pod's services, and a hash of what in them takes a start where it changes. They hold
     /// subseeds, and are therefore secret.
     pub(super) fn config_secrets(
         &self,
         unit: &Unit,
         places: &BTreeMap<&str, (&Unit, u16)>,
+        directory: &str,
     ) -> Result<(PodSecrets, String), BuildError> {
         let (mut files, mut started_with) = (Vec::new(), Zeroizing::new(String::new()));
         for placed in unit.services() {
@@ -101,8 +112,9 @@ impl Context<'_> {
             let failed = |source| BuildError::Config { service: name.clone(), source };
             let mut fixed = file.clone().map(topology::plan::ServiceConfig::clone);
             if self.settings.tells {
-                fixed.peers.retain(|peer, _| !file.service.told_of().contains(&peer.as_str()));
                 fixed.service = file.service.fixed();
+            } else if file.directory.is_some() {
+                started_with.push_str(directory);
             }
             started_with.push_str(&serde_yaml::to_string(&fixed).map_err(failed)?);
             let text = match hosted {

@@ -65,7 +65,7 @@ fn long_chain(links: usize) -> String {
 
 #[test]
 fn a_thousand_links_fit_into_the_objects_of_a_cluster() {
-    // Relays would give every site a pool with every other one; a network of this size has them off.
+    // With relays every site would run a pool with every other one; a network of this size has them off.
     let text =
         long_chain(1000).replace("spec:\n", "spec:\n  packing: site\n  keyManagement: {relay: {enabled: false}}\n");
     let topology = parse(&text);
@@ -105,10 +105,20 @@ fn files_of_a_crowded_pod_are_spread_over_as_many_secrets_as_they_need() {
     let files = pod.volumes.as_ref().unwrap().iter().find(|volume| volume.name == "files-host").unwrap();
     let sources = files.projected.as_ref().unwrap().sources.as_ref().unwrap();
     let items: usize = sources.iter().map(|source| source.secret.as_ref().unwrap().items.as_ref().unwrap().len()).sum();
-    // A configuration, a certificate and a key for each service; the authority; a secret, its number and a mark for each
+    // A configuration, a certificate and a key for each service; the authority; the directory; a secret, its number and a mark for each
     // link end; two keys for each site with a store.
     let services = layout.services().count();
-    assert_eq!(items, 3 * services + 1 + 3 * 2 * 150 + 2 * 151);
+    assert_eq!(items, 3 * services + 2 + 3 * 2 * 150 + 2 * 151);
+}
+
+#[test]
+fn what_is_rendered_grows_with_the_sites_and_not_with_their_pairs() {
+    let bytes = [30, 60].map(|links| {
+        let objects = objects(&long_chain(links)).1;
+        let texts = crate::support::by_name(&objects).into_values().map(|object| object.to_string().len());
+        texts.sum::<usize>()
+    });
+    assert!(bytes[1] < bytes[0] * 205 / 100, "{bytes:?}");
 }
 
 #[test]

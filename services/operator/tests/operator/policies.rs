@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use operator::layout::Unit;
+use operator::layout::{Placed, Unit};
+use topology::plan::ServiceConfig;
 
 use crate::support::{NAMESPACE, chain, objects, shipped};
 
@@ -69,7 +70,8 @@ fn allowed(policies: &[NetworkPolicy], from: &Pod, to: &Pod, port: u16) -> bool 
 }
 
 fn pod_of(unit: &Unit) -> Pod {
-    pod(NAMESPACE, &[("qkdnet.dev/topology", "alps"), ("qkdnet.dev/unit", &unit.name)])
+    let component = ("app.kubernetes.io/component", unit.component.name());
+    pod(NAMESPACE, &[("qkdnet.dev/topology", "alps"), ("qkdnet.dev/unit", &unit.name), component])
 }
 
 #[test]
@@ -79,7 +81,13 @@ fn exactly_the_edges_of_the_plan_are_open() {
     for (from, dialler) in layout.services() {
         for (to, listener) in layout.services().filter(|(to, _)| to.name != from.name) {
             // A pod may hold several diallers: the connection is open if one of them needs it.
-            let needed = from.services().any(|one| one.service.connects_to.contains(&listener.service.name));
+            let mut needed = from.services().any(|one| one.service.connects_to.contains(&listener.service.name));
+            // Key stores that no link joins may talk, which is open between the pods of sites.
+            let has_far = |placed: &Placed| match &placed.service.config {
+                ServiceConfig::Kms(config) => layout.directory.relayed(config).next().is_some(),
+                _ => false,
+            };
+            needed |= has_far(listener) && from.services().any(has_far);
             let found = allowed(&objects.network_policies, &pod_of(from), &pod_of(to), listener.port);
             assert_eq!(found, needed, "{} -> {}", dialler.service.name, listener.service.name);
             open += usize::from(found);

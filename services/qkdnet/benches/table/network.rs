@@ -185,6 +185,7 @@ impl Network {
             span_dir,
             span_file_bytes: None,
             peers: BTreeMap::new(),
+            directory: None,
         }
     }
 

@@ -147,7 +147,7 @@ pub async fn start(
     let (mut doors, mut monitors) = (Doors::default(), Vec::new());
     let pairs: BTreeMap<String, Door<(String, PairStream)>> =
         start.plan.key_stores().map(|config| (config.site.clone(), Door::new(STREAMS_WAITING))).collect();
-    for config in start.plan.key_stores() {
+    for config in start.plan.key_stores().cloned().map(|config| start.plan.directory.complete_kms(config)) {
         let modules: Door<ModuleStream> = Door::new(STREAMS_WAITING);
         let relays = Door::new(STREAMS_WAITING);
         let dial = MemoryDial::through(modules.clone(), BLOCKS_IN_FLIGHT);
@@ -156,8 +156,8 @@ pub async fn start(
         let (status, latest) = watch::channel(GetStatusResponse { site: config.site.clone(), ..Default::default() });
         monitors.push(StoreMonitor { site: config.site.clone(), latest });
         let desk = desks.get(&config.name);
+        let name = config.name.clone();
         let store = Arc::new(Store {
-            config: config.clone(),
             data: start.folders.data.clone(),
             anchors: start.anchors.clone(),
             pki: start.folders.pki.clone(),
@@ -165,12 +165,13 @@ pub async fn start(
             modules,
             pairs: pairs.get(&config.site).context("a key store is not planned")?.clone(),
             relays,
-            dials: pair_dials(config, &pairs),
+            dials: pair_dials(&config, &pairs),
+            config,
             status: Arc::new(status),
             faults: desk.clone(),
         });
         let begin = move |life| -> BoxFuture<'static, Result<Run>> { Box::pin(store.clone().begin(life)) };
-        tasks.spawn(Life::start(&config.name, desk, stop, begin).await?.keep());
+        tasks.spawn(Life::start(&name, desk, stop, begin).await?.keep());
     }
     Ok((doors, monitors))
 }
@@ -261,7 +262,7 @@ pub async fn start_relays(
     let mut monitors = Vec::new();
     let relays: BTreeMap<String, Door<(String, relay::NeighbourStream)>> =
         start.plan.relays().map(|config| (config.site.clone(), Door::new(STREAMS_WAITING))).collect();
-    for config in start.plan.relays() {
+    for config in start.plan.relays().cloned().map(|config| start.plan.directory.complete_relay(config)) {
         let incoming = relays.get(&config.site).context("a relay is not planned")?.clone();
         let kms = doors.relays.get(&config.kms).context("a key store is not planned")?.clone();
         let kms: relay::KmsDial = Arc::new(MemoryDial::through(kms, RELAY_MESSAGES_IN_FLIGHT));

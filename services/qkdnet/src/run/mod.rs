@@ -35,7 +35,7 @@ use shell::launch::ServiceFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{Plan, ServiceConfig};
+use topology::plan::{Directory, Plan, ServiceConfig};
 
 use self::anchors::Anchors;
 use self::keys::{RelayMonitor, StoreMonitor};
@@ -227,6 +227,9 @@ pub async fn start(start: &Start<'_>) -> Result<Running> {
     }
 }
 
+/// Where the services of all sites find what they have in common, in the folder of the run.
+const DIRECTORY_FILE: &str = "directory.yaml";
+
 /// What a service on this machine is told beside its configuration.
 fn local_file(start: &Start<'_>) -> ServiceFile<()> {
     ServiceFile {
@@ -244,7 +247,14 @@ fn local_file(start: &Start<'_>) -> ServiceFile<()> {
         span_dir: Some(start.folders.spans.clone()),
         span_file_bytes: None,
         peers: Default::default(),
+        directory: Some(start.folders.run.join(DIRECTORY_FILE)),
     }
+}
+
+/// Writes what the services of all sites have in common, for those in processes and containers.
+fn write_directory(directory: &Directory, path: &Path) -> Result<()> {
+    let text = serde_yaml::to_string(directory).context("write the directory of the network")?;
+    files::write_durably(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }
 
 /// The text of the file that a service reads.

@@ -21,7 +21,7 @@ use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
 use super::faults::Watchers;
 use super::roster::Roster;
 use super::verdict::Troubles;
-use super::{End, Held, Running, Start, keys, local_file, service_file};
+use super::{DIRECTORY_FILE, End, Held, Running, Start, keys, local_file, service_file, write_directory};
 
 /// Wait before a service that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
@@ -38,6 +38,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
     let (mut ends, mut stores, mut relays) = (Vec::new(), Vec::new(), Vec::new());
     shell::fault::clear_records(&start.folders.run).context("forget the faults of an earlier run")?;
+    write_directory(&start.plan.directory, &start.folders.run.join(DIRECTORY_FILE))?;
     let (watchers, faults) = Watchers::new(&stop);
     for service in &start.plan.services {
         let config = write_config(start, service)?;

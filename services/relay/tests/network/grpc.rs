@@ -48,6 +48,7 @@ fn file(folder: &Path, site: &str, near: &str) -> ServiceFile<RelayConfig> {
         span_dir: None,
         span_file_bytes: None,
         peers: BTreeMap::new(),
+        directory: None,
     }
 }
 

@@ -9,14 +9,14 @@ use sha2::{Digest, Sha256};
 use shell::files;
 use shell::launch::{Anchoring, ServiceFile};
 use shell::pki;
-use topology::plan::{Service, ServiceConfig};
+use topology::plan::{Service, ServiceConfig, kms_name};
 use zeroize::Zeroizing;
 
 use super::engine::{Engine, User, volume};
 use super::{Containers, ETSI014_PORT, GRPC_PORT, METRICS_PORT};
 use crate::commands::data::SPANS_DIR;
 use crate::run::memory::limit_bytes;
-use crate::run::{Folders, Start, local_file, service_file};
+use crate::run::{DIRECTORY_FILE, Folders, Start, local_file, service_file, write_directory};
 
 /// Which network, by its data directory, and which run of it.
 const NETWORK_LABEL: &str = "qkdnet.dev/network";
@@ -172,6 +172,10 @@ impl Network {
         // The same as this machine sees it, for `health` and `rekey`.
         let text = service_file(local_file(start), &service.config)?;
         write(&folders.run.join(format!("{name}.yaml")), text.as_bytes())?;
+        // One file for all sites, by as many names.
+        if service.link.is_none() {
+            link(&shared_directory(folders), &place.join(DIRECTORY_FILE))?;
+        }
         if let Some(folder) = store(folders, service).0 {
             files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
             self.give(&folder)?;
@@ -240,7 +244,26 @@ fn inside(start: &Start<'_>, service: &Service) -> ServiceFile<()> {
         span_dir: Some(Path::new(DATA).join(SPANS_DIR)),
         span_file_bytes: None,
         peers: service.connects_to.iter().map(peer).collect(),
+        directory: service.link.is_none().then(|| Path::new(CONFIG).join(DIRECTORY_FILE)),
     }
+}
+
+fn shared_directory(folders: &Folders) -> PathBuf {
+    folders.data.join(".qkdnet").join("containers").join(DIRECTORY_FILE)
+}
+
+/// Writes the directory of the network as containers see it, and as this machine does.
+pub fn write_directories(start: &Start<'_>) -> Result<()> {
+    let mut inside = start.plan.directory.clone();
+    for (name, site) in &mut inside.sites {
+        site.address = site.part.map(|_| format!("{}:{GRPC_PORT}", kms_name(name)));
+    }
+    let path = shared_directory(start.folders);
+    if let Some(folder) = path.parent() {
+        files::create_private_folder(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    write_directory(&inside, &path)?;
+    write_directory(&start.plan.directory, &start.folders.run.join(DIRECTORY_FILE))
 }
 
 /// Variables for telemetry and logs are for the services as well.
@@ -263,6 +286,15 @@ fn copy(file: &Path, folder: &Path) -> Result<()> {
     let name = file.file_name().context("a certificate's path names no file")?;
     let content = Zeroizing::new(std::fs::read(file).with_context(|| format!("read {}", file.display()))?);
     write(&folder.join(name), &content)
+}
+
+/// Gives a file another name, in place of what had it.
+fn link(file: &Path, name: &Path) -> Result<()> {
+    let failed = || format!("write {}", name.display());
+    match std::fs::remove_file(name) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(failed),
+        _ => std::fs::hard_link(file, name).with_context(failed),
+    }
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<()> {

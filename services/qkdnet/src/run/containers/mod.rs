@@ -165,6 +165,7 @@ impl Started {
 }
 
 async fn start_services(start: &Start<'_>, network: &Arc<Network>) -> Result<Started> {
+    folder::write_directories(start)?;
     network.create().await?;
     let credentials = Credentials::from_folder(&start.folders.pki, CONTROL_IDENTITY)?;
     let mut started = Started::new(start);
