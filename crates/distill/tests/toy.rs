@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use distill::bits::Bits;
 use distill::bounds::Evidence;
 use distill::config::{Authentication, Bound, PostProcessing, Reconciliation, Security};
-use distill::ledger::{BlockLedger, Clicks};
+use distill::ledger::{BlockLedger, Book, Item, Line};
 use distill::pipeline::{
     Action, FinishedBlock, FrameInput, Module, ModuleError, PeerInput, SessionStart, Setpoints, Side,
 };
@@ -93,15 +93,17 @@ impl Toy {
         open.frames += 1;
         let kept = waiting.key.len() as u64;
         waiting.key.into_iter().for_each(|bit| open.key.push(bit));
-        let clicks = Clicks { clicks: bits + kept, sifted_x: bits, sifted_z: kept, ..Clicks::default() };
-        if self.sends {
-            open.account.announcer.add(&clicks)
-        } else {
-            open.account.matcher.add(&clicks)
+        let end = if self.sends { Book::Announcer } else { Book::Matcher };
+        for (line, value) in [
+            (Line(end, Item::Clicks), bits + kept),
+            (Line(end, Item::SiftedCheck), bits),
+            (Line(end, Item::SiftedKey), kept),
+            (Line::CHECK_DISCLOSED, bits),
+            (Line::CHECK_ERRORS, errors),
+            (Line::SIFTED_KEY, kept),
+        ] {
+            open.account.book(line, value);
         }
-        open.account.disclosed_x += bits;
-        open.account.errors_x += errors;
-        open.account.sifted_z += kept;
         if open.frames == ROUND_FRAMES {
             self.close();
         }
@@ -184,7 +186,7 @@ impl Sifting for Toy {
             return Vec::new();
         }
         self.open.account.void();
-        vec![(self.open.number, self.open.account)]
+        vec![(self.open.number, self.open.account.clone())]
     }
 }
 
@@ -302,7 +304,10 @@ fn a_session_that_breaks_gives_every_round_of_any_protocol_up() {
         assert_eq!(voided.iter().map(|(block, _)| *block).collect::<Vec<_>>(), [5, 6]);
         for (block, ledger) in voided {
             ledger.check().unwrap();
-            assert!(ledger.voided > 0 && ledger.voided == ledger.sifted_z, "block {block}");
+            assert!(
+                ledger.get(Line::VOIDED) > 0 && ledger.get(Line::VOIDED) == ledger.get(Line::SIFTED_KEY),
+                "block {block}"
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use distill::ledger::BlockLedger;
+use distill::ledger::{BlockLedger, Line};
 use distill::pipeline::{Action, FinishedBlock, Module, Setpoints, Stage};
 use distill::sifting::SiftingFigures;
 use proto::detector::v1::{BlockStored, LinkState};
@@ -170,7 +170,7 @@ impl Reporter {
             Action::Abort { block, reason, frames, ledger } => {
                 monitor.note("block-aborted", &format!("block {block} gave no key: {reason}"));
                 monitor.update(|s| s.blocks_aborted += 1);
-                self.count(monitor, &Stored { key_bits: 0, frames: *frames, finite: 0, ledger: *ledger });
+                self.count(monitor, &Stored { key_bits: 0, frames: *frames, finite: 0, ledger: ledger.clone() });
                 self.end(*block, "aborted", ledger);
             }
             Action::Void { block } => {
@@ -200,10 +200,10 @@ impl Reporter {
     /// The reference side's block is durable; it counts when the peer's word has come under a tag.
     pub fn prepared(&mut self, block: &FinishedBlock) {
         let stored = Stored {
-            key_bits: block.ledger.delivered,
+            key_bits: block.ledger.get(Line::DELIVERED),
             frames: block.frames,
             finite: block.length.finite.saturating_sub(block.reserve_bits as u64),
-            ledger: block.ledger,
+            ledger: block.ledger.clone(),
         };
         self.prepared.insert(block.number, stored);
     }
@@ -226,8 +226,8 @@ impl Reporter {
         monitor.block(BlockStored {
             block,
             key_bits: stored.key_bits,
-            qber_z: ledger.errors_z as f64 / (ledger.sifted_z as f64).max(1.0),
-            qber_x: ledger.errors_x as f64 / (ledger.disclosed_x as f64).max(1.0),
+            qber_z: share(&ledger, Line::KEY_ERRORS, Line::SIFTED_KEY),
+            qber_x: share(&ledger, Line::CHECK_ERRORS, Line::CHECK_DISCLOSED),
             ledger: serde_json::to_string(&ledger).unwrap_or_default(),
             trace_id,
         });
@@ -246,16 +246,17 @@ impl Reporter {
     /// Adds a finished round to the rates that people compare.
     fn count(&mut self, monitor: &Monitor, stored: &Stored) {
         let seconds = stored.frames as f64 * self.frame_s;
+        let line = |line| stored.ledger.get(line);
         monitor.update(|s| {
             s.counted_s += seconds;
             s.finite_bits += stored.finite;
             s.skr_bps = s.key_bits as f64 / s.counted_s;
             s.skr_finite_bps = s.finite_bits as f64 / s.counted_s;
-            s.sifted_z_bits += stored.ledger.sifted_z;
-            s.errors_z += stored.ledger.errors_z;
-            s.sifted_x_bits += stored.ledger.disclosed_x;
-            s.errors_x += stored.ledger.errors_x;
-            s.authentication_bits += stored.ledger.authentication;
+            s.sifted_z_bits += line(Line::SIFTED_KEY);
+            s.errors_z += line(Line::KEY_ERRORS);
+            s.sifted_x_bits += line(Line::CHECK_DISCLOSED);
+            s.errors_x += line(Line::CHECK_ERRORS);
+            s.authentication_bits += line(Line::AUTHENTICATION);
             let key = (s.authentication_bits + s.key_bits) as f64;
             s.authentication_fraction = if key > 0.0 { s.authentication_bits as f64 / key } else { 0.0 };
         });
@@ -298,21 +299,13 @@ impl Reporter {
     fn end(&mut self, block: u64, outcome: &str, ledger: &BlockLedger) {
         let Some(mut trace) = self.blocks.remove(&block) else { return };
         trace.block.set(attr::BLOCK_OUTCOME, outcome);
-        for (line, value) in serde_json::to_value(ledger).iter().flat_map(lines) {
-            trace.block.set(&telemetry::names::ledger(&line), value);
+        for (line, value) in ledger.lines() {
+            trace.block.set(&telemetry::names::ledger(&line.name()), value);
         }
         trace.block.end();
     }
 }
 
-/// Every line of a ledger; those of one end are called by the end and the line, and left out where they are 0.
-fn lines(ledger: &serde_json::Value) -> Vec<(String, u64)> {
-    let mut lines = Vec::new();
-    for (name, value) in ledger.as_object().into_iter().flatten() {
-        lines.extend(value.as_u64().map(|value| (name.clone(), value)));
-        let of_end = value.as_object().into_iter().flatten();
-        let of_end = of_end.filter_map(|(line, value)| Some((format!("{name}.{line}"), value.as_u64()?)));
-        lines.extend(of_end.filter(|(_, value)| *value > 0));
-    }
-    lines
+fn share(ledger: &BlockLedger, part: Line, whole: Line) -> f64 {
+    ledger.get(part) as f64 / (ledger.get(whole) as f64).max(1.0)
 }

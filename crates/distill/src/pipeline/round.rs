@@ -3,7 +3,7 @@
 use crate::bits::Bits;
 use crate::bounds::{self, Evidence, KeyLength};
 use crate::config::Security;
-use crate::ledger::{BlockLedger, LedgerError, Settlement};
+use crate::ledger::{BlockLedger, LedgerError, Line, Settlement};
 use crate::sifting::{self, SiftedRound};
 
 /// Bits of the verification hash of one Cascade frame.
@@ -27,7 +27,7 @@ impl Round {
 
     /// The account of a round that does not end.
     pub fn void(&self) -> BlockLedger {
-        let mut account = self.account;
+        let mut account = self.account.clone();
         account.void();
         account
     }
@@ -70,7 +70,9 @@ impl Reconciled {
     pub fn refusal(&self) -> Option<String> {
         match self.length.abort {
             Some(reason) => Some(reason.to_string()),
-            None if self.ledger.delivered == 0 => Some("what is left would only pay for authentication".to_owned()),
+            None if self.ledger.get(Line::DELIVERED) == 0 => {
+                Some("what is left would only pay for authentication".to_owned())
+            }
             None => None,
         }
     }
@@ -101,8 +103,8 @@ pub fn reconcile(
     let verification = verified * VERIFICATION_BITS;
     let disclosed = bounds::Reconciled { key_bits, leaked_bits: leaked, verification_bits: verification };
     let length = bounds::key_length(security, &round.evidence, &disclosed);
-    let mut ledger = round.account;
-    ledger.errors_z = errors.min(key_bits);
+    let mut ledger = round.account.clone();
+    ledger.set(Line::KEY_ERRORS, errors.min(key_bits));
     if length.chosen > reserve {
         let key = length.chosen;
         ledger.settle(Settlement { failed_frames, leaked, verification, key, authentication: reserve })?;

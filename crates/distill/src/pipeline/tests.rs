@@ -9,6 +9,7 @@ use photonics::random::Subseed;
 
 use super::*;
 use crate::config::{Acquisition, Authentication, Bound, Loops, Reconciliation, Security};
+use crate::ledger::Line;
 
 const EPOCH_PS: u64 = 20_000_000_000;
 const LATENCY: u64 = 25;
@@ -252,10 +253,12 @@ fn both_ends_store_the_same_secret_bits_and_every_ledger_sums() {
         assert!(block.key.ct_eq(&twin.key), "block {number} differs");
         for end in [block, twin] {
             end.ledger.check().expect("a ledger that sums");
-            assert_eq!(end.ledger.delivered + end.ledger.authentication, end.key.len() as u64);
+            let key = [Line::DELIVERED, Line::AUTHENTICATION].map(|line| end.ledger.get(line));
+            assert_eq!(key.iter().sum::<u64>(), end.key.len() as u64);
         }
-        let (ours, theirs) = (&block.ledger, &twin.ledger);
-        assert_eq!((ours.sifted_z, ours.leaked, ours.errors_z), (theirs.sifted_z, theirs.leaked, theirs.errors_z));
+        for line in [Line::SIFTED_KEY, Line::LEAKED, Line::KEY_ERRORS] {
+            assert_eq!(block.ledger.get(line), twin.ledger.get(line), "{}", line.name());
+        }
     }
     assert!(announcer.prepared.is_empty(), "nothing is left in doubt");
 }

@@ -82,25 +82,31 @@ pub mod testing {
 
     use detector::store::{BlockStore, NewBlock, path};
     use distill::bits::Bits;
-    use distill::ledger::{BlockLedger, Clicks};
+    use distill::ledger::{BlockLedger, Book, Item, Line};
 
     /// A consistent ledger: `delivered` bits of key.
     pub fn ledger(delivered: u64) -> BlockLedger {
-        let clicks = Clicks { clicks: 1000, unmatched: 800, sifted_x: 50, sifted_z: 150, ..Clicks::default() };
-        BlockLedger {
-            blocks_stored: 1,
-            announcer: clicks,
-            disclosed_x: 50,
-            errors_x: 2,
-            sifted_z: 150,
-            errors_z: 6,
-            leaked: 40,
-            verification: 10,
-            amplification: 100 - delivered - 4,
-            authentication: 4,
-            delivered,
-            ..BlockLedger::default()
+        let end = |item| Line(Book::Announcer, item);
+        let mut ledger = BlockLedger::default();
+        for (line, value) in [
+            (Line::BLOCKS_STORED, 1),
+            (end(Item::Clicks), 1000),
+            (end(Item::Unmatched), 800),
+            (end(Item::SiftedCheck), 50),
+            (end(Item::SiftedKey), 150),
+            (Line::CHECK_DISCLOSED, 50),
+            (Line::CHECK_ERRORS, 2),
+            (Line::SIFTED_KEY, 150),
+            (Line::KEY_ERRORS, 6),
+            (Line::LEAKED, 40),
+            (Line::VERIFICATION, 10),
+            (Line::AMPLIFICATION, 100 - delivered - 4),
+            (Line::AUTHENTICATION, 4),
+            (Line::DELIVERED, delivered),
+        ] {
+            ledger.set(line, value);
         }
+        ledger
     }
 
     /// Writes one block per length to the file of a link end.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use distill::ledger::BlockLedger;
+use distill::ledger::{BlockLedger, Line};
 use proto::detector::v1::module_event::Event as Happening;
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleEvent, ModuleStatus};
 use proto::fault::v1::FaultState;
@@ -372,10 +372,10 @@ fn figures(block: &BlockStored) -> BlockFigures {
         key_bits: block.key_bits,
         qber_z: block.qber_z,
         qber_x: block.qber_x,
-        sifted_z: ledger.sifted_z,
-        errors_z: ledger.errors_z,
-        sifted_x: ledger.disclosed_x,
-        errors_x: ledger.errors_x,
+        sifted_z: ledger.get(Line::SIFTED_KEY),
+        errors_z: ledger.get(Line::KEY_ERRORS),
+        sifted_x: ledger.get(Line::CHECK_DISCLOSED),
+        errors_x: ledger.get(Line::CHECK_ERRORS),
     }
 }
 

@@ -5,7 +5,7 @@ use super::recovery::FrameCounts;
 use super::reply::SiftCounts;
 use crate::bits::Bits;
 use crate::bounds::Evidence;
-use crate::ledger::{BlockLedger, Clicks};
+use crate::ledger::{BlockLedger, Book, Item, Line};
 use crate::sifting::SiftedRound;
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub struct OpenRound {
     pub z: Bits,
     x_total: u64,
     x_errors: u64,
-    ledger: BlockLedger,
+    account: BlockLedger,
 }
 
 impl OpenRound {
@@ -38,41 +38,55 @@ impl OpenRound {
 
     /// Books what became of one frame of the announcer's clicks.
     pub fn book_announced(&mut self, own: &ClickCounts, counts: &SiftCounts) {
-        self.ledger.announcer.add(&Clicks {
-            clicks: own.clicks,
-            unmatched: counts.unmatched,
-            ambiguous: counts.ambiguous,
-            basis_mismatch: counts.basis_mismatch,
-            cross_double: own.cross_basis_doubles + counts.cross_basis_doubles,
-            dead_time_dropped: counts.within_dead_time,
-            unlocked: counts.unlocked,
-            merged: own.merged,
-            invalid: own.invalid,
-            sifted_x: counts.kept_x,
-            sifted_z: counts.kept_z,
-        });
+        self.book(
+            Book::Announcer,
+            [
+                (Item::Clicks, own.clicks),
+                (Item::Unmatched, counts.unmatched),
+                (Item::Ambiguous, counts.ambiguous),
+                (Item::BasisMismatch, counts.basis_mismatch),
+                (Item::CrossDouble, own.cross_basis_doubles + counts.cross_basis_doubles),
+                (Item::DeadTimeDropped, counts.within_dead_time),
+                (Item::Unlocked, counts.unlocked),
+                (Item::Merged, own.merged),
+                (Item::Invalid, own.invalid),
+                (Item::SiftedCheck, counts.kept_x),
+                (Item::SiftedKey, counts.kept_z),
+            ],
+        );
     }
 
     /// Books what became of the matcher's clicks in the time of one announced frame.
     pub fn book_matched(&mut self, counts: &FrameCounts) {
-        self.ledger.matcher.add(&Clicks {
-            clicks: counts.own_clicks,
-            unmatched: counts.own_unmatched,
-            ambiguous: counts.own_ambiguous,
-            basis_mismatch: counts.basis_mismatch,
-            cross_double: counts.own_cross_basis_doubles,
-            dead_time_dropped: counts.within_dead_time,
-            unlocked: counts.own_unlocked,
-            merged: counts.own_merged,
-            invalid: counts.own_invalid,
-            sifted_x: counts.kept_x,
-            sifted_z: counts.kept_z,
-        });
+        self.book(
+            Book::Matcher,
+            [
+                (Item::Clicks, counts.own_clicks),
+                (Item::Unmatched, counts.own_unmatched),
+                (Item::Ambiguous, counts.own_ambiguous),
+                (Item::BasisMismatch, counts.basis_mismatch),
+                (Item::CrossDouble, counts.own_cross_basis_doubles),
+                (Item::DeadTimeDropped, counts.within_dead_time),
+                (Item::Unlocked, counts.own_unlocked),
+                (Item::Merged, counts.own_merged),
+                (Item::Invalid, counts.own_invalid),
+                (Item::SiftedCheck, counts.kept_x),
+                (Item::SiftedKey, counts.kept_z),
+            ],
+        );
+    }
+
+    fn book(&mut self, book: Book, lines: [(Item, u64); 11]) {
+        lines.into_iter().for_each(|(item, value)| self.account.book(Line(book, item), value));
     }
 
     /// The account so far, with what sifting gave.
     fn account(&self) -> BlockLedger {
-        BlockLedger { sifted_z: self.z.len() as u64, disclosed_x: self.x_total, errors_x: self.x_errors, ..self.ledger }
+        let mut account = self.account.clone();
+        account.set(Line::SIFTED_KEY, self.z.len() as u64);
+        account.set(Line::CHECK_DISCLOSED, self.x_total);
+        account.set(Line::CHECK_ERRORS, self.x_errors);
+        account
     }
 
     /// Everything about it is known.
@@ -91,8 +105,8 @@ impl OpenRound {
     pub fn void(&self) -> (u64, BlockLedger) {
         let mut account = self.account();
         // X bits that were sifted but not compared before the session broke are given up with the rest.
-        let sifted_x = account.matcher.sifted_x.max(account.announcer.sifted_x);
-        account.voided_x = sifted_x.saturating_sub(account.disclosed_x);
+        let sifted = [Book::Announcer, Book::Matcher].map(|end| account.get(Line(end, Item::SiftedCheck)));
+        account.set(Line::CHECK_VOIDED, sifted[0].max(sifted[1]).saturating_sub(self.x_total));
         account.void();
         (self.number, account)
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use detector::store::{BlockState, StoredBlock};
-use distill::ledger::BlockLedger;
+use distill::ledger::{BlockLedger, Line};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::data::{LinkEnd, damaged, link_ends};
@@ -68,7 +68,7 @@ impl EndLedger {
     /// Number and key bits of every block that counts, in order.
     pub fn stored(&self) -> impl Iterator<Item = (u64, u64)> {
         let stored = self.blocks.iter().filter(|entry| entry.state == STORED);
-        stored.map(|entry| (entry.block, entry.ledger.delivered))
+        stored.map(|entry| (entry.block, entry.ledger.get(Line::DELIVERED)))
     }
 
     fn enter(&mut self, block: &StoredBlock) {
@@ -86,15 +86,16 @@ impl EndLedger {
             BlockState::Voided => "voided",
         };
         if block.state == BlockState::Voided {
-            entry = voided(&entry);
+            // It may have been settled before it was given up: its bits went nowhere else.
+            entry.void();
         }
         if let Err(error) = entry.check() {
             self.wrong.push(format!("block {}: {error}", block.number));
         }
         // Key bits of the block are what the ledger says was delivered: the rest went to authentication.
-        let bits = block.key_bits;
-        if block.state == BlockState::Committed && bits != entry.delivered {
-            let message = format!("block {}: {bits} bits are stored but {} delivered", block.number, entry.delivered);
+        let (bits, delivered) = (block.key_bits, entry.get(Line::DELIVERED));
+        if block.state == BlockState::Committed && bits != delivered {
+            let message = format!("block {}: {bits} bits are stored but {delivered} delivered", block.number);
             self.wrong.push(message);
         }
         if block.state == BlockState::Prepared {
@@ -104,20 +105,6 @@ impl EndLedger {
         }
         self.blocks.push(Entry { block: block.number, session: block.session, state: state.into(), ledger: entry });
     }
-}
-
-/// The ledger of a block that was settled and then given up: its bits went nowhere else.
-fn voided(settled: &BlockLedger) -> BlockLedger {
-    let mut ledger = BlockLedger {
-        announcer: settled.announcer,
-        matcher: settled.matcher,
-        disclosed_x: settled.disclosed_x,
-        voided_x: settled.voided_x,
-        sifted_z: settled.sifted_z,
-        ..BlockLedger::default()
-    };
-    ledger.void();
-    ledger
 }
 
 pub fn text(end: &EndLedger, blocks: bool) -> String {
@@ -153,7 +140,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         write(data.path(), "valrose", "valrose-sophia", &[60, 70]);
         let ends = ledgers(data.path(), None).unwrap();
-        assert_eq!((ends[0].total.delivered, ends[0].total.blocks_stored), (130, 2));
+        assert_eq!([Line::DELIVERED, Line::BLOCKS_STORED].map(|line| ends[0].total.get(line)), [130, 2]);
         assert!(ends[0].wrong.is_empty(), "{:?}", ends[0].wrong);
         let text = text(&ends[0], true);
         assert!(text.contains("block 1 (stored, session 1)") && text.contains("sums exact"), "{text}");
@@ -166,7 +153,7 @@ mod tests {
         let key = Bits::zeros(50);
         let good = serde_json::to_string(&ledger(60)).unwrap();
         let mut wrong = ledger(50);
-        wrong.leaked += 1;
+        wrong.book(Line::LEAKED, 1);
         let wrong = serde_json::to_string(&wrong).unwrap();
         for (number, ledger) in [good.as_str(), wrong.as_str(), "{}x"].into_iter().enumerate() {
             let block = NewBlock { number: number as u64, session: 1, key: &key, ledger, trace_id: "" };
@@ -188,6 +175,7 @@ mod tests {
         store.void(0).unwrap();
         let ends = ledgers(data.path(), None).unwrap();
         assert!(ends[0].wrong.is_empty(), "{:?}", ends[0].wrong);
-        assert_eq!((ends[0].total.voided, ends[0].total.delivered, ends[0].in_doubt), (150, 0, 1));
+        assert_eq!([Line::VOIDED, Line::DELIVERED].map(|line| ends[0].total.get(line)), [150, 0]);
+        assert_eq!(ends[0].in_doubt, 1);
     }
 }

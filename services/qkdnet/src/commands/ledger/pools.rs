@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use distill::ledger::Line;
 use kms::accounts::{self, PoolAccount};
 use operator::layout::paths;
 use serde::{Deserialize, Serialize};
@@ -151,7 +152,7 @@ impl PoolLedger {
         let mut ledger = Self {
             site: site.to_owned(),
             links: ends.iter().map(|end| end.link.clone()).collect(),
-            delivered_bits: ends.iter().map(|end| end.total.delivered).sum(),
+            delivered_bits: ends.iter().map(|end| end.total.get(Line::DELIVERED)).sum(),
             waiting_bits: 0,
             remainder_bits: 0,
             account,

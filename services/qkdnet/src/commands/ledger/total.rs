@@ -1,5 +1,6 @@
 //! All sites together: key that came in, from modules and relays, and where it is now.
 
+use distill::ledger::Line;
 use serde::Serialize;
 
 use super::links::EndLedger;
@@ -40,7 +41,7 @@ impl Total {
         }
         let relayed = pools.iter().filter(|pool| pool.links.is_empty());
         let mut total = Self {
-            modules_bits: links.iter().map(|end| end.total.delivered).sum(),
+            modules_bits: links.iter().map(|end| end.total.get(Line::DELIVERED)).sum(),
             waiting_bits: pools.iter().map(|pool| pool.waiting_bits).sum(),
             remainder_bits: pools.iter().map(|pool| pool.remainder_bits).sum(),
             relayed_bits: relayed.map(|pool| pool.account.offered_bits).sum(),
