@@ -13,6 +13,13 @@ fn a_run_ends_with_the_same_key_at_both_sites_and_a_summary_that_says_so() {
     assert_eq!(link["key_bits"].as_u64(), Some(key.bits));
     assert!(link["blocks"].as_u64() >= Some(4), "{link}");
     assert!(link["skr_bps"].as_f64() > Some(0.0) && link["qber_z"].as_f64() > Some(0.0), "{link}");
+    let figures = &link["figures"];
+    assert_eq!(
+        (&figures["secretKeyRate"], &figures["qberZ"], &figures["qberX"]),
+        (&link["skr_bps"], &link["qber_z"], &link["qber_x"])
+    );
+    let stored = lines.iter().find(|line| line["name"] == "block-stored").expect("a block is stored");
+    assert_eq!(stored["block"]["figures"]["qberZ"], stored["block"]["qber_z"]);
     assert!(summary["seed"].is_null());
     assert!((summary["simulated_s"].as_f64().expect("a time") - 6.0).abs() < 0.5, "{summary}");
     assert!(lines.iter().any(|line| line["name"] == "locked"), "the lock is told");

@@ -9,6 +9,7 @@ mod decimal;
 mod diagnostic;
 pub mod document;
 mod encoding;
+pub mod figure;
 pub mod plan;
 pub mod provenance;
 pub mod quantity;

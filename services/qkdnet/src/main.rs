@@ -11,6 +11,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod failure;
+mod figures;
 mod guard;
 mod host;
 mod run;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::figures::Figures;
 use crate::run::verdict::Verdict;
 
 /// How a network stands.
@@ -174,6 +175,8 @@ pub struct LinkRow {
     /// Key bits that could be taken now.
     pub pool_bits: u64,
     pub reserve_tags: u64,
+    /// Those of the link's protocol, as they stand now.
+    pub figures: Figures,
 }
 
 /// The key store of one site.
@@ -237,6 +240,7 @@ pub struct BlockFigures {
     /// Bits in basis X, and those of them that differed.
     pub sifted_x: u64,
     pub errors_x: u64,
+    pub figures: Figures,
 }
 
 /// The last object of a run.
@@ -296,4 +300,6 @@ pub struct LinkSummary {
     pub keys_equal: bool,
     /// Blocks that one end counts already and the other one settles at the next start.
     pub blocks_undecided: u64,
+    /// Over all blocks that counted.
+    pub figures: Figures,
 }

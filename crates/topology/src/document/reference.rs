@@ -6,6 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::figure::Figure;
 use crate::quantity::{BitRate, Duration, Fraction, QuantityError, TEXT_LENGTH_MAX};
 
 /// A published figure.
@@ -38,22 +39,26 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// Name as it stands in a document.
-    pub fn name(self) -> &'static str {
+    /// What it is a measure of.
+    pub fn figure(self) -> Figure {
         match self {
-            Measure::SecretKeyRate => "secretKeyRate",
-            Measure::QberZ => "qberZ",
-            Measure::QberX => "qberX",
-            Measure::PeakWidth => "peakWidth",
+            Measure::SecretKeyRate => Figure::SecretKeyRate,
+            Measure::QberZ => Figure::QberZ,
+            Measure::QberX => Figure::QberX,
+            Measure::PeakWidth => Figure::PeakWidth,
         }
     }
 
-    /// Unit in which values are shown.
+    /// Name as it stands in a document.
+    pub fn name(self) -> &'static str {
+        self.figure().name()
+    }
+
+    /// Unit in which values are shown: shares in per cent.
     pub fn unit(self) -> &'static str {
-        match self {
-            Measure::SecretKeyRate => "bit/s",
-            Measure::QberZ | Measure::QberX => "%",
-            Measure::PeakWidth => "ps",
+        match self.figure().unit() {
+            "1" => "%",
+            unit => unit,
         }
     }
 

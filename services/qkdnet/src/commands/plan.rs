@@ -6,12 +6,14 @@ use photonics::model::math::{loss_db, threshold_qber};
 use photonics::model::optimum::{OperatingPoint, optimum};
 use photonics::model::{Bbm92Inputs, Prediction};
 use serde::Serialize;
+use topology::figure::Figure;
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, buffering, inputs, operating_point};
 use topology::plan::{DetectorConfig, Plan, PlannedLink, ServiceConfig, SourceConfig};
 
 use super::{files, print, print_json};
 use crate::cli::{Output, PlanArgs};
 use crate::failure::Failure;
+use crate::figures::Figures;
 
 mod text;
 
@@ -80,6 +82,7 @@ struct Point {
     skr_bps: f64,
     skr_asymptotic_bps: f64,
     skr_finite_bps: f64,
+    figures: Figures,
 }
 
 pub fn run(args: &PlanArgs) -> Result<(), Failure> {
@@ -192,6 +195,16 @@ fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, bound: Bound) -> Point {
         skr_bps: chosen_bps(p, bound),
         skr_asymptotic_bps: p.skr_bps,
         skr_finite_bps: p.skr_finite_bps,
+        figures: Figures::of([
+            (Figure::SecretKeyRate, chosen_bps(p, bound)),
+            (Figure::SecretKeyRateFinite, p.skr_finite_bps),
+            (Figure::QberZ, p.z.qber),
+            (Figure::QberX, p.x.qber),
+            (Figure::SiftedRateZ, p.z.sifted_hz),
+            (Figure::SiftedRateX, p.x.sifted_hz),
+            (Figure::PeakWidth, p.peak_fwhm_ps),
+            (Figure::Pump, point.pump),
+        ]),
     }
 }
 

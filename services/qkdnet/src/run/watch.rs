@@ -9,6 +9,7 @@ use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleEvent, Modu
 use proto::fault::v1::FaultState;
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use tokio_util::sync::CancellationToken;
+use topology::figure::Figure;
 use topology::plan::{DetectorConfig, Plan};
 
 use super::ends::{Ends, compare};
@@ -20,6 +21,7 @@ use super::replay::Findings;
 use super::rolled_back::Book;
 use super::verdict::{Kind, Reason, Verdict};
 use super::{End, Folders, Running, tags_end};
+use crate::figures::Figures;
 use crate::snapshot::{
     BlockFigures, Event, LinkRow, LinkState, LinkSummary, LoopState, Loops, PoolRow, Snapshot, StoreRow, Summary,
 };
@@ -376,6 +378,7 @@ fn figures(block: &BlockStored) -> BlockFigures {
         errors_z: ledger.get(Line::KEY_ERRORS),
         sifted_x: ledger.get(Line::CHECK_DISCLOSED),
         errors_x: ledger.get(Line::CHECK_ERRORS),
+        figures: Figures::of([(Figure::QberZ, block.qber_z), (Figure::QberX, block.qber_x)]),
     }
 }
 
@@ -384,13 +387,24 @@ fn summarise(report: &LinkReport, row: &LinkRow, held: &Ends) -> LinkSummary {
     let mut residual = report.residual_ps.clone();
     residual.sort_by(f64::total_cmp);
     let p99 = residual.len().checked_sub(1).map(|last| residual[last * 99 / 100]);
+    let (qber_z, qber_x) = (ratio(status.errors_z, status.sifted_z_bits), ratio(status.errors_x, status.sifted_x_bits));
+    let counted = status.blocks + status.blocks_aborted > 0;
+    let measured = |value: f64| counted.then_some(value);
     LinkSummary {
         name: report.name.clone(),
         ready: row.ready,
+        figures: Figures::of([
+            (Figure::SecretKeyRate, measured(status.skr_bps)),
+            (Figure::SecretKeyRateFinite, measured(status.skr_finite_bps)),
+            (Figure::AuthenticationShare, (status.blocks > 0).then_some(status.authentication_fraction)),
+            (Figure::QberZ, (status.sifted_z_bits > 0).then_some(qber_z)),
+            (Figure::QberX, (status.sifted_x_bits > 0).then_some(qber_x)),
+            (Figure::PeakWidth, mean(&report.peak_fwhm_ps)),
+        ]),
         skr_bps: status.skr_bps,
         skr_finite_bps: status.skr_finite_bps,
-        qber_z: ratio(status.errors_z, status.sifted_z_bits),
-        qber_x: ratio(status.errors_x, status.sifted_x_bits),
+        qber_z,
+        qber_x,
         blocks: status.blocks,
         blocks_voided: status.blocks_voided,
         blocks_aborted: status.blocks_aborted,
@@ -449,6 +463,19 @@ fn fill(row: &mut LinkRow, both: &[ModuleStatus], config: Option<&DetectorConfig
     row.key_bits = matcher.key_bits;
     row.pool_bits = both.iter().map(|status| status.key_bits).min().unwrap_or(0);
     row.reserve_tags = both.iter().map(|status| status.reserve_tags).min().unwrap_or(0);
+    row.figures = Figures::of([
+        (Figure::SecretKeyRate, row.skr_bps),
+        (Figure::SecretKeyRateFinite, row.skr_finite_bps),
+        (Figure::QberZ, row.qber_z),
+        (Figure::QberX, row.qber_x),
+        (Figure::Visibility, row.visibility),
+        (Figure::SiftedRateZ, row.sifted_z_hz),
+        (Figure::SiftedRateX, row.sifted_x_hz),
+        (Figure::PeakWidth, row.peak_fwhm_ps),
+        (Figure::ClockOffset, row.clock_offset_ps),
+        (Figure::ClockResidual, row.clock_residual_ps),
+        (Figure::Pump, locked.then_some(row.pump)),
+    ]);
     if let Some(config) = config {
         row.loops = loops(config, row);
     }
