@@ -29,6 +29,7 @@ fn main() {
     steps::edits::run(&mut suite);
     steps::kills::run(&mut suite);
     steps::troubles::run(&mut suite);
+    steps::restore::run(&mut suite);
     steps::render::run(&mut suite);
     steps::removal::run(&mut suite);
     steps::readme::run(&mut suite);

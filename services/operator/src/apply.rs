@@ -1,6 +1,6 @@
 //! Objects into the cluster: what differs is applied, what is not wanted any more goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceRequirements, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -104,6 +105,37 @@ impl Cluster<'_> {
         Api::namespaced(self.client.clone(), self.namespace)
     }
 
+    /// The claim of this name, whatever its labels.
+    pub async fn claim(&self, name: &str) -> Result<Option<ObjectMeta>, ApplyError> {
+        match self.api::<PersistentVolumeClaim>().get_metadata_opt(name).await {
+            Ok(found) => Ok(found.map(|found| found.metadata)),
+            Err(source) => Err(ApplyError::List { kind: kind::<PersistentVolumeClaim>(), source: source.into() }),
+        }
+    }
+
+    /// Has those of these volumes go that do not yet, with what is on them.
+    pub async fn give_up(&self, claims: &BTreeMap<String, bool>, changes: &mut Changes) -> Result<(), ApplyError> {
+        for (name, _) in claims.iter().filter(|(_, goes)| !**goes) {
+            self.delete::<PersistentVolumeClaim>(name, &DeleteParams::default(), changes).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete<K>(&self, name: &str, how: &DeleteParams, changes: &mut Changes) -> Result<(), ApplyError>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        match self.api::<K>().delete(name, how).await {
+            Ok(_) => changes.deleted += 1,
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(source) => {
+                let (kind, name) = (kind::<K>(), name.to_owned());
+                return Err(ApplyError::Delete { kind, name, source: Box::new(source) });
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the cluster have exactly these objects.
     pub async fn apply(
         &self,
@@ -169,14 +201,7 @@ impl Cluster<'_> {
         let names: BTreeSet<String> = wanted.iter().map(ResourceExt::name_any).collect();
         let kept = |object: &K| self.retain && object.labels().contains_key(labels::KEPT);
         for object in live.iter().filter(|object| !names.contains(&object.name_any()) && !kept(object)) {
-            let name = object.name_any();
-            match self.api::<K>().delete(&name, &DeleteParams::background()).await {
-                Ok(_) => changes.deleted += 1,
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(source) => {
-                    return Err(ApplyError::Delete { kind: kind::<K>(), name, source: Box::new(source) });
-                }
-            }
+            self.delete::<K>(&object.name_any(), &DeleteParams::background(), changes).await?;
         }
         Ok(())
     }

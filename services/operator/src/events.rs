@@ -39,6 +39,11 @@ impl Events {
         self.publish(reference, EventType::Warning, "VolumeLost", "Rekey", note).await;
     }
 
+    pub async fn restored(&self, reference: &ObjectReference, request: &str) {
+        let note = format!("restore `{request}`: the volumes are given up, every store starts over with fresh secrets");
+        self.publish(reference, EventType::Normal, "Restored", "Restore", note).await;
+    }
+
     pub async fn reserve_replaced(
         &self,
         reference: &ObjectReference,

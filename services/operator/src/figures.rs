@@ -77,7 +77,7 @@ impl State {
             Self::Flowing => "makes key",
             Self::AuthenticationExhausted => "has no authentication key left; both ends need a fresh secret",
             Self::RolledBack => {
-                "has an end whose volume was put back; void what may have been used with `qkdnet restore`"
+                "has an end whose volume was put back; void what may have been used with `qkdnet restore --topology`"
             }
             Self::PeerVersion => "has ends of different versions; bring both to one",
             Self::ReservesDiffer => {

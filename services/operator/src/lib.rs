@@ -8,6 +8,7 @@
 //!   [`placement`]: what an end that lost its volume needs.
 //! * [`build`]: pure, to Kubernetes objects.
 //! * [`apply`]: into the cluster; [`compare`] finds what need not be written.
+//! * [`restore`]: stores start over, on request.
 //! * [`tell`]: what running services are told instead of being started anew.
 //! * [`anchors`]: what services' stores count, kept where it is not put back with their volumes.
 //! * [`pods`], [`observe`], [`figures`]: what keeps pods from running, what services say, rows for people.
@@ -34,6 +35,7 @@ pub mod pods;
 pub mod reconcile;
 pub mod render;
 pub mod resource;
+pub mod restore;
 pub mod run;
 pub mod settings;
 pub mod status;

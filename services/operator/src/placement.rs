@@ -76,9 +76,7 @@ pub fn advance(
             });
             let refill = survivors.collect();
             let bits = reserve_bits.get(link).copied().unwrap_or_default();
-            // A number that no earlier secret of the link had, whatever its ends counted by themselves.
-            let generation = fresh_generation()?;
-            *secret = LinkSecret { refill, generation, ..fresh_link(bits)? };
+            *secret = LinkSecret { refill, ..self::renewed(bits)? };
             renewed.push(link.clone());
             continue;
         }
@@ -94,6 +92,12 @@ pub fn advance(
         }
     }
     Ok(renewed)
+}
+
+/// A secret that nobody has used, with a number that no earlier one of the link had, whatever its ends counted by
+/// themselves.
+pub fn renewed(reserve_bits: u64) -> Result<LinkSecret, MaterialError> {
+    Ok(LinkSecret { generation: fresh_generation()?, ..fresh_link(reserve_bits)? })
 }
 
 fn fresh_generation() -> Result<u64, MaterialError> {

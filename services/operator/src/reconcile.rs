@@ -28,6 +28,7 @@ use crate::observe::Observed;
 use crate::placement;
 use crate::pods::PodReport;
 use crate::resource::{TopologyObject, TopologyStatus};
+use crate::restore::{self, Restore, Step};
 use crate::settings::{OPERATOR, Settings};
 use crate::status::{self, Known};
 use crate::tell::{self, Due, TellError, Told};
@@ -36,6 +37,8 @@ use crate::validate::{self, Accepted};
 /// A look although nothing was heard: certificates grow old, and a watch can miss something.
 const LOOK_IDLE: Duration = Duration::from_secs(600);
 const LOOK_UNSETTLED: Duration = Duration::from_secs(15);
+/// Nothing is heard of volumes that go.
+const LOOK_RESTORING: Duration = Duration::from_secs(1);
 /// Figures that only moved are written this seldom.
 const FIGURES_EVERY: Duration = Duration::from_secs(30);
 
@@ -159,6 +162,37 @@ pub fn after_failure(object: Arc<TopologyObject>, error: &ReconcileError, contex
     Action::requeue(Duration::from_millis(500 << failures.min(6)))
 }
 
+/// How far a restore is.
+struct Restoring {
+    restore: Restore,
+    step: Option<Step>,
+    /// What is said while stores are not there.
+    message: Option<String>,
+}
+
+impl Restoring {
+    async fn of(
+        object: &TopologyObject,
+        cluster: &Cluster<'_>,
+        layout: &Layout,
+        live: &Live,
+    ) -> Result<Self, ReconcileError> {
+        let restore = Restore::of(object, &live.secrets);
+        let step = Step::next(&restore, cluster, layout, live).await?;
+        let message = step.as_ref().and_then(|step| step.message(restore.wanted.as_deref().unwrap_or_default()));
+        Ok(Self { restore, step, message })
+    }
+
+    /// What was carried out when this round is over.
+    fn next(&self) -> Restore {
+        let mut restore = self.restore.clone();
+        if self.step == Some(Step::Start) {
+            restore.carried_out();
+        }
+        restore
+    }
+}
+
 struct Round<'a> {
     object: &'a TopologyObject,
     context: &'a Context,
@@ -184,16 +218,17 @@ impl Round<'_> {
         if let Err(why) = crate::fixed::check(&accepted.topology, &live.secrets) {
             return self.refuse("Immutable", &why).await;
         }
+        let mut restoring = Restoring::of(self.object, &cluster, &layout, &live).await?;
         let mut material = self.material(&layout, &live)?;
-        // What is to be given was in the cluster before: whatever happens now, it is known again afterwards.
-        placement::refill(&mut material, &layout, &self.context.settings).await;
-        let ends = placement::ends(&layout, &live.pods, &live.claims);
-        for link in placement::advance(&mut material.links, &layout.links, &ends)? {
-            self.context.events.renewed(&self.object.object_ref(&()), &link).await;
+        match &restoring.step {
+            Some(Step::Start) => restore::renew(&mut material, &layout)?,
+            // Nobody takes a secret whose reserve goes.
+            Some(Step::Stop { .. } | Step::GiveUp { .. }) => {}
+            None => self.place(&mut material, &layout, &live).await?,
         }
         let material = Arc::new(material);
         self.context.remember(self.key, |memory| memory.material = Some(material.clone()));
-        let provided = self.provide(&accepted.topology, &layout, &material, (&cluster, &live)).await;
+        let provided = self.provide(&accepted.topology, &layout, &material, (&cluster, &live), &mut restoring).await;
         let (all_told, failure) = match provided {
             Ok(all_told) => (all_told, None),
             Err(error) => (false, Some(error)),
@@ -201,11 +236,23 @@ impl Round<'_> {
         let (settings, client) = (&self.context.settings, &self.context.client);
         self.context.keepers.follow(self.key, &layout, &material, settings, client);
         let monitor = self.context.monitors.follow(self.key, &layout, &plan, &material, settings);
-        let settled = self.say(&accepted, &plan, &layout, &live, &monitor, failure.as_ref()).await?;
+        let settled = self.say(&accepted, &plan, (&layout, &live), &monitor, &restoring, failure.as_ref()).await?;
         match failure {
             Some(error) => Err(error),
+            None if restoring.message.is_some() => Ok(Action::requeue(LOOK_RESTORING)),
             None => Ok(Action::requeue(if settled && all_told { LOOK_IDLE } else { LOOK_UNSETTLED })),
         }
+    }
+
+    /// Brings authentication secrets to the ends that need them.
+    async fn place(&self, material: &mut Material, layout: &Layout, live: &Live) -> Result<(), ReconcileError> {
+        // What is to be given was in the cluster before: whatever happens now, it is known again afterwards.
+        placement::refill(material, layout, &self.context.settings).await;
+        let ends = placement::ends(layout, &live.pods, &live.claims);
+        for link in placement::advance(&mut material.links, &layout.links, &ends)? {
+            self.context.events.renewed(&self.object.object_ref(&()), &link).await;
+        }
+        Ok(())
     }
 
     /// Makes the cluster have what is planned, and tells services that run; true if nobody is left to be told.
@@ -215,11 +262,28 @@ impl Round<'_> {
         layout: &Layout,
         material: &Material,
         (cluster, live): (&Cluster<'_>, &Live),
+        restoring: &mut Restoring,
     ) -> Result<bool, ReconcileError> {
         let mut objects = build::build(layout, material, &self.context.settings, self.owner())?;
         crate::fixed::record(topology, &mut objects.secrets);
-        let (applied, changes) = cluster.apply(objects, live).await?;
+        if restoring.step.as_ref().is_some_and(Step::stops) {
+            restore::stop(&mut objects.stateful_sets);
+        }
+        let carried_out = restoring.next();
+        carried_out.record(&layout.topology, &mut objects.secrets);
+        let (applied, mut changes) = cluster.apply(objects, live).await?;
+        if let Some(Step::GiveUp { claims }) = &restoring.step {
+            cluster.give_up(claims, &mut changes).await?;
+        }
         self.say_changes(changes).await;
+        if restoring.step == Some(Step::Start) {
+            // What services said before they stopped is no news of those that start.
+            self.context.monitors.stop(self.key);
+            self.context.keepers.stop(self.key);
+            let request = carried_out.done.as_deref().unwrap_or_default();
+            self.context.events.restored(&self.object.object_ref(&()), request).await;
+        }
+        restoring.restore = carried_out;
         let mut told = self.context.memory(self.key).told;
         let places = layout.places();
         told.retain(|service, _| places.contains_key(service.as_str()));
@@ -253,9 +317,9 @@ impl Round<'_> {
         &self,
         accepted: &Accepted,
         plan: &Plan,
-        layout: &Layout,
-        live: &Live,
+        (layout, live): (&Layout, &Live),
         monitor: &Monitor,
+        restoring: &Restoring,
         failure: Option<&ReconcileError>,
     ) -> Result<bool, ReconcileError> {
         let observed = monitor.latest();
@@ -270,6 +334,10 @@ impl Round<'_> {
         let known = Known {
             sites: accepted.topology.spec.sites.len(),
             services: plan.services.len(),
+            topology: &layout.topology,
+            namespace: &layout.namespace,
+            restoring: restoring.message.clone(),
+            restored: restoring.restore.done.as_deref().unwrap_or_default(),
             apply_failure: failure.map(ToString::to_string),
             pods: &pods,
             links_planned: plan.links.len(),

@@ -21,6 +21,13 @@ pub enum RenderError {
     Write(#[from] serde_yaml::Error),
 }
 
+/// What whoever applies it has to know.
+const UNANCHORED: &str = "\
+# Made by `qkdnet render`, for a cluster without the operator. So nobody keeps ceilings of what these stores count: that a
+# volume was put back from a copy is noticed by its peers alone, and by nobody where the volumes of both sites are put back.
+# Then remove all of this with its volumes and its Secrets, and render it again (docs/backup.md).
+";
+
 /// What is rendered, and where it will be.
 #[derive(Clone, Debug)]
 pub struct Rendering {
@@ -38,7 +45,7 @@ pub fn render(topology: &Topology, rendering: &Rendering, settings: &Settings) -
     let layout = Layout::of(topology, &plan, &rendering.namespace);
     let material = Material::complete(&layout, settings, &Existing::new(), None)?;
     let objects: Objects<Prepared> = build::build(&layout, &material, settings, None)?;
-    let mut text = String::new();
+    let mut text = UNANCHORED.to_owned();
     if rendering.with_namespace {
         let namespace = json!({
             "apiVersion": "v1",

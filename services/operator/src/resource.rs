@@ -75,6 +75,9 @@ pub struct TopologyStatus {
     /// Secret key rate of all links together.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub key_rate: String,
+    /// The restore that was carried out last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub restored: String,
     /// What whoever uses the keys must know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

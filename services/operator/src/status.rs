@@ -13,6 +13,8 @@ use crate::resource::TopologyStatus;
 pub const ACCEPTED: &str = "Accepted";
 pub const PROVISIONED: &str = "Provisioned";
 pub const KEY_FLOWING: &str = "KeyFlowing";
+/// Reason while a restore is carried out.
+pub const RESTORING: &str = "Restoring";
 
 /// Warnings that a status lists, and how long each is.
 const WARNINGS_MAX: usize = 32;
@@ -24,8 +26,15 @@ const NAMED_MAX: usize = 5;
 pub struct Known<'a> {
     pub sites: usize,
     pub services: usize,
+    /// The topology as commands name it.
+    pub topology: &'a str,
+    pub namespace: &'a str,
     /// A sentence about why objects could not be applied.
     pub apply_failure: Option<String>,
+    /// A sentence about stores that are to start over, and do not run until then.
+    pub restoring: Option<String>,
+    /// The restore that was carried out last.
+    pub restored: &'a str,
     pub pods: &'a PodReport,
     pub links_planned: usize,
     /// `None` until the services were asked for the first time.
@@ -63,6 +72,7 @@ pub fn accepted(known: &Known<'_>, generation: i64, old: Option<&TopologyStatus>
     status.observed_generation = Some(generation);
     status.sites = known.sites as i64;
     status.links = known.links_planned as i64;
+    known.restored.clone_into(&mut status.restored);
     let warning = |text: &String| text.chars().take(WARNING_CHARS_MAX).collect();
     status.warnings = known.warnings.iter().take(WARNINGS_MAX).map(warning).collect();
     let message = format!("{} sites, {} links, {} services", known.sites, known.links_planned, known.services);
@@ -76,6 +86,7 @@ pub fn accepted(known: &Known<'_>, generation: i64, old: Option<&TopologyStatus>
             status.link_status = links.iter().map(|link| link.row.clone()).collect();
             set(&mut status, KEY_FLOWING, key_flowing(links, known), generation, now);
         }
+        None if known.restoring.is_some() => set(&mut status, KEY_FLOWING, key_flowing(&[], known), generation, now),
         // An operator that has just started has asked nobody yet: what was known stands.
         None if status.conditions.iter().any(|condition| condition.type_ == KEY_FLOWING) => {}
         None => {
@@ -91,6 +102,9 @@ fn provisioned(known: &Known<'_>) -> Verdict {
     if let Some(failure) = &known.apply_failure {
         return Verdict::new("False", "ApplyFailed", failure);
     }
+    if let Some(restoring) = &known.restoring {
+        return Verdict::new("False", RESTORING, restoring);
+    }
     match known.pods.troubles.first() {
         None => Verdict::new("True", "PodsRun", format!("all {} pods run", known.pods.wanted)),
         Some(worst) => Verdict::new("False", worst.kind.reason(), known.pods.message()),
@@ -98,6 +112,9 @@ fn provisioned(known: &Known<'_>) -> Verdict {
 }
 
 fn key_flowing(links: &[LinkFigures], known: &Known<'_>) -> Verdict {
+    if let Some(restoring) = &known.restoring {
+        return Verdict::new("False", RESTORING, restoring);
+    }
     let missing: Vec<&LinkFigures> = links.iter().filter(|link| !link.flowing).collect();
     // A seed makes keys worthless, which nobody should have to look for.
     let seed = known.warnings.iter().find(|warning| warning.starts_with("seed "));
@@ -108,7 +125,9 @@ fn key_flowing(links: &[LinkFigures], known: &Known<'_>) -> Verdict {
             let since = since.unwrap_or_default();
             format!("{} of {} was rolled back (since {since}): {}", row.store, row.site, row.message)
         });
-        return Verdict::new("False", State::RolledBack.reason(), format!("{named}{warning}"));
+        let Known { topology, namespace, .. } = known;
+        let way_out = format!("here that is `qkdnet restore --topology {topology} --namespace {namespace}`");
+        return Verdict::new("False", State::RolledBack.reason(), format!("{named}; {way_out}{warning}"));
     }
     if let Some(first) = missing.first() {
         let (flowing, all) = (links.len() - missing.len(), links.len());
@@ -197,7 +216,7 @@ pub fn transitions<'a>(old: Option<&TopologyStatus>, new: &'a TopologyStatus) ->
         before.is_none_or(|before| (&before.status, &before.reason) != (&condition.status, &condition.reason))
     };
     let transition = |condition: &'a Condition| {
-        let harmless = ["PodsStarting", "LinkConnecting", "LinkAcquiring", "FirstBlockPending", "NotAsked"];
+        let harmless = [RESTORING, "PodsStarting", "LinkConnecting", "LinkAcquiring", "FirstBlockPending", "NotAsked"];
         // Before key has flowed for the first time nothing is lost.
         let before = old.and_then(|old| old.conditions.iter().find(|other| other.type_ == condition.type_));
         let starting = condition.type_ == KEY_FLOWING && before.is_none_or(|before| before.status != "True");

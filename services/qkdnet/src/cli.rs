@@ -70,6 +70,8 @@ pub enum Command {
     /// A network that was put back would hand out keys again that it has handed out since the copy. This gives up what
     /// the key stores hold, puts a fresh authentication secret at both ends of every link, and drops what was under way.
     /// What both applications of a key hold stays good. It may be repeated.
+    ///
+    /// With `--topology` the operator of a cluster does it: it stops the pods, gives up their volumes and starts them again.
     Restore(RestoreArgs),
     /// Put the key store of a site under a new master key.
     Rotate(RotateArgs),
@@ -173,7 +175,10 @@ pub struct DigestArgs {
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
     /// Data directory of the network, which must not run.
-    pub data: PathBuf,
+    #[arg(required_unless_present = "topology")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Only say what would be void.
     #[arg(long)]
     pub dry_run: bool,

@@ -12,6 +12,7 @@ pub mod readme;
 pub mod refusals;
 pub mod removal;
 pub mod render;
+pub mod restore;
 pub mod troubles;
 
 /// Namespace of the network that most steps look at, and its name.

@@ -120,7 +120,7 @@ fn in_node(node: &str, words: &[&str]) {
 }
 
 /// Nodes of kind are containers.
-fn docker(words: &[&str]) {
+pub fn docker(words: &[&str]) {
     let mut command = Command::new("docker");
     command.args(words);
     success(command);

@@ -5,6 +5,8 @@ mod pods;
 mod secrets;
 mod services;
 
+pub(crate) use self::pods::claim_name;
+
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 

@@ -24,6 +24,11 @@ const DATA: &str = "data";
 const RUN: &str = "run";
 const CLAIM: &str = "data";
 
+/// What a StatefulSet calls the claim of its one pod.
+pub(crate) fn claim_name(unit: &str) -> String {
+    format!("{CLAIM}-{unit}-0")
+}
+
 impl Context<'_> {
     pub(super) fn stateful_set(
         &self,

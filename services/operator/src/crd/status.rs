@@ -19,6 +19,7 @@ pub fn schema() -> Value {
             "links": count("Links of the network."),
             "linksFlowing": text("Links over which key flows, of all.", 32),
             "keyRate": text("Secret key rate of all links together.", 32),
+            "restored": text("The request of `qkdnet.dev/restore` that was carried out last.", 253),
             "warnings": {
                 "type": "array", "maxItems": 32,
                 "description": "What whoever uses the keys must know.",

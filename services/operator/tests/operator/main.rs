@@ -10,6 +10,7 @@ mod objects;
 mod policies;
 mod reconcile;
 mod refusals;
+mod restores;
 mod statuses;
 mod support;
 mod telling;

@@ -13,14 +13,14 @@ use crate::api::Api;
 use crate::support::{NAMESPACE, chain, network, settings};
 
 /// One topology in an API server, and the operator's context beside it.
-struct World {
-    api: Api,
-    context: Arc<Context>,
-    name: String,
+pub struct World {
+    pub api: Api,
+    pub context: Arc<Context>,
+    pub name: String,
 }
 
 impl World {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let api = Api::default();
         let context = context(&api);
         let world = Self { api, context, name: parse(text)["metadata"]["name"].as_str().unwrap().to_owned() };
@@ -28,7 +28,7 @@ impl World {
         world
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/apis/qkdnet.dev/v1alpha1/namespaces/{NAMESPACE}/topologies/{}", self.name)
     }
 
@@ -46,13 +46,13 @@ impl World {
         self.api.put(&self.path(), object);
     }
 
-    async fn round(&self) -> Result<(), ReconcileError> {
+    pub async fn round(&self) -> Result<(), ReconcileError> {
         let object: TopologyObject = serde_json::from_value(self.api.get(&self.path()).unwrap()).unwrap();
         reconcile(Arc::new(object), self.context.clone()).await.map(drop)
     }
 
     /// Status and message of a condition.
-    fn condition(&self, kind: &str) -> (String, String, String) {
+    pub fn condition(&self, kind: &str) -> (String, String, String) {
         let object = self.api.get(&self.path()).unwrap();
         let conditions = object["status"]["conditions"].as_array().unwrap().clone();
         let found = conditions.iter().find(|condition| condition["type"] == kind).unwrap();
@@ -60,12 +60,12 @@ impl World {
         (text("status"), text("reason"), text("message"))
     }
 
-    fn secret(&self, name: &str) -> String {
+    pub fn secret(&self, name: &str) -> String {
         format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}")
     }
 }
 
-fn context(api: &Api) -> Arc<Context> {
+pub fn context(api: &Api) -> Arc<Context> {
     let client = api.client();
     let (tell, _) = tokio::sync::mpsc::channel(8);
     Arc::new(Context {

@@ -43,6 +43,7 @@ struct Fixture {
     silent_stores: Vec<String>,
     rolled_back: Vec<RolledBack>,
     warnings: Vec<String>,
+    restoring: Option<String>,
 }
 
 impl Fixture {
@@ -54,6 +55,7 @@ impl Fixture {
             silent_stores: Vec::new(),
             rolled_back: Vec::new(),
             warnings: Vec::new(),
+            restoring: None,
         }
     }
 
@@ -61,7 +63,11 @@ impl Fixture {
         let known = Known {
             sites: 3,
             services: self.plan.services.len(),
+            topology: "alps",
+            namespace: "quantum",
             apply_failure: None,
+            restoring: self.restoring.clone(),
+            restored: "",
             pods: &self.pods,
             links_planned: self.plan.links.len(),
             links,
@@ -157,8 +163,26 @@ fn a_store_that_was_put_back_is_said_once_with_its_site_and_what_to_do() {
     let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
     let status = fixture.status(Some(&links), None, 1);
     let expected = "key store of west was rolled back (since 1970-01-01T00:00:01Z): it is 3 chunks behind its anchor; \
-                    run `qkdnet restore`";
+                    run `qkdnet restore`; here that is `qkdnet restore --topology alps --namespace quantum`";
     assert_eq!(condition(&status, "KeyFlowing"), ("False", "RolledBack", expected));
+}
+
+#[test]
+fn a_restore_is_said_instead_of_what_stores_said_before_and_is_no_trouble() {
+    let mut fixture = Fixture::new();
+    let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    let before = fixture.status(Some(&links), None, 1);
+    let site = "west".to_owned();
+    fixture.rolled_back = vec![RolledBack { site, store: "key store".to_owned(), ..RolledBack::default() }];
+    fixture.restoring = Some("restore `a`: waiting until its pods have ended: alps-site-west-0".to_owned());
+    for links in [Some(links.as_slice()), None] {
+        let status = fixture.status(links, Some(&before), 2);
+        for kind in ["Provisioned", "KeyFlowing"] {
+            let (truth, reason, message) = condition(&status, kind);
+            assert_eq!((truth, reason, Some(message)), ("False", "Restoring", fixture.restoring.as_deref()));
+        }
+        assert!(status::transitions(Some(&before), &status).iter().all(|transition| transition.good));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod control;
 mod forward;
 mod gather;
 mod measured;
+mod restore;
 mod scratch;
 mod status;
 
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 pub use self::forward::Forward;
 pub use self::gather::{exposure, link_ends, spans, stores};
 pub use self::measured::measured;
+pub use self::restore::restore;
 pub use self::status::status;
 use crate::cli::ClusterArgs;
 use crate::failure::Failure;

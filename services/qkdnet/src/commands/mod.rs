@@ -16,7 +16,7 @@ mod ledger;
 mod operator;
 mod plan;
 mod render;
-mod restore;
+pub mod restore;
 mod rotate;
 mod sae;
 mod schema;

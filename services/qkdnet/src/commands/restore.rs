@@ -9,6 +9,7 @@ use shell::files;
 use super::data::directories;
 use super::{print, print_json};
 use crate::cli::{Output, RestoreArgs};
+use crate::cluster;
 use crate::failure::Failure;
 use crate::run::Folders;
 use crate::run::anchors::Anchors;
@@ -19,7 +20,7 @@ use crate::style::tell;
 const RESERVE_BITS: std::ops::RangeInclusive<u64> = 65_536..=1_048_576;
 
 /// One thing that is, or would be, void.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Voided {
     pub site: String,
     /// `key store`, `relay`, `authentication reserve of LINK`, `blocks of LINK`.
@@ -29,9 +30,21 @@ pub struct Voided {
 }
 
 pub fn run(args: &RestoreArgs) -> Result<(), Failure> {
-    let data = &args.data;
+    let (voided, after) = match &args.data {
+        Some(data) => (on_this_machine(args, data)?, AFTER),
+        None => {
+            (cluster::run(&args.cluster, async |cluster| cluster::restore(cluster, args.dry_run).await)?, AFTER_CLUSTER)
+        }
+    };
+    match args.output.output {
+        Output::Json => print_json(&voided),
+        Output::Text => print(&text(&voided, if args.dry_run { DRY_RUN } else { after })),
+    }
+}
+
+fn on_this_machine(args: &RestoreArgs, data: &Path) -> Result<Vec<Voided>, Failure> {
     let network = Stored::find(data)?;
-    let voided = if args.dry_run {
+    Ok(if args.dry_run {
         network.would_void()
     } else {
         let folders = Folders::of(data);
@@ -45,22 +58,20 @@ pub fn run(args: &RestoreArgs) -> Result<(), Failure> {
             tell(&format!("warning: what keeps the ceilings is not there, and is not told: {why}"));
         }
         network.void(&anchors)?
-    };
-    match args.output.output {
-        Output::Json => print_json(&voided),
-        Output::Text => print(&text(&voided, args.dry_run)),
-    }
+    })
 }
 
-fn text(voided: &[Voided], dry_run: bool) -> String {
-    let mut text: String = voided.iter().map(|one| format!("{} of {}: {}\n", one.store, one.site, one.what)).collect();
-    text.push_str(if dry_run {
-        "nothing was changed: this is what `qkdnet restore` would do\n"
-    } else {
-        "start the network again; key that applications hold stays good, key that was not fetched is lost\n"
-    });
-    text
+fn text(voided: &[Voided], after: &str) -> String {
+    let place = |site: &str| if site.is_empty() { String::new() } else { format!(" of {site}") };
+    let line = |one: &Voided| format!("{}{}: {}\n", one.store, place(&one.site), one.what);
+    let lines: String = voided.iter().map(line).collect();
+    format!("{lines}{after}\n")
 }
+
+const DRY_RUN: &str = "nothing was changed: this is what `qkdnet restore` would do";
+const AFTER: &str = "start the network again; key that applications hold stays good, key that was not fetched is lost";
+const AFTER_CLUSTER: &str = "the volumes are given up, ledgers with them, and the pods start on fresh ones; key that \
+                             applications hold stays good, key that was not fetched is lost";
 
 /// What a data directory holds of a network.
 struct Stored {
@@ -163,8 +174,8 @@ fn places(data: &Path, site: &str, link: &str) -> [PathBuf; 3] {
     [secret.with_extension("reserve"), secret, detector::store::path(data, site, link)]
 }
 
-const KEY_STORE: &str = "what it held is void; each of its pools starts over with fresh key";
-const RELAY: &str = "transfers under way are void";
-const BLOCKS: &str = "blocks that were not delivered are void";
-const RESERVE: &str = "remade from a fresh secret at both ends";
+pub const KEY_STORE: &str = "what it held is void; each of its pools starts over with fresh key";
+pub const RELAY: &str = "transfers under way are void";
+pub const BLOCKS: &str = "blocks that were not delivered are void";
+pub const RESERVE: &str = "remade from a fresh secret at both ends";
 const RESERVE_ALONE: &str = "void until the same fresh `authentication.secret` is placed at both ends";
