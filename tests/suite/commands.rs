@@ -12,7 +12,7 @@ use crate::keys::eventually;
 use crate::support::{Place, bright, qkdnet, repository};
 
 /// Commands by how they begin, and why no test of this suite runs them. The longest beginning counts.
-const NOT_RUN: [(&str, &str); 24] = [
+const NOT_RUN: [(&str, &str); 25] = [
     ("make", "targets of the Makefile are a list of their own, below"),
     ("scripts/", "needs a cluster; `make e2e` runs it"),
     ("helm", "needs a cluster; `make e2e` runs the README's"),
@@ -29,6 +29,7 @@ const NOT_RUN: [(&str, &str); 24] = [
     ("qkdnet rekey", "needs an exhausted reserve; `reserve` runs it"),
     ("qkdnet restore", "needs a folder that was put back; the tests of restored volumes run it"),
     ("qkdnet render FILE | kubectl", "needs a cluster; `make e2e` runs it"),
+    ("qkdnet render FILE --namespace", "needs a cluster; `make e2e` runs it"),
     ("qkdnet trace 1 --data /var/lib/qkdnet", "runs inside of a pod; `make e2e` runs it"),
     ("qkdnet fault ...", "stands for the commands of the section that it names, which are run"),
     ("qkdnet fault list |", "each of the three is run"),

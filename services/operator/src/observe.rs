@@ -10,7 +10,7 @@ use proto::channel::v1::ReserveReplaced;
 use proto::detector::v1::detector_client::DetectorClient;
 use proto::detector::v1::{GetStatusRequest, ModuleStatus};
 use proto::kms::v1::kms_client::KmsClient;
-use proto::kms::v1::{GetStatusRequest as StoreRequest, GetStatusResponse};
+use proto::kms::v1::{GetStatusRequest as StoreRequest, GetStatusResponse, PoolStatus};
 use proto::relay::v1::relay_client::RelayClient;
 use proto::relay::v1::{GetStatusRequest as RelayRequest, GetStatusResponse as RelayStatus};
 use shell::{Connector, Credentials, Endpoint};
@@ -73,6 +73,17 @@ impl Observed {
             (said.get(end) != Some(&replaced.unix_ms)).then_some((end, replaced))
         };
         self.modules.iter().filter_map(replaced).collect()
+    }
+
+    /// Pairs of key stores that share no key because they are of different versions, as sentences.
+    pub fn other_versions(&self) -> Vec<String> {
+        let of_store = |(site, status): (&String, &Option<GetStatusResponse>)| -> Vec<String> {
+            let pools = status.iter().flat_map(|status| &status.pools).filter(|pool| !pool.peer_version.is_empty());
+            let sentence =
+                |pool: &PoolStatus| format!("{site} shares no key with {}: {}", pool.site, pool.peer_version);
+            pools.map(sentence).collect()
+        };
+        self.stores.iter().flat_map(of_store).collect()
     }
 
     /// Every store that was put back, once, even where several say so.

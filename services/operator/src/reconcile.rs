@@ -328,6 +328,7 @@ impl Round<'_> {
         }
         let links: Option<Vec<LinkFigures>> = observed.as_ref().map(|seen| figures::links(&plan.links, seen));
         let rolled_back = observed.as_ref().map(|seen| seen.rolled_back()).unwrap_or_default();
+        let other_versions = observed.as_ref().map(|seen| seen.other_versions()).unwrap_or_default();
         let silent_stores = observed.map(|seen| seen.silent_stores()).unwrap_or_default();
         let pods = PodReport::of(layout, &live.pods, Timestamp::now());
         let warnings: Vec<String> = plan.warnings.iter().chain(&accepted.warnings).cloned().collect();
@@ -343,6 +344,7 @@ impl Round<'_> {
             links_planned: plan.links.len(),
             links: links.as_deref(),
             silent_stores: &silent_stores,
+            other_versions: &other_versions,
             rolled_back: &rolled_back,
             warnings: &warnings,
         };

@@ -41,6 +41,8 @@ pub struct Known<'a> {
     pub links: Option<&'a [LinkFigures]>,
     /// Sites whose key store does not answer.
     pub silent_stores: &'a [String],
+    /// Pairs of key stores of different versions, as sentences.
+    pub other_versions: &'a [String],
     /// Stores that were put back.
     pub rolled_back: &'a [RolledBack],
     pub warnings: &'a [String],
@@ -128,6 +130,10 @@ fn key_flowing(links: &[LinkFigures], known: &Known<'_>) -> Verdict {
         let Known { topology, namespace, .. } = known;
         let way_out = format!("here that is `qkdnet restore --topology {topology} --namespace {namespace}`");
         return Verdict::new("False", State::RolledBack.reason(), format!("{named}; {way_out}{warning}"));
+    }
+    if !known.other_versions.is_empty() {
+        let named = listed(known.other_versions, String::clone);
+        return Verdict::new("False", State::PeerVersion.reason(), format!("{named}{warning}"));
     }
     if let Some(first) = missing.first() {
         let (flowing, all) = (links.len() - missing.len(), links.len());

@@ -198,6 +198,9 @@ pub struct PoolRow {
     pub connected: bool,
     /// No key of it is handed out: a store of one of the two sites was put back.
     pub rolled_back: bool,
+    /// What the peer's key store says of its version, where it is another one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub peer_version: String,
     pub stored_bits: u64,
     pub confirmed_bits: u64,
 }

@@ -98,10 +98,11 @@ fn store_line(store: &StoreRow) -> String {
     let mut text = format!("{:<20} keys out {:>8}  in {:>8} ", store.site, store.keys_supplied, store.keys_fetched);
     for pool in &store.pools {
         let way = if pool.relayed { " (relayed)" } else { "" };
-        let gone = match (pool.rolled_back, pool.connected) {
-            (true, _) => " (rolled back)",
-            (false, false) => " (not connected)",
-            (false, true) => "",
+        let gone = match pool {
+            pool if pool.rolled_back => " (rolled back)",
+            pool if !pool.peer_version.is_empty() => " (another version)",
+            pool if !pool.connected => " (not connected)",
+            _ => "",
         };
         let _ = write!(text, "  {} {} bit{way}{gone}", pool.peer, pool.stored_bits);
     }

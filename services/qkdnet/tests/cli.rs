@@ -123,7 +123,11 @@ fn a_topology_is_read_from_standard_input() {
     assert_code(&output, 0);
     assert!(text(&output.stdout).contains("<stdin>: ok (4 sites, 2 links)"));
     assert_code(&run("plan", &nice), 0);
-    assert!(text(&run("render", &nice).stdout).contains("kind: Secret"));
+    let rendered = text(&run("render", &nice).stdout);
+    assert!(rendered.contains("kind: Secret"));
+    // Whoever applies it learns that nothing outside of the volumes notices that they were put back.
+    let head: String = rendered.lines().take_while(|line| line.starts_with('#')).collect();
+    assert!(head.contains("nobody keeps ceilings") && head.contains("docs/backup.md"), "{rendered:.600}");
     let output = run("validate", &nice.replace("fidelity: tags", "fidelity: tgas"));
     assert_code(&output, 2);
     assert!(text(&output.stderr).contains("<stdin>:"), "{}", text(&output.stderr));

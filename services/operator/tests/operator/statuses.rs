@@ -41,6 +41,7 @@ struct Fixture {
     plan: Plan,
     pods: PodReport,
     silent_stores: Vec<String>,
+    other_versions: Vec<String>,
     rolled_back: Vec<RolledBack>,
     warnings: Vec<String>,
     restoring: Option<String>,
@@ -53,6 +54,7 @@ impl Fixture {
             plan,
             pods: PodReport { ready: 9, wanted: 9, ..PodReport::default() },
             silent_stores: Vec::new(),
+            other_versions: Vec::new(),
             rolled_back: Vec::new(),
             warnings: Vec::new(),
             restoring: None,
@@ -72,6 +74,7 @@ impl Fixture {
             links_planned: self.plan.links.len(),
             links,
             silent_stores: &self.silent_stores,
+            other_versions: &self.other_versions,
             rolled_back: &self.rolled_back,
             warnings: &self.warnings,
         };
@@ -165,6 +168,20 @@ fn a_store_that_was_put_back_is_said_once_with_its_site_and_what_to_do() {
     let expected = "key store of west was rolled back (since 1970-01-01T00:00:01Z): it is 3 chunks behind its anchor; \
                     run `qkdnet restore`; here that is `qkdnet restore --topology alps --namespace quantum`";
     assert_eq!(condition(&status, "KeyFlowing"), ("False", "RolledBack", expected));
+}
+
+#[test]
+fn key_stores_of_different_versions_are_said_though_their_link_makes_key() {
+    let mut fixture = Fixture::new();
+    let peer_version = "the peer's key store speaks version 7".to_owned();
+    let pools = vec![PoolStatus { site: "east".to_owned(), peer_version, ..PoolStatus::default() }, Default::default()];
+    let mut observed = observed(&fixture.plan, &|_| None);
+    observed.stores.insert("west".to_owned(), Some(GetStatusResponse { pools, ..GetStatusResponse::default() }));
+    fixture.other_versions = observed.other_versions();
+    let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    let status = fixture.status(Some(&links), None, 1);
+    let expected = "west shares no key with east: the peer's key store speaks version 7";
+    assert_eq!(condition(&status, "KeyFlowing"), ("False", "PeerVersion", expected));
 }
 
 #[test]

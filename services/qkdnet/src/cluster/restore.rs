@@ -222,7 +222,6 @@ mod tests {
                 "authentication reserve of valrose-sophia of sophia",
                 "blocks of valrose-sophia of sophia",
                 "key store of sophia",
-                "relay of sophia",
             ]
         );
     }

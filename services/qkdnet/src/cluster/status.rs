@@ -18,6 +18,9 @@ pub struct ClusterNetwork {
     /// What the operator says of `KeyFlowing`; absent where no operator watches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
+    /// Why key does not flow, where the operator says that it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     pub topology: String,
     pub namespace: String,
     pub warnings: Vec<String>,
@@ -52,9 +55,10 @@ pub async fn status(cluster: &Cluster) -> Result<ClusterNetwork> {
     let mut sites: Vec<ClusterSite> = fronts.iter().map(|front| site(cluster, front, &secrets.items)).collect();
     sites.sort_by(|a, b| a.site.cmp(&b.site));
     let object = cluster.object().await?;
-    let (ready, warnings) = object.as_ref().map_or((None, Vec::new()), said);
+    let Said { ready, why, warnings } = object.as_ref().map(said).unwrap_or_default();
     Ok(ClusterNetwork {
         ready,
+        why,
         topology: cluster.topology.clone(),
         namespace: cluster.namespace.clone(),
         warnings,
@@ -91,12 +95,25 @@ fn site(cluster: &Cluster, front: &Service, secrets: &[Secret]) -> ClusterSite {
     }
 }
 
-fn said(object: &DynamicObject) -> (Option<bool>, Vec<String>) {
+/// What the operator says of a network.
+#[derive(Default)]
+struct Said {
+    ready: Option<bool>,
+    why: Option<String>,
+    warnings: Vec<String>,
+}
+
+fn said(object: &DynamicObject) -> Said {
     let status = &object.data["status"];
     let flowing = status["conditions"].as_array().into_iter().flatten().find(|one| one["type"] == "KeyFlowing");
     let warnings = status["warnings"].as_array().into_iter().flatten();
     let warnings = warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect();
-    (Some(flowing.is_some_and(|condition| condition["status"] == "True")), warnings)
+    let ready = flowing.is_some_and(|condition| condition["status"] == "True");
+    let why = flowing.filter(|_| !ready).map(|condition| {
+        let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+        format!("{}: {}", text("reason"), text("message"))
+    });
+    Said { ready: Some(ready), why, warnings }
 }
 
 impl ClusterNetwork {
@@ -107,6 +124,9 @@ impl ClusterNetwork {
             None => "no operator watches it",
         };
         let mut text = format!("{} in {}: {flows}\n", self.topology, self.namespace);
+        if let Some(why) = &self.why {
+            let _ = writeln!(text, "{why}");
+        }
         for warning in &self.warnings {
             let _ = writeln!(text, "{warning}");
         }

@@ -65,14 +65,24 @@ fn rolled_back(told: Option<&RolledBack>, site: &str) -> Reason {
     let what = if told.store.is_empty() { "a volume" } else { &told.store };
     let message = format!("{what} was put back to an earlier state: {}", told.message);
     let site = if told.site.is_empty() { site } else { &told.site };
-    let hint = "void what may have been used with `qkdnet restore`";
-    Reason::new(Kind::RolledBack, message.trim_end_matches([':', ' '])).at(site).hint(hint)
+    let reason = Reason::new(Kind::RolledBack, message.trim_end_matches([':', ' '])).at(site);
+    // Most say themselves what to do.
+    if told.message.contains("qkdnet restore") {
+        return reason;
+    }
+    reason.hint("void what may have been used with `qkdnet restore`")
 }
 
-/// Pools of a key store whose volume was put back.
-pub fn put_back(status: &GetStatusResponse) -> Vec<Reason> {
+/// Pools of a key store that have no dialogue until somebody does something: a volume was put back, or the peer's key store
+/// is of another version.
+pub fn lasting_pools(status: &GetStatusResponse) -> Vec<Reason> {
     let told = status.pools.iter().filter_map(|pool| pool.rolled_back.as_ref());
-    told.map(|told| rolled_back(Some(told), &status.site)).collect()
+    let put_back = told.map(|told| rolled_back(Some(told), &status.site));
+    let apart = status.pools.iter().filter(|pool| !pool.peer_version.is_empty()).map(|pool| {
+        let message = format!("no key is shared with {}: {}", pool.site, pool.peer_version);
+        Reason::new(Kind::PeerVersion, message).at(&status.site)
+    });
+    put_back.chain(apart).collect()
 }
 
 /// A relay whose volume was put back.
@@ -140,8 +150,26 @@ mod tests {
             "a-b a: authentication reserve of a-b was put back to an earlier state: the peer has used tag 90";
         assert_eq!(line, expected);
         let pools = vec![PoolStatus { rolled_back: Some(told()), ..PoolStatus::default() }, PoolStatus::default()];
-        let reasons = put_back(&GetStatusResponse { pools, ..GetStatusResponse::default() });
+        let reasons = lasting_pools(&GetStatusResponse { pools, ..GetStatusResponse::default() });
         assert_eq!(reasons.iter().map(|reason| reason.kind).collect::<Vec<_>>(), [Kind::RolledBack]);
+    }
+
+    #[test]
+    fn what_to_do_about_a_volume_is_said_once() {
+        let told = |message: &str| RolledBack { message: message.to_owned(), ..told() };
+        let hint = |message: &str| rolled_back(Some(&told(message)), "a").hint;
+        assert_eq!(hint("it is behind. `qkdnet restore` makes it safe"), None);
+        assert!(hint("it is behind").unwrap().contains("qkdnet restore"));
+    }
+
+    #[test]
+    fn key_stores_of_different_versions_are_a_reason_with_both_sites() {
+        let pool =
+            PoolStatus { site: "b".to_owned(), peer_version: "it speaks version 7".to_owned(), ..Default::default() };
+        let status = GetStatusResponse { site: "a".to_owned(), pools: vec![pool], ..Default::default() };
+        let reasons = lasting_pools(&status);
+        assert_eq!((reasons.len(), reasons[0].kind), (1, Kind::PeerVersion));
+        assert_eq!(reasons[0].line(), "a: no key is shared with b: it speaks version 7");
     }
 
     #[test]

@@ -40,7 +40,7 @@ use topology::plan::{Directory, Plan, ServiceConfig};
 use self::anchors::Anchors;
 use self::keys::{RelayMonitor, StoreMonitor};
 use self::lock::Lock;
-use self::verdict::{Kind, Reason, Troubles};
+use self::verdict::{Kind, Reason};
 pub use self::watch::watch;
 use crate::cli::containers::On;
 use crate::cli::{Isolation, RecordFormat, RunArgs};
@@ -131,8 +131,6 @@ pub struct Running {
     pub faults: faults::Feed,
     /// Whom to tell of faults; nobody where the topology allows none.
     pub roster: Option<roster::Roster>,
-    /// What went wrong beside the main work, said by those that do it.
-    pub troubles: Troubles,
     pub held: Held,
 }
 

@@ -20,7 +20,6 @@ use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
 
 use super::faults::Watchers;
 use super::roster::Roster;
-use super::verdict::Troubles;
 use super::{DIRECTORY_FILE, End, Held, Running, Start, keys, local_file, service_file, write_directory};
 
 /// Wait before a service that died is started again.
@@ -67,19 +66,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         }
     }
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |service| service));
-    Ok(Running {
-        ends,
-        stores,
-        relays,
-        drain,
-        stop,
-        nodes,
-        others,
-        faults,
-        roster,
-        troubles: Troubles::default(),
-        held,
-    })
+    Ok(Running { ends, stores, relays, drain, stop, nodes, others, faults, roster, held })
 }
 
 /// The configuration file of one service.

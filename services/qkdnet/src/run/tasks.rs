@@ -18,7 +18,6 @@ use topology::plan::{CONTROL_IDENTITY, ChannelConfig, DetectorConfig, SourceConf
 use super::faults::Desks;
 use super::life::{Life, Run};
 use super::roster::Roster;
-use super::verdict::Troubles;
 use super::{End, Held, Running, Start, keys};
 
 /// Streams that may wait to be taken up by a service.
@@ -55,19 +54,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         let begin = move |life| parts.begin(life);
         nodes.spawn(Life::start(&config.name, desk, &stop, begin).await?.keep());
     }
-    Ok(Running {
-        ends,
-        stores,
-        relays,
-        drain,
-        stop,
-        nodes,
-        others,
-        faults,
-        roster,
-        troubles: Troubles::default(),
-        held,
-    })
+    Ok(Running { ends, stores, relays, drain, stop, nodes, others, faults, roster, held })
 }
 
 async fn start_sources(

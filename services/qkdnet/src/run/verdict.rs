@@ -1,7 +1,5 @@
 //! Whether a command did what it was asked for: one value that gives the exit code, the words and the JSON.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
@@ -129,12 +127,13 @@ impl Verdict {
         self.reasons.iter().map(|reason| reason.kind.exit_code()).max().unwrap_or(0)
     }
 
-    /// Every reason as a line, and what to do about it as one more.
+    /// Every reason as a line, and what to do about it as one more: once, after the last reason that it helps.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for reason in &self.reasons {
+        for (index, reason) in self.reasons.iter().enumerate() {
             lines.push(format!("error: {}", reason.line()));
-            lines.extend(reason.hint.iter().map(|hint| format!("hint: {hint}")));
+            let again = self.reasons[index + 1..].iter().any(|later| later.hint == reason.hint);
+            lines.extend(reason.hint.iter().filter(|_| !again).map(|hint| format!("hint: {hint}")));
         }
         if self.more > 0 {
             lines.push(format!("error: and {} more reasons", self.more));
@@ -178,21 +177,6 @@ impl Serialize for Verdict {
     }
 }
 
-/// Where services of this process say what went wrong beside their work, while the work goes on.
-#[derive(Clone, Debug, Default)]
-pub struct Troubles(Arc<Mutex<Verdict>>);
-
-impl Troubles {
-    #[allow(dead_code)]
-    pub fn add(&self, reason: Reason) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(reason);
-    }
-
-    pub fn reasons(&self) -> Vec<Reason> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).reasons.clone()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -221,8 +205,11 @@ mod tests {
     fn a_reason_is_said_once_with_its_place_and_what_to_do() {
         let mut verdict = Verdict::default();
         let reason = Reason::of_link(Kind::RolledBack, "a-b", "was put back").at("a").hint("run `qkdnet restore`");
-        verdict.extend([reason.clone(), reason]);
+        verdict.extend([reason.clone(), reason.clone()]);
         assert_eq!(verdict.lines(), ["error: a-b a: was put back", "hint: run `qkdnet restore`"]);
+        verdict.add(reason.on("b-c"));
+        let lines = ["error: a-b a: was put back", "error: b-c a: was put back", "hint: run `qkdnet restore`"];
+        assert_eq!(verdict.lines(), lines, "what to do is said once");
         let json = serde_json::to_value(&verdict).unwrap();
         assert_eq!(json["reasons"][0]["kind"], "rolled-back");
         assert_eq!(json["exit_code"], 1);

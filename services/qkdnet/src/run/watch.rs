@@ -15,7 +15,7 @@ use topology::plan::{DetectorConfig, Plan};
 use super::ends::{Ends, compare};
 use super::events::gather;
 use super::faults::Log;
-use super::judge::{Stuck, lasting, no_key, put_back, relay_put_back, stuck};
+use super::judge::{Stuck, lasting, lasting_pools, no_key, relay_put_back, stuck};
 use super::network::{Announcement, Network};
 use super::replay::Findings;
 use super::rolled_back::Book;
@@ -164,7 +164,6 @@ pub async fn watch(
     if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
         tracing::warn!("some services did not end in time");
     }
-    verdict.extend(running.troubles.reasons());
     verdict.extend(announcement.trouble());
     if asked.beyond_tags && verdict.is_good() {
         verdict.extend(tags_end(plan, &folders.data)?);
@@ -262,6 +261,9 @@ impl<'p> Follower<'p> {
             report.take(&event);
         }
         match event.event {
+            // Said by `look`, once for all who notice it.
+            Some(Happening::Note(note)) if note.name == "rolled-back" && end.monitor.status().rolled_back.is_some() => {
+            }
             Some(Happening::Note(note)) => {
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let simulated_s = event.simulated_s;
@@ -328,7 +330,7 @@ impl<'p> Follower<'p> {
             verdict.extend(ends.iter().filter(|end| end.link == report.name).filter_map(lasting));
             summaries.push(summarise(report, row, &held));
         }
-        verdict.extend(running.stores.iter().flat_map(|store| put_back(&store.latest.borrow())));
+        verdict.extend(running.stores.iter().flat_map(|store| lasting_pools(&store.latest.borrow())));
         verdict
             .extend(running.relays.iter().filter_map(|relay| relay.rolled_back.borrow().as_ref().map(relay_put_back)));
         verdict.extend(self.unwritten);
@@ -355,6 +357,7 @@ fn store_row(status: &GetStatusResponse) -> StoreRow {
         relayed: !pool.adjacent,
         connected: pool.connected,
         rolled_back: pool.rolled_back.is_some(),
+        peer_version: pool.peer_version.clone(),
         stored_bits: pool.unassigned_bits + pool.uses.iter().map(|counted| counted.left_bits).sum::<u64>(),
         confirmed_bits: pool.confirmed_bits,
     };

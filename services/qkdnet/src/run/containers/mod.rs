@@ -30,7 +30,6 @@ use super::faults::{Feed, Watchers};
 use super::keys::{RelayMonitor, StoreMonitor};
 use super::process::mirror;
 use super::roster::Roster;
-use super::verdict::Troubles;
 use super::{End, Held, Running, Start, keys};
 use crate::cli::containers::ContainerArgs;
 use crate::failure::Failure;
@@ -148,19 +147,7 @@ impl Started {
             reaper.finish().await;
             ended
         });
-        Running {
-            ends,
-            stores,
-            relays,
-            drain,
-            stop,
-            nodes,
-            others,
-            faults,
-            roster,
-            troubles: Troubles::default(),
-            held,
-        }
+        Running { ends, stores, relays, drain, stop, nodes, others, faults, roster, held }
     }
 }
 
