@@ -172,10 +172,10 @@ fn target(variables: &BTreeMap<String, String>, signal: Signal) -> Result<Target
         },
     };
     let (endpoint, tls) = endpoint(get("ENDPOINT"), protocol)?;
-    if let Some((variable, value)) = get("COMPRESSION") {
-        if !matches!(value.as_str(), "none" | "gzip") {
-            return Err(refuse(&variable, format!("`{value:.60}`: expected `gzip` or `none`")));
-        }
+    if let Some((variable, value)) = get("COMPRESSION")
+        && !matches!(value.as_str(), "none" | "gzip")
+    {
+        return Err(refuse(&variable, format!("`{value:.60}`: expected `gzip` or `none`")));
     }
     if let Some((variable, value)) = get("HEADERS") {
         headers(&variable, &value)?;
