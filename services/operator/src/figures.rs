@@ -96,12 +96,12 @@ pub fn links(planned: &[PlannedLink], observed: &Observed) -> Vec<LinkFigures> {
 fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
     let module = |site: &String| observed.modules.get(&(link.name.clone(), site.clone())).and_then(Option::as_ref);
     let ends = link.sites.each_ref().map(module);
-    let matcher = ends[1 - link.announcer];
-    let state = state(ends, matcher);
-    let stored = matcher.is_some_and(|status| status.blocks > 0);
+    let corrector = ends[link.corrector()];
+    let state = state(ends, corrector);
+    let stored = corrector.is_some_and(|status| status.blocks > 0);
     // What a run has come to when it ends stays.
     let flowing = state == State::Flowing || (state == State::Ended && stored);
-    let measured = matcher.filter(|status| flowing && status.skr_bps > 0.0);
+    let measured = corrector.filter(|status| flowing && status.skr_bps > 0.0);
     let percent = |value: f64| if value > 0.0 { format!("{:.2} %", 100.0 * value) } else { String::new() };
     let row = LinkStatus {
         name: link.name.clone(),
@@ -110,13 +110,13 @@ fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
         qber_x: measured.map(|status| percent(status.qber_x)).unwrap_or_default(),
         key_rate: measured.map(|status| rounded(status.skr_bps, "bit/s")).unwrap_or_default(),
         pool: pool(link, observed).map(|bits| rounded(bits as f64, "bit")).unwrap_or_default(),
-        blocks: matcher.map_or(0, |status| status.blocks),
+        blocks: corrector.map_or(0, |status| status.blocks),
     };
     LinkFigures { row, state, flowing, key_rate_bps: measured.map_or(0.0, |status| status.skr_bps) }
 }
 
-fn state(ends: [Option<&ModuleStatus>; 2], matcher: Option<&ModuleStatus>) -> State {
-    let ([Some(first), Some(second)], Some(matcher)) = (ends, matcher) else { return State::Unreachable };
+fn state(ends: [Option<&ModuleStatus>; 2], corrector: Option<&ModuleStatus>) -> State {
+    let ([Some(first), Some(second)], Some(corrector)) = (ends, corrector) else { return State::Unreachable };
     let either = |state: LinkState| first.state() == state || second.state() == state;
     let lasting = [
         (LinkState::RolledBack, State::RolledBack),
@@ -127,9 +127,9 @@ fn state(ends: [Option<&ModuleStatus>; 2], matcher: Option<&ModuleStatus>) -> St
     if let Some((_, state)) = lasting.into_iter().find(|(wire, _)| either(*wire)) {
         return state;
     }
-    // The announcer notices a lock only by the bits that come back.
-    match matcher.state() {
-        LinkState::Locked if matcher.blocks > 0 => State::Flowing,
+    // The other end notices a lock only by the bits that come back.
+    match corrector.state() {
+        LinkState::Locked if corrector.blocks > 0 => State::Flowing,
         LinkState::Locked => State::Locked,
         LinkState::Ended => State::Ended,
         LinkState::Acquiring => State::Acquiring,

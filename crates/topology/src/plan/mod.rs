@@ -108,6 +108,13 @@ pub struct PlannedLink {
     pub references: Vec<PlannedReference>,
 }
 
+impl PlannedLink {
+    /// Output whose end corrects its string: it finds the coincidences, so it knows the figures of the link.
+    pub fn corrector(&self) -> usize {
+        1 - self.announcer
+    }
+}
+
 /// A published figure of a link, in the base unit of its measure (bit/s, 1, ps).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlannedReference {

@@ -23,17 +23,17 @@ pub async fn measured(cluster: &Cluster, links: &[String], duration_s: f64) -> R
     Ok((control.plan, reports))
 }
 
-/// The end that finds the coincidences knows the figures of the link.
+/// What the end that knows the figures of the link tells.
 async fn follow(roster: &Roster, link: &PlannedLink, duration_s: f64) -> Result<LinkReport> {
-    let matcher = &link.detectors[1 - link.announcer];
-    let channel = roster.connector(matcher)?.connect().await?;
+    let detector = &link.detectors[link.corrector()];
+    let channel = roster.connector(detector)?.connect().await?;
     let mut client = shell::limited!(DetectorClient::new(channel));
     let mut events = client.watch(WatchRequest {}).await?.into_inner();
     let mut status = client.get_status(GetStatusRequest {}).await?.into_inner();
     let until_s = status.simulated_s + duration_s;
     let mut report = LinkReport { name: link.name.clone(), ..LinkReport::default() };
     while status.simulated_s < until_s && status.state() != LinkState::Ended {
-        let event = events.message().await?.with_context(|| format!("{matcher} has nothing more to say"))?;
+        let event = events.message().await?.with_context(|| format!("{detector} has nothing more to say"))?;
         report.take(&event);
         if let Some(Event::Status(latest)) = event.event {
             status = latest;

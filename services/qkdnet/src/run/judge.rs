@@ -115,7 +115,7 @@ mod tests {
     fn end(link: &str, site: &str, state: WireState) -> End {
         let monitor = Arc::new(Monitor::new(ModuleStatus::default()));
         monitor.enter(state);
-        End { link: link.to_owned(), site: site.to_owned(), monitor }
+        End { link: link.to_owned(), site: site.to_owned(), corrects: true, monitor }
     }
 
     fn told() -> RolledBack {

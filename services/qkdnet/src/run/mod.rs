@@ -29,13 +29,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use detector::Monitor;
+use distill::config::Side;
 use futures::future::OptionFuture;
 use shell::files;
 use shell::launch::ServiceFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{Directory, Plan, ServiceConfig};
+use topology::plan::{DetectorConfig, Directory, Plan, ServiceConfig};
 
 use self::anchors::Anchors;
 use self::keys::{RelayMonitor, StoreMonitor};
@@ -109,7 +110,16 @@ impl Recording {
 pub struct End {
     pub link: String,
     pub site: String,
+    /// It corrects its string, and so knows the figures of the link.
+    pub corrects: bool,
     pub monitor: Arc<Monitor>,
+}
+
+impl End {
+    fn new(config: &DetectorConfig, monitor: Arc<Monitor>) -> Self {
+        let corrects = config.protocol.role.side() == Side::Corrector;
+        Self { link: config.link.clone(), site: config.site.clone(), corrects, monitor }
+    }
 }
 
 /// A network that runs.

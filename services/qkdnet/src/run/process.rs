@@ -53,7 +53,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         others.spawn(child.supervise(service.name.clone(), end, stop.clone()));
         if let ServiceConfig::Detector(config) = &service.config {
             let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
-            ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: monitor.clone() });
+            ends.push(End::new(config, monitor.clone()));
             let endpoint = Endpoint::in_run_dir(&start.folders.run, &service.name);
             let connector = Connector::new(&endpoint, &service.name, &credentials).deadline(Duration::from_secs(3600));
             nodes.spawn(mirror(connector.stop(stop.clone()), monitor, stop.clone()));

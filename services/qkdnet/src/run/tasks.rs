@@ -48,7 +48,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let mut ends = Vec::new();
     for config in start.plan.detectors() {
         let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
-        ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: monitor.clone() });
+        ends.push(End::new(config, monitor.clone()));
         let mut parts = parts(start, config, &doors, &keys, monitor, desks.get(&config.name))?;
         let desk = parts.faults.clone();
         let begin = move |life| parts.begin(life);

@@ -55,7 +55,7 @@ pub struct Report {
 #[derive(Clone, Debug, Default)]
 pub struct LinkReport {
     pub name: String,
-    /// Sums of the matcher's end.
+    /// Sums of the corrector's end.
     pub status: ModuleStatus,
     /// Key bits of each stored block.
     pub block_bits: Vec<f64>,
@@ -68,7 +68,7 @@ pub struct LinkReport {
 }
 
 impl LinkReport {
-    /// Enters what the matcher's end tells.
+    /// Enters what the corrector's end tells.
     pub fn take(&mut self, event: &ModuleEvent) {
         match &event.event {
             Some(Happening::Block(block)) => self.block_bits.push(block.key_bits as f64),
@@ -256,8 +256,9 @@ impl<'p> Follower<'p> {
     }
 
     fn take(&mut self, end: &End, event: ModuleEvent, view: &mut View) {
-        let is_matcher = end.monitor.status().role == "matcher";
-        if is_matcher && let Some(report) = self.links.iter_mut().find(|report| report.name == end.link) {
+        if end.corrects
+            && let Some(report) = self.links.iter_mut().find(|report| report.name == end.link)
+        {
             report.take(&event);
         }
         match event.event {
@@ -273,7 +274,7 @@ impl<'p> Follower<'p> {
                 }
                 self.show(Event { simulated_s, link, site, name: note.name, message: note.message, block: None }, view);
             }
-            Some(Happening::Block(block)) if is_matcher => {
+            Some(Happening::Block(block)) if end.corrects => {
                 let message = format!(
                     "block {}: {} bits, QBERz {:.2} %, QBERx {:.2} %",
                     block.block,
@@ -307,13 +308,14 @@ impl<'p> Follower<'p> {
         self.snapshot.wall_s = self.started.elapsed().as_secs_f64();
         self.snapshot.simulated_s = ends.iter().map(|end| end.monitor.status().simulated_s).fold(0.0, f64::max);
         for row in &mut self.snapshot.links {
-            let both: Vec<ModuleStatus> =
-                ends.iter().filter(|end| end.link == row.name).map(|end| end.monitor.status()).collect();
+            let of_link: Vec<&End> = ends.iter().filter(|end| end.link == row.name).collect();
+            let both: Vec<ModuleStatus> = of_link.iter().map(|end| end.monitor.status()).collect();
+            let Some(corrector) = of_link.iter().position(|end| end.corrects) else { continue };
             let config = self.plan.detectors().find(|d| d.link == row.name);
-            fill(row, &both, config);
+            fill(row, &both, &both[corrector], config);
             let report = self.links.iter_mut().find(|report| report.name == row.name);
-            if let (Some(report), Some(matcher)) = (report, both.into_iter().find(|status| status.role == "matcher")) {
-                report.status = matcher;
+            if let (Some(report), Some(status)) = (report, both.into_iter().nth(corrector)) {
+                report.status = status;
             }
         }
         self.snapshot.stores = stores.iter().map(|store| store_row(&store.latest.borrow())).collect();
@@ -428,11 +430,10 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-fn fill(row: &mut LinkRow, both: &[ModuleStatus], config: Option<&DetectorConfig>) {
-    let Some(matcher) = both.iter().find(|status| status.role == "matcher") else { return };
+fn fill(row: &mut LinkRow, both: &[ModuleStatus], corrector: &ModuleStatus, config: Option<&DetectorConfig>) {
     row.state = both.iter().map(|status| state(status.state())).min_by_key(|s| *s as u8).unwrap_or_default();
-    // The announcer notices a lock only by the bits that come back.
-    if matcher.state() == WireState::Locked {
+    // The other end notices a lock only by the bits that come back.
+    if corrector.state() == WireState::Locked {
         row.state = LinkState::Locked;
     }
     // Without authentication key nothing flows, whatever else goes on.
@@ -445,25 +446,25 @@ fn fill(row: &mut LinkRow, both: &[ModuleStatus], config: Option<&DetectorConfig
     }
     // What a run has come to when it ends stays in its summary.
     if row.state != LinkState::Ended {
-        row.ready = row.state == LinkState::Locked && matcher.blocks > 0;
+        row.ready = row.state == LinkState::Locked && corrector.blocks > 0;
     }
     let locked = row.state == LinkState::Locked || row.state == LinkState::Ended;
     let measured = |value: f64| (locked && value > 0.0).then_some(value);
-    row.sifted_z_hz = measured(matcher.sifted_z_rate_hz);
-    row.sifted_x_hz = measured(matcher.sifted_x_rate_hz);
-    row.qber_z = measured(matcher.qber_z);
-    row.qber_x = measured(matcher.qber_x);
-    row.visibility = row.qber_x.map(|_| matcher.visibility);
-    row.clock_offset_ps = locked.then_some(matcher.clock_offset_ps);
-    row.clock_residual_ps = locked.then_some(matcher.clock_residual_ps);
-    row.peak_fwhm_ps = measured(matcher.peak_fwhm_ps);
-    row.pump = matcher.pump;
-    row.skr_bps = measured(matcher.skr_bps);
-    row.skr_finite_bps = row.skr_bps.map(|_| matcher.skr_finite_bps);
-    row.blocks = matcher.blocks;
-    row.blocks_voided = matcher.blocks_voided;
-    row.blocks_aborted = matcher.blocks_aborted;
-    row.key_bits = matcher.key_bits;
+    row.sifted_z_hz = measured(corrector.sifted_z_rate_hz);
+    row.sifted_x_hz = measured(corrector.sifted_x_rate_hz);
+    row.qber_z = measured(corrector.qber_z);
+    row.qber_x = measured(corrector.qber_x);
+    row.visibility = row.qber_x.map(|_| corrector.visibility);
+    row.clock_offset_ps = locked.then_some(corrector.clock_offset_ps);
+    row.clock_residual_ps = locked.then_some(corrector.clock_residual_ps);
+    row.peak_fwhm_ps = measured(corrector.peak_fwhm_ps);
+    row.pump = corrector.pump;
+    row.skr_bps = measured(corrector.skr_bps);
+    row.skr_finite_bps = row.skr_bps.map(|_| corrector.skr_finite_bps);
+    row.blocks = corrector.blocks;
+    row.blocks_voided = corrector.blocks_voided;
+    row.blocks_aborted = corrector.blocks_aborted;
+    row.key_bits = corrector.key_bits;
     row.pool_bits = both.iter().map(|status| status.key_bits).min().unwrap_or(0);
     row.reserve_tags = both.iter().map(|status| status.reserve_tags).min().unwrap_or(0);
     row.figures = Figures::of([

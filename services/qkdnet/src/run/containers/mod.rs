@@ -190,7 +190,7 @@ fn watch_service(
     match &service.config {
         ServiceConfig::Detector(config) => {
             let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
-            started.ends.push(End { link: config.link.clone(), site: config.site.clone(), monitor: monitor.clone() });
+            started.ends.push(End::new(config, monitor.clone()));
             started.nodes.spawn(mirror(connector, monitor, started.stop.clone()));
         }
         ServiceConfig::Kms(config) => {
