@@ -330,6 +330,7 @@ impl Round<'_> {
         let rolled_back = observed.as_ref().map(|seen| seen.rolled_back()).unwrap_or_default();
         let other_versions = observed.as_ref().map(|seen| seen.other_versions()).unwrap_or_default();
         let silent_stores = observed.map(|seen| seen.silent_stores()).unwrap_or_default();
+        let waiting = self.context.keepers.waiting(self.key);
         let pods = PodReport::of(layout, &live.pods, Timestamp::now());
         let warnings: Vec<String> = plan.warnings.iter().chain(&accepted.warnings).cloned().collect();
         let known = Known {
@@ -341,6 +342,7 @@ impl Round<'_> {
             restored: restoring.restore.done.as_deref().unwrap_or_default(),
             apply_failure: failure.map(ToString::to_string),
             pods: &pods,
+            waiting: &waiting,
             links_planned: plan.links.len(),
             links: links.as_deref(),
             silent_stores: &silent_stores,

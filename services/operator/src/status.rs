@@ -1,5 +1,7 @@
 //! From what is known of a topology to its status. Pure; equal knowledge gives an equal status.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -7,7 +9,7 @@ use proto::anchor::v1::RolledBack;
 use topology::plan::kms_name;
 
 use crate::figures::{LinkFigures, State, rounded};
-use crate::pods::PodReport;
+use crate::pods::{PodReport, TroubleKind};
 use crate::resource::TopologyStatus;
 
 pub const ACCEPTED: &str = "Accepted";
@@ -36,6 +38,8 @@ pub struct Known<'a> {
     /// The restore that was carried out last.
     pub restored: &'a str,
     pub pods: &'a PodReport,
+    /// Services that wait to be told their ceilings and are not reached, with why.
+    pub waiting: &'a BTreeMap<String, String>,
     pub links_planned: usize,
     /// `None` until the services were asked for the first time.
     pub links: Option<&'a [LinkFigures]>,
@@ -109,7 +113,17 @@ fn provisioned(known: &Known<'_>) -> Verdict {
     }
     match known.pods.troubles.first() {
         None => Verdict::new("True", "PodsRun", format!("all {} pods run", known.pods.wanted)),
-        Some(worst) => Verdict::new("False", worst.kind.reason(), known.pods.message()),
+        Some(worst) => {
+            // What fails otherwise says so itself.
+            let waiting = known.waiting.iter().filter(|_| worst.kind == TroubleKind::Starting);
+            let waiting: Vec<(&String, &String)> = waiting.collect();
+            let named = listed(&waiting, |(service, why)| format!("{service} ({why})"));
+            let waits = match waiting.is_empty() {
+                true => String::new(),
+                false => format!("; the operator does not reach, and these wait to be told their ceilings: {named}"),
+            };
+            Verdict::new("False", worst.kind.reason(), format!("{}{waits}", known.pods.message()))
+        }
     }
 }
 

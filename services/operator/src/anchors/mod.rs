@@ -8,7 +8,7 @@ pub mod object;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -44,6 +44,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(8);
 /// Connections of one topology that are opened at a time.
 const CONNECTING_AT_ONCE: usize = 64;
+/// A service that was not reached for so long is told of: others that start are not yet.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Key of the text in its object.
 const KEY: &str = "ceilings.json";
 /// What an object keeps the ceilings of, as `NAMESPACE.NAME`.
@@ -99,6 +101,12 @@ impl Keepers {
             }
             Err(error) => tracing::error!(topology = %key, %error, "control certificate"),
         }
+    }
+
+    /// Services that wait to be told their ceilings and cannot be, with why.
+    pub fn waiting(&self, key: &ObjectRef<TopologyObject>) -> BTreeMap<String, String> {
+        let keepers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keepers.get(key).map(|keeper| keeper.waiting(SILENCE)).unwrap_or_default()
     }
 
     /// Follows nobody of this topology any more; what is kept stays.
@@ -161,9 +169,15 @@ impl Keeper {
         Self { book, services: BTreeMap::new(), certificate: String::new(), calls, stop }
     }
 
+    /// Services that were not reached for so long, with why.
+    pub fn waiting(&self, silence: Duration) -> BTreeMap<String, String> {
+        self.book.waiting(silence)
+    }
+
     /// Calls these services from now on, at these addresses.
     pub fn call(&mut self, services: BTreeMap<String, String>, credentials: &Credentials) {
         self.calls.cancel();
+        self.book.unreached.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.calls = self.stop.child_token();
         let connecting = Arc::new(Semaphore::new(CONNECTING_AT_ONCE));
         for (name, address) in &services {
@@ -193,6 +207,8 @@ struct Book {
     dirty: Notify,
     /// Number of the last write that is done; 0 before all was read.
     written: watch::Sender<u64>,
+    /// Services that are not reached, since when and why.
+    unreached: Mutex<BTreeMap<String, (Instant, String)>>,
 }
 
 #[derive(Default)]
@@ -208,6 +224,22 @@ struct State {
 impl Book {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reached(&self, service: &str) {
+        self.unreached.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
+    }
+
+    fn not_reached(&self, service: &str, why: &str) {
+        let mut unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = unreached.entry(service.to_owned()).or_insert_with(|| (Instant::now(), String::new()));
+        why.clone_into(&mut known.1);
+    }
+
+    fn waiting(&self, silence: Duration) -> BTreeMap<String, String> {
+        let unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = unreached.iter().filter(|(_, (since, _))| since.elapsed() >= silence);
+        late.map(|(service, (_, why))| (service.clone(), why.clone())).collect()
     }
 
     /// Reads what is kept, then writes whatever is wanted.
@@ -282,6 +314,7 @@ struct Caller {
 
 impl Caller {
     async fn call(self) {
+        self.book.not_reached(&self.name, "what is kept of its ceilings is not read yet");
         self.book.until_written(1).await;
         let (mut channel, mut retry) = (None, RETRY_MIN);
         loop {
@@ -289,6 +322,7 @@ impl Caller {
                 Ok(()) => retry = RETRY_MIN,
                 Err(why) => {
                     tracing::debug!(service = self.name, why, "ceilings are not exchanged");
+                    self.book.not_reached(&self.name, &why);
                     channel = None;
                     tokio::time::sleep(retry).await;
                     retry = (2 * retry).min(RETRY_MAX);
@@ -302,6 +336,8 @@ impl Caller {
             Some(channel) => channel,
             None => self.connect().await?,
         };
+        // From here on it is told, and waits for nobody.
+        self.book.reached(&self.name);
         let kept = self.book.lock().kept.of(&self.name);
         let kept = kept.into_iter().map(|(store, ceilings)| StoreCeilings {
             instance: store.bytes().to_vec().into(),

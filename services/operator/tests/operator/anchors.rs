@@ -113,3 +113,27 @@ async fn nothing_is_told_to_be_kept_before_the_cluster_has_it() {
     assert!(world.object().is_some());
     stop.cancel();
 }
+
+#[tokio::test]
+async fn a_service_that_is_not_reached_is_named_until_it_is() {
+    let (world, stop) = (World::new(), CancellationToken::new());
+    // Nobody listens there.
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut operator = world.operator(&unused.to_string());
+    let named = async |operator: &Keeper, is_so: &dyn Fn(Option<&String>) -> bool| {
+        let look = async {
+            while !is_so(operator.waiting(Duration::ZERO).get("kms-west")) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, look).await.expect("news in time");
+    };
+    named(&operator, &|why| why.is_some_and(|why| why.contains("kms-west"))).await;
+    assert!(operator.waiting(PATIENCE).is_empty(), "one that has just started is not told of");
+    let (_, address) = world.service(&stop).await;
+    let credentials = Credentials::from_folder(world.pki.path(), CONTROL_IDENTITY).unwrap();
+    operator.call([("kms-west".to_owned(), address)].into(), &credentials);
+    named(&operator, &|why| why.is_some()).await;
+    named(&operator, &|why| why.is_none()).await;
+    stop.cancel();
+}

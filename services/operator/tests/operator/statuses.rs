@@ -1,10 +1,12 @@
 //! Conditions, rows and what is worth an event.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use operator::figures::{self, LinkFigures, State};
 use operator::observe::Observed;
-use operator::pods::{PodReport, TroubleKind};
+use operator::pods::{PodReport, Trouble, TroubleKind};
 use operator::resource::TopologyStatus;
 use operator::status::{self, Known};
 use proto::anchor::v1::RolledBack;
@@ -40,6 +42,7 @@ fn observed(plan: &Plan, module: &dyn Fn(&str) -> Option<ModuleStatus>) -> Obser
 struct Fixture {
     plan: Plan,
     pods: PodReport,
+    waiting: BTreeMap<String, String>,
     silent_stores: Vec<String>,
     other_versions: Vec<String>,
     rolled_back: Vec<RolledBack>,
@@ -53,6 +56,7 @@ impl Fixture {
         Self {
             plan,
             pods: PodReport { ready: 9, wanted: 9, ..PodReport::default() },
+            waiting: BTreeMap::new(),
             silent_stores: Vec::new(),
             other_versions: Vec::new(),
             rolled_back: Vec::new(),
@@ -71,6 +75,7 @@ impl Fixture {
             restoring: self.restoring.clone(),
             restored: "",
             pods: &self.pods,
+            waiting: &self.waiting,
             links_planned: self.plan.links.len(),
             links,
             silent_stores: &self.silent_stores,
@@ -168,6 +173,22 @@ fn a_store_that_was_put_back_is_said_once_with_its_site_and_what_to_do() {
     let expected = "key store of west was rolled back (since 1970-01-01T00:00:01Z): it is 3 chunks behind its anchor; \
                     run `qkdnet restore`; here that is `qkdnet restore --topology alps --namespace quantum`";
     assert_eq!(condition(&status, "KeyFlowing"), ("False", "RolledBack", expected));
+}
+
+#[test]
+fn a_pod_that_waits_for_its_ceilings_is_told_from_one_that_starts() {
+    let mut fixture = Fixture::new();
+    let trouble = |kind| Trouble { pod: "alps-site-west-0".to_owned(), kind, message: "is starting".to_owned() };
+    fixture.pods =
+        PodReport { ready: 8, wanted: 9, troubles: vec![trouble(TroubleKind::Starting)], ..Default::default() };
+    let starts = "8 of 9 pods run: alps-site-west-0 is starting";
+    assert_eq!(condition(&fixture.status(None, None, 1), "Provisioned"), ("False", "PodsStarting", starts));
+    fixture.waiting = [("kms-west".to_owned(), "no answer in time".to_owned())].into();
+    let status = fixture.status(None, None, 1);
+    let waits = "the operator does not reach, and these wait to be told their ceilings: kms-west (no answer in time)";
+    assert_eq!(condition(&status, "Provisioned").2, format!("{starts}; {waits}"));
+    fixture.pods.troubles = vec![trouble(TroubleKind::Crashing)];
+    assert!(!condition(&fixture.status(None, None, 1), "Provisioned").2.contains("ceilings"));
 }
 
 #[test]
