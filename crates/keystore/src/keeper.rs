@@ -17,8 +17,9 @@ use crate::tables::Progress;
 
 /// Wait before a ceiling that was not raised is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Names of what is counted for the store as a whole.
-pub(crate) const COMMITS: &str = "commits";
+/// Name of the ceiling of how often the database was written to.
+pub const COMMITS: &str = "commits";
+/// Of the records in the journals.
 pub(crate) const RECORDS: &str = "records";
 
 /// Positions in the stream of one generation end below this power of two.

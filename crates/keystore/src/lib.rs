@@ -109,6 +109,7 @@ mod types;
 
 pub use crypt::Sealer;
 pub use error::StoreError;
+pub use keeper::COMMITS;
 pub use ledger::{Imbalance, PoolLedger, UseLedger};
 pub use master::MasterKey;
 pub use media::{JOURNALS, Media, folder};

@@ -92,6 +92,20 @@ fn own_places(config: &ChannelConfig, data: &Path) -> Places {
     Places::own(reserve_path(data, site, link), secret_path(data, site, link))
 }
 
+/// Gives the reserve of a link end up for good, if it has one: a copy of it that is put back later is one that was rolled
+/// back. While the endpoint does not run. Blocks while `anchor` is told.
+pub fn give_up_reserve(data: &Path, site: &str, link: &str, anchor: &dyn Anchor) -> Result<()> {
+    let path = reserve_path(data, site, link);
+    if !path.exists() {
+        return Ok(());
+    }
+    match FileReserve::give_up(&path, anchor) {
+        // What cannot be read cannot be used, either.
+        Ok(()) | Err(OpenError::Damaged { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether the reserves of the two ends of a link agree; while neither endpoint runs.
 pub fn reserves_agree(ends: [&ChannelConfig; 2], data: &Path) -> Result<bool> {
     let [one, other] =

@@ -127,7 +127,7 @@ impl FileReserve {
         let lock = lock(path)?;
         if !path.exists() {
             let mut state = places.first_state()?;
-            state.instance = Some(Instance::draw().map_err(io(path))?);
+            state.instance = Some(state.identity(side).map_err(io(path))?);
             disk.write_durably(path, &state.file(side, layout)).map_err(io(path))?;
         }
         let (file, state) = Self::load(path, side, layout, &disk, true)?;
@@ -164,21 +164,18 @@ impl FileReserve {
         }
     }
 
-    /// Makes the reserve at `path` one that was rolled back, whatever its counts say: for a folder that was put back on
-    /// purpose. False where it was one already.
-    pub fn void(path: &Path, why: &str) -> Result<bool, OpenError> {
-        let io = |source| OpenError::Io { path: path.to_owned(), source };
+    /// Gives the reserve at `path` up for good: a copy of it that is put back later is one that was rolled back. Blocks
+    /// while `anchor` is told.
+    pub fn give_up(path: &Path, anchor: &dyn Anchor) -> Result<(), OpenError> {
         let _lock = lock(path)?;
-        let head = std::fs::read(path).map(Zeroizing::new).map_err(io)?;
-        let (side, layout) = described(&head).ok_or_else(|| damaged(path, "not an authentication reserve"))?;
-        let disk = Disk::default();
-        let (_, mut state) = Self::load(path, side, layout, &disk, true)?;
-        if state.rolled_back.is_some() {
-            return Ok(false);
-        }
-        state.rolled_back = Some(RolledBack::now(why));
-        disk.write_durably(path, &state.file(side, layout)).map_err(io)?;
-        Ok(true)
+        let bytes = std::fs::read(path).map(Zeroizing::new);
+        let bytes = bytes.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let (side, layout) = described(&bytes).ok_or_else(|| damaged(path, "not an authentication reserve"))?;
+        check_header(path, &bytes, side, layout)?;
+        let (state, _) = State::replay(path, &bytes)?;
+        // One of an older release has none, and no ceilings.
+        let Some(store) = state.instance else { return Ok(()) };
+        Ceiling::give_up(anchor, store).map_err(|source| OpenError::Anchor { path: path.to_owned(), source })
     }
 
     /// Goes on after the disk was full: reads what is there, without the record that was written in part, whose tag was
@@ -351,6 +348,12 @@ impl FileReserve {
         Ok(())
     }
 
+    /// Says which pad is used from now on, for a log: its number, no bit of it.
+    fn tell(&self, what: &'static str, from: Side, tag: u64) {
+        let (generation, direction) = (self.state.generation, from.direction());
+        tracing::trace!(target: "channel::pads", what, generation, ?direction, tag);
+    }
+
     fn tags(&self) -> u64 {
         self.layout.tags_in(self.state.cells.bits())
     }
@@ -398,6 +401,7 @@ impl Reserve for FileReserve {
         }
         let cell = self.state.cells.cell(self.side.direction(), self.layout.pad_cell(tag))?;
         self.store_offsets(Offsets { send: tag + 1, ..self.state.offsets })?;
+        self.tell("sent", self.side, tag);
         Ok(cell)
     }
 
@@ -412,7 +416,9 @@ impl Reserve for FileReserve {
         if tag < self.state.offsets.receive {
             return Err(ReserveError::Used(tag));
         }
-        self.store_offsets(Offsets { receive: tag + 1, ..self.state.offsets })
+        self.store_offsets(Offsets { receive: tag + 1, ..self.state.offsets })?;
+        self.tell("verified", self.side.other(), tag);
+        Ok(())
     }
 
     fn mask_key(&self) -> Option<&MaskKey> {

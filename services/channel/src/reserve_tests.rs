@@ -420,12 +420,40 @@ fn an_anchor_that_does_not_answer_gives_no_pad() {
 }
 
 #[test]
-fn a_reserve_is_voided_where_it_lies() {
-    let folder = Folder::new();
+fn a_copy_of_a_reserve_that_was_given_up_is_one_that_was_rolled_back() {
+    let (folder, anchor) = Folder::anchored();
     drop(folder.open().unwrap());
-    assert!(FileReserve::void(&folder.path(), "put back on purpose").unwrap());
-    assert!(!FileReserve::void(&folder.path(), "once more").unwrap());
-    assert_eq!(folder.open().unwrap().rolled_back().unwrap().why, "put back on purpose");
+    for _ in 0..2 {
+        FileReserve::give_up(&folder.path(), &*anchor).unwrap();
+        assert!(folder.open().unwrap().rolled_back().unwrap().why.contains("another secret took its place"));
+    }
+}
+
+#[test]
+fn a_reserve_that_is_made_of_the_same_secret_once_more_does_not_start_over() {
+    let (folder, _) = Folder::anchored();
+    let secret = std::fs::read(folder.secret()).unwrap();
+    let mut reserve = folder.open().unwrap();
+    reserve.take_send(0).unwrap();
+    let settlement = reserve.settlement();
+    drop(reserve);
+    settlement.make().unwrap();
+    // The folder as it was when the secret had been placed.
+    let placed = || {
+        for entry in std::fs::read_dir(folder.path().parent().unwrap()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        std::fs::write(folder.secret(), &secret).unwrap();
+    };
+    placed();
+    let mut reserve = folder.open().unwrap();
+    assert_eq!(reserve.next_send(), 1);
+    for tag in 1..20 {
+        reserve.take_send(tag).unwrap();
+    }
+    drop(reserve);
+    placed();
+    assert!(folder.open().unwrap().rolled_back().is_some());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anchor::Anchor;
 use anyhow::{Context, Result, bail};
 use distill::bits::Bits;
 use proto::kms::v1::{Block, DeliverAnswer};
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use crate::departures::Departures;
 use crate::store::StoredBlock;
 use crate::vault::Vault;
 use crate::waiting::{Part, Waiting};
@@ -46,13 +48,21 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Starts to deliver behind what the mark beside the blocks says.
-    pub fn start(dial: KmsDial, vault: &Vault, stop: CancellationToken) -> Result<Self> {
-        let mark = vault.directory().join(MARK_FILE);
-        let next = read_mark(&mark)?;
+    /// Starts to deliver behind what the mark beside the blocks says; of blocks that were put back, none. Blocks while
+    /// `anchor` is asked.
+    pub fn start(dial: KmsDial, vault: &Vault, anchor: Arc<dyn Anchor>, stop: CancellationToken) -> Result<Self> {
+        let (disk, keys, mark) = (vault.disk(), vault.waiting(), vault.directory().join(MARK_FILE));
+        let departures = Departures::open(vault.directory(), disk.clone(), anchor)?;
+        let mut next = read_mark(&mark)?;
+        if departures.was_put_back() && next < vault.next_block() {
+            let path = vault.directory().display();
+            tracing::warn!(%path, "its blocks were put back: those that waited may have been delivered, and never are again");
+            next = vault.next_block();
+            delivered_until(vault.directory(), &disk, next)?;
+            keys.keep_only(|part, block| part == Part::Slice || block >= next)?;
+        }
         let (blocks, waiting) = mpsc::channel(BLOCKS_WAITING);
-        let (disk, keys) = (vault.disk(), vault.waiting());
-        let outbox = Outbox { dial, disk, mark, keys, waiting, unconfirmed: VecDeque::new() };
+        let outbox = Outbox { dial, disk, mark, keys, departures, waiting, unconfirmed: VecDeque::new() };
         Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next })
     }
 
@@ -114,6 +124,7 @@ struct Outbox {
     disk: Disk,
     mark: PathBuf,
     keys: Arc<Waiting>,
+    departures: Departures,
     waiting: mpsc::Receiver<Outgoing>,
     /// Sent, and not said to be durable.
     unconfirmed: VecDeque<Outgoing>,
@@ -141,6 +152,9 @@ impl Outbox {
     async fn deliver(&mut self) -> Result<()> {
         let stream = self.dial.dial().await.context("reach the key store")?;
         let mut store = Handover::open(stream).await?;
+        if !self.unconfirmed.is_empty() {
+            self.departures.one_leaves()?;
+        }
         for block in &self.unconfirmed {
             store.send(block.about.clone(), &block.key).await?;
         }
@@ -151,6 +165,7 @@ impl Outbox {
                 block = self.waiting.recv(), if open && self.unconfirmed.len() < BLOCKS_WAITING => match block {
                     Some(block) => {
                         self.unconfirmed.push_back(block);
+                        self.departures.one_leaves()?;
                         let Some(block) = self.unconfirmed.back() else { continue };
                         store.send(block.about.clone(), &block.key).await?;
                     }

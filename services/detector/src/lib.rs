@@ -2,6 +2,7 @@
 //! key from them with its peer. Only the instrument knows simulated time; the module sees frames of tags.
 
 mod delivery;
+mod departures;
 mod dial;
 mod grpc;
 mod instrument;

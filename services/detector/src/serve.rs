@@ -42,11 +42,13 @@ pub fn disk(faults: Option<&Desk>) -> Disk {
 pub async fn serve(file: ServiceFile<DetectorConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.service.clone();
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
+    let anchored = file.anchored(&config.name, CONTROL_IDENTITY, shutdown).await?;
     let monitor = Arc::new(Monitor::new(initial_status(&config)));
     let stop = shutdown.token();
     let service = shell::limited!(DetectorServer::new(MonitorService::new(monitor.clone())));
     let allow = AllowList::new(&config.accepts)?.with(Role::Control, [CONTROL_IDENTITY])?;
     let server = file.server(&config.name, &allow)?.health(monitor.health()).add_service(service);
+    let server = server.add_optional_service(anchored.service(&stop));
     let server = server.add_optional_service(FaultService::of(faults.as_ref(), &stop));
     let running = server.start(stop.clone()).await?;
     let links = Links {
@@ -60,7 +62,7 @@ pub async fn serve(file: ServiceFile<DetectorConfig>, shutdown: &Shutdown) -> Re
     let delivery = match &config.kms {
         Some(kms) => {
             let dial = KeyStoreDial(file.connector(&config.name, kms, &stop)?);
-            Some(Delivery::start(Arc::new(dial), &vault, stop.clone())?)
+            Some(Delivery::start(Arc::new(dial), &vault, anchored.anchor.clone(), stop.clone())?)
         }
         None => None,
     };

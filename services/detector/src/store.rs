@@ -32,7 +32,7 @@ pub mod testing;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use digest::KeyDigest;
+pub use digest::{BlockDigest, KeyDigest};
 use record::{
     DIGEST_BYTES, Format, HEADER_BYTES, Header, KEY_BITS_MAX, Kind, LEDGER_BYTES_MAX, TRACE_BYTES_MAX, TRAILER_BYTES,
 };

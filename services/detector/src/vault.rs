@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anchor::Anchor;
 use anyhow::{Context, Result, bail};
 use distill::bits::Bits;
 use distill::ledger::BlockLedger;
@@ -16,6 +17,7 @@ use shell::disk::Disk;
 use zeroize::Zeroizing;
 
 use crate::delivery;
+use crate::departures::Departures;
 use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
 use crate::waiting::{self, Part, Waiting};
 
@@ -24,6 +26,7 @@ use crate::waiting::{self, Part, Waiting};
 const LEASE_EPOCHS: u64 = 250;
 
 const LEASE_FILE: &str = "epoch.next";
+const RESTORED_FILE: &str = "restored.next";
 /// Where release 0.1 kept a reserve slice, as it is.
 const OLD_SLICE_FILE: &str = "reserve.slice";
 
@@ -256,7 +259,13 @@ fn take_over_slice(directory: &Path, store: &BlockStore, waiting: &Waiting) -> R
 
 /// Makes the blocks of a link end that were put back from a copy safe: those that were not delivered then may have been
 /// since, so they never are. The module must not run. Nothing where it never did.
-pub fn void_restored(data: &Path, secrets: Option<&Path>, site: &str, link: &str) -> Result<()> {
+pub fn void_restored(
+    data: &Path,
+    secrets: Option<&Path>,
+    site: &str,
+    link: &str,
+    anchor: Arc<dyn Anchor>,
+) -> Result<()> {
     if !store::path(data, site, link).exists() {
         return Ok(());
     }
@@ -264,8 +273,19 @@ pub fn void_restored(data: &Path, secrets: Option<&Path>, site: &str, link: &str
     for block in vault.store.in_doubt() {
         vault.void(block)?;
     }
-    delivery::delivered_until(&vault.directory, &vault.disk, vault.store.next_number())?;
-    vault.waiting.keep_only(|_, _| false)
+    // Copies of what was there before are older than that.
+    Departures::open(&vault.directory, vault.disk.clone(), anchor)?.one_leaves()?;
+    let next = vault.store.next_number();
+    delivery::delivered_until(&vault.directory, &vault.disk, next)?;
+    vault.waiting.keep_only(|_, _| false)?;
+    let text = format!("{next}\n");
+    vault.disk.write_durably(&vault.directory.join(RESTORED_FILE), text.as_bytes()).context("mark blocks as restored")
+}
+
+/// First block of a link end that was made after its folder was last restored. The two ends need not have the same
+/// blocks before it.
+pub fn restored_until(data: &Path, site: &str, link: &str) -> Result<u64> {
+    read_number(&data.join(site).join(link).join(RESTORED_FILE), "a block")
 }
 
 /// First epoch that a link end has never seen; 0 where it never ran.
@@ -275,9 +295,12 @@ pub fn next_epoch(data: &Path, site: &str, link: &str) -> Result<u64> {
 }
 
 fn read_lease(directory: &Path) -> Result<u64> {
-    let path = directory.join(LEASE_FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().with_context(|| format!("{} is not a number of an epoch", path.display())),
+    read_number(&directory.join(LEASE_FILE), "an epoch")
+}
+
+fn read_number(path: &Path, of: &str) -> Result<u64> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} is not a number of {of}", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }

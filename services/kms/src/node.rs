@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anchor::Anchor;
+use anchor::{Anchor, Instance};
 use anyhow::{Context, Result};
 use keystore::{KeyStore, Settings};
 use proto::kms::v1::{PairMessage, RelayAnswer, RelayRequest};
@@ -106,12 +106,17 @@ pub fn void_restored(data: &Path, site: &str, secrets: Option<&Path>, anchor: Ar
     if !folder.is_dir() {
         return Ok(false);
     }
-    let settings = Settings { anchor, wall_ms: crate::now_ms, ..Settings::default() };
+    let settings = Settings { anchor: anchor.clone(), wall_ms: crate::now_ms, ..Settings::default() };
     let disk = shell::disk::Disk::default();
     let store = match secrets {
         Some(secrets) => master::open_placed(&folder, &placed_master_key_path(secrets, site), &settings, &disk)?,
         None => master::open_store(&folder, &settings, &disk)?,
     };
+    // It becomes another store. A copy of what it was is one that was put back, however new.
+    let given_up = [(keystore::COMMITS.to_owned(), u64::MAX)].into();
+    anchor
+        .raise(Instance::from_bytes(store.instance_id()), &given_up)
+        .context("give the ceilings of the key store up")?;
     store.void_everything("put back from a copy, and voided").wait().context("void the key store")?;
     store.close().context("close the key store")?;
     Ok(true)

@@ -363,6 +363,7 @@ impl Pads {
             match pool.store.draw_many_async(&pool.peer, Use::RelayOut, bytes, 1).await {
                 Ok(mut drawn) => {
                     shell::failpoint::hit("pad.drawn");
+                    told::drawn(pool, Use::RelayOut, &drawn);
                     return drawn.pop().ok_or(Failure::Refused(Reason::InsufficientKey));
                 }
                 Err(StoreError::Exhausted { .. } | StoreError::UnknownPeer { .. }) => {}

@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::pair::Pool;
+use crate::told;
 
 const TAG_BYTES: usize = 16;
 const NONCE_BYTES: usize = 16;
@@ -91,8 +92,9 @@ impl OpenError {
 /// Seals `key` for the other site. What it is for (`context`) is covered by the tag.
 pub async fn seal(pool: &Pool, use_: Use, key: &Secret, context: &[u8]) -> Result<Sealed, StoreError> {
     let bytes = key.len() + SEAL_OVERHEAD_BYTES;
-    let drawn = pool.store.draw_many_async(&pool.peer, use_, bytes, 1).await?.pop();
-    let drawn = drawn.ok_or(StoreError::Exhausted { asked_bytes: bytes as u64, available_bytes: 0 })?;
+    let mut drawn = pool.store.draw_many_async(&pool.peer, use_, bytes, 1).await?;
+    told::drawn(pool, use_, &drawn);
+    let drawn = drawn.pop().ok_or(StoreError::Exhausted { asked_bytes: bytes as u64, available_bytes: 0 })?;
     let hidden = Hidden::fresh(pool, drawn.generation).await?;
     Ok(seal_under(&drawn, &hidden, key, context))
 }

@@ -18,7 +18,7 @@ use crate::pair::Pool;
 use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::share::Multicast;
 use crate::supply::{Absence, GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
-use crate::told::{Teller, Told};
+use crate::told::{self, Teller, Told};
 
 /// How long a request waits for key that is stored but not assigned to it yet.
 const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(1);
@@ -148,6 +148,7 @@ impl Supplier {
                 match pool.store.draw_many_async(&pool.peer, Use::SupplyOut, bytes, number).await {
                     Ok(keys) => {
                         shell::failpoint::hit("key.drawn");
+                        told::drawn(pool, Use::SupplyOut, &keys);
                         return Ok(keys);
                     }
                     Err(error) => {

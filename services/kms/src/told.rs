@@ -1,6 +1,6 @@
 //! Telling of keys that were handed out: spans that say of which blocks each is made, and by which ways relayed ones came.
 
-use keystore::OriginPiece;
+use keystore::{Drawn, OriginPiece, Use};
 use serde_json::Value;
 use telemetry::names::{attribute, span};
 use telemetry::trace::Tracer;
@@ -40,6 +40,14 @@ impl Told<'_> {
             None => vec![format!("bits 0..{bits}: {RANDOM}")],
             Some(_) => describe(pieces, start),
         }
+    }
+}
+
+/// Which bytes of a pool's stream are used from now on, for a log: places, no key.
+pub(crate) fn drawn(pool: &Pool, use_: Use, keys: &[Drawn]) {
+    for Drawn { generation, start, key, .. } in keys {
+        let (site, peer, bytes) = (pool.site.as_str(), pool.peer.as_str(), key.len());
+        tracing::trace!(target: "kms::drawn", site, peer, generation, purpose = ?use_, start, bytes);
     }
 }
 

@@ -82,7 +82,7 @@ impl LinkState {
     }
 }
 
-/// A store whose volume was put back. It does nothing until somebody decides.
+/// A store whose volume was put back. A key store or a reserve does nothing until somebody decides; a relay goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RolledBackRow {
     pub site: String,

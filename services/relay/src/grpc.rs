@@ -22,7 +22,9 @@ use tonic::{Request, Response, Streaming};
 use topology::plan::{CONTROL_IDENTITY, Directory, RelayConfig};
 
 use crate::records::PAGE_MAX;
-use crate::{Dials, Incoming, KmsStream, MESSAGES_IN_FLIGHT, NeighbourDial, NeighbourStream, Status, Targets, run};
+use crate::{
+    Dials, Incoming, KmsStream, Lent, MESSAGES_IN_FLIGHT, NeighbourDial, NeighbourStream, Status, Targets, run,
+};
 
 const STREAMS_WAITING: usize = 4;
 
@@ -133,6 +135,7 @@ pub fn place(config: &RelayConfig) -> Place {
 pub async fn serve(file: ServiceFile<RelayConfig>, shutdown: &Shutdown) -> Result<()> {
     let config = file.directory::<Directory>()?.complete_relay(file.service.clone());
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
+    let anchored = file.anchored(&config.name, CONTROL_IDENTITY, shutdown).await?;
     let (status, stop) = (Arc::new(Status::default()), shutdown.token());
     let (service, incoming) = RelayService::new(&config, status.clone());
     let allow = AllowList::new(&config.accepts)?
@@ -141,6 +144,7 @@ pub async fn serve(file: ServiceFile<RelayConfig>, shutdown: &Shutdown) -> Resul
     let server = file
         .server(&config.name, &allow)?
         .add_service(shell::limited!(RelayServer::new(service)))
+        .add_optional_service(anchored.service(&stop))
         .add_optional_service(FaultService::of(faults.as_ref(), &stop));
     let running = server.start(stop.clone()).await?;
     let mut dials: BTreeMap<String, NeighbourDial> = BTreeMap::new();
@@ -149,7 +153,8 @@ pub async fn serve(file: ServiceFile<RelayConfig>, shutdown: &Shutdown) -> Resul
         dials.insert(near.site.clone(), Arc::new(NeighbourConnector(connector)));
     }
     let kms = Arc::new(KmsConnector(file.connector(&config.name, &config.kms, &stop)?));
-    let ended = run(config, &file.data, Dials { kms, neighbours: dials }, incoming, status, faults, stop).await;
+    let lent = Lent { status, anchor: anchored.anchor.clone(), faults };
+    let ended = run(config, &file.data, Dials { kms, neighbours: dials }, incoming, lent, stop).await;
     shutdown.request();
     running.stopped().await?;
     ended

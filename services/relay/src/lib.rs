@@ -17,10 +17,12 @@ pub mod wire;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anchor::Anchor;
 use proto::kms::v1::{RelayAnswer, RelayRequest};
 use proto::relay::v1::RelayMessage;
 use shell::dial::Dial;
 use shell::duplex::Duplex;
+use shell::fault::Desk;
 use tokio::sync::{mpsc, oneshot};
 
 pub use grpc::{RelayService, place, serve};
@@ -52,6 +54,15 @@ pub struct Targets {
     pub sites: Vec<String>,
     /// Whether they are others than before; or why they cannot be.
     pub done: oneshot::Sender<Result<bool, String>>,
+}
+
+/// What a relay uses of those who run it.
+pub struct Lent {
+    pub status: Arc<Status>,
+    /// Keeps the ceiling of its records, outside of the data.
+    pub anchor: Arc<dyn Anchor>,
+    /// Only where the topology allows faults.
+    pub faults: Option<Desk>,
 }
 
 /// Ways to those that this relay opens streams to.

@@ -5,9 +5,11 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use anchor::{Anchor, AnchorError, Ceilings, Instance};
 use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use shell::disk::{Backend, Disk};
 use transfer::{CompletedTransfer, Record, RecordKey};
 
@@ -19,6 +21,12 @@ const FORMAT: u64 = 1;
 const CACHE_BYTES: usize = 1 << 20;
 
 const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
+/// How often the records were written to; also the name of its ceiling.
+const WRITES: &str = "writes";
+/// Since when it is known that the records were put back, in milliseconds since 1970.
+const ROLLED_BACK: &str = "rolled-back-since-ms";
+const IDENTITY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("identity");
+const INSTANCE: &str = "instance";
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 const COMPLETED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("completed");
 
@@ -35,6 +43,8 @@ pub enum RecordError {
     Damaged(String),
     #[error("use the relay's records: {0}")]
     Database(Box<redb::Error>),
+    #[error("the ceiling of the relay's records: {0}")]
+    Anchor(#[from] AnchorError),
 }
 
 macro_rules! from_redb {
@@ -88,6 +98,9 @@ impl Change {
 #[derive(Clone)]
 pub struct Records {
     database: Arc<Database>,
+    instance: Instance,
+    /// How often they were written to, as far as it is on the disk.
+    writes: Arc<AtomicU64>,
 }
 
 impl Records {
@@ -119,8 +132,73 @@ impl Records {
             txn.open_table(RECORDS)?;
             txn.open_table(COMPLETED)?;
         }
+        let drawn = Instance::draw().map_err(failed)?;
+        let instance = {
+            let mut identity = txn.open_table(IDENTITY)?;
+            let known = identity.get(INSTANCE)?.map(|known| known.value().to_vec());
+            match known {
+                Some(known) => Instance::from_bytes(known.try_into().map_err(|_| no_identity())?),
+                None => {
+                    identity.insert(INSTANCE, drawn.bytes().as_slice())?;
+                    drawn
+                }
+            }
+        };
+        let writes = fact(&txn, WRITES)?.unwrap_or(0);
         txn.commit()?;
-        Ok(Self { database: Arc::new(database) })
+        Ok(Self { database: Arc::new(database), instance, writes: Arc::new(AtomicU64::new(writes)) })
+    }
+
+    /// How often they were written to.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the records are older than what was done with them. Then what they say of transfers under way may
+    /// have been decided since, and is forgotten: the other sites, and the key stores, know better. Gives since when it
+    /// is known that they were put back, until they are closed. Blocks while `anchor` is asked.
+    pub fn examine(&self, anchor: &dyn Anchor, now_ms: u64) -> Result<Option<u64>, RecordError> {
+        let ceiling = self.ceiling(anchor)?;
+        if self.writes() >= ceiling {
+            let txn = self.database.begin_read()?;
+            return Ok(txn.open_table(FACTS)?.get(ROLLED_BACK)?.map(|since_ms| since_ms.value()));
+        }
+        self.commit(ceiling, |txn| {
+            txn.open_table(RECORDS)?.retain(|key, _| key == bytes(&RecordKey::Incarnation))?;
+            txn.open_table(FACTS)?.insert(ROLLED_BACK, now_ms)?;
+            Ok(())
+        })?;
+        Ok(Some(now_ms))
+    }
+
+    fn ceiling(&self, anchor: &dyn Anchor) -> Result<u64, RecordError> {
+        Ok(anchor.read(self.instance)?.and_then(|ceilings| ceilings.get(WRITES).copied()).unwrap_or(0))
+    }
+
+    /// Tells an anchor how often the records were written to. Blocks until it is kept.
+    pub fn raise(&self, anchor: &dyn Anchor, writes: u64) -> Result<(), RecordError> {
+        Ok(anchor.raise(self.instance, &ceiling(writes))?)
+    }
+
+    /// The last that is done with them: it was told that they were put back, if they were. Blocks for disk and anchor.
+    pub fn close(&self, anchor: &dyn Anchor) -> Result<(), RecordError> {
+        self.commit(0, |txn| Ok(drop(txn.open_table(FACTS)?.remove(ROLLED_BACK)?)))?;
+        Ok(anchor.settle(self.instance, &ceiling(self.writes()))?)
+    }
+
+    /// Durable, and counted beyond `counted`, when it returns.
+    fn commit(
+        &self,
+        counted: u64,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
+        let txn = self.database.begin_write()?;
+        let writes = fact(&txn, WRITES)?.unwrap_or(0).max(counted) + 1;
+        txn.open_table(FACTS)?.insert(WRITES, writes)?;
+        change(&txn)?;
+        txn.commit()?;
+        self.writes.fetch_max(writes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Everything that the state machine goes on from.
@@ -136,8 +214,7 @@ impl Records {
 
     /// Durable when it returns.
     pub fn write(&self, batch: &Batch) -> Result<(), RecordError> {
-        let txn = self.database.begin_write()?;
-        {
+        self.commit(0, |txn| {
             let mut records = txn.open_table(RECORDS)?;
             // Of several changes of a record the last one counts.
             let last: BTreeMap<RecordKey, &Change> =
@@ -150,21 +227,8 @@ impl Records {
                     Change::Forget(key) => drop(records.remove(bytes(key).as_slice())?),
                 }
             }
-            if !batch.completed.is_empty() {
-                let mut table = txn.open_table(COMPLETED)?;
-                let mut next = table.last()?.map_or(0, |(number, _)| number.value() + 1);
-                for completed in &batch.completed {
-                    table.insert(next, serde_json::to_vec(completed)?.as_slice())?;
-                    next += 1;
-                }
-                let first = table.first()?.map_or(next, |(number, _)| number.value());
-                for oldest in first..next.saturating_sub(COMPLETED_MAX).max(first) {
-                    table.remove(oldest)?;
-                }
-            }
-        }
-        txn.commit()?;
-        Ok(())
+            complete(txn, &batch.completed)
+        })
     }
 
     /// Completed transfers from number `first` on, at most `limit` of them, with their numbers.
@@ -181,6 +245,36 @@ impl Records {
         }
         Ok(page)
     }
+}
+
+/// Notes completed transfers, and forgets the oldest beyond what is remembered.
+fn complete(txn: &WriteTransaction, completed: &[CompletedTransfer]) -> Result<(), RecordError> {
+    if completed.is_empty() {
+        return Ok(());
+    }
+    let mut table = txn.open_table(COMPLETED)?;
+    let mut next = table.last()?.map_or(0, |(number, _)| number.value() + 1);
+    for completed in completed {
+        table.insert(next, serde_json::to_vec(completed)?.as_slice())?;
+        next += 1;
+    }
+    let first = table.first()?.map_or(next, |(number, _)| number.value());
+    for oldest in first..next.saturating_sub(COMPLETED_MAX).max(first) {
+        table.remove(oldest)?;
+    }
+    Ok(())
+}
+
+fn ceiling(writes: u64) -> Ceilings {
+    [(WRITES.to_owned(), writes)].into()
+}
+
+fn fact(txn: &WriteTransaction, name: &str) -> Result<Option<u64>, RecordError> {
+    Ok(txn.open_table(FACTS)?.get(name)?.map(|fact| fact.value()))
+}
+
+fn no_identity() -> RecordError {
+    RecordError::Damaged("their identity has not as many bytes as one has".to_owned())
 }
 
 /// One byte that says the kind, then the identity.
@@ -211,13 +305,18 @@ pub fn completed(data: &Path, site: &str) -> Result<Vec<CompletedTransfer>, Reco
 
 /// Makes the records of a relay that were put back from a copy safe: what was under way is forgotten, and it goes on as
 /// another life of the relay. The relay must not run. Nothing where it never did.
-pub fn void_restored(data: &Path, site: &str) -> Result<(), RecordError> {
+pub fn void_restored(data: &Path, site: &str, anchor: &dyn Anchor) -> Result<(), RecordError> {
     if !file(data, site).exists() {
         return Ok(());
     }
     let records = Records::open(data, site, Disk::default())?;
-    let changes = records.load()?.iter().map(|record| Change::Forget(record.key())).collect();
-    records.write(&Batch { changes, completed: Vec::new() })
+    // Beyond the ceiling, so that all that was there before is behind it.
+    records.commit(records.ceiling(anchor)?, |txn| {
+        txn.open_table(RECORDS)?.retain(|_, _| false)?;
+        txn.open_table(FACTS)?.remove(ROLLED_BACK)?;
+        Ok(())
+    })?;
+    Ok(anchor.settle(records.instance, &ceiling(records.writes()))?)
 }
 
 #[cfg(test)]
@@ -259,6 +358,61 @@ mod tests {
         drop(records);
         assert_eq!(completed(data.path(), "a").unwrap(), [done(1), done(2)]);
         assert_eq!(completed(data.path(), "b").unwrap(), []);
+    }
+
+    #[test]
+    fn records_that_are_put_back_are_noticed_and_what_was_under_way_is_forgotten() {
+        let data = tempfile::tempdir().unwrap();
+        let (anchor, path) = (anchor::MemoryAnchor::default(), file(data.path(), "a"));
+        let open = || Records::open(data.path(), "a", Disk::default()).unwrap();
+        let carrying = Record::Incoming(transfer::IncomingRecord {
+            header: transfer::Header {
+                transfer: TransferId([3; 16]),
+                group: TransferId([3; 16]),
+                share: 0,
+                of: 1,
+                bytes: 64,
+                path: done(1).path,
+                hop: 1,
+            },
+            stage: transfer::IncomingStage::Forwarded,
+            since_ms: 5,
+        });
+        let changes = || vec![Change::Put(Record::Incarnation(7)), Change::Put(carrying.clone())];
+        let records = open();
+        assert_eq!(records.examine(&anchor, 100).unwrap(), None);
+        records.write(&Batch { changes: changes(), ..Batch::default() }).unwrap();
+        records.raise(&anchor, records.writes()).unwrap();
+        drop(records);
+        // A crash, and a clean close.
+        let records = open();
+        assert_eq!((records.examine(&anchor, 200).unwrap(), records.load().unwrap().len()), (None, 2));
+        records.close(&anchor).unwrap();
+        drop(records);
+        let copy = std::fs::read(&path).unwrap();
+        let records = open();
+        assert_eq!(records.examine(&anchor, 300).unwrap(), None);
+        records.write(&Batch { completed: vec![done(1)], ..Batch::default() }).unwrap();
+        records.close(&anchor).unwrap();
+        drop(records);
+
+        std::fs::write(&path, copy).unwrap();
+        let records = open();
+        assert_eq!(records.examine(&anchor, 400).unwrap(), Some(400));
+        assert_eq!(records.load().unwrap(), [Record::Incarnation(7)], "what was under way");
+        drop(records);
+        // It is told until a life has ended that could tell it.
+        let records = open();
+        assert_eq!(records.examine(&anchor, 500).unwrap(), Some(400));
+        records.close(&anchor).unwrap();
+        drop(records);
+        assert_eq!(open().examine(&anchor, 600).unwrap(), None);
+        // What was there before it was voided is older, too.
+        let copy = std::fs::read(&path).unwrap();
+        void_restored(data.path(), "a", &anchor).unwrap();
+        assert_eq!(open().examine(&anchor, 700).unwrap(), None);
+        std::fs::write(&path, copy).unwrap();
+        assert_eq!(open().examine(&anchor, 800).unwrap(), Some(800));
     }
 
     #[test]

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anchor::Anchor;
 use anyhow::{Context, Result, bail};
+use proto::anchor::v1::RolledBack;
 use proto::kms::v1::{RelayAnswer, RelayRequest};
 use proto::relay::v1::{GetStatusResponse, NeighbourStatus};
-use shell::fault::{self, Desk};
+use shell::disk::Disk;
+use shell::fault;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +28,7 @@ use crate::links::Outbox;
 use crate::records::{Batch, Change, RecordError, Records};
 use crate::spans::Spans;
 use crate::status::{Routes, Status};
-use crate::{Dials, Incoming, Targets, kms_link, links};
+use crate::{Dials, Incoming, Lent, Targets, kms_link, links};
 
 /// What may wait to be looked at, and how much of it shares one commit.
 const EVENTS_WAITING: usize = 1024;
@@ -37,6 +40,11 @@ const STATUS_PULSE: Duration = Duration::from_millis(100);
 /// How long the records of a life before may still be open.
 const OPEN_ATTEMPTS: u32 = 40;
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
+/// An anchor is told so often how much was written. Nothing waits for it: records that are put back lose what was under
+/// way, and never make a pad serve twice.
+const CEILING_EVERY: Duration = Duration::from_secs(10);
+const PUT_BACK: &str = "its records are older than what was done with them; transfers that were under way are given up, \
+    and no key is in danger, as a relay holds none";
 
 /// What comes in from outside.
 pub enum Event {
@@ -64,29 +72,29 @@ pub async fn run(
     data: &Path,
     dials: Dials,
     incoming: Incoming,
-    status: Arc<Status>,
-    faults: Option<Desk>,
+    lent: Lent,
     stop: CancellationToken,
 ) -> Result<()> {
     let settings = Settings::of_chunks(config.transfer_bytes);
-    run_with(config, settings, data, dials, incoming, (status, faults), stop).await
+    run_with(config, settings, data, dials, incoming, lent, stop).await
 }
 
-/// As [`run`], with other limits and times. What the configuration says goes before them. A desk of faults only where the
-/// topology allows them.
+/// As [`run`], with other limits and times. What the configuration says goes before them.
 pub async fn run_with(
     config: RelayConfig,
     settings: Settings,
     data: &Path,
     dials: Dials,
     incoming: Incoming,
-    (status, faults): (Arc<Status>, Option<Desk>),
+    Lent { status, anchor, faults }: Lent,
     stop: CancellationToken,
 ) -> Result<()> {
     let settings = Settings { chunk_bytes: config.transfer_bytes, ..settings };
-    let records = open(data, &config.site, faults.as_ref()).await?;
-    let _lent = status.lend(&records);
-    let mut service = Service::new(&config, settings, records, status).await?;
+    let disk = faults.as_ref().map(fault::Desk::disk).unwrap_or_default();
+    let records = open(data, &config.site, disk).await?;
+    let _reading = status.lend(&records);
+    let put_back = blocking(&records, &anchor, |records, anchor| records.examine(anchor, wall_ms())).await?;
+    let mut service = Service::new(&config, settings, records.clone(), status, put_back).await?;
     let (events_tx, events) = mpsc::channel(EVENTS_WAITING);
     let lives = Arc::new(Lives::default());
     // Ends with this function, however it ends.
@@ -113,13 +121,47 @@ pub async fn run_with(
         stop.clone(),
     ));
     tasks.spawn(kms_link::keep_dialling(dials.kms, lives, events_tx, stop.clone()));
+    tasks.spawn(keep_ceiling(records.clone(), anchor.clone()));
     let ended = service.work(events, incoming.targets, &stop).await;
     tasks.shutdown().await;
-    ended
+    ended?;
+    blocking(&records, &anchor, |records, anchor| records.close(anchor)).await
 }
 
-async fn open(data: &Path, site: &str, faults: Option<&Desk>) -> Result<Records> {
-    let disk = faults.map(Desk::disk).unwrap_or_default();
+/// Tells an anchor how much was written, as long as the relay runs.
+async fn keep_ceiling(records: Records, anchor: Arc<dyn Anchor>) {
+    let (mut told, mut failing) = (0, false);
+    let mut due = tokio::time::interval(CEILING_EVERY);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let writes = records.writes();
+        if writes == told {
+            continue;
+        }
+        match blocking(&records, &anchor, move |records, anchor| records.raise(anchor, writes)).await {
+            Ok(()) => (told, failing) = (writes, false),
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!("records that are put back may go unnoticed: {}", shell::chain(&error));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Does with the records what blocks for disk or anchor.
+async fn blocking<T: Send + 'static>(
+    records: &Records,
+    anchor: &Arc<dyn Anchor>,
+    what: impl FnOnce(&Records, &dyn Anchor) -> Result<T, RecordError> + Send + 'static,
+) -> Result<T> {
+    let (records, anchor) = (records.clone(), anchor.clone());
+    let done = tokio::task::spawn_blocking(move || what(&records, &*anchor)).await;
+    done.context("use the relay's records")?.context("use the relay's records")
+}
+
+async fn open(data: &Path, site: &str, disk: Disk) -> Result<Records> {
     let mut attempts = 0;
     loop {
         let (data, site, disk) = (data.to_owned(), site.to_owned(), disk.clone());
@@ -155,13 +197,24 @@ struct Service {
     noted: Vec<Change>,
     spans: Spans,
     status: Arc<Status>,
+    /// Since when it is known that the records were put back.
+    put_back_since_ms: Option<u64>,
     /// Levels that the state machine was told since the key store was connected.
     told: BTreeSet<SiteName>,
     malformed: u64,
 }
 
 impl Service {
-    async fn new(config: &RelayConfig, settings: Settings, records: Records, status: Arc<Status>) -> Result<Self> {
+    async fn new(
+        config: &RelayConfig,
+        settings: Settings,
+        records: Records,
+        status: Arc<Status>,
+        put_back_since_ms: Option<u64>,
+    ) -> Result<Self> {
+        if put_back_since_ms.is_some() {
+            tracing::warn!(site = config.site, "the relay was put back: {PUT_BACK}");
+        }
         let parse = |site: &String| SiteName::parse(site).with_context(|| format!("`{site}` is no site"));
         let site = parse(&config.site)?;
         let neighbours: Result<Vec<SiteName>> = config.neighbours.iter().map(|near| parse(&near.site)).collect();
@@ -186,6 +239,7 @@ impl Service {
             noted: Vec::new(),
             spans: Spans::new(&config.name, &config.site),
             status,
+            put_back_since_ms,
             told: BTreeSet::new(),
             malformed: 0,
         })
@@ -478,7 +532,12 @@ impl Service {
             transfers_refused: counters.refused,
             transfers_known: others as u64,
             messages_rejected: rejected.iter().sum(),
-            rolled_back: None,
+            rolled_back: self.put_back_since_ms.map(|since_ms| RolledBack {
+                site: self.relay.site().to_string(),
+                store: "relay".to_owned(),
+                since_ms,
+                message: PUT_BACK.to_owned(),
+            }),
         }
     }
 }

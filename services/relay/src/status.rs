@@ -39,15 +39,15 @@ impl Status {
     }
 
     /// Lets the records be read for as long as the guard lives.
-    pub(crate) fn lend(self: &Arc<Self>, records: &Records) -> Lent {
+    pub(crate) fn lend(self: &Arc<Self>, records: &Records) -> Reading {
         *locked(&self.records) = Some(records.clone());
-        Lent(self.clone())
+        Reading(self.clone())
     }
 }
 
-pub(crate) struct Lent(Arc<Status>);
+pub(crate) struct Reading(Arc<Status>);
 
-impl Drop for Lent {
+impl Drop for Reading {
     fn drop(&mut self) {
         *locked(&self.0.records) = None;
     }

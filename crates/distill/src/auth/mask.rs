@@ -18,6 +18,7 @@ const MASK: u8 = 1;
 const HELLO: u8 = 2;
 const PROOF: u8 = 3;
 const GENERATION: u8 = 4;
+const IDENTITY: u8 = 5;
 
 /// The key of masks and of checks.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -39,6 +40,12 @@ impl MaskKey {
     pub fn generation(&self) -> u64 {
         let value = self.value(GENERATION, [0; 4], &[]);
         u128::from_le_bytes(value) as u64 | 1 << 63
+    }
+
+    /// Who the end is that sends in a direction and has the secret that this key came with: what is made of a secret twice
+    /// is the same both times. It tells of no cell, and the key does not follow from it.
+    pub fn identity(&self, direction: Direction) -> [u8; 16] {
+        self.value(IDENTITY, [u64::from(direction.code()), 0, 0, 0], &[])
     }
 
     /// The cell at a place of a direction, as a session with these nonces uses it.

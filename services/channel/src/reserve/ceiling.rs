@@ -35,7 +35,15 @@ pub enum Found {
     RolledBack(String),
 }
 
+/// Takes the place of the ceilings of a reserve that was given up.
+const GIVEN_UP: &str = "given-up";
+
 impl Ceiling {
+    /// No generation of this reserve is used any more.
+    pub fn give_up(anchor: &dyn Anchor, store: Instance) -> Result<(), AnchorError> {
+        anchor.settle(store, &[(GIVEN_UP.to_owned(), 1)].into())
+    }
+
     pub fn read(
         anchor: Arc<dyn Anchor>,
         store: Instance,
@@ -46,7 +54,7 @@ impl Ceiling {
         let [send, receive] = names(generation).map(|name| ceilings.get(&name).copied());
         let kept = Offsets { send: send.unwrap_or(0), receive: receive.unwrap_or(0) };
         let found = if send.is_none() && !ceilings.is_empty() {
-            Found::RolledBack("what keeps its ceilings knows a later secret".to_owned())
+            Found::RolledBack("what keeps its ceilings knows that another secret took its place".to_owned())
         } else {
             let (ours, theirs) =
                 (anchor::resume(counts.send, send, chunk), anchor::resume(counts.receive, receive, chunk));

@@ -1,6 +1,7 @@
 //! What the records of a reserve's file add up to.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 
 use anchor::Instance;
@@ -47,6 +48,15 @@ impl State {
         state.set_masked_secret(secret)?;
         state.generation = generation.unwrap_or(state.generation);
         Ok(state)
+    }
+
+    /// Of a reserve that is made of a secret. One that is made of the same secret once more, because a folder was put back
+    /// in which it had not been made yet, has the same ceilings. Drawn where the secret has no key of masks.
+    pub fn identity(&self, side: Side) -> io::Result<Instance> {
+        match &self.mask_key {
+            Some(key) => Ok(Instance::from_bytes(key.identity(side.direction()))),
+            None => Instance::draw(),
+        }
     }
 
     /// The last 256 bits are kept apart, the rest are the cells of the two directions.

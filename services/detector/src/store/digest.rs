@@ -1,5 +1,7 @@
 //! What two ends compare to see that they hold the same key, once the bits themselves are gone.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest as _, Sha256};
 
 use super::record::DIGEST_BYTES;
@@ -18,7 +20,25 @@ pub(super) fn of_key(bits: u64, bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     Sha256::new().chain_update(bits.to_le_bytes()).chain_update(bytes).finalize().into()
 }
 
+/// A committed block, as two ends compare it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockDigest {
+    pub session: u64,
+    pub bits: u64,
+    pub sha256: [u8; DIGEST_BYTES],
+}
+
 impl BlockStore {
+    /// Committed blocks from number `first` on, by number.
+    pub fn digests_from(&self, first: u64) -> BTreeMap<u64, BlockDigest> {
+        let committed = self.latest_in(BlockState::Committed).filter(|entry| entry.header.block >= first);
+        let of = |entry: &super::Entry| {
+            let (session, bits) = (entry.header.session, entry.header.key_bits);
+            (entry.header.block, BlockDigest { session, bits, sha256: entry.digest })
+        };
+        committed.map(of).collect()
+    }
+
     /// SHA-256 over the digests of all committed blocks, joined in the order of their numbers.
     pub fn digest(&self) -> KeyDigest {
         self.digest_of_first(usize::MAX)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anchor::Anchor;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use shell::files;
@@ -127,29 +128,34 @@ impl Stored {
     /// Each step may be repeated: what was voided is voided again.
     fn void(&self, anchors: &Anchors) -> Result<Vec<Voided>> {
         for (link, site) in &self.ends {
-            detector::vault::void_restored(&self.data, None, site, link)
+            detector::vault::void_restored(&self.data, None, site, link, anchors.open()?)
                 .with_context(|| format!("void the blocks of {link} at {site}"))?;
         }
         for link in self.ends.chunk_by(|(a, _), (b, _)| a == b) {
-            self.void_reserves(link)?;
+            self.void_reserves(link, &*anchors.open()?)?;
         }
         for site in &self.key_stores {
             kms::void_restored(&self.data, site, None, anchors.open()?)
                 .with_context(|| format!("void the key store of {site}"))?;
         }
         for site in &self.relays {
-            relay::void_restored(&self.data, site).with_context(|| format!("void the relay of {site}"))?;
+            relay::void_restored(&self.data, site, &*anchors.open()?)
+                .with_context(|| format!("void the relay of {site}"))?;
         }
         Ok(self.would_void())
     }
 
     /// Both ends get the same fresh secret, of which the next start makes a reserve; the one before goes. Of one that is
     /// here alone nothing is left to authenticate with, until somebody places a secret at both ends.
-    fn void_reserves(&self, ends: &[(String, String)]) -> Result<()> {
+    fn void_reserves(&self, ends: &[(String, String)], anchor: &dyn Anchor) -> Result<()> {
         let both: Vec<[PathBuf; 3]> = ends.iter().map(|(link, site)| places(&self.data, site, link)).collect();
         let bytes = both.iter().filter_map(|[reserve, ..]| Some(reserve.metadata().ok()?.len())).max().unwrap_or(0);
         let secret = channel::new_secret((bytes * 4).clamp(*RESERVE_BITS.start(), *RESERVE_BITS.end()));
         let secret = secret.context("draw a secret")?;
+        for (link, site) in ends {
+            channel::give_up_reserve(&self.data, site, link, anchor)
+                .with_context(|| format!("give up the authentication reserve of {link} at {site}"))?;
+        }
         // First both go: a crash here leaves no end with a reserve that the other has not.
         for path in both.iter().flat_map(|[reserve, secret, _]| [reserve, secret]) {
             match std::fs::remove_file(path) {

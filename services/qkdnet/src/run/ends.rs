@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use detector::store::{BlockStore, StoreError};
+use anyhow::Result;
+use detector::store::{BlockState, BlockStore};
 use topology::plan::Plan;
 
 use super::Folders;
@@ -16,13 +17,17 @@ pub enum Ends {
     Equal {
         undecided: u64,
     },
+    /// What both hold is the same. Each site has so many blocks of which the other end knows nothing any more.
+    Alone {
+        blocks: Vec<(String, u64)>,
+    },
     Differ,
     Unreadable(String),
 }
 
 impl Ends {
     pub fn are_equal(&self) -> bool {
-        matches!(self, Self::Equal { .. })
+        matches!(self, Self::Equal { .. } | Self::Alone { .. })
     }
 
     pub fn undecided(&self) -> u64 {
@@ -40,6 +45,13 @@ impl Ends {
                 Reason::of_link(Kind::KeysDiffer, link, "the two ends hold different key")
                     .hint("use none of it; `qkdnet digest --first N` finds the first block that differs"),
             ),
+            Self::Alone { blocks } => {
+                let at = |(site, number): &(String, u64)| format!("{number} at {site}");
+                let at = blocks.iter().map(at).collect::<Vec<_>>().join(" and ");
+                let message = format!("blocks at one end alone ({at}): those of the other end were put back, or lost");
+                let hint = "what both ends hold is equal; `qkdnet restore` voids what may have been used";
+                Some(Reason::of_link(Kind::RolledBack, link, message).hint(hint))
+            }
             Self::Unreadable(why) => {
                 Some(Reason::of_link(Kind::KeysUnreadable, link, format!("the key cannot be compared: {why}")))
             }
@@ -51,32 +63,45 @@ impl Ends {
 pub fn compare(link: &str, plan: &Plan, folders: &Folders) -> Ends {
     let mut sites = plan.detectors().filter(|config| config.link == link).map(|config| config.site.as_str());
     match (sites.next(), sites.next()) {
-        (Some(a), Some(b)) => {
-            at_sites(&folders.data, link, [a, b]).unwrap_or_else(|error| Ends::Unreadable(error.to_string()))
-        }
+        (Some(a), Some(b)) => at_sites(&folders.data, link, [a, b])
+            .unwrap_or_else(|error| Ends::Unreadable(shell::chain(&error).to_string())),
         _ => Ends::Unreadable("the plan has not both ends".to_owned()),
     }
 }
 
-fn at_sites(data: &Path, link: &str, sites: [&str; 2]) -> Result<Ends, StoreError> {
+fn at_sites(data: &Path, link: &str, sites: [&str; 2]) -> Result<Ends> {
     let open = |site: &str| BlockStore::open_read_only(detector::store::path(data, site, link));
-    let (a, b) = (open(sites[0])?, open(sites[1])?);
-    let (blocks_a, blocks_b) = (a.committed_totals().0, b.committed_totals().0);
-    let common = blocks_a.min(blocks_b);
-    let first = usize::try_from(common).unwrap_or(usize::MAX);
-    if a.digest_of_first(first) != b.digest_of_first(first) {
-        return Ok(Ends::Differ);
+    let ends = [open(sites[0])?, open(sites[1])?];
+    // What was made before either end was restored need not be at both.
+    let restored = |site: &str| detector::vault::restored_until(data, site, link);
+    let first = restored(sites[0])?.max(restored(sites[1])?);
+    let blocks = ends.each_ref().map(|end| end.digests_from(first));
+    let (mut undecided, mut alone) = (0, [0, 0]);
+    for (end, other) in [(0, 1), (1, 0)] {
+        for (number, block) in &blocks[end] {
+            match (blocks[other].get(number), ends[other].state(*number)) {
+                (Some(known), _) if known == block => {}
+                // What one end counts alone, the other one has on its disk, and it waits for the word.
+                (None, Some(BlockState::Prepared)) => undecided += 1,
+                (None, None) => alone[end] += 1,
+                _ => return Ok(Ends::Differ),
+            }
+        }
     }
-    // What one end counts alone, the other one must have on its disk and wait for the word.
-    let undecided = blocks_a.max(blocks_b) - common;
-    let behind = if blocks_a < blocks_b { &a } else { &b };
-    let waits = behind.in_doubt().len() as u64;
-    if undecided > waits { Ok(Ends::Differ) } else { Ok(Ends::Equal { undecided }) }
+    let alone: Vec<(String, u64)> = sites
+        .iter()
+        .zip(alone)
+        .filter(|(_, blocks)| *blocks > 0)
+        .map(|(site, blocks)| ((*site).to_owned(), blocks))
+        .collect();
+    Ok(if alone.is_empty() { Ends::Equal { undecided } } else { Ends::Alone { blocks: alone } })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use detector::store::NewBlock;
     use distill::bits::Bits;
 
@@ -112,12 +137,28 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_one_end_has_not_at_all_or_with_other_bits_is_one() {
-        for other in [&[1, 2][..], &[1, 7, 3], &[]] {
+    fn a_block_with_other_bits_is_a_difference() {
+        let data = tempfile::tempdir().unwrap();
+        write(data.path(), "valrose", &[1, 2, 3], 3);
+        write(data.path(), "sophia", &[1, 7, 3], 3);
+        assert_eq!(ends(data.path()), Ends::Differ);
+    }
+
+    #[test]
+    fn blocks_that_one_end_does_not_know_any_more_are_no_different_key_until_it_is_restored() {
+        for (other, missing) in [(&[1, 2][..], 1), (&[], 3)] {
             let data = tempfile::tempdir().unwrap();
             write(data.path(), "valrose", &[1, 2, 3], 3);
             write(data.path(), "sophia", other, other.len());
-            assert_eq!(ends(data.path()), Ends::Differ, "{other:?}");
+            let alone = Ends::Alone { blocks: vec![("valrose".to_owned(), missing)] };
+            assert_eq!(ends(data.path()), alone, "{other:?}");
+            let reason = alone.reason("link").unwrap();
+            assert_eq!(reason.kind, Kind::RolledBack);
+            assert!(reason.message.contains(&format!("{missing} at valrose")), "{}", reason.message);
+            for site in ["valrose", "sophia"] {
+                detector::vault::void_restored(data.path(), None, site, "link", Arc::new(anchor::Unanchored)).unwrap();
+            }
+            assert_eq!(ends(data.path()), Ends::Equal { undecided: 0 }, "{other:?}");
         }
     }
 

@@ -87,7 +87,9 @@ pub fn lasting_pools(status: &GetStatusResponse) -> Vec<Reason> {
 
 /// A relay whose volume was put back.
 pub fn relay_put_back(told: &RolledBack) -> Reason {
-    rolled_back(Some(told), "")
+    let message = format!("{} was put back to an earlier state: {}", told.store, told.message);
+    let hint = "nothing has to be done: the relay goes on. What `qkdnet exposure` lists may lack its latest transfers";
+    Reason::new(Kind::RolledBack, message).at(&told.site).hint(hint)
 }
 
 /// Light without key on any link is no success, however orderly the end.

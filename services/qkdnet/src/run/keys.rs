@@ -275,16 +275,19 @@ pub async fn start_relays(
         let neighbours: BTreeMap<_, _> = neighbours.filter_map(dial).collect();
         let desk = desks.get(&config.name);
         let (service, data, faults) = (config.clone(), start.folders.data.clone(), desk.clone());
+        let anchors = start.anchors.clone();
         let status = Arc::new(relay::Status::default());
         let told = status.clone();
         monitors.push(watch_relay(move || std::future::ready(Some(told.figures())), tasks, stop));
         let begin = move |life| -> BoxFuture<'static, Result<Run>> {
             let status = status.clone();
             let dials = relay::Dials { kms: kms.clone(), neighbours: neighbours.clone() };
-            let (service, data, faults) = (service.clone(), data.clone(), faults.clone());
+            let (service, data) = (service.clone(), data.clone());
+            let (anchors, faults) = (anchors.clone(), faults.clone());
             let incoming = relay::Incoming { neighbours: incoming.open(), targets: mpsc::channel(1).1 };
             Box::pin(async move {
-                let run = async move { relay::run(service, &data, dials, incoming, status, faults, life).await };
+                let lent = relay::Lent { status, anchor: anchors.open()?, faults };
+                let run = async move { relay::run(service, &data, dials, incoming, lent, life).await };
                 Ok(Box::pin(run) as Run)
             })
         };

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{CONTROL_IDENTITY, ChannelConfig, DetectorConfig, SourceConfig};
 
+use super::anchors::Anchors;
 use super::faults::Desks;
 use super::life::{Life, Run};
 use super::roster::Roster;
@@ -129,6 +130,7 @@ struct Parts {
     light: Source,
     channel: Arc<dyn Dial<ModuleMessage, ChannelMessage>>,
     delivery: Option<detector::KmsDial>,
+    anchors: Anchors,
     monitor: Arc<Monitor>,
     /// For its first life: a node that starts again has lost the beginning.
     recorder: Option<Recorder>,
@@ -165,7 +167,8 @@ fn parts(
         None => None,
     };
     let (config, data) = (config.clone(), start.folders.data.clone());
-    Ok(Parts { config, data, light, channel, delivery, monitor, recorder, faults })
+    let anchors = start.anchors.clone();
+    Ok(Parts { config, data, light, channel, delivery, anchors, monitor, recorder, faults })
 }
 
 impl Parts {
@@ -181,7 +184,7 @@ impl Parts {
         let config = self.config.clone();
         let vault = Vault::open(&self.data, None, &config.site, &config.link, detector::disk(self.faults.as_ref()))?;
         let delivery = match &self.delivery {
-            Some(dial) => Some(Delivery::start(dial.clone(), &vault, life.clone())?),
+            Some(dial) => Some(Delivery::start(dial.clone(), &vault, self.anchors.open()?, life.clone())?),
             None => None,
         };
         let light = match &self.light {

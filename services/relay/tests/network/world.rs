@@ -12,7 +12,7 @@ use proto::kms::v1::{Block, DeliverAnswer, PairMessage, RelayAnswer, RelayReques
 use proto::relay::v1::{GetStatusResponse, RelayMessage};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use relay::{Dials, Incoming, Settings, Status};
+use relay::{Dials, Incoming, Lent, Settings, Status};
 use shell::dial::Dial;
 use shell::duplex::Duplex;
 use shell::handover::Handover;
@@ -110,6 +110,8 @@ pub struct World {
     doors: BTreeMap<String, Doors>,
     cables: BTreeMap<(String, String), Arc<Mutex<Cable>>>,
     running: BTreeMap<String, Running>,
+    /// Of the relays.
+    anchor: Arc<anchor::MemoryAnchor>,
     random: ChaCha20Rng,
     blocks: u64,
 }
@@ -164,6 +166,7 @@ impl World {
             shares,
             scale,
             settings: settings(),
+            anchor: Arc::default(),
             random: ChaCha20Rng::seed_from_u64(seed),
             blocks: 0,
         };
@@ -307,11 +310,12 @@ impl World {
         let (data, settings) = (self.folder.path().to_owned(), self.settings.clone());
         let running = self.running.get_mut(site).unwrap();
         running.status = Arc::new(Status::default());
-        let (status, name) = (running.status.clone(), site.to_owned());
+        let (status, anchor, name) = (running.status.clone(), self.anchor.clone(), site.to_owned());
         running.relay = Some(tokio::spawn(async move {
             let dials = Dials { kms, neighbours };
             let stop = CancellationToken::new();
-            let ended = relay::run_with(config, settings, &data, dials, incoming, (status, None), stop).await;
+            let lent = Lent { status, anchor, faults: None };
+            let ended = relay::run_with(config, settings, &data, dials, incoming, lent, stop).await;
             panic!("the relay of {name} ended: {ended:?}");
         }));
     }

@@ -1,0 +1,104 @@
+//! How often a block has left a link end for its key store: counted beside the blocks, and in an anchor outside of them.
+//!
+//! A key store knows each block by its identity, so that one which comes twice counts once. A key store that was put back
+//! itself, and voided since, knows it no more. So blocks that were put back must not leave again. The count is on the disk
+//! before the anchor has it, and the anchor has it before the block leaves: a crash leaves no count behind its ceiling, and
+//! one that is behind was put back. Then whatever waits may have left before.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anchor::{Anchor, Instance};
+use anyhow::{Context, Result};
+use shell::disk::Disk;
+
+const FILE: &str = "departures.count";
+/// Name of the ceiling.
+const COUNT: &str = "departures";
+
+pub struct Departures {
+    path: PathBuf,
+    disk: Disk,
+    anchor: Arc<dyn Anchor>,
+    instance: Instance,
+    count: u64,
+    was_put_back: bool,
+}
+
+impl Departures {
+    /// Of the link end in this folder, which gets an identity where it has none. Blocks while `anchor` is asked.
+    pub fn open(folder: &Path, disk: Disk, anchor: Arc<dyn Anchor>) -> Result<Self> {
+        let path = folder.join(FILE);
+        let (instance, count) = match read(&path)? {
+            Some(known) => known,
+            None => (Instance::draw().context("draw an identity")?, 0),
+        };
+        let ceilings = anchor.read(instance).context("ask for the ceiling of blocks that left")?.unwrap_or_default();
+        let ceiling = ceilings.get(COUNT).copied().unwrap_or(0);
+        let mut known = Self { path, disk, anchor, instance, count, was_put_back: count < ceiling };
+        known.count = count.max(ceiling);
+        known.write()?;
+        Ok(known)
+    }
+
+    /// Whether the blocks are older than what was done with them. Said once: the next start knows them as they are now.
+    pub fn was_put_back(&self) -> bool {
+        self.was_put_back
+    }
+
+    /// One more leaves. Blocks until that is on the disk and in the anchor.
+    pub fn one_leaves(&mut self) -> Result<()> {
+        self.count += 1;
+        self.write()?;
+        let ceilings = [(COUNT.to_owned(), self.count)].into();
+        self.anchor.raise(self.instance, &ceilings).context("raise the ceiling of blocks that left")
+    }
+
+    fn write(&self) -> Result<()> {
+        let text = format!("{} {}\n", self.instance, self.count);
+        self.disk.write_durably(&self.path, text.as_bytes()).context("count the blocks that left")
+    }
+}
+
+fn read(path: &Path) -> Result<Option<(Instance, u64)>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    let known =
+        text.trim().split_once(' ').and_then(|(instance, count)| Some((instance.parse().ok()?, count.parse().ok()?)));
+    let what = || format!("{} is not an identity and a count: put it back from a copy", path.display());
+    known.with_context(what).map(Some)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use anchor::MemoryAnchor;
+
+    use super::*;
+
+    #[test]
+    fn blocks_that_were_put_back_are_known_and_a_crash_is_not_taken_for_it() {
+        let (folder, anchor) = (tempfile::tempdir().unwrap(), Arc::new(MemoryAnchor::default()));
+        let open = || Departures::open(folder.path(), Disk::default(), anchor.clone()).unwrap();
+        let mut departures = open();
+        departures.one_leaves().unwrap();
+        let copy = std::fs::read(folder.path().join(FILE)).unwrap();
+        drop(departures);
+        let mut departures = open();
+        assert!(!departures.was_put_back());
+        departures.one_leaves().unwrap();
+        // Counted, and then the anchor does not get it.
+        departures.count += 1;
+        departures.write().unwrap();
+        drop(departures);
+        assert!(!open().was_put_back());
+        std::fs::write(folder.path().join(FILE), copy).unwrap();
+        assert!(open().was_put_back());
+        assert!(!open().was_put_back(), "it is said once");
+        std::fs::write(folder.path().join(FILE), "damaged").unwrap();
+        assert!(Departures::open(folder.path(), Disk::default(), anchor.clone()).is_err());
+    }
+}

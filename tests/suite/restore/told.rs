@@ -1,0 +1,136 @@
+//! What somebody knows who sees everything: which key was told to whom, and which pads were used. Nothing of it comes
+//! twice.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use rand::seq::{IndexedRandom, IteratorRandom};
+use rand_chacha::ChaCha8Rng;
+
+use crate::keys::Key;
+
+/// Who asks for keys, and whose they are as well.
+pub type Pair = (&'static str, &'static str);
+
+/// A key as its master got it.
+struct Given {
+    pair: Pair,
+    key: String,
+}
+
+#[derive(Default)]
+pub struct Told {
+    /// By ID.
+    keys: BTreeMap<String, Given>,
+    /// The ID of each key.
+    ids: HashMap<String, String>,
+    /// IDs, oldest first.
+    order: Vec<String>,
+    fetched: BTreeSet<String>,
+    /// Fetched in the run that goes on, and in runs that were killed: what was fetched is in the ceilings some seconds
+    /// later, so that these may come once more.
+    fresh: BTreeSet<String>,
+    doubtful: BTreeSet<String>,
+    /// What was done with a pad of a reserve: by generation of the reserve and direction.
+    pads: BTreeMap<(String, String, String), BTreeSet<u64>>,
+    /// Bytes of a pool's stream that were drawn, at either site, as key or as pad: starts and ends.
+    drawn: BTreeMap<(String, String), BTreeMap<u64, u64>>,
+    /// Of those, how often as a pad of a relay.
+    pub relay_pads: usize,
+}
+
+impl Told {
+    /// Keys that a master got.
+    pub fn got(&mut self, pair: Pair, got: Vec<Key>) {
+        for (id, key) in got {
+            let known = self.keys.get(&id).map(|given| given.pair);
+            assert_eq!(known, None, "the ID {id} came twice, now to {pair:?}");
+            let known = self.ids.insert(key.clone(), id.clone());
+            assert_eq!(known, None, "a key came twice, as {id} to {pair:?}");
+            self.order.push(id.clone());
+            self.keys.insert(id, Given { pair, key });
+        }
+    }
+
+    /// Keys that a slave fetched.
+    pub fn fetched(&mut self, pair: Pair, fetched: Vec<Key>) {
+        for (id, key) in fetched {
+            let given = self.keys.get(&id).unwrap_or_else(|| panic!("{id} was never given"));
+            assert!(given.pair == pair && given.key == key, "another key than was given under {id}");
+            let again = !self.fetched.insert(id.clone());
+            assert!(!again || self.doubtful.remove(&id), "{id} was fetched twice");
+            self.fresh.insert(id);
+        }
+    }
+
+    /// A run has ended. What was fetched is in the ceilings if it ended in order.
+    pub fn run_ended(&mut self, in_order: bool) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if !in_order {
+            self.doubtful.extend(fresh);
+        }
+    }
+
+    /// IDs that a slave could still fetch: the newest, and one that may be from before whatever was put back.
+    pub fn waiting(&self, pair: Pair, newest: usize, random: &mut ChaCha8Rng) -> (Vec<String>, Option<String>) {
+        let of_pair = |id: &&String| self.keys[*id].pair == pair && !self.fetched.contains(*id);
+        let waiting: Vec<&String> = self.order.iter().rev().filter(of_pair).collect();
+        let (new, old) = waiting.split_at(newest.min(waiting.len()));
+        (new.iter().copied().cloned().collect(), old.choose(random).copied().cloned())
+    }
+
+    /// One that was fetched before.
+    pub fn any_fetched(&self, pair: Pair, random: &mut ChaCha8Rng) -> Option<String> {
+        self.fetched.iter().filter(|id| self.keys[*id].pair == pair).choose(random).cloned()
+    }
+
+    /// How many keys were given and fetched, of a pair in either direction.
+    pub fn count(&self, (a, b): Pair) -> (usize, usize) {
+        let of_pair = |id: &&String| [(a, b), (b, a)].contains(&self.keys[*id].pair);
+        (self.order.iter().filter(of_pair).count(), self.fetched.iter().filter(of_pair).count())
+    }
+
+    /// How many pads authenticated something.
+    pub fn tags(&self) -> usize {
+        self.pads.iter().filter(|((what, ..), _)| what == "sent").map(|(_, tags)| tags.len()).sum()
+    }
+
+    /// What the services of a run noted of the pads that they used, a line each. A kill may leave half a line.
+    pub fn noted(&mut self, log: &str) {
+        for line in log.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            if let Some((_, fields)) = line.split_once("channel::pads: ") {
+                self.pad_used(&fields_of(fields));
+            } else if let Some((_, fields)) = line.split_once("kms::drawn: ") {
+                self.bytes_drawn(&fields_of(fields));
+            }
+        }
+    }
+
+    fn pad_used(&mut self, of: &BTreeMap<&str, &str>) {
+        let reserve = (of["what"].to_owned(), of["generation"].to_owned(), of["direction"].to_owned());
+        let tag: u64 = of["tag"].parse().expect("a number of a tag");
+        let first = self.pads.entry(reserve.clone()).or_default().insert(tag);
+        assert!(first, "the pad of tag {tag} served twice: {reserve:?}");
+    }
+
+    fn bytes_drawn(&mut self, of: &BTreeMap<&str, &str>) {
+        let pool = if of["site"] < of["peer"] { [of["site"], of["peer"]] } else { [of["peer"], of["site"]] };
+        let (start, bytes): (u64, u64) =
+            (of["start"].parse().expect("a place"), of["bytes"].parse().expect("a length"));
+        let end = start + bytes;
+        let drawn = self.drawn.entry((pool.join("-"), of["generation"].to_owned())).or_default();
+        let before = drawn.range(..end).next_back().map(|(start, end)| (*start, *end));
+        assert!(
+            before.is_none_or(|(_, end)| end <= start),
+            "bytes {start}..{end} are used for {of:?}, and {before:?} of them were used before"
+        );
+        drawn.insert(start, end);
+        self.relay_pads += usize::from(of["purpose"] == "RelayOut");
+    }
+}
+
+fn fields_of(text: &str) -> BTreeMap<&str, &str> {
+    text.split_whitespace()
+        .filter_map(|field| field.split_once('='))
+        .map(|(name, value)| (name, value.trim_matches('"')))
+        .collect()
+}
