@@ -15,7 +15,7 @@ use crate::keys::keys;
 use crate::support::{Place, qkdnet, success};
 
 /// However busy the machine, nothing here takes so long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 /// What services note of the pads and of the key that they use: places, no bits.
 const NOTES: &str = "off,kms::drawn=trace,channel::pads=trace";
 
@@ -235,12 +235,6 @@ impl Run {
         let text = fs::read_to_string(&self.said).unwrap_or_default();
         let last: Vec<&str> = text.lines().rev().take(12).collect();
         last.into_iter().rev().map(|line| format!("{line}\n")).collect()
-    }
-
-    /// The last snapshot of this run.
-    pub fn snapshot(&self) -> Option<Value> {
-        let text = fs::read_to_string(&self.said).unwrap_or_default();
-        serde_json::from_str(text.lines().rfind(|line| line.contains("\"stores\""))?).ok()
     }
 
     /// Sum of the ceilings whose name begins so.
