@@ -97,7 +97,7 @@ fn reserves_are_read_or_refused() {
     reserve.append(0, &Bits::from_bytes(&[5; 40], 320)).unwrap();
     drop(reserve);
     let whole = std::fs::read(&places.reserve).unwrap();
-    FileReserve::void(&places.reserve, "put back").unwrap();
+    open().unwrap().roll_back("put back").unwrap();
     let good = vec![whole, std::fs::read(&places.reserve).unwrap()];
     Target { share: 3, ..Target::new("reserves", good) }.fuzz(|input| {
         std::fs::write(&places.reserve, input).unwrap();
