@@ -292,7 +292,7 @@ fn copy(file: &Path, folder: &Path) -> Result<()> {
 fn link(file: &Path, name: &Path) -> Result<()> {
     let failed = || format!("write {}", name.display());
     match std::fs::remove_file(name) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(failed),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(failed),
         _ => std::fs::hard_link(file, name).with_context(failed),
     }
 }
