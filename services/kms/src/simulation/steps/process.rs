@@ -68,7 +68,9 @@ async fn run(folder: &Path, end: usize, socket: &str) -> Result<()> {
     let store_folder = keystore::folder(&folder.join("data"), SITES[end]);
     shell::files::create_private_folder(&store_folder)?;
     let anchor = Arc::new(FolderAnchor::open(&folder.join("anchors"))?);
-    let settings = Settings { journal_bytes: JOURNAL_BYTES, anchor, ..node::settings(&config) };
+    // What is redeemed in advance is so from the first request on: no greeting may speak of it.
+    let redeem_in_advance_from = 0;
+    let settings = Settings { journal_bytes: JOURNAL_BYTES, redeem_in_advance_from, anchor, ..node::settings(&config) };
     let store = master::open_store(&store_folder, &settings, &shell::disk::Disk::default())?;
     let node = node::on_store(&config, store, Deliveries::open(&store_folder)?, None).await?;
     let pool = node.pools.get(SITES[1 - end]).unwrap();
