@@ -42,7 +42,7 @@ impl Kills {
         for entry in std::fs::read_dir(&run).expect("read the folder of the run").map(|entry| entry.expect("an entry"))
         {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(service) = name.strip_suffix(".yaml") else { continue };
+            let Some(service) = name.strip_suffix(".yaml").filter(|name| *name != "directory") else { continue };
             let kinds = ["source", "detector", "channel", "kms", "relay"];
             let kind = kinds.into_iter().find(|kind| service.starts_with(&format!("{kind}-")));
             services.push((kind.expect("a known kind of service"), service.to_owned()));

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
-use super::lab::{Ended, Lab, Run};
+use super::lab::{Ended, Lab, PATIENCE, Run};
 use super::told::Pair;
 use crate::support::bright_network_with_small_transfers;
 
@@ -98,6 +99,26 @@ struct Rounds {
 }
 
 impl Rounds {
+    /// A network in which every pair has key that was given, and key that was fetched: something to put back.
+    fn begin(&mut self) {
+        let mut run = self.lab.start("tasks");
+        run.settle();
+        let until = Instant::now() + PATIENCE;
+        for (a, b) in PAIRS {
+            for pair in [(a, b), (b, a)] {
+                let (mut given, mut fetched) = (0, 0);
+                while given == 0 || fetched == 0 {
+                    let more = self.lab.use_keys(&run, pair, 8, 3);
+                    (given, fetched) = (given + more.0, fetched + more.1);
+                    assert!(Instant::now() < until, "no key for {pair:?}");
+                }
+            }
+        }
+        let ended = self.lab.stop(run);
+        assert_eq!(ended.code, Some(0), "{} {}", ended.summary, ended.errors);
+        self.back_up("begun".to_owned());
+    }
+
     fn run(&mut self, round: u32) {
         if self.lab.random.random_bool(0.75) {
             let done = put_back(&mut self.lab, &self.copies);
@@ -175,6 +196,7 @@ fn nothing_comes_twice_whatever_is_put_back_and_however_old() {
     eprintln!("{rounds} rounds of restore with seed {seed}");
     let lab = Lab::with_seed(&bright_network_with_small_transfers(), seed);
     let mut all = Rounds { lab, copies: Vec::new(), is_sound: true, figures: Figures::default() };
+    all.begin();
     (0..rounds).for_each(|round| all.run(round));
     let told = &all.lab.told;
     let counts = PAIRS.map(|pair| told.count(pair));
