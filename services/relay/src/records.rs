@@ -182,7 +182,10 @@ impl Records {
 
     /// The last that is done with them: it was told that they were put back, if they were. Blocks for disk and anchor.
     pub fn close(&self, anchor: &dyn Anchor) -> Result<(), RecordError> {
-        self.commit(0, |txn| Ok(drop(txn.open_table(FACTS)?.remove(ROLLED_BACK)?)))?;
+        self.commit(0, |txn| {
+            txn.open_table(FACTS)?.remove(ROLLED_BACK)?;
+            Ok(())
+        })?;
         Ok(anchor.settle(self.instance, &ceiling(self.writes()))?)
     }
 
