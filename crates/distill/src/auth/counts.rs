@@ -27,7 +27,7 @@
 //!
 //! Where each end claims that the other is behind, neither has a pad to prove anything with, and where the two have
 //! different secrets nothing proves anything. This, and an end of the older form that is behind, is told as a suspicion
-//! ([`super::misfit`]): nothing is spent, and both go on greeting.
+//! (`auth::misfit`): nothing is spent, and both go on greeting.
 
 /// Largest lead of a receiver over its sender that older releases explain by forgeries and crashes.
 pub const OLD_FORM_LEAD: u64 = 1 << 6;
