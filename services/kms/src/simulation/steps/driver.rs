@@ -78,6 +78,8 @@ struct Shared {
     fetched: [AtomicU64; 2],
     relayed: [AtomicU64; 2],
     room: Arc<Semaphore>,
+    /// Nobody asks for anything.
+    rests: AtomicBool,
 }
 
 pub struct World {
@@ -217,6 +219,9 @@ async fn applications(shared: Arc<Shared>) {
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         pulse.tick().await;
+        if shared.rests.load(Ordering::SeqCst) {
+            continue;
+        }
         for master in 0..2 {
             let Ok(room) = shared.room.clone().try_acquire_owned() else { continue };
             let shared = shared.clone();
@@ -230,7 +235,9 @@ async fn applications(shared: Arc<Shared>) {
 
 async fn relays(shared: Arc<Shared>, origin: usize) {
     loop {
-        shared.relay(origin).await;
+        if !shared.rests.load(Ordering::SeqCst) {
+            shared.relay(origin).await;
+        }
         tokio::time::sleep(2 * PULSE).await;
     }
 }
@@ -246,6 +253,7 @@ impl World {
             fetched: Default::default(),
             relayed: Default::default(),
             room: Arc::new(Semaphore::new(UNDER_WAY)),
+            rests: AtomicBool::new(false),
         });
         let load = vec![
             tokio::spawn(applications(shared.clone())),
@@ -327,11 +335,18 @@ impl World {
         self.wait(armed, "the end of its stream", || self.shared.process(end).is_none()).await;
     }
 
+    /// Nobody asks for anything from now on, until keys are to flow: a store that starts says at the greeting where it
+    /// ended.
+    pub fn rest(&self) {
+        self.shared.rests.store(true, Ordering::SeqCst);
+    }
+
     /// Waits until both key stores have greeted each other, and keys are supplied, fetched and relayed both ways.
     pub async fn flows(&self, at: &str) {
         let connected =
             || (0..2).all(|end| self.shared.process(end).is_some_and(|p| p.connected.load(Ordering::SeqCst)));
         self.wait(at, "the greeting", connected).await;
+        self.shared.rests.store(false, Ordering::SeqCst);
         let counts = [&self.shared.fetched, &self.shared.relayed];
         let now = || counts.map(|both| both.each_ref().map(|count| count.load(Ordering::SeqCst)));
         let before = now();

@@ -50,6 +50,10 @@ async fn end_at_each(steps: Vec<(&'static str, usize)>, seed: u64) -> (u64, Dura
             let hit = rng.random_range(1..if place == "store.checkpointed" { 3 } else { 8 });
             let at = format!("{place}={hit}{how} of {end}");
             world.end_at(end, &format!("{place}={hit}{how}"), how.is_empty()).await;
+            // In half of all cases nothing is drawn before the greeting, which might hide what it says too much.
+            if rng.random_bool(0.5) {
+                world.rest();
+            }
             world.start(end).await;
             world.flows(&at).await;
             world.fetch_again(&at).await;
