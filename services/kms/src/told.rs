@@ -45,9 +45,11 @@ impl Told<'_> {
 
 /// Which bytes of a pool's stream are used from now on, for a log: places, no key.
 pub(crate) fn drawn(pool: &Pool, use_: Use, keys: &[Drawn]) {
+    // A store that is made, or voided, begins its generations anew.
+    let store = anchor::Instance::from_bytes(pool.store.instance_id());
     for Drawn { generation, start, key, .. } in keys {
         let (site, peer, bytes) = (pool.site.as_str(), pool.peer.as_str(), key.len());
-        tracing::trace!(target: "kms::drawn", site, peer, generation, purpose = ?use_, start, bytes);
+        tracing::trace!(target: "kms::drawn", site, peer, %store, generation, purpose = ?use_, start, bytes);
     }
 }
 

@@ -32,8 +32,8 @@ pub struct Told {
     doubtful: BTreeSet<String>,
     /// What was done with a pad of a reserve: by generation of the reserve and direction.
     pads: BTreeMap<(String, String, String), BTreeSet<u64>>,
-    /// Bytes of a pool's stream that were drawn, at either site, as key or as pad: starts and ends.
-    drawn: BTreeMap<(String, String), BTreeMap<u64, u64>>,
+    /// Bytes of a pool's stream that were drawn, as key or as pad, by store, peer and generation: starts and ends.
+    drawn: BTreeMap<[String; 3], BTreeMap<u64, u64>>,
     /// Of those, how often as a pad of a relay.
     pub relay_pads: usize,
 }
@@ -113,11 +113,10 @@ impl Told {
     }
 
     fn bytes_drawn(&mut self, of: &BTreeMap<&str, &str>) {
-        let pool = if of["site"] < of["peer"] { [of["site"], of["peer"]] } else { [of["peer"], of["site"]] };
         let (start, bytes): (u64, u64) =
             (of["start"].parse().expect("a place"), of["bytes"].parse().expect("a length"));
         let end = start + bytes;
-        let drawn = self.drawn.entry((pool.join("-"), of["generation"].to_owned())).or_default();
+        let drawn = self.drawn.entry(["store", "peer", "generation"].map(|name| of[name].to_owned())).or_default();
         let before = drawn.range(..end).next_back().map(|(start, end)| (*start, *end));
         assert!(
             before.is_none_or(|(_, end)| end <= start),
