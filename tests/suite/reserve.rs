@@ -226,7 +226,7 @@ fn a_reserve_that_was_put_back_is_named_with_its_site_and_a_fresh_secret_at_both
     std::fs::write(&reserve, backup).expect("put it back");
     let before = stored(&place);
     let mut running = start(&place);
-    // Whoever notices it, it is said once, with its site.
+    // It is said once, with its site, by however many it is noticed.
     let told = r#""site":"sophia","name":"rolled-back","message":"authentication reserve of valrose-sophia, since "#;
     wait("whose volume it is", || said(&place).contains(told));
     assert!(SITES.iter().all(|site| !flows(&place, site)));

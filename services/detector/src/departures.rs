@@ -29,7 +29,19 @@ impl Departures {
     /// Of the link end in this folder, which gets an identity where it has none. Blocks while `anchor` is asked.
     pub fn open(folder: &Path, disk: Disk, anchor: Arc<dyn Anchor>) -> Result<Self> {
         let path = folder.join(FILE);
-        let (instance, count) = match read(&path)? {
+        let known = read(&path)?;
+        Self::of(path, known, disk, anchor)
+    }
+
+    /// As [`Self::open`], of a link end whose blocks are void: what cannot be read is made again.
+    pub fn restore(folder: &Path, disk: Disk, anchor: Arc<dyn Anchor>) -> Result<Self> {
+        let path = folder.join(FILE);
+        let known = read(&path).unwrap_or(None);
+        Self::of(path, known, disk, anchor)
+    }
+
+    fn of(path: PathBuf, known: Option<(Instance, u64)>, disk: Disk, anchor: Arc<dyn Anchor>) -> Result<Self> {
+        let (instance, count) = match known {
             Some(known) => known,
             None => (Instance::draw().context("draw an identity")?, 0),
         };
@@ -68,7 +80,7 @@ fn read(path: &Path) -> Result<Option<(Instance, u64)>> {
     };
     let known =
         text.trim().split_once(' ').and_then(|(instance, count)| Some((instance.parse().ok()?, count.parse().ok()?)));
-    let what = || format!("{} is not an identity and a count: put it back from a copy", path.display());
+    let what = || format!("{} is damaged: `qkdnet restore` voids the blocks and makes it again", path.display());
     known.with_context(what).map(Some)
 }
 
@@ -100,5 +112,7 @@ mod tests {
         assert!(!open().was_put_back(), "it is said once");
         std::fs::write(folder.path().join(FILE), "damaged").unwrap();
         assert!(Departures::open(folder.path(), Disk::default(), anchor.clone()).is_err());
+        Departures::restore(folder.path(), Disk::default(), anchor.clone()).unwrap().one_leaves().unwrap();
+        assert!(!open().was_put_back());
     }
 }

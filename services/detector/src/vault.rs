@@ -274,7 +274,7 @@ pub fn void_restored(
         vault.void(block)?;
     }
     // Copies of what was there before are older than that.
-    Departures::open(&vault.directory, vault.disk.clone(), anchor)?.one_leaves()?;
+    Departures::restore(&vault.directory, vault.disk.clone(), anchor)?.one_leaves()?;
     let next = vault.store.next_number();
     delivery::delivered_until(&vault.directory, &vault.disk, next)?;
     vault.waiting.keep_only(|_, _| false)?;

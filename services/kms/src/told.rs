@@ -43,13 +43,16 @@ impl Told<'_> {
     }
 }
 
-/// Which bytes of a pool's stream are used from now on, for a log: places, no key.
+/// Which bytes of a pool's stream are used from now on, for a log: their blocks and places, no key.
 pub(crate) fn drawn(pool: &Pool, use_: Use, keys: &[Drawn]) {
-    // A store that is made, or voided, begins its generations anew.
-    let store = anchor::Instance::from_bytes(pool.store.instance_id());
-    for Drawn { generation, start, key, .. } in keys {
+    if !tracing::enabled!(target: "kms::drawn", tracing::Level::TRACE) {
+        return;
+    }
+    for Drawn { generation, start, key, origins } in keys {
         let (site, peer, bytes) = (pool.site.as_str(), pool.peer.as_str(), key.len());
-        tracing::trace!(target: "kms::drawn", site, peer, %store, generation, purpose = ?use_, start, bytes);
+        let blocks = origins.iter().map(|origin| format!("{:032x}", u128::from_be_bytes(origin.block_id)));
+        let blocks = blocks.collect::<Vec<_>>().join("+");
+        tracing::trace!(target: "kms::drawn", site, peer, generation, blocks, purpose = ?use_, start, bytes);
     }
 }
 

@@ -21,7 +21,7 @@ pub enum RenderError {
     Write(#[from] serde_yaml::Error),
 }
 
-/// What whoever applies it has to know.
+/// What a user who applies it has to know.
 const UNANCHORED: &str = "\
 # Made by `qkdnet render`, for a cluster without the operator. So nobody keeps ceilings of what these stores count: that a
 # volume was put back from a copy is noticed by its peers alone, and by nobody where the volumes of both sites are put back.

@@ -104,7 +104,7 @@ impl Step {
         let goes = |metadata: &ObjectMeta| metadata.deletion_timestamp.is_some();
         let labelled = live.claims.iter().map(|claim| (claim.name_any(), goes(&claim.metadata)));
         let mut claims: BTreeMap<String, bool> = labelled.collect();
-        // Whoever puts a volume back may do so without labels: it is found by its name.
+        // A volume may be put back without its labels: it is found by its name.
         for unit in layout.units.iter().filter(|unit| unit.volume.is_some()) {
             let name = claim_name(&unit.name);
             if !claims.contains_key(&name)
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(of(Some("a"), Some("a"), ""), (None, text("a")));
         assert_eq!(of(Some("a"), None, "a"), (None, text("a")));
         assert_eq!(of(Some("b"), Some("a"), "a"), (text("b"), text("a")));
-        assert_eq!(of(None, Some("a"), ""), (None, text("a")), "whoever takes the request away leaves the record");
+        assert_eq!(of(None, Some("a"), ""), (None, text("a")), "a request that is taken away leaves its record");
         let long = "x".repeat(300);
         assert_eq!(of(Some(&long), None, &"x".repeat(253)).0, None, "what a status holds of it");
     }

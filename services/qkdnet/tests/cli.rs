@@ -125,7 +125,7 @@ fn a_topology_is_read_from_standard_input() {
     assert_code(&run("plan", &nice), 0);
     let rendered = text(&run("render", &nice).stdout);
     assert!(rendered.contains("kind: Secret"));
-    // Whoever applies it learns that nothing outside of the volumes notices that they were put back.
+    // A user who applies it learns that nothing outside of the volumes notices that they were put back.
     let head: String = rendered.lines().take_while(|line| line.starts_with('#')).collect();
     assert!(head.contains("nobody keeps ceilings") && head.contains("docs/backup.md"), "{rendered:.600}");
     let output = run("validate", &nice.replace("fidelity: tags", "fidelity: tgas"));

@@ -120,7 +120,7 @@ fn a_session_that_ends_goes_on_where_the_recording_was() {
     let mut lost = 0;
     for (end, site) in SITES.into_iter().enumerate() {
         let mut words = recorded.words(site);
-        // More clicks in one frame than may be announced: whoever announces cannot go on with this session.
+        // More clicks in one frame than may be announced: the announcer cannot go on with this session.
         let middle = words.0.partition_point(|word| word >> 10 < (words.0[0] >> 10) + 3 * PER_SECOND / 2);
         let begin = (words.0[middle] >> 10).next_multiple_of(PER_SECOND / 50);
         let burst = (0..1_100_000u64)

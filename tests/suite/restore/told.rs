@@ -17,6 +17,14 @@ struct Given {
     key: String,
 }
 
+/// What was drawn of a block.
+struct OfBlock {
+    /// The generation of the pool that it is in. There is no second one.
+    generation: String,
+    /// Starts and ends of what was drawn, in that generation.
+    ranges: BTreeMap<u64, u64>,
+}
+
 #[derive(Default)]
 pub struct Told {
     /// By ID.
@@ -32,8 +40,8 @@ pub struct Told {
     doubtful: BTreeSet<String>,
     /// What was done with a pad of a reserve: by generation of the reserve and direction.
     pads: BTreeMap<(String, String, String), BTreeSet<u64>>,
-    /// Bytes of a pool's stream that were drawn, as key or as pad, by store, peer and generation: starts and ends.
-    drawn: BTreeMap<[String; 3], BTreeMap<u64, u64>>,
+    /// What was drawn of each block, as key or as pad, at either site of its pool.
+    drawn: BTreeMap<String, OfBlock>,
     /// Of those, how often as a pad of a relay.
     pub relay_pads: usize,
 }
@@ -116,13 +124,18 @@ impl Told {
         let (start, bytes): (u64, u64) =
             (of["start"].parse().expect("a place"), of["bytes"].parse().expect("a length"));
         let end = start + bytes;
-        let drawn = self.drawn.entry(["store", "peer", "generation"].map(|name| of[name].to_owned())).or_default();
-        let before = drawn.range(..end).next_back().map(|(start, end)| (*start, *end));
-        assert!(
-            before.is_none_or(|(_, end)| end <= start),
-            "bytes {start}..{end} are used for {of:?}, and {before:?} of them were used before"
-        );
-        drawn.insert(start, end);
+        assert!(!of["blocks"].is_empty(), "nobody knows where {of:?} is from");
+        for block in of["blocks"].split('+') {
+            let new = || OfBlock { generation: of["generation"].to_owned(), ranges: BTreeMap::new() };
+            let drawn = self.drawn.entry(block.to_owned()).or_insert_with(new);
+            assert_eq!(drawn.generation, of["generation"], "a block is in two generations of a pool: {of:?}");
+            let before = drawn.ranges.range(..end).next_back().map(|(start, end)| (*start, *end));
+            assert!(
+                before.is_none_or(|(_, end)| end <= start),
+                "bytes {start}..{end} are used for {of:?}, and {before:?} of them were used before"
+            );
+            drawn.ranges.insert(start, end);
+        }
         self.relay_pads += usize::from(of["purpose"] == "RelayOut");
     }
 }

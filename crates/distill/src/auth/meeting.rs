@@ -86,7 +86,7 @@ impl<R: Reserve> Endpoint<R> {
         if hello.rolled_back && masked {
             return self.close(CloseReason::RolledBack(Whose::Peer));
         }
-        // Whoever says so, nothing is spent on it.
+        // Anybody may say so: nothing is spent on it.
         if hello.rolled_back {
             greeting.doubt.stuck = Some(Misfit::PeerBehind);
             return Vec::new();
@@ -211,7 +211,7 @@ impl<R: Reserve> Endpoint<R> {
         vec![told, Action::Closed(CloseReason::RolledBack(Whose::Own))]
     }
 
-    /// The peer has a session open that ends if this end really started anew.
+    /// The peer has a session open that ends if this end really restarted.
     pub(super) fn receive_challenge(&mut self, frame: &Frame) -> Result<Vec<Action>, Refusal> {
         match &self.state {
             State::Greeting(greeting) if frame.step == greeting.nonce => {

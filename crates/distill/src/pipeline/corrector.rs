@@ -174,12 +174,7 @@ impl Corrector {
         }
         draft.stage(number, Stage::Verify, false);
         if let Some(reason) = done.refusal() {
-            draft.actions.push(Action::Abort {
-                block: number,
-                reason,
-                frames: block.round.frames,
-                ledger: done.ledger,
-            });
+            draft.actions.push(done.abort(&block.round, reason));
             self.blocks.remove(index);
             return Ok(reconciled);
         }
@@ -192,15 +187,7 @@ impl Corrector {
         let seed = Bits::from_bytes(&message.seed, seed_len);
         let key = amplify::toeplitz(&done.key, &seed, length);
         draft.stage(number, Stage::Amplify, false);
-        block.state = State::Amplified(FinishedBlock {
-            number,
-            key,
-            reserve_bits: reserve as usize,
-            frames: block.round.frames,
-            ledger: done.ledger,
-            length: done.length,
-            key_qber: done.key_qber,
-        });
+        block.state = State::Amplified(done.finish(&block.round, key, reserve));
         Ok(reconciled)
     }
 

@@ -174,12 +174,7 @@ impl Reference {
         shared.figures.key_qber = done.key_qber;
         draft.stage(number, Stage::Verify, false);
         if let Some(reason) = done.refusal() {
-            draft.actions.push(Action::Abort {
-                block: number,
-                reason,
-                frames: block.round.frames,
-                ledger: done.ledger,
-            });
+            draft.actions.push(done.abort(&block.round, reason));
             draft.say(number, BlockStep::Amplify(Amplify { good, length: 0, seed: Vec::new() }));
             self.blocks.remove(index);
             return Ok(reconciled);
@@ -190,15 +185,7 @@ impl Reference {
         let key = amplify::toeplitz(&done.key, &seed, length);
         draft.stage(number, Stage::Amplify, false);
         draft.stage(number, Stage::Authenticate, true);
-        block.state = State::Amplified(Box::new(FinishedBlock {
-            number,
-            key,
-            reserve_bits: reserve as usize,
-            frames: block.round.frames,
-            ledger: done.ledger,
-            length: done.length,
-            key_qber: done.key_qber,
-        }));
+        block.state = State::Amplified(Box::new(done.finish(&block.round, key, reserve)));
         draft.say(number, BlockStep::Amplify(Amplify { good, length: length as u64, seed: seed.to_bytes() }));
         Ok(reconciled)
     }

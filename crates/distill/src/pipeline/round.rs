@@ -1,5 +1,6 @@
 //! What both ends do with the sifted material of one round.
 
+use super::{Action, FinishedBlock};
 use crate::bits::Bits;
 use crate::bounds::{self, Evidence, KeyLength};
 use crate::config::Security;
@@ -74,6 +75,24 @@ impl Reconciled {
                 Some("what is left would only pay for authentication".to_owned())
             }
             None => None,
+        }
+    }
+
+    /// The end of a block that gives no key.
+    pub fn abort(self, round: &Round, reason: String) -> Action {
+        Action::Abort { block: round.block, reason, frames: round.frames, ledger: self.ledger }
+    }
+
+    /// The block, with the key that its string was amplified to.
+    pub fn finish(self, round: &Round, key: Bits, reserve: u64) -> FinishedBlock {
+        FinishedBlock {
+            number: round.block,
+            key,
+            reserve_bits: reserve as usize,
+            frames: round.frames,
+            ledger: self.ledger,
+            length: self.length,
+            key_qber: self.key_qber,
         }
     }
 }

@@ -17,6 +17,7 @@ mod process;
 pub mod replay;
 mod rolled_back;
 pub mod roster;
+mod rows;
 mod tasks;
 pub mod up;
 pub mod verdict;

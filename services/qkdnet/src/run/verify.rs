@@ -7,9 +7,10 @@ use topology::document::Measure;
 use topology::plan::{Plan, PlannedReference};
 
 use super::anchors::Anchors;
+use super::rows::{mean, ratio};
 use super::up::{Prepared, prepare_until};
 use super::verdict::{Kind, Reason, Verdict};
-use super::watch::{LinkReport, mean, ratio};
+use super::watch::LinkReport;
 use super::{Place, Start, start, watch};
 use crate::cli::{Output, VerifyArgs};
 use crate::cluster;

@@ -144,7 +144,7 @@ fn ends_with_other_keys_or_forms_do_not_meet_and_spend_nothing() {
         (0..20).for_each(|_| stall(&mut world));
         assert!(world.modules.iter().all(|module| module.unfit.len() == 1 && module.closed.is_empty()));
         assert_eq!(counts(&world), [(3, 9), (10, 2)]);
-        // Made the same again, it meets: nobody has to open anew.
+        // Made the same again, it meets: nobody has to open it again.
         world.ends[1] = Endpoint::new(EndpointConfig { side }, Endless::new(side, 10, 2, Some(MaskKey::new(KEY))));
         world.open(1);
         while world.deliver(0) | world.deliver(1) {}

@@ -1,4 +1,4 @@
-//! What goes between a site's process and whoever drives it.
+//! What goes between a site's process and its driver.
 
 use std::io;
 

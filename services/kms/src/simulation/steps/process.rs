@@ -124,7 +124,7 @@ async fn run(folder: &Path, end: usize, socket: &str) -> Result<()> {
                     Kind::Status => unreachable!("only said from here"),
                 }
             }
-            // Whoever drove it has gone.
+            // The driver has gone.
             std::process::exit(4);
         }
     });
