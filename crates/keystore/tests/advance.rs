@@ -95,6 +95,27 @@ fn a_crash_wastes_what_was_taken_in_advance_and_counts_it() {
 }
 
 #[test]
+fn what_the_peer_is_told_is_what_was_asked_for_and_not_what_was_taken_in_advance() {
+    let disk = Disk::default();
+    let store = filled(&disk);
+    redeem_keys(&store, 0..500);
+    let marks = |store: &KeyStore| {
+        let Standing { least, most } = store.standing(PEER).unwrap();
+        (least.redeemed_end[0], least.redeemed_bytes, most.redeemed_bytes)
+    };
+    assert_eq!(marks(&store), (500 * 32, 500 * 32, 500 * 32));
+    let crashed = disk.after_power_loss(Loss::Nothing);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(marks(&open(&disk)), (500 * 32, 500 * 32, 500 * 32), "a clean close keeps them");
+    // Which of what was taken was asked for as well is not on the disk.
+    let store = open(&crashed);
+    let wasted = checked(&store, PEER).of(Use::SupplyIn).wasted_bits / 8;
+    let (end, bytes, most) = marks(&store);
+    assert!(wasted > 0 && end <= 500 * 32 && bytes <= 500 * 32 && most >= 500 * 32, "{end} {bytes} {most} {wasted}");
+}
+
+#[test]
 fn a_request_is_met_from_both_sides_of_a_chunks_border_or_not_at_all() {
     let store = filled(&Disk::default());
     redeem_keys(&store, 0..150);
