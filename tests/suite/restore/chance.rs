@@ -9,13 +9,15 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 
 use super::lab::{Ended, Lab, PATIENCE, Run};
-use super::told::Pair;
+use super::told::{FETCHED_IS_KEPT_AFTER, Pair};
 use crate::support::bright_network_with_small_transfers;
 
 /// Applications at the ends of either link, and at the two sites that share none: their key is relayed.
 const PAIRS: [Pair; 3] = [("university", "inria"), ("university", "observatory"), ("inria", "observatory")];
 const RELAYED: Pair = PAIRS[2];
 const COPIES_MAX: usize = 5;
+/// In one round of so many, a run that is killed runs long enough before.
+const LONG_ROUNDS: u32 = 6;
 
 /// What somebody puts back as one: paths within the data.
 struct Volume {
@@ -84,6 +86,8 @@ fn put_back(lab: &mut Lab, copies: &[PathBuf]) -> Vec<String> {
 struct Figures {
     put_back: usize,
     killed: usize,
+    /// Keys that were fetched so long before a kill that they must not come again.
+    kept_at_kills: usize,
     rolled_back: BTreeMap<String, usize>,
     /// Runs that ended by themselves, with an error.
     refused: usize,
@@ -130,8 +134,12 @@ impl Rounds {
         run.settle();
         self.use_keys(&run);
         let is_killed = self.lab.random.random_bool(0.3);
+        if is_killed && round % LONG_ROUNDS == 0 {
+            self.use_keys_until_some_are_kept(&run);
+        }
         let ended = if is_killed { self.lab.kill(run) } else { self.lab.stop(run) };
         self.figures.killed += usize::from(is_killed);
+        self.figures.kept_at_kills += if is_killed { ended.kept } else { 0 };
         let is_well = self.judge(round, &ended);
         self.back_up(format!("copy-{round}"));
         // Now and then somebody starts it once more without, and puts something else back.
@@ -158,6 +166,13 @@ impl Rounds {
             let pair = if self.lab.random.random_bool(0.5) { (a, b) } else { (b, a) };
             let (get, fetch) = (self.lab.random.random_range(1..40), self.lab.random.random_range(0..5));
             self.lab.use_keys(run, pair, get, fetch);
+        }
+    }
+
+    /// Until what was fetched first is too old to come again, if anything was.
+    fn use_keys_until_some_are_kept(&mut self, run: &Run) {
+        while self.lab.told.first_fetched().is_some_and(|first| first.elapsed() <= FETCHED_IS_KEPT_AFTER) {
+            self.use_keys(run);
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Ended {
     pub events: Vec<Value>,
     /// What it wrote to standard error, without the notes.
     pub errors: String,
+    /// Keys fetched in it that must not come again, whatever is put back.
+    pub kept: usize,
 }
 
 impl Ended {
@@ -100,18 +102,19 @@ impl Lab {
         let mut child = run.child.take().expect("a network that runs");
         let _ = Command::new("kill").arg("-INT").arg(child.id().to_string()).status();
         let code = child.wait().expect("wait for qkdnet").code();
-        self.ended(code)
+        self.ended(code, None)
     }
 
     /// Kills a run, and sees that no pad served twice.
     pub fn kill(&mut self, mut run: Run) -> Ended {
         let mut child = run.child.take().expect("a network that runs");
+        let killed = Instant::now();
         child.kill().expect("kill qkdnet");
         let code = child.wait().expect("wait for qkdnet").code();
-        self.ended(code)
+        self.ended(code, Some(killed))
     }
 
-    fn ended(&mut self, code: Option<i32>) -> Ended {
+    fn ended(&mut self, code: Option<i32>, killed: Option<Instant>) -> Ended {
         let read = |name: &str| fs::read_to_string(self.place.path(name)).expect("read what was said");
         let (said, log) = (read("said.json"), read("noted.log"));
         let (mut events, mut summary) = (Vec::new(), Value::Null);
@@ -125,9 +128,11 @@ impl Lab {
             }
         }
         self.told.noted(&log);
-        self.told.run_ended(!summary.is_null());
+        // Nobody saw when one ended by itself: all that was fetched in it may have been too late.
+        let killed = killed.or_else(|| self.told.first_fetched().filter(|_| summary.is_null()));
+        let kept = self.told.run_ended(killed);
         let errors = log.lines().filter(|line| !line.contains(" TRACE ")).map(|line| format!("{line}\n")).collect();
-        Ended { code, summary, events, errors }
+        Ended { code, summary, events, errors, kept }
     }
 
     /// Takes keys from a network as far as it gives any, and fetches some of all that were ever given. How many of both.

@@ -2,11 +2,15 @@
 //! twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::keys::Key;
+
+/// What was fetched this long before is in the ceilings: T of README.md and docs/backup.md.
+pub const FETCHED_IS_KEPT_AFTER: Duration = Duration::from_secs(10);
 
 /// Who asks for keys, and whose they are as well.
 pub type Pair = (&'static str, &'static str);
@@ -34,9 +38,9 @@ pub struct Told {
     /// IDs, oldest first.
     order: Vec<String>,
     fetched: BTreeSet<String>,
-    /// Fetched in the run that goes on, and in runs that were killed: what was fetched is in the ceilings some seconds
-    /// later, so that these may come once more.
-    fresh: BTreeSet<String>,
+    /// Fetched in the run that goes on, and when.
+    fresh: Vec<(Instant, String)>,
+    /// Fetched shortly before a run was killed: not in the ceilings yet, so that these may come once more.
     doubtful: BTreeSet<String>,
     /// What was done with a pad of a reserve: by generation of the reserve and direction.
     pads: BTreeMap<(String, String, String), BTreeSet<u64>>,
@@ -66,16 +70,24 @@ impl Told {
             assert!(given.pair == pair && given.key == key, "another key than was given under {id}");
             let again = !self.fetched.insert(id.clone());
             assert!(!again || self.doubtful.remove(&id), "{id} was fetched twice");
-            self.fresh.insert(id);
+            self.fresh.push((Instant::now(), id));
         }
     }
 
-    /// A run has ended. What was fetched is in the ceilings if it ended in order.
-    pub fn run_ended(&mut self, in_order: bool) {
+    /// When the first key of the run that goes on was fetched.
+    pub fn first_fetched(&self) -> Option<Instant> {
+        self.fresh.first().map(|(at, _)| *at)
+    }
+
+    /// A run was killed at this time, or has ended in order. How much of what was fetched is certainly in the ceilings:
+    /// all of it, or what was fetched long enough before.
+    pub fn run_ended(&mut self, killed: Option<Instant>) -> usize {
         let fresh = std::mem::take(&mut self.fresh);
-        if !in_order {
-            self.doubtful.extend(fresh);
-        }
+        let is_kept =
+            |at: Instant| killed.is_none_or(|killed| killed.saturating_duration_since(at) > FETCHED_IS_KEPT_AFTER);
+        let (kept, doubtful): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|(at, _)| is_kept(*at));
+        self.doubtful.extend(doubtful.into_iter().map(|(_, id)| id));
+        kept.len()
     }
 
     /// IDs that a slave could still fetch: the newest, and one that may be from before whatever was put back.
