@@ -1,8 +1,8 @@
 //! What comes from sources and instruments: photons, recorded tags.
 
-use photonics::instrument::{Frame, Instrument};
 use photonics::photons;
 use photonics::random::Subseed;
+use photonics::receiver::{Frame, Instrument};
 use photonics::tagfile::{Format, FrameReader, TagReader, recognise, survey};
 use topology::plan::DetectorConfig;
 

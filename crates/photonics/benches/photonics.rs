@@ -3,11 +3,12 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::exponential::{CHUNK, Gaps, PHOTON_WORDS};
 use kernels::philox;
+use photonics::analyser::AnalyserState;
 use photonics::config::{Arm, Clock, Detector, EnergyTimeAnalyser, Polarisation, SpdcCw};
-use photonics::emitter::{AnalyserState, Emitter};
-use photonics::instrument::Instrument;
+use photonics::nature::pairs::Emitter;
 use photonics::photons::Photons;
 use photonics::random::Subseed;
+use photonics::receiver::Instrument;
 use std::hint::black_box;
 
 const EPOCH_PS: u64 = 20_000_000_000;

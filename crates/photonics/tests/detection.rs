@@ -6,9 +6,9 @@ mod common;
 
 use common::*;
 use photonics::config::{Clock, Detector, EnergyTimeAnalyser, Step};
-use photonics::emitter::Emitter;
-use photonics::instrument::{Controls, Instrument, InstrumentError, Shift};
+use photonics::nature::pairs::Emitter;
 use photonics::photons::PhotonsError;
+use photonics::receiver::{Controls, Instrument, InstrumentError, Shift};
 use std::collections::BTreeMap;
 
 /// Light of one output at `rate_hz`, the other one dark.
@@ -17,7 +17,7 @@ fn light(rate_hz: f64, epoch_ps: u64) -> Emitter {
 }
 
 /// Simulated seconds that whole frames cover.
-fn seconds(frames: &[photonics::instrument::Frame]) -> f64 {
+fn seconds(frames: &[photonics::receiver::Frame]) -> f64 {
     frames.len() as f64 * FRAME_PS as f64 * 1e-12
 }
 

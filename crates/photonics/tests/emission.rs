@@ -5,8 +5,9 @@
 mod common;
 
 use common::*;
+use photonics::analyser::AnalyserState;
 use photonics::config::Step;
-use photonics::emitter::{AnalyserState, Emitter};
+use photonics::nature::pairs::Emitter;
 use std::f64::consts::PI;
 
 /// A source weak enough that what coincides within a nanosecond is a pair, without loss.

@@ -6,8 +6,8 @@ mod common;
 
 use common::{EPOCH_PS, FRAME_PS, STILL, analyser, arm, clock, detector, emitter, source, subseed, tags};
 use photonics::config::{Detector, EnergyTimeAnalyser, SpdcCw};
-use photonics::instrument::{Frame, Instrument};
-use photonics::model::{Bbm92Inputs, Matching, predict};
+use photonics::expect::{Bbm92Inputs, Matching, predict};
+use photonics::receiver::{Frame, Instrument};
 
 /// Differences of tags are multiples of 4 ps: those up to 60 ps are 31 steps, a window of 124 ps.
 const LARGEST_DIFFERENCE_PS: i64 = 60;
@@ -36,7 +36,7 @@ impl Link {
     fn inputs(&self) -> Bbm92Inputs {
         let arms = self.losses_db.map(arm);
         let (arms, analysers) = ([&arms[0], &arms[1]], [&self.analyser; 2]);
-        photonics::model::from_config(&self.source, arms, analysers, [&self.detector; 2], WINDOW_PS, 1.0)
+        photonics::expect::from_config(&self.source, arms, analysers, [&self.detector; 2], WINDOW_PS, 1.0)
     }
 
     /// Hands the clicks of both ends to `see`, frame by frame.
@@ -80,7 +80,7 @@ fn assert_within(what: &str, measured: f64, predicted: f64, sigma: f64) {
     assert!(off.abs() <= 3.0, "{what}: {measured} is {off:.1} standard deviations from {predicted}");
 }
 
-fn assert_basis(what: &str, counted: &Basis, predicted: &photonics::model::bbm92::BasisPrediction, seconds: f64) {
+fn assert_basis(what: &str, counted: &Basis, predicted: &photonics::expect::bbm92::BasisPrediction, seconds: f64) {
     let (kept, mean) = (counted.kept as f64, predicted.sifted_hz * seconds);
     assert_within(&format!("sifted {what}"), kept, mean, mean.sqrt());
     let sigma = (predicted.qber * (1.0 - predicted.qber) / kept).sqrt();

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use photonics::config::SpdcCw;
-use photonics::model::inputs::mean_cos_phase;
-use photonics::model::{from_config, optimum};
+use photonics::expect::inputs::mean_cos_phase;
+use photonics::expect::{from_config, optimum};
 use topology::document::Measure;
 use topology::plan::{RunOptions, SourceConfig, plan};
 use topology::{Topology, parse};

@@ -1,7 +1,7 @@
 //! The instrument's task: photons in, frames of local tags out, running ahead of the module by a few epochs.
 
 use anyhow::{Context, Result, bail};
-use photonics::instrument::{Frame, Instrument, Shift};
+use photonics::receiver::{Frame, Instrument, Shift};
 use proto::source::v1::PhotonEpoch;
 use shell::fault::Desk;
 use tokio::sync::mpsc;

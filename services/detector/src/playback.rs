@@ -7,7 +7,7 @@ use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
-use photonics::instrument::Frame;
+use photonics::receiver::Frame;
 use photonics::tagfile::FrameReader;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use photonics::instrument::Frame;
+use photonics::receiver::Frame;
 use photonics::tagfile::{Format, TagWriter};
 
 /// What there is to say of a recording while it runs: the name of an event, and its words.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use photonics::emitter::{AnalyserState, Emitter};
+use photonics::analyser::AnalyserState;
+use photonics::nature::pairs::Emitter;
 use photonics::random::Subseed;
 use proto::source::v1::{
     AnalyserState as StateMessage, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update::Update,

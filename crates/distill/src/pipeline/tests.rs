@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use photonics::analyser::AnalyserState;
 use photonics::config::{Arm, Clock, Detector, EnergyTimeAnalyser, Polarisation, SpdcCw};
-use photonics::emitter::{AnalyserState, Emitter};
-use photonics::instrument::{Controls, Frame, Instrument};
+use photonics::nature::pairs::Emitter;
 use photonics::random::Subseed;
+use photonics::receiver::{Controls, Frame, Instrument};
 
 use super::*;
 use crate::config::{Acquisition, Authentication, Bound, Loops, Reconciliation, Security};

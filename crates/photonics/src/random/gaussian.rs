@@ -1,5 +1,11 @@
 //! Gaussian variates in whole units, from one random word each.
 
+/// Ratio of a Gaussian's full width at half maximum to its standard deviation.
+pub(crate) const FWHM_PER_SIGMA: f64 = 2.354_820_045_030_949_4;
+
+/// Table units per standard deviation of a step of a random walk.
+pub(crate) const STEP_UNITS: f64 = 512.0;
+
 /// A Gaussian of mean 0, rounded to whole units, drawn by Walker's alias method (A. J. Walker, ACM TOMS 3,
 /// 253, 1977).
 ///

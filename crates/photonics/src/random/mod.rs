@@ -8,6 +8,7 @@ mod gaussian;
 mod poisson;
 
 pub use gaussian::Gaussian;
+pub(crate) use gaussian::{FWHM_PER_SIGMA, STEP_UNITS};
 
 use kernels::philox;
 use sha2::{Digest, Sha256};

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::TagFileError;
 use super::read::{Click, TagReader};
-use crate::instrument::Frame;
+use crate::receiver::Frame;
 use crate::tag::{UNIT_PS, UNITS_MASK, tag};
 
 /// Reads a file frame by frame.

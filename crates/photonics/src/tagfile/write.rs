@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::format::Format;
 use super::words::{Layout, WORD_BYTES};
-use crate::instrument::Frame;
+use crate::receiver::Frame;
 use crate::tag::{PATTERN_MASK, units};
 
 /// Writes tags as words of one of the formats that have them.

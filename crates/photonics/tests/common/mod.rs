@@ -2,11 +2,12 @@
 
 #![allow(dead_code)]
 
+use photonics::analyser::AnalyserState;
 use photonics::config::{Arm, Clock, Detector, EnergyTimeAnalyser, Polarisation, SpdcCw};
-use photonics::emitter::{AnalyserState, Emitter};
-use photonics::instrument::{Frame, Instrument};
+use photonics::nature::pairs::Emitter;
 use photonics::photons::{Photons, unpack};
 use photonics::random::Subseed;
+use photonics::receiver::{Frame, Instrument};
 use photonics::tag::{UNIT_PS, units};
 
 pub const EPOCH_PS: u64 = 20_000_000_000;

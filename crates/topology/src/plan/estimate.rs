@@ -1,10 +1,10 @@
 //! What the formulae say of a planned link, and what its services will ask of a machine.
 
 use distill::config::LinkProtocol;
-use photonics::model::inputs::mean_cos_phase;
-use photonics::model::load::{Buffering, Load, load};
-use photonics::model::optimum::{OperatingPoint, at_pump, at_qber_z};
-use photonics::model::{Bbm92Inputs, KeyInputs, Matching, from_config};
+use photonics::expect::inputs::mean_cos_phase;
+use photonics::expect::load::{Buffering, Load, load};
+use photonics::expect::optimum::{OperatingPoint, at_pump, at_qber_z};
+use photonics::expect::{Bbm92Inputs, KeyInputs, Matching, from_config};
 
 use super::{DetectorConfig, Plan, Service, ServiceConfig, SourceConfig, Speed};
 

@@ -1,10 +1,10 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
 use distill::config::Bound;
-use photonics::model::load::load;
-use photonics::model::math::{loss_db, threshold_qber};
-use photonics::model::optimum::{OperatingPoint, optimum};
-use photonics::model::{Bbm92Inputs, Prediction};
+use photonics::expect::load::load;
+use photonics::expect::math::{loss_db, threshold_qber};
+use photonics::expect::optimum::{OperatingPoint, optimum};
+use photonics::expect::{Bbm92Inputs, Prediction};
 use serde::Serialize;
 use topology::figure::Figure;
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, buffering, inputs, operating_point};

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
-use crate::instrument::Frame;
+use crate::receiver::Frame;
 use crate::tag::{ROLLOVER, UNITS_MASK, tag};
 
 /// One more than the largest count of an `a1` word.

@@ -1,6 +1,6 @@
 //! How long a link must be watched until each of its figures says something about the published one.
 
-use photonics::model::math::binary_entropy;
+use photonics::expect::math::binary_entropy;
 use topology::document::{Measure, Tolerance};
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, inputs, operating_point};
 use topology::plan::{Plan, PlannedLink, PlannedReference};

@@ -1,13 +1,13 @@
 //! Pairs of which both photons survive, and their joint outcome.
 //!
 //! A continuous-wave pair has no time of its own, so each photon takes the short or the long way by chance.
-//! Read inside the arms (basis Z) the way is the bit. After recombination (basis X) the ways short-short and
+//! Read inside the outputs (basis Z) the way is the bit. After recombination (basis X) the ways short-short and
 //! long-long of two photons cannot be told apart and interfere: the ports are equal with probability
 //! `(1 + V cos(phase_a + phase_b)) / 2`. In every other case the ports are independent.
 
-use super::arm::ArmState;
-use super::gaps::GapSource;
+use super::output::Output;
 use crate::config::{EnergyTimeAnalyser, SpdcCw};
+use crate::nature::gaps::GapSource;
 use crate::photons::arrival;
 use crate::random::{Draws, Gaussian, Stream, Subseed};
 use kernels::exponential::{CHUNK, Gaps};
@@ -68,9 +68,9 @@ impl Pairs {
     ///
     /// Dispersion brings some photons forward. Births are therefore counted from a little after the epoch's
     /// start to as much after its end, so that none arrives before the epoch that it is drawn in.
-    pub(super) fn draw(&mut self, epoch: u64, rate_hz: f64, phase_rad: f64, arms: &mut [ArmState; 2]) {
+    pub(super) fn draw(&mut self, epoch: u64, rate_hz: f64, phase_rad: f64, outputs: &mut [Output; 2]) {
         let same_port = threshold(0.5 * (1.0 + self.visibility * libm::cos(phase_rad)));
-        let advance_ps = self.advance_ps(arms);
+        let advance_ps = self.advance_ps(outputs);
         let end_ps = self.epoch_ps + advance_ps;
         let mut birth_ps = advance_ps;
         let mut draws = self.births.draws(epoch);
@@ -84,7 +84,7 @@ impl Pairs {
             let due = self.births_ps.partition_point(|&birth_ps| birth_ps < end_ps);
             for (i, &birth_ps) in self.births_ps[..due].iter().enumerate() {
                 let words = std::array::from_fn(|word| self.random[word * CHUNK + i]);
-                self.outcome(birth_ps, words, same_port, arms);
+                self.outcome(birth_ps, words, same_port, outputs);
             }
             if due < self.births_ps.len() {
                 return;
@@ -115,14 +115,14 @@ impl Pairs {
     }
 
     /// No photon arrives earlier than this before its dispersion-free time.
-    fn advance_ps(&self, arms: &[ArmState; 2]) -> i64 {
+    fn advance_ps(&self, outputs: &[Output; 2]) -> i64 {
         let reach = f64::from(self.detuning.reach()) / DETUNING_UNITS;
-        let widest = arms.iter().map(|arm| libm::fabs(arm.dispersion_ps())).fold(0.0, f64::max);
+        let widest = outputs.iter().map(|output| libm::fabs(output.dispersion_ps())).fold(0.0, f64::max);
         libm::ceil(widest * reach) as i64 + 2
     }
 
     #[inline]
-    fn outcome(&self, birth_ps: i64, words: [u32; WORDS], same_port: u64, arms: &mut [ArmState; 2]) {
+    fn outcome(&self, birth_ps: i64, words: [u32; WORDS], same_port: u64, outputs: &mut [Output; 2]) {
         let [choice_a, choice_b, crosstalk_a, crosstalk_b, detuning, interference] = words;
         let choices = [choice_a, choice_b];
         // The low bits of a choice are the way and the port; the rest decides the basis.
@@ -136,8 +136,8 @@ impl Pairs {
         for (i, crosstalk) in [crosstalk_a, crosstalk_b].into_iter().enumerate() {
             let analyser = &self.analysers[i];
             let port = if in_z[i] { ways[i] ^ u32::from(below(crosstalk, analyser.crosstalk)) } else { 2 | bits[i] };
-            let at_ps = arms[i].arrival_ps(birth_ps as f64, detuning) + f64::from(ways[i]) * analyser.delay_ps;
-            arms[i].add(arrival((at_ps + 0.5) as i64, port));
+            let at_ps = outputs[i].arrival_ps(birth_ps as f64, detuning) + f64::from(ways[i]) * analyser.delay_ps;
+            outputs[i].add(arrival((at_ps + 0.5) as i64, port));
         }
     }
 }

@@ -1,9 +1,8 @@
 //! Photons in the order in which the detectors feel them.
 
 use crate::config::{Detector, PORTS};
-use crate::emitter::FWHM_PER_SIGMA;
 use crate::photons::{Arrival, arrival, time_ps};
-use crate::random::{Gaussian, Stream, Subseed};
+use crate::random::{FWHM_PER_SIGMA, Gaussian, Stream, Subseed};
 
 /// Words of photons that are worked on together: few enough to stay in the nearest cache.
 pub(super) const CHUNK: usize = 4096;

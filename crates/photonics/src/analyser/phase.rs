@@ -1,11 +1,10 @@
 //! The phase that an interferometer has by itself.
 
-use super::clock::STEP_UNITS;
 use crate::config::EnergyTimeAnalyser;
-use crate::disturbance::level;
-use crate::random::{Gaussian, Stream, Subseed};
+use crate::path::disturbance::level;
+use crate::random::{Gaussian, STEP_UNITS, Stream, Subseed};
 
-pub(super) struct Phase {
+pub(crate) struct Phase {
     analyser: EnergyTimeAnalyser,
     epoch_s: f64,
     steps: Stream,
@@ -15,7 +14,7 @@ pub(super) struct Phase {
 }
 
 impl Phase {
-    pub(super) fn new(analyser: &EnergyTimeAnalyser, epoch_ps: u64, subseed: &Subseed) -> Self {
+    pub(crate) fn new(analyser: &EnergyTimeAnalyser, epoch_ps: u64, subseed: &Subseed) -> Self {
         Self {
             analyser: analyser.clone(),
             epoch_s: epoch_ps as f64 * 1e-12,
@@ -27,7 +26,7 @@ impl Phase {
     }
 
     /// The phase in `epoch`. Quick in ascending order; an earlier epoch costs the way from epoch 0.
-    pub(super) fn at(&mut self, epoch: u64) -> f64 {
+    pub(crate) fn at(&mut self, epoch: u64) -> f64 {
         let step_rad = self.analyser.phase_noise_rad_per_sqrt_s * libm::sqrt(self.epoch_s) / STEP_UNITS;
         if step_rad != 0.0 {
             if epoch < self.epoch {

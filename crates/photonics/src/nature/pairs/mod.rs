@@ -5,29 +5,19 @@
 //! so photons whose partner is lost are drawn straight away as one process per arm, and only pairs of which
 //! both survive are drawn as pairs.
 
-mod arm;
-mod gaps;
-mod pairs;
+mod outcomes;
+mod output;
 
+use super::gaps::GapSource;
+use crate::analyser::AnalyserState;
 use crate::config::{Arm, Detector, EnergyTimeAnalyser, SpdcCw, Step, epoch_start_s};
-use crate::disturbance::level;
+use crate::path::disturbance::level;
 use crate::photons::{Arrival, Packer, Photons, time_ps};
 use crate::random::{Stream, Subseed};
-use arm::ArmState;
-pub(crate) use arm::FWHM_PER_SIGMA;
-use gaps::GapSource;
 use kernels::exponential::{CHUNK, PHOTON_WORDS};
-use pairs::Pairs;
+use outcomes::Pairs;
+use output::Output;
 use std::iter::Peekable;
-
-/// What the light meets at an analyser during one epoch. Only the detector knows, and tells the source.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct AnalyserState {
-    /// Phase of the interferometer.
-    pub phase_rad: f64,
-    /// What the polarisation controller takes away from the two angles of the light.
-    pub polarisation_rad: [f64; 2],
-}
 
 /// A continuous-wave source of energy-time entangled pairs and the two arms it feeds.
 pub struct Emitter {
@@ -35,7 +25,7 @@ pub struct Emitter {
     pump_max: f64,
     pump_steps: Vec<Step>,
     epoch_ps: u64,
-    arms: [ArmState; 2],
+    outputs: [Output; 2],
     singles: [Stream; 2],
     pairs: Pairs,
     packer: Packer,
@@ -54,13 +44,13 @@ impl Emitter {
         epoch_ps: u64,
         subseed: &Subseed,
     ) -> Self {
-        let arm = |i: usize| ArmState::new(source, arms[i], analysers[i], detectors[i], epoch_ps, [1.0, -1.0][i]);
+        let output = |i: usize| Output::new(source, arms[i], analysers[i], detectors[i], epoch_ps, [1.0, -1.0][i]);
         Self {
             pair_rate_hz: source.pair_rate_hz.max(0.0),
             pump_max: source.pump_max.max(0.0),
             pump_steps: source.steps.clone(),
             epoch_ps,
-            arms: [arm(0), arm(1)],
+            outputs: [output(0), output(1)],
             singles: ["singles 0", "singles 1"].map(|label| subseed.stream(label)),
             pairs: Pairs::new(source, analysers, epoch_ps, subseed),
             packer: Packer::new(),
@@ -79,12 +69,12 @@ impl Emitter {
 
     /// Gives the arms another loss than they were made with, from the next epoch on.
     pub fn set_loss_db(&mut self, loss_db: [f64; 2]) {
-        self.arms.iter_mut().zip(loss_db).for_each(|(arm, loss_db)| arm.set_loss_db(loss_db));
+        self.outputs.iter_mut().zip(loss_db).for_each(|(output, loss_db)| output.fibre_mut().set_loss_db(loss_db));
     }
 
     /// Adds loss to the arms, from the next epoch on and instead of what was added before; infinite for a cut.
     pub fn attenuate(&mut self, loss_db: [f64; 2]) {
-        self.arms.iter_mut().zip(loss_db).for_each(|(arm, loss_db)| arm.attenuate(loss_db));
+        self.outputs.iter_mut().zip(loss_db).for_each(|(output, loss_db)| output.fibre_mut().attenuate(loss_db));
     }
 
     /// The photons that reach the detectors in `epoch`, for either output.
@@ -93,17 +83,17 @@ impl Emitter {
     /// order; where they are not, light starts anew.
     pub fn emit(&mut self, epoch: u64, pump: f64, states: [&AnalyserState; 2]) -> [Photons; 2] {
         if epoch != self.next_epoch {
-            self.arms.iter_mut().for_each(ArmState::forget);
+            self.outputs.iter_mut().for_each(Output::forget);
         }
         self.next_epoch = epoch.wrapping_add(1);
         let t_s = self.seconds(epoch);
         let rate_hz = self.pair_rate_hz(epoch, pump);
-        for (arm, state) in self.arms.iter_mut().zip(states) {
-            arm.enter(t_s, state);
+        for (output, state) in self.outputs.iter_mut().zip(states) {
+            output.enter(t_s, state);
         }
-        let survival = [self.arms[0].survival(), self.arms[1].survival()];
+        let survival = [0, 1].map(|i| self.outputs[i].fibre().survival());
         let phase_rad = states[0].phase_rad + states[1].phase_rad;
-        self.pairs.draw(epoch, rate_hz * survival[0] * survival[1], phase_rad, &mut self.arms);
+        self.pairs.draw(epoch, rate_hz * survival[0] * survival[1], phase_rad, &mut self.outputs);
         [0, 1].map(|i| self.pack(i, epoch, rate_hz * survival[i] * (1.0 - survival[1 - i])))
     }
 
@@ -113,8 +103,8 @@ impl Emitter {
 
     /// Draws the photons of an output that have lost their partners and puts the others between them.
     fn pack(&mut self, output: usize, epoch: u64, rate_hz: f64) -> Photons {
-        let arm = &mut self.arms[output];
-        let (start_ps, end_ps) = arm.window_ps();
+        let arm = &mut self.outputs[output];
+        let (start_ps, end_ps) = arm.fibre().window_ps();
         self.packer.begin(start_ps);
         let mut pairs = arm.due().iter().copied().peekable();
         match GapSource::new(rate_hz) {

@@ -1,7 +1,7 @@
 //! A node's free-running clock.
 
 use crate::config::Clock;
-use crate::random::{Gaussian, Stream, Subseed};
+use crate::random::{Gaussian, STEP_UNITS, Stream, Subseed};
 use crate::tag::UNIT_PS;
 
 /// Local time when true time and the clock's offset are zero, so that no local time is negative.
@@ -12,9 +12,6 @@ const LOCAL_MIN_PS: i64 = 1_000_000_000;
 
 /// Largest fractional frequency error; keeps local time in order.
 const FREQUENCY_MAX: f64 = 1e-3;
-
-/// Table units per standard deviation of a step of a random walk.
-pub(super) const STEP_UNITS: f64 = 512.0;
 
 /// Elapsed time is taken in units of 64 ps and slopes in units of 2^-38, so that their product is in units of
 /// 2^-32 ps and fits 64 bits for epochs up to a second.

@@ -1,4 +1,4 @@
-//! A detector node's instruments: what they make of the photons that reach them.
+//! A receiver: detectors, converter and clock of an end, and what they make of the photons that reach them.
 //!
 //! In the order in which it happens: jitter and dark counts, dead time with latching and afterpulses, the
 //! delays of the electronics, the node's own clock, the converter's resolution, the cut into frames. True time
@@ -8,13 +8,12 @@ mod arrivals;
 mod clicks;
 mod clock;
 mod frames;
-mod phase;
 
 pub use clock::Shift;
 pub use frames::Frame;
 
+use crate::analyser::{AnalyserState, Phase};
 use crate::config::{Clock, Detector, EnergyTimeAnalyser};
-use crate::emitter::AnalyserState;
 use crate::photons::{self, PhotonsError, Survey, time_ps};
 use crate::random::Subseed;
 use crate::tag::{END_PS, UNIT_PS};
@@ -22,7 +21,6 @@ use arrivals::{Arrivals, CHUNK};
 use clicks::Clicks;
 use clock::{LocalClock, Segment};
 use frames::Framer;
-use phase::Phase;
 
 /// Longest delay of an arm that photons may come with: a satellite in a high orbit fits, nonsense does not.
 const DELAY_MAX_PS: i64 = 1_000_000_000_000;
