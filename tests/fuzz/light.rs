@@ -37,7 +37,7 @@ fn an_instrument_takes_photons_of_any_source() {
             &config.clock,
             &config.analyser,
             config.epoch_ps,
-            config.protocol.frame_ps,
+            config.protocol.post_processing.framing.frame_ps,
             &seed,
         );
         instrument.start(0);

@@ -180,7 +180,7 @@ fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
 
 #[test]
 fn greetings_are_decoded_and_encoded_alike() {
-    let hello = Hello { next_block: 1, next_epoch: 2, committed_end: 3, protocol: 4 }.encode_bytes();
+    let hello = Hello { next_block: 1, next_epoch: 2, committed_end: 3, protocol: 4, dialogue: 5 }.encode_bytes();
     Target::new("greetings", vec![hello]).fuzz(|input| {
         let greeting = Hello::decode_bytes(input);
         if let Ok(greeting) = &greeting {

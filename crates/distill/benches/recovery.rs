@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use distill::config::{Acquisition, Authentication, Bound, LinkProtocol, Loops, Reconciliation, Role, Security};
+use distill::config::{Entangled, Framing, Role};
 use distill::sifting::entangled::announce::{Announcement, prepare};
 use distill::sifting::entangled::recovery::{Recovery, State};
 use rand_chacha::ChaCha8Rng;
@@ -21,38 +21,8 @@ use synthetic::{Link, Streams};
 const WARM_UP: usize = 12;
 const MEASURED: usize = 50;
 
-fn protocol() -> LinkProtocol {
-    LinkProtocol {
-        role: Role::Matcher,
-        frame_ps: 20_000_000_000,
-        coincidence_window_ps: 120,
-        analyser_delay_ps: 400,
-        dead_time_ps: 30_000,
-        round_frames: 50,
-        acquisition: Acquisition {
-            search_ps: 10_000_000_000,
-            frequency_search: 2e-7,
-            window_ps: 50_000_000_000,
-            correlator: true,
-        },
-        tracking_interval_ps: 500_000_000_000,
-        reconciliation: Reconciliation { frame_bits: 10_000, initial_qber: 0.04 },
-        security: Security {
-            bound: Bound::Asymptotic,
-            epsilon_secrecy: 1e-9,
-            epsilon_correctness: 1e-12,
-            tolerated_qber: 0.1,
-        },
-        authentication: Authentication { tags_per_hash_key: 100 },
-        loops: Loops {
-            polarisation: false,
-            phase: false,
-            pump: false,
-            target_qber_z: 0.043,
-            phase_dither_rad: 0.0,
-            pump_max: 2.0,
-        },
-    }
+fn config() -> Entangled {
+    Entangled::usual(Role::Matcher)
 }
 
 /// Time this thread has spent on a core, so that a busy machine does not count; wall time where there is none.
@@ -75,7 +45,7 @@ fn record(link: Link, frames: usize) -> Vec<Recorded> {
     (0..frames)
         .map(|_| {
             let (frame, own, peer) = streams.next_frame();
-            let announcement = prepare(frame, &peer, &protocol(), &mut rng).unwrap().announcement;
+            let announcement = prepare(frame, &peer, Framing::of_a_second(), &config(), &mut rng).unwrap().announcement;
             Recorded { frame, own, peer, announcement }
         })
         .collect()
@@ -103,7 +73,7 @@ fn matching(criterion: &mut Criterion) {
             bencher.iter_custom(|iterations| {
                 let (mut total, origin) = (Duration::ZERO, Instant::now());
                 for _ in 0..iterations {
-                    let mut recovery = Recovery::new(&protocol());
+                    let mut recovery = Recovery::new(Framing::of_a_second(), &config());
                     for frame in &recorded[..WARM_UP] {
                         step(&mut recovery, frame, frame.own.clone());
                     }
@@ -126,7 +96,7 @@ fn announcing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("recovery");
     let recorded = record(Link::short(2), 10);
     group.throughput(Throughput::Elements(recorded.iter().map(|r| r.peer.len() as u64).sum()));
-    let (protocol, mut rng) = (protocol(), ChaCha8Rng::seed_from_u64(1));
+    let (config, mut rng) = (config(), ChaCha8Rng::seed_from_u64(1));
     group.sample_size(20);
     group.bench_function("announce", |bencher| {
         bencher.iter_custom(|iterations| {
@@ -134,7 +104,7 @@ fn announcing(criterion: &mut Criterion) {
             let begin = core_time(origin);
             for _ in 0..iterations {
                 for frame in &recorded {
-                    black_box(prepare(frame.frame, &frame.peer, &protocol, &mut rng).unwrap());
+                    black_box(prepare(frame.frame, &frame.peer, Framing::of_a_second(), &config, &mut rng).unwrap());
                 }
             }
             core_time(origin) - begin
@@ -152,7 +122,7 @@ fn acquiring(criterion: &mut Criterion) {
             bencher.iter_custom(|iterations| {
                 let (mut total, origin) = (Duration::ZERO, Instant::now());
                 for _ in 0..iterations {
-                    let mut recovery = Recovery::new(&protocol());
+                    let mut recovery = Recovery::new(Framing::of_a_second(), &config());
                     let own: Vec<Vec<u64>> = recorded.iter().map(|r| r.own.clone()).collect();
                     let begin = core_time(origin);
                     for (frame, own) in recorded.iter().zip(own) {

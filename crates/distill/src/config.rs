@@ -13,7 +13,8 @@ pub enum Role {
 }
 
 /// Which part an end has in post-processing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// Holds the string that counts, and stores a block once the peer is known to have it.
     Reference,
@@ -30,42 +31,147 @@ impl Role {
     }
 }
 
-/// Everything the post-processing of one link end needs to know; equal at both ends but for `role`.
+/// What one end of a link is told of its protocol; equal at both ends but for its part in sifting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkProtocol {
-    pub role: Role,
+    pub post_processing: PostProcessing,
+    pub sifting: Sifting,
+}
+
+/// What every link has, whatever its sifting protocol.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostProcessing {
+    pub framing: Framing,
+    pub reconciliation: Reconciliation,
+    pub security: Security,
+    pub authentication: Authentication,
+}
+
+/// How light is cut: into frames, and frames into the rounds that become blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Framing {
     /// Slice of local time that is announced at once.
     pub frame_ps: u64,
+    /// Frames of a round, that is of a block.
+    pub round_frames: u64,
+}
+
+impl Framing {
+    /// Frames of 20 ms and rounds of a second, for examples, tests and benches.
+    pub fn of_a_second() -> Self {
+        Self { frame_ps: 20_000_000_000, round_frames: 50 }
+    }
+
+    pub fn frame_s(self) -> f64 {
+        self.frame_ps as f64 * 1e-12
+    }
+
+    pub fn round_s(self) -> f64 {
+        self.round_frames as f64 * self.frame_s()
+    }
+}
+
+/// How light becomes sifted bits: a variant for each protocol. [`half`](crate::sifting::half) makes the end's half of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "protocol", rename_all = "kebab-case")]
+pub enum Sifting {
+    /// BBM92 with energy-time entangled pairs.
+    Entangled(Entangled),
+}
+
+/// BBM92 with energy-time entangled pairs, at one end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entangled {
+    pub role: Role,
     pub coincidence_window_ps: u64,
     /// Distance of the side peaks, equal to the analysers' delay.
     pub analyser_delay_ps: u64,
     /// Dead time of the slowest detector of the link: of two kept events closer than this the second is dropped.
     pub dead_time_ps: u64,
-    /// Frames of a round, that is of a block.
-    pub round_frames: u64,
     pub acquisition: Acquisition,
     pub tracking_interval_ps: u64,
-    pub reconciliation: Reconciliation,
-    pub security: Security,
-    pub authentication: Authentication,
     pub loops: Loops,
 }
 
-/// What the pipeline needs to know, whatever the sifting protocol.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PostProcessing {
-    pub reconciliation: Reconciliation,
-    pub security: Security,
-    pub authentication: Authentication,
+impl LinkProtocol {
+    /// Which part this end has in post-processing.
+    pub fn side(&self) -> Side {
+        match &self.sifting {
+            Sifting::Entangled(entangled) => entangled.role.side(),
+        }
+    }
+
+    /// Name of this end's part in sifting, for people.
+    pub fn part(&self) -> &'static str {
+        match &self.sifting {
+            Sifting::Entangled(Entangled { role: Role::Announcer, .. }) => "announcer",
+            Sifting::Entangled(Entangled { role: Role::Matcher, .. }) => "matcher",
+        }
+    }
+
+    /// Whether this end tells the source its power. One end alone does: two that say different things would undo each
+    /// other.
+    pub fn sets_pump(&self) -> bool {
+        match &self.sifting {
+            Sifting::Entangled(entangled) => entangled.role == Role::Matcher,
+        }
+    }
+
+    /// The same, without what differs between the two ends of a link.
+    pub fn in_common(&self) -> Self {
+        let mut common = self.clone();
+        match &mut common.sifting {
+            Sifting::Entangled(entangled) => entangled.role = Role::Announcer,
+        }
+        common
+    }
+
+    /// A BBM92 link with usual instruments and rounds of a second, for examples, tests and benches.
+    pub fn bbm92(role: Role) -> Self {
+        Self {
+            post_processing: PostProcessing {
+                framing: Framing::of_a_second(),
+                reconciliation: Reconciliation { frame_bits: 1 << 16, initial_qber: 0.05 },
+                security: Security {
+                    bound: Bound::Asymptotic,
+                    epsilon_secrecy: 1e-10,
+                    epsilon_correctness: 1e-15,
+                    tolerated_qber: 0.11,
+                },
+                authentication: Authentication { tags_per_hash_key: 64 },
+            },
+            sifting: Sifting::Entangled(Entangled::usual(role)),
+        }
+    }
 }
 
-impl LinkProtocol {
-    pub fn post_processing(&self) -> PostProcessing {
-        PostProcessing {
-            reconciliation: self.reconciliation.clone(),
-            security: self.security.clone(),
-            authentication: self.authentication.clone(),
+impl Entangled {
+    /// With usual instruments, for examples, tests and benches.
+    pub fn usual(role: Role) -> Self {
+        Self {
+            role,
+            coincidence_window_ps: 120,
+            analyser_delay_ps: 400,
+            dead_time_ps: 30_000,
+            acquisition: Acquisition {
+                search_ps: 10_000_000_000,
+                frequency_search: 2e-7,
+                window_ps: 50_000_000_000,
+                correlator: true,
+            },
+            tracking_interval_ps: 500_000_000_000,
+            loops: Loops {
+                polarisation: true,
+                phase: true,
+                pump: true,
+                target_qber_z: 0.043,
+                phase_dither_rad: 0.05,
+                pump_max: 2.0,
+            },
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use distill::bits::Bits;
 use distill::bounds::Evidence;
-use distill::config::{Authentication, Bound, PostProcessing, Reconciliation, Security};
+use distill::config::{Authentication, Bound, Framing, PostProcessing, Reconciliation, Security};
 use distill::ledger::{BlockLedger, Book, Item, Line};
 use distill::pipeline::{
     Action, FinishedBlock, FrameInput, Module, ModuleError, PeerInput, SessionStart, Setpoints, Side,
@@ -199,6 +199,7 @@ struct End {
 /// The sender holds the reference string, or corrects it: a protocol may have it either way.
 fn ends(sender: Side, tolerated_qber: f64) -> [End; 2] {
     let config = PostProcessing {
+        framing: Framing::of_a_second(),
         reconciliation: Reconciliation { frame_bits: 10_000, initial_qber: 0.03 },
         security: Security { bound: Bound::Finite, epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15, tolerated_qber },
         authentication: Authentication { tags_per_hash_key: 64 },

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod provenance;
 pub mod quantity;
 mod read;
+mod resolve;
 mod schema;
 mod structure;
 mod suggest;

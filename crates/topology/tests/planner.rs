@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use distill::config::Role;
+use distill::config::Side;
 use proptest::prelude::*;
 use topology::document::Speed;
 use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
@@ -127,12 +127,17 @@ fn links_alone_have_no_key_stores() {
 
 #[test]
 fn the_end_with_the_larger_loss_announces_and_the_other_one_matches() {
-    let roles = |plan: Plan| -> Vec<Role> { plan.detectors().map(|detector| detector.protocol.role).collect() };
-    assert_eq!(roles(plan(&topology(&[]), &RunOptions::default())), [Role::Matcher, Role::Announcer]);
+    let sides = |plan: Plan| -> Vec<Side> {
+        let planned: Vec<Side> = plan.links[0].ends.iter().map(|end| end.side).collect();
+        let told: Vec<Side> = plan.detectors().map(|detector| detector.protocol.side()).collect();
+        assert_eq!(planned, told);
+        planned
+    };
+    assert_eq!(sides(plan(&topology(&[]), &RunOptions::default())), [Side::Corrector, Side::Reference]);
     let turned = topology(&[("length: 10 km", "length: 14 km")]);
-    assert_eq!(roles(plan(&turned, &RunOptions::default())), [Role::Announcer, Role::Matcher]);
+    assert_eq!(sides(plan(&turned, &RunOptions::default())), [Side::Reference, Side::Corrector]);
     let worse_detector = topology(&[("efficiency: 80 %", "efficiency: 10 %")]);
-    assert_eq!(roles(plan(&worse_detector, &RunOptions::default())), [Role::Announcer, Role::Matcher]);
+    assert_eq!(sides(plan(&worse_detector, &RunOptions::default())), [Side::Reference, Side::Corrector]);
 }
 
 #[test]
@@ -140,10 +145,9 @@ fn both_ends_agree_on_everything_but_their_role() {
     let plan = plan(&nice(), &RunOptions::default());
     let detectors: Vec<_> = plan.detectors().collect();
     for ends in detectors.chunks(2) {
-        let mut other = ends[1].protocol.clone();
-        assert_ne!(other.role, ends[0].protocol.role);
-        other.role = ends[0].protocol.role;
-        assert_eq!(ends[0].protocol, other);
+        let [one, other] = [0, 1].map(|end| &ends[end].protocol);
+        assert_ne!(one, other);
+        assert_eq!(one.in_common(), other.in_common());
     }
 }
 

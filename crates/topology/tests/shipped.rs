@@ -53,11 +53,11 @@ fn the_links_of_nice_have_their_published_losses() {
     let plan = plan(&read("nice.yaml").topology, &RunOptions::default());
     for (link, total_db, arms_db) in [("valrose-sophia", 33.5, [15.1, 18.4]), ("valrose-calern", 45.0, [15.1, 29.9])] {
         let link = plan.link(link).unwrap();
-        assert!((link.total_loss_db - total_db).abs() < 1e-4, "{}", link.total_loss_db);
-        for (arm, expected) in link.arm_loss_db.iter().zip(arms_db) {
-            assert!((arm - expected).abs() < 0.05, "{arm}");
+        assert!((link.total_loss_db() - total_db).abs() < 1e-4, "{}", link.total_loss_db());
+        for (end, expected) in link.ends.iter().zip(arms_db) {
+            assert!((end.loss_db - expected).abs() < 0.05, "{}", end.loss_db);
         }
-        assert_eq!(link.announcer, 1, "the end with fewer clicks announces");
+        assert_eq!(link.reference(), 1, "the end with fewer clicks announces");
     }
 }
 

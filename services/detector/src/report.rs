@@ -73,7 +73,7 @@ impl Reporter {
             link: config.link.clone(),
             site: config.site.clone(),
             epoch_s,
-            frame_s: config.protocol.frame_ps as f64 * 1e-12,
+            frame_s: config.protocol.post_processing.framing.frame_s(),
             epochs_per_report: (1.0 / epoch_s).ceil() as u64,
             session: 0,
             began: SystemTime::now(),

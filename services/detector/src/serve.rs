@@ -22,7 +22,7 @@ pub fn initial_status(config: &DetectorConfig) -> ModuleStatus {
     ModuleStatus {
         link: config.link.clone(),
         site: config.site.clone(),
-        role: format!("{:?}", config.protocol.role).to_lowercase(),
+        role: config.protocol.part().to_owned(),
         pump: config.initial_pump,
         ..ModuleStatus::default()
     }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bytes::Bytes;
-use distill::config::{LinkProtocol, Role};
-use distill::pipeline::{self, Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput};
+use distill::config::LinkProtocol;
+use distill::pipeline::{Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput};
 use photonics::random::Subseed;
 use photonics::receiver::{Controls, Instrument};
 use proto::channel::v1::{Bundle, ChannelMessage, ModuleMessage, Open, Opened, module_message};
@@ -128,7 +128,7 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
 /// Session after session; true where the run is complete, false where it was stopped.
 async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
     node.deliver_committed("").await?;
-    let pump = if node.config.protocol.role == Role::Matcher { node.config.initial_pump } else { 0.0 };
+    let pump = if node.config.protocol.sets_pump() { node.config.initial_pump } else { 0.0 };
     let mut setpoints = Setpoints { pump, ..Setpoints::default() };
     let (mut retry, mut said) = (RETRY_MIN, String::new());
     loop {
@@ -178,7 +178,7 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
     // A block file that had no room may have some by now.
     node.vault.mend().context("mend the block file")?;
     let mut channel = Link::new(node.links.channel.dial().await.context("reach the channel")?, node.monitor.clone());
-    for block in node.vault.unfinished(protocol.role.side()) {
+    for block in node.vault.unfinished(protocol.side()) {
         if let Some(key) = node.vault.reserve_slice(block)? {
             channel.refill(block, key).await?;
         }
@@ -216,13 +216,8 @@ async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
 
 /// Says where this end stands and learns where the peer does; nothing where the run is over and the peer gone.
 async fn greet(node: &mut Node, channel: &mut Link, protocol: &LinkProtocol) -> Result<Option<Opened>> {
-    let hello = Hello {
-        next_block: node.vault.next_block(),
-        next_epoch: node.vault.next_epoch(),
-        committed_end: node.vault.committed_end(),
-        protocol: pipeline::protocol_fingerprint(protocol),
-    };
-    channel.send(module_message::Message::Open(Open { hello: hello.encode_bytes().into() })).await?;
+    let hello = own_hello(node, protocol).encode_bytes().into();
+    channel.send(module_message::Message::Open(Open { hello })).await?;
     // When the run is over and nothing is undecided here, a peer that does not come has ended.
     let over = node.without_light(node.vault.next_epoch()) && node.vault.in_doubt().is_none();
     if !over {
@@ -234,6 +229,10 @@ async fn greet(node: &mut Node, channel: &mut Link, protocol: &LinkProtocol) -> 
     }
 }
 
+fn own_hello(node: &Node, protocol: &LinkProtocol) -> Hello {
+    Hello::new(protocol, node.vault.next_block(), node.vault.next_epoch(), node.vault.committed_end())
+}
+
 /// Where the session starts, from both greetings; leases the epochs to come.
 fn agree(
     node: &mut Node,
@@ -242,10 +241,8 @@ fn agree(
     setpoints: Setpoints,
 ) -> Result<(SessionStart, u64)> {
     let peer = Hello::decode_bytes(&opened.peer_hello)?;
-    if peer.protocol != pipeline::protocol_fingerprint(protocol) {
-        bail!("the peer was started with another protocol configuration");
-    }
-    let own = Hello { next_block: node.vault.next_block(), next_epoch: node.vault.next_epoch(), ..Hello::default() };
+    let own = own_hello(node, protocol);
+    own.check_peer(&peer)?;
     let (first_block, first_epoch) = own.start(&peer);
     node.vault.session_starts(opened.session, first_block, first_epoch)?;
     let start = SessionStart {
@@ -313,7 +310,7 @@ fn analyser(node: &Node) -> Instrument {
         &config.clock,
         &config.analyser,
         config.epoch_ps,
-        config.protocol.frame_ps,
+        config.protocol.post_processing.framing.frame_ps,
         &node.seeds.instrument,
     )
 }

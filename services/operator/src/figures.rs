@@ -94,8 +94,8 @@ pub fn links(planned: &[PlannedLink], observed: &Observed) -> Vec<LinkFigures> {
 }
 
 fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
-    let module = |site: &String| observed.modules.get(&(link.name.clone(), site.clone())).and_then(Option::as_ref);
-    let ends = link.sites.each_ref().map(module);
+    let module = |site: &str| observed.modules.get(&(link.name.clone(), site.to_owned())).and_then(Option::as_ref);
+    let ends = link.sites().map(module);
     let corrector = ends[link.corrector()];
     let state = state(ends, corrector);
     let stored = corrector.is_some_and(|status| status.blocks > 0);
@@ -141,7 +141,7 @@ fn state(ends: [Option<&ModuleStatus>; 2], corrector: Option<&ModuleStatus>) -> 
 /// Key that both ends hold and can hand out.
 fn pool(link: &PlannedLink, observed: &Observed) -> Option<u64> {
     let of = |site: &str, peer: &str| stored(observed.stores.get(site)?.as_ref()?, peer);
-    let [a, b] = link.sites.each_ref();
+    let [a, b] = link.sites();
     Some(of(a, b)?.min(of(b, a)?))
 }
 

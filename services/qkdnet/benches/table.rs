@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use distill::bits::Bits;
 use distill::cascade::{Corrector, Parameters, Reference};
-use distill::config::Role;
+use distill::config::Sifting;
 use distill::hash::PolyHash;
 use distill::sifting::entangled::announce;
 use distill::sifting::entangled::recovery::{Recovery, State};
@@ -91,10 +91,17 @@ fn seconds(work: impl FnOnce()) -> f64 {
 /// it, so that buffers are as warm as they are there.
 fn stages(plan: &Plan) {
     let ends: Vec<&DetectorConfig> = plan.detectors().collect();
-    let announcer = usize::from(ends[1].protocol.role == Role::Announcer);
+    let [link] = plan.links.as_slice() else { panic!("one link") };
+    let (announcer, matcher) = (link.reference(), link.corrector());
+    let framing = ends[0].protocol.post_processing.framing;
+    let sifting = ends.iter().map(|end| {
+        let Sifting::Entangled(config) = &end.protocol.sifting;
+        config
+    });
+    let sifting: Vec<_> = sifting.collect();
     let mut emitter = emitter(plan);
     let mut instruments: Vec<Instrument> = ends.iter().map(|config| instrument(config)).collect();
-    let mut recovery = Recovery::new(&ends[1 - announcer].protocol);
+    let mut recovery = Recovery::new(framing, sifting[matcher]);
     let mut rng = ChaCha20Rng::from_seed([5; 32]);
     let mut spent = [0.0; 4];
     let (mut born, mut tags, mut events, mut judged) = (0u64, 0u64, 0u64, 0u64);
@@ -111,14 +118,15 @@ fn stages(plan: &Plan) {
             });
         }
         tags += frames.iter().flatten().map(|f| f.tags.len() as u64).sum::<u64>();
-        for frame in std::mem::take(&mut frames[1 - announcer]) {
+        for frame in std::mem::take(&mut frames[matcher]) {
             spent[3] += seconds(|| recovery.push_own(frame.number, frame.tags).expect("consecutive frames"));
         }
         for frame in &frames[announcer] {
-            let protocol = &ends[announcer].protocol;
             let mut prepared = None;
             spent[2] += seconds(|| {
-                prepared = Some(announce::prepare(frame.number, &frame.tags, protocol, &mut rng).expect("sorted tags"));
+                let config = sifting[announcer];
+                let done = announce::prepare(frame.number, &frame.tags, framing, config, &mut rng);
+                prepared = Some(done.expect("sorted tags"));
             });
             let announcement = prepared.expect("an announcement").announcement;
             events += u64::from(announcement.count);
@@ -166,7 +174,7 @@ fn emitter(plan: &Plan) -> Emitter {
 
 fn instrument(config: &DetectorConfig) -> Instrument {
     let seed = Subseed::new([2 + config.output as u8; 32]);
-    let frame_ps = config.protocol.frame_ps;
+    let frame_ps = config.protocol.post_processing.framing.frame_ps;
     let mut instrument =
         Instrument::new(&config.detector, &config.clock, &config.analyser, config.epoch_ps, frame_ps, &seed);
     instrument.start(0);

@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::ModuleError;
+use super::{DIALOGUE, ModuleError, protocol_fingerprint};
+use crate::config::LinkProtocol;
 use crate::sifting::Tag;
 
 /// Longest encoded bundle that is accepted: a frame of announcements at the highest click rate, with room.
@@ -27,9 +28,38 @@ pub struct Hello {
     /// A hash of what both ends must agree on before they can talk.
     #[prost(uint64, tag = "4")]
     pub protocol: u64,
+    /// Form of what is said from here on; 0 of ends that did not say it yet.
+    #[prost(uint32, tag = "5")]
+    pub dialogue: u32,
+}
+
+/// Why two ends that have greeted each other cannot make key together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    #[error("the peer is of another version of qkdnet: start both ends of the link with the same one")]
+    Version,
+    #[error("the peer was started with another protocol configuration")]
+    Configuration,
 }
 
 impl Hello {
+    /// Where an end with this protocol stands.
+    pub fn new(protocol: &LinkProtocol, next_block: u64, next_epoch: u64, committed_end: u64) -> Self {
+        let protocol = protocol_fingerprint(protocol);
+        Self { next_block, next_epoch, committed_end, protocol, dialogue: DIALOGUE }
+    }
+
+    /// Whether the two ends can make key together.
+    pub fn check_peer(&self, peer: &Hello) -> Result<(), Mismatch> {
+        if peer.dialogue != self.dialogue {
+            return Err(Mismatch::Version);
+        }
+        if peer.protocol != self.protocol {
+            return Err(Mismatch::Configuration);
+        }
+        Ok(())
+    }
+
     pub fn encode_bytes(&self) -> Vec<u8> {
         self.encode_to_vec()
     }

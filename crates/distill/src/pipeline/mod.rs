@@ -25,14 +25,14 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use self::corrector::Corrector;
-pub use self::messages::Hello;
 use self::messages::{BlockMessage, BlockStep, Bundle, SiftingMessage};
+pub use self::messages::{Hello, Mismatch};
 use self::reference::Reference;
 use self::round::Round;
 use crate::bits::Bits;
 use crate::bounds::KeyLength;
 pub use crate::config::Side;
-use crate::config::{LinkProtocol, PostProcessing, Role};
+use crate::config::{LinkProtocol, PostProcessing};
 use crate::ledger::BlockLedger;
 pub use crate::loops::Setpoints;
 pub use crate::sifting::FrameInput;
@@ -195,7 +195,7 @@ impl Module {
     pub fn new(protocol: &LinkProtocol, start: &SessionStart, seed: [u8; 32]) -> Self {
         let SessionStart { latency_steps, setpoints, .. } = *start;
         let sifting = sifting::half(protocol, &SiftingStart { latency_steps, setpoints });
-        Self::with_sifting(sifting, protocol.role.side(), &protocol.post_processing(), start, seed)
+        Self::with_sifting(sifting, protocol.side(), &protocol.post_processing, start, seed)
     }
 
     /// With a half of any sifting protocol; the peer has the other half and the other side.
@@ -405,15 +405,14 @@ impl Draft {
     }
 }
 
-/// Counts the forms that bundles have had: ends that would not understand each other part at their greeting.
-const DIALOGUE: u64 = 2;
+/// Counts the forms that bundles and [`protocol_fingerprint`] have had: ends that would not understand each other part
+/// at their greeting.
+const DIALOGUE: u32 = 3;
 
 /// A number that differs where two ends were started with different protocols.
-pub fn protocol_fingerprint(protocol: &LinkProtocol) -> u64 {
-    let mut neutral = protocol.clone();
-    neutral.role = Role::Announcer;
+fn protocol_fingerprint(protocol: &LinkProtocol) -> u64 {
     // FNV-1a over the debug form: not a security function, only a clear error for a mistake.
-    format!("{neutral:?} {DIALOGUE}")
+    format!("{:?}", protocol.in_common())
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

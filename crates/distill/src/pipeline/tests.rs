@@ -9,44 +9,15 @@ use photonics::random::Subseed;
 use photonics::receiver::{Controls, Frame, Instrument};
 
 use super::*;
-use crate::config::{Acquisition, Authentication, Bound, Loops, Reconciliation, Security};
+use crate::config::{Entangled, Role, Sifting};
 use crate::ledger::Line;
 
 const EPOCH_PS: u64 = 20_000_000_000;
 const LATENCY: u64 = 25;
 
-fn protocol(role: Role) -> LinkProtocol {
-    LinkProtocol {
-        role,
-        frame_ps: EPOCH_PS,
-        coincidence_window_ps: 120,
-        analyser_delay_ps: 400,
-        dead_time_ps: 30_000,
-        round_frames: 50,
-        acquisition: Acquisition {
-            search_ps: 10_000_000_000,
-            frequency_search: 2e-7,
-            window_ps: 50_000_000_000,
-            correlator: true,
-        },
-        tracking_interval_ps: 500_000_000_000,
-        reconciliation: Reconciliation { frame_bits: 1 << 16, initial_qber: 0.05 },
-        security: Security {
-            bound: Bound::Asymptotic,
-            epsilon_secrecy: 1e-10,
-            epsilon_correctness: 1e-15,
-            tolerated_qber: 0.11,
-        },
-        authentication: Authentication { tags_per_hash_key: 64 },
-        loops: Loops {
-            polarisation: true,
-            phase: true,
-            pump: true,
-            target_qber_z: 0.043,
-            phase_dither_rad: 0.05,
-            pump_max: 2.0,
-        },
-    }
+fn entangled(protocol: &mut LinkProtocol) -> &mut Entangled {
+    let Sifting::Entangled(config) = &mut protocol.sifting;
+    config
 }
 
 /// A bright, short link: the dialogue is what is tested here.
@@ -197,7 +168,7 @@ fn run(seed: u8, epochs: u64, change: impl Fn(&mut LinkProtocol)) -> [Record; 2]
         setpoints: Setpoints::default(),
     };
     let mut modules = [Role::Matcher, Role::Announcer].map(|role| {
-        let mut protocol = protocol(role);
+        let mut protocol = LinkProtocol::bbm92(role);
         change(&mut protocol);
         Module::new(&protocol, &start, [seed ^ role as u8; 32])
     });
@@ -278,14 +249,14 @@ fn the_same_seed_gives_the_same_key_and_another_seed_another() {
 
 #[test]
 fn without_the_correlator_there_is_no_lock_and_no_key() {
-    let [matcher, announcer] = run(5, 120, |protocol| protocol.acquisition.correlator = false);
+    let [matcher, announcer] = run(5, 120, |protocol| entangled(protocol).acquisition.correlator = false);
     assert!(matcher.keys.is_empty() && announcer.keys.is_empty());
     assert!(!matcher.notes.contains(&"locked"));
 }
 
 #[test]
 fn a_block_above_the_tolerated_error_rate_gives_no_key() {
-    let [matcher, announcer] = run(6, 120, |protocol| protocol.security.tolerated_qber = 0.001);
+    let [matcher, announcer] = run(6, 120, |protocol| protocol.post_processing.security.tolerated_qber = 0.001);
     assert!(matcher.keys.is_empty() && announcer.keys.is_empty());
     assert!(!matcher.aborted.is_empty());
     assert_eq!(matcher.aborted, announcer.aborted);
@@ -319,10 +290,34 @@ fn nonsense_from_the_peer_is_an_error_and_never_a_panic() {
     ];
     for role in [Role::Matcher, Role::Announcer] {
         for (index, payload) in nonsense.iter().enumerate() {
-            let mut module = Module::new(&protocol(role), &start, [0; 32]);
+            let mut module = Module::new(&LinkProtocol::bbm92(role), &start, [0; 32]);
             module.step(None, None).expect("the first step needs no peer");
             let peer = PeerInput { payload: payload.clone().into(), authenticated: index % 2 == 0 };
             assert!(module.step(None, Some(peer)).is_err(), "{role:?} took nonsense {index}");
         }
     }
+}
+
+#[test]
+fn ends_of_other_versions_and_other_configurations_part_with_the_reason() {
+    let hello = |change: &dyn Fn(&mut LinkProtocol), role| {
+        let mut protocol = LinkProtocol::bbm92(role);
+        change(&mut protocol);
+        Hello::new(&protocol, 0, 0, 0)
+    };
+    let [own, peer] = [Role::Matcher, Role::Announcer].map(|role| hello(&|_| {}, role));
+    assert_eq!(own.check_peer(&peer), Ok(()));
+    let other = hello(&|protocol| entangled(protocol).coincidence_window_ps = 100, Role::Announcer);
+    assert_eq!(own.check_peer(&other), Err(Mismatch::Configuration));
+    // Before version 3 the greeting did not say its version.
+    let older = Hello { dialogue: 0, ..peer };
+    assert_eq!(own.check_peer(&older), Err(Mismatch::Version));
+}
+
+#[test]
+fn another_form_of_the_configuration_is_another_version_of_the_dialogue() {
+    // Where this fails, ends of the version before would take each other's configuration for a different one: raise
+    // DIALOGUE, and write the new pair here.
+    let fingerprint = protocol_fingerprint(&LinkProtocol::bbm92(Role::Announcer));
+    assert_eq!((DIALOGUE, fingerprint), (3, 1_648_835_149_424_833_407));
 }

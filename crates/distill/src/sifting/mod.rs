@@ -11,7 +11,7 @@ use rand_chacha::ChaCha20Rng;
 
 use crate::bits::Bits;
 use crate::bounds::Evidence;
-use crate::config::{LinkProtocol, Role};
+use crate::config::{LinkProtocol, Role, Sifting as Config};
 use crate::ledger::BlockLedger;
 use crate::loops::Setpoints;
 
@@ -160,10 +160,13 @@ pub struct SiftingStart {
     pub setpoints: Setpoints,
 }
 
-/// The half of an end, by its protocol and role.
+/// The half of an end, by its protocol and its part in it.
 pub fn half(protocol: &LinkProtocol, start: &SiftingStart) -> Box<dyn Sifting> {
-    match protocol.role {
-        Role::Announcer => Box::new(entangled::Announcer::new(protocol, start)),
-        Role::Matcher => Box::new(entangled::Matcher::new(protocol, start)),
+    let framing = protocol.post_processing.framing;
+    match &protocol.sifting {
+        Config::Entangled(config) => match config.role {
+            Role::Announcer => Box::new(entangled::Announcer::new(framing, config, start)),
+            Role::Matcher => Box::new(entangled::Matcher::new(framing, config, start)),
+        },
     }
 }

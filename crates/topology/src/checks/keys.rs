@@ -1,8 +1,10 @@
 //! Key management: sizes that fit each other, names that fit into a certificate.
 
+use std::collections::BTreeSet;
+
 use super::links::SERVICE_NAME_LENGTH_MAX;
 use super::{Finding, Report};
-use crate::document::Spec;
+use crate::document::{Link, Name, Spec};
 use crate::plan::{kms_name, relay_name};
 use crate::quantity::{DataSize, Decimal};
 
@@ -61,8 +63,9 @@ fn relay(spec: &Spec, report: &mut Report<'_>) {
 
 /// Every site that ends a link has a key store and may have a relay, whose names are names of hosts.
 fn names(spec: &Spec, report: &mut Report<'_>) {
+    let ends: BTreeSet<&Name> = spec.links.iter().flat_map(Link::ends).collect();
     for (index, site) in spec.sites.iter().enumerate() {
-        let ends_a_link = spec.links.iter().any(|link| link.arms.iter().any(|arm| arm.site == site.name));
+        let ends_a_link = ends.contains(&site.name);
         let longest =
             [kms_name(site.name.as_str()), relay_name(site.name.as_str())].into_iter().max_by_key(String::len);
         let Some(longest) = longest.filter(|name| ends_a_link && name.len() > SERVICE_NAME_LENGTH_MAX) else {

@@ -1,11 +1,12 @@
 //! Links: names, the sites that they join, times that must be multiples of each other, protocol settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, Report};
+use super::{Finding, Report, entangled};
 use crate::document::{Link, Measure, Name, Spec, Tolerance};
 use crate::plan::ServiceNames;
-use crate::quantity::{Decimal, Fraction};
+use crate::quantity::{Decimal, Duration, Fraction};
+use crate::resolve::{LinkKind, resolve};
 use crate::structure::STAND_IN;
 use crate::suggest;
 
@@ -20,12 +21,17 @@ const ROUND_PS_MAX: u64 = 3600 * 1000 * PS_PER_MS;
 pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
     run(spec, report);
     names(spec, report);
+    let known: BTreeSet<&Name> = spec.sites.iter().map(|site| &site.name).collect();
     for (index, link) in spec.links.iter().enumerate() {
         let path = format!("spec.links[{index}]");
-        sites(spec, link, &path, report);
-        times(spec, link, &path, report);
-        protocol(link, &path, report);
+        sites(spec, &known, link, &path, report);
+        epochs(spec, &[("round", link.round)], &path, report);
+        post_processing(link, &path, report);
         references(link, &path, report);
+        match resolve(link) {
+            Ok(LinkKind::Entangled(kind)) => entangled::check(spec, &kind, &path, report),
+            Err(findings) => findings.into_iter().for_each(|finding| report.add(finding.below(&path), &[])),
+        }
     }
 }
 
@@ -56,12 +62,12 @@ fn names(spec: &Spec, report: &mut Report<'_>) {
             continue;
         }
         links.insert(link.name.as_str(), path.clone());
-        let [first, second] = link.arms.as_slice() else { continue };
+        let Some([first, second]) = link.pair() else { continue };
         let arms_path = format!("spec.links[{index}].arms");
-        if first.site == second.site {
+        if first == second {
             continue;
         }
-        let names = ServiceNames::of(link.name.as_str(), [first.site.as_str(), second.site.as_str()]);
+        let names = ServiceNames::of(link.name.as_str(), [first.as_str(), second.as_str()]);
         if let Some(longest) = names.all().max_by_key(|name| name.len())
             && longest.len() > SERVICE_NAME_LENGTH_MAX
         {
@@ -78,10 +84,10 @@ fn names(spec: &Spec, report: &mut Report<'_>) {
     }
 }
 
-fn sites(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
+fn sites(spec: &Spec, known: &BTreeSet<&Name>, link: &Link, path: &str, report: &mut Report<'_>) {
     let mut exists = |site: &Name, path: String| {
         let names = || spec.sites.iter().map(|site| site.name.as_str());
-        if !names().any(|name| name == site.as_str()) {
+        if !known.contains(site) {
             let hint = suggest::nearest(site.as_str(), names()).map(|name| format!("did you mean \"{name}\"?"));
             let expected = format!("one of {}", names().take(12).collect::<Vec<_>>().join(", "));
             let message = format!("there is no site \"{site}\"");
@@ -90,20 +96,20 @@ fn sites(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
                 .add(Finding::error(path, message, expected).hint(hint), if nameless { &["spec.sites"] } else { &[] });
         }
     };
-    exists(link.source.site(), format!("{path}.source.site"));
-    for (index, arm) in link.arms.iter().enumerate() {
-        exists(&arm.site, format!("{path}.arms[{index}].site"));
+    exists(link.source_site(), format!("{path}.source.site"));
+    for (index, site) in link.ends().enumerate() {
+        exists(site, format!("{path}.arms[{index}].site"));
     }
-    if let [first, second] = link.arms.as_slice()
-        && first.site == second.site
+    if let Some([first, second]) = link.pair()
+        && first == second
     {
-        let message = format!("both arms end at \"{}\"", first.site);
+        let message = format!("both arms end at \"{first}\"");
         let finding = Finding::error(format!("{path}.arms[1].site"), message, "two different sites");
         report.add(finding, &[&format!("{path}.arms[0].site")]);
     }
     for (index, disturbance) in link.disturbances.iter().enumerate() {
         let Some(site) = disturbance.site() else { continue };
-        let ends: Vec<&str> = link.arms.iter().map(|arm| arm.site.as_str()).collect();
+        let ends: Vec<&str> = link.ends().map(Name::as_str).collect();
         if !ends.contains(&site.as_str()) {
             let hint =
                 suggest::nearest(site.as_str(), ends.iter().copied()).map(|name| format!("did you mean \"{name}\"?"));
@@ -114,9 +120,10 @@ fn sites(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
     }
 }
 
-fn times(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
+/// Durations that must be whole numbers of epochs.
+pub(super) fn epochs(spec: &Spec, durations: &[(&str, Duration)], path: &str, report: &mut Report<'_>) {
     let epoch = spec.run.epoch;
-    for (field, value) in [("round", link.round), ("tracking.interval", link.tracking.interval)] {
+    for (field, value) in durations {
         let fits = match (value.whole(), epoch.whole()) {
             (Some(value_ps), Some(epoch_ps)) => value_ps > 0 && epoch_ps > 0 && value_ps % epoch_ps == 0,
             _ => false,
@@ -127,58 +134,25 @@ fn times(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
             report.add(Finding::error(format!("{path}.{field}"), message, expected), &["spec.run.epoch"]);
         }
     }
+}
+
+/// An error rate that a protocol is told: above nothing, and below what it can mean.
+pub(super) fn error_rate(value: Fraction, most_percent: i64, path: String, report: &mut Report<'_>) {
+    let most = Decimal::from(most_percent).scaled(1, -2);
+    if value.exact() <= Some(Decimal::from(0)) || value.exact() >= most {
+        let message = format!("an error rate of {value}");
+        let expected = format!("above 0 % and below {most_percent} %");
+        report.add(Finding::error(path, message, expected), &[]);
+    }
+}
+
+fn post_processing(link: &Link, path: &str, report: &mut Report<'_>) {
     if link.round.rounded() > ROUND_PS_MAX {
         let message = format!("a round of {}", link.round);
         report.add(Finding::error(format!("{path}.round"), message, "at most 1 h"), &[]);
     }
-    if link.acquisition.window < epoch {
-        let message = format!("{} is shorter than an epoch", link.acquisition.window);
-        let expected = format!("at least {epoch}");
-        report.add(Finding::error(format!("{path}.acquisition.window"), message, expected), &["spec.run.epoch"]);
-    }
-    if link.acquisition.search.rounded() == 0 {
-        let finding =
-            Finding::error(format!("{path}.acquisition.search"), "a search over nothing", "a duration above 0");
-        report.add(finding, &[]);
-    }
-    if link.acquisition.frequency_search.value() < 0.0 {
-        let message = format!("{} is negative", link.acquisition.frequency_search);
-        let path = format!("{path}.acquisition.frequencySearch");
-        report.add(Finding::error(path, message, "the largest difference, either way"), &[]);
-    }
-}
-
-fn protocol(link: &Link, path: &str, report: &mut Report<'_>) {
-    let loops = &link.loops;
-    if loops.pump.target_qber.is_some() && !loops.pump.enabled {
-        let finding = Finding::error(
-            format!("{path}.loops.pump.targetQber"),
-            "a target for a loop that is off",
-            "a target only with enabled: true",
-        );
-        report.add(finding.hint(Some("remove the target, or enable the loop".into())), &[]);
-    }
-    if loops.phase.dither.is_some() && !loops.phase.enabled {
-        let path = format!("{path}.loops.phase.dither");
-        report.add(Finding::error(path, "a dither for a loop that is off", "a dither only with enabled: true"), &[]);
-    }
-    if !(0.0..=0.5).contains(&loops.phase.dither_rad()) {
-        let path = format!("{path}.loops.phase.dither");
-        report.add(Finding::error(path, "a dither outside the range", "between 0 and 0.5 rad"), &[]);
-    }
-    let mut rate = |field: &str, value: Fraction, most_percent: i64| {
-        let most = Decimal::from(most_percent).scaled(1, -2);
-        if value.exact() <= Some(Decimal::from(0)) || value.exact() >= most {
-            let message = format!("an error rate of {value}");
-            let expected = format!("above 0 % and below {most_percent} %");
-            report.add(Finding::error(format!("{path}.{field}"), message, expected), &[]);
-        }
-    };
-    if let Some(target) = loops.pump.target_qber {
-        rate("loops.pump.targetQber", target, 25);
-    }
-    rate("security.toleratedQber", link.security.tolerated_qber, 50);
-    rate("reconciliation.initialQber", link.reconciliation.initial_qber, 50);
+    error_rate(link.security.tolerated_qber, 50, format!("{path}.security.toleratedQber"), report);
+    error_rate(link.reconciliation.initial_qber, 50, format!("{path}.reconciliation.initialQber"), report);
     /// One hash key and a few tags.
     const RESERVE_BITS_MIN: u64 = 1024;
     if link.authentication.reserve.rounded() < RESERVE_BITS_MIN {

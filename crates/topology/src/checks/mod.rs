@@ -1,6 +1,6 @@
 //! What the types cannot say: names that must exist, values that must fit each other.
 
-mod instruments;
+mod entangled;
 mod keys;
 mod links;
 pub(crate) mod paths;
@@ -17,9 +17,6 @@ pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
     links::check(&topology.spec, &mut report);
     keys::check(&topology.spec, &mut report);
     paths::check(&topology.spec, &mut report);
-    for (index, link) in topology.spec.links.iter().enumerate() {
-        instruments::check(link, &format!("spec.links[{index}]"), &mut report);
-    }
     report.diagnostics
 }
 
@@ -29,7 +26,7 @@ struct Report<'a> {
 }
 
 /// One finding about the value at `path`.
-struct Finding {
+pub(crate) struct Finding {
     severity: Severity,
     path: String,
     message: String,
@@ -38,13 +35,18 @@ struct Finding {
 }
 
 impl Finding {
-    fn error(path: impl Into<String>, message: impl Into<String>, expected: impl Into<String>) -> Self {
+    pub(crate) fn error(path: impl Into<String>, message: impl Into<String>, expected: impl Into<String>) -> Self {
         let (path, message, expected) = (path.into(), message.into(), expected.into());
         Finding { severity: Severity::Error, path, message, expected, hint: None }
     }
 
     fn warning(path: impl Into<String>, message: impl Into<String>, expected: impl Into<String>) -> Self {
         Finding { severity: Severity::Warning, ..Self::error(path, message, expected) }
+    }
+
+    /// The same of a block at this path, of which the finding's path is a part.
+    fn below(self, path: &str) -> Self {
+        Finding { path: format!("{path}.{}", self.path), ..self }
     }
 
     fn hint(mut self, hint: Option<String>) -> Self {

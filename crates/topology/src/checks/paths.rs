@@ -27,9 +27,9 @@ fn findings(spec: &Spec) -> Vec<Finding> {
         spec.sites.iter().enumerate().map(|(index, site)| (site.name.as_str(), index)).collect();
     let mut links = Vec::with_capacity(spec.links.len());
     for link in &spec.links {
-        let [first, second] = link.arms.as_slice() else { return findings };
+        let Some(ends) = link.pair() else { return findings };
         // A site that does not exist is an error of its own.
-        let (Some(a), Some(b)) = (index.get(first.site.as_str()), index.get(second.site.as_str())) else {
+        let (Some(a), Some(b)) = (index.get(ends[0].as_str()), index.get(ends[1].as_str())) else {
             return findings;
         };
         links.push([*a, *b]);

@@ -1,9 +1,9 @@
 //! Sites: unique names, applications only where there is key, nothing that takes no part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Report};
-use crate::document::{Name, Spec};
+use crate::document::{Link, Name, Spec};
 use crate::plan::{APPLICATION_NAMES, is_service_name};
 
 pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
@@ -30,14 +30,15 @@ fn duplicates(spec: &Spec, report: &mut Report<'_>) {
 
 fn applications(spec: &Spec, report: &mut Report<'_>) {
     // A misspelt site in a link leaves another one without; saying so twice helps nobody.
-    let exists = |name: &Name| spec.sites.iter().any(|site| site.name == *name);
-    let all_known =
-        spec.links.iter().all(|link| exists(link.source.site()) && link.arms.iter().all(|arm| exists(&arm.site)));
+    let known: BTreeSet<&Name> = spec.sites.iter().map(|site| &site.name).collect();
+    let ends: BTreeSet<&Name> = spec.links.iter().flat_map(Link::ends).collect();
+    let sources: BTreeSet<&Name> = spec.links.iter().map(Link::source_site).collect();
+    let all_known = ends.union(&sources).all(|site| known.contains(*site));
     let mut first: BTreeMap<&str, String> = BTreeMap::new();
     for (index, site) in spec.sites.iter().enumerate() {
         let path = format!("spec.sites[{index}]");
-        let ends_a_link = spec.links.iter().any(|link| link.arms.iter().any(|arm| arm.site == site.name));
-        let holds_a_source = spec.links.iter().any(|link| *link.source.site() == site.name);
+        let ends_a_link = ends.contains(&site.name);
+        let holds_a_source = sources.contains(&site.name);
         if all_known && !ends_a_link && !site.saes.is_empty() {
             let message = format!("the site \"{}\" ends no link, so its applications can get no key", site.name);
             let finding = Finding::error(format!("{path}.saes"), message, "applications only at sites that end a link");

@@ -291,6 +291,25 @@ pub struct Link {
     pub provenance: Provenance,
 }
 
+impl Link {
+    /// The sites that make key on this link.
+    pub fn ends(&self) -> impl Iterator<Item = &Name> {
+        self.arms.iter().map(|arm| &arm.site)
+    }
+
+    /// The two of them, in a document that was parsed.
+    pub fn pair(&self) -> Option<[&Name; 2]> {
+        let mut ends = self.ends();
+        let pair = [ends.next()?, ends.next()?];
+        ends.next().is_none().then_some(pair)
+    }
+
+    /// Where the light comes from.
+    pub fn source_site(&self) -> &Name {
+        self.source.site()
+    }
+}
+
 fn default_round() -> Duration {
     Duration::preset("60 s")
 }

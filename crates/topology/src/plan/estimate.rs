@@ -1,12 +1,12 @@
 //! What the formulae say of a planned link, and what its services will ask of a machine.
 
-use distill::config::LinkProtocol;
+use distill::config::{LinkProtocol, Sifting};
 use photonics::expect::inputs::mean_cos_phase;
 use photonics::expect::load::{Buffering, Load, load};
 use photonics::expect::optimum::{OperatingPoint, at_pump, at_qber_z};
 use photonics::expect::{Bbm92Inputs, KeyInputs, Matching, from_config};
 
-use super::{DetectorConfig, Plan, Service, ServiceConfig, SourceConfig, Speed};
+use super::{DetectorConfig, Plan, PlannedLink, Service, ServiceConfig, SourceConfig, Speed};
 
 /// Efficiency that Cascade reaches on frames of this length; what a run measures stands in its ledger.
 pub const RECONCILIATION_EFFICIENCY: f64 = 1.05;
@@ -57,11 +57,11 @@ impl Plan {
     /// Tags and memory of a link at its operating point.
     pub fn load(&self, link: &str) -> Option<Load> {
         let link = self.link(link)?;
-        let source = self.sources().find(|source| source.name == link.source)?;
-        let end = self.detectors().find(|detector| detector.name == link.detectors[0])?;
+        let source = self.sources().find(|source| source.name == link.source.service)?;
+        let end = self.detectors().find(|detector| detector.name == link.ends[0].detector)?;
         let inputs = inputs(source, &end.protocol);
         let point = operating_point(&inputs, end, source);
-        Some(load(&point.prediction, &buffering(&end.protocol, link.announcer, inputs.key.block_s)))
+        Some(load(&point.prediction, &buffering(link, &end.protocol)))
     }
 }
 
@@ -93,40 +93,43 @@ fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
 pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Bbm92Inputs {
     let (arms, analysers, detectors) =
         (source.arms.each_ref(), source.analysers.each_ref(), source.detectors.each_ref());
-    let window_ps = protocol.coincidence_window_ps as f64;
+    let LinkProtocol { post_processing, sifting: Sifting::Entangled(sifting) } = protocol;
+    let window_ps = sifting.coincidence_window_ps as f64;
     let mut inputs = from_config(&source.emitter, arms, analysers, detectors, window_ps, 1.0);
     inputs.peak_fwhm_ps = inputs.peak_fwhm_ps.hypot(TRACKING_FWHM_PS);
-    if protocol.loops.phase {
-        inputs.mean_cos_phase = mean_cos_phase(protocol.loops.phase_dither_rad, 0.0);
+    if sifting.loops.phase {
+        inputs.mean_cos_phase = mean_cos_phase(sifting.loops.phase_dither_rad, 0.0);
     }
-    inputs.matching = Matching { merge_doubles: true, kept_dead_time_ps: protocol.dead_time_ps as f64 };
+    inputs.matching = Matching { merge_doubles: true, kept_dead_time_ps: sifting.dead_time_ps as f64 };
     inputs.key = KeyInputs {
         reconciliation_efficiency: RECONCILIATION_EFFICIENCY,
-        block_s: protocol.round_frames as f64 * protocol.frame_ps as f64 * 1e-12,
-        epsilon_secrecy: protocol.security.epsilon_secrecy,
-        epsilon_correctness: protocol.security.epsilon_correctness,
-        tolerated_qber: protocol.security.tolerated_qber,
+        block_s: post_processing.framing.round_s(),
+        epsilon_secrecy: post_processing.security.epsilon_secrecy,
+        epsilon_correctness: post_processing.security.epsilon_correctness,
+        tolerated_qber: post_processing.security.tolerated_qber,
     };
     inputs
 }
 
 /// Where the pump loop settles, within what the laser can do.
 pub fn operating_point(inputs: &Bbm92Inputs, end: &DetectorConfig, source: &SourceConfig) -> OperatingPoint {
-    if !end.protocol.loops.pump {
+    let Sifting::Entangled(sifting) = &end.protocol.sifting;
+    if !sifting.loops.pump {
         return at_pump(inputs, end.initial_pump);
     }
-    let held = at_qber_z(inputs, end.protocol.loops.target_qber_z);
+    let held = at_qber_z(inputs, sifting.loops.target_qber_z);
     if held.pump > source.emitter.pump_max { at_pump(inputs, source.emitter.pump_max) } else { held }
 }
 
-pub fn buffering(protocol: &LinkProtocol, announcer: usize, block_s: f64) -> Buffering {
+pub fn buffering(link: &PlannedLink, protocol: &LinkProtocol) -> Buffering {
+    let LinkProtocol { post_processing, sifting: Sifting::Entangled(sifting) } = protocol;
     Buffering {
-        announcer,
-        frame_s: protocol.frame_ps as f64 * 1e-12,
+        announcer: link.reference(),
+        frame_s: post_processing.framing.frame_s(),
         frames_in_flight: FRAMES_IN_FLIGHT,
-        acquisition_s: protocol.acquisition.window_ps as f64 * 1e-12,
-        search_s: protocol.acquisition.search_ps as f64 * 1e-12,
-        block_s,
+        acquisition_s: sifting.acquisition.window_ps as f64 * 1e-12,
+        search_s: sifting.acquisition.search_ps as f64 * 1e-12,
+        block_s: post_processing.framing.round_s(),
         bin_s: CORRELATION_BIN_S,
     }
 }

@@ -3,20 +3,20 @@
 mod config;
 mod directory;
 pub mod estimate;
+mod links;
 mod live;
-mod resolve;
 mod seed;
 mod sites;
 
+use distill::config::Side;
 use serde::Serialize;
 
-use crate::document::{Link, Measure, Source, Spec, Topology};
+use crate::document::{Link, Measure, Spec, Topology};
 pub use config::{
     ChannelConfig, DetectorConfig, KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour,
     ServiceConfig, SourceConfig, Speed,
 };
 pub use directory::{Directory, DirectorySite};
-use resolve::LinkPlanner;
 pub use seed::{Role, SecretSeed, derive_subseed};
 use sites::SitePlanner;
 pub use sites::{kms_name, relay_name};
@@ -94,24 +94,57 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlannedLink {
     pub name: String,
-    /// Site of the source, then the sites at outputs 0 and 1.
-    pub source_site: String,
-    pub sites: [String; 2],
-    pub source: String,
-    pub detectors: [String; 2],
-    pub channels: [String; 2],
-    /// Both arms together, the detectors' efficiency included.
-    pub total_loss_db: f64,
-    pub arm_loss_db: [f64; 2],
-    /// Output whose end announces: the one with fewer clicks.
-    pub announcer: usize,
+    /// Slice of simulated time in which its light is exchanged.
+    pub epoch_ps: u64,
+    pub source: PlannedSource,
+    /// The two sites that make key, by output of the source.
+    pub ends: [PlannedEnd; 2],
     pub references: Vec<PlannedReference>,
 }
 
+/// Where the light of a link comes from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedSource {
+    pub site: String,
+    pub service: String,
+}
+
+/// One of the two sites that make key on a link.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedEnd {
+    pub site: String,
+    /// Service of the instrument and the module behind it.
+    pub detector: String,
+    /// Service of its end of the classical channel.
+    pub channel: String,
+    /// Between source and clicks, the detector's efficiency included.
+    pub loss_db: f64,
+    /// Its part in post-processing.
+    pub side: Side,
+}
+
 impl PlannedLink {
-    /// Output whose end corrects its string: it finds the coincidences, so it knows the figures of the link.
+    /// Which end corrects its string: it knows the figures of the link.
     pub fn corrector(&self) -> usize {
-        1 - self.announcer
+        usize::from(self.ends[1].side == Side::Corrector)
+    }
+
+    /// Which end has the string that counts.
+    pub fn reference(&self) -> usize {
+        usize::from(self.ends[1].side == Side::Reference)
+    }
+
+    pub fn peer_of(&self, end: usize) -> &PlannedEnd {
+        &self.ends[usize::from(end == 0)]
+    }
+
+    pub fn sites(&self) -> [&str; 2] {
+        self.ends.each_ref().map(|end| end.site.as_str())
+    }
+
+    /// Both arms together, the detectors' efficiency included.
+    pub fn total_loss_db(&self) -> f64 {
+        self.ends.iter().map(|end| end.loss_db).sum()
     }
 }
 
@@ -233,13 +266,12 @@ pub(crate) struct RunPlan {
 pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
     let spec = &topology.spec;
     let run = run_plan(spec, options);
-    let mut links = Vec::with_capacity(spec.links.len());
+    let mut planned_links = Vec::with_capacity(spec.links.len());
     let mut services = Vec::with_capacity(spec.links.len() * 5);
     for link in &spec.links {
-        // Both arms are there in every document that was parsed; the type cannot say so to a schema.
-        let Some(planner) = LinkPlanner::new(link, run) else { continue };
-        links.push(planner.link());
-        services.extend(planner.services());
+        let Some((planned, of_link)) = links::plan(link, run) else { continue };
+        planned_links.push(planned);
+        services.extend(of_link);
     }
     let sites = SitePlanner::new(spec, run);
     services.extend(sites.services());
@@ -254,7 +286,7 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
         faults_allowed: run.faults_allowed,
         warnings: warnings(spec, run),
         no_path: crate::checks::paths::messages(spec),
-        links,
+        links: planned_links,
         services,
         directory: sites.directory(),
     }
@@ -290,18 +322,12 @@ fn warnings(spec: &Spec, run: RunPlan) -> Vec<String> {
         warnings.push("faults are allowed: who controls the run can attack its channels".to_owned());
     }
     for link in &spec.links {
-        if !link.acquisition.correlator {
-            warnings.push(format!("link {}: without a correlator no clock is found and no key is made", link.name));
-        }
         if let Some(limit) = run.epochs_limit
             && limit < round_epochs(link, run.epoch_ps)
         {
             warnings.push(format!("link {}: the run ends before its first round of {}", link.name, link.round));
         }
-        let Source::SpdcCw(source) = &link.source;
-        if link.loops.pump.enabled && source.pump_max <= 1.0 {
-            warnings.push(format!("link {}: the pump loop cannot raise the power above nominal", link.name));
-        }
+        warnings.extend(links::warnings(link));
     }
     warnings
 }

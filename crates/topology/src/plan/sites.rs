@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour, ServiceConfig};
 use super::{CONTROL_IDENTITY, Directory, DirectorySite, RunPlan, Service, ServiceNames};
-use crate::document::{KeyManagement, Link, Site, Spec};
+use crate::document::{KeyManagement, Name, Site, Spec};
 
 /// Names of the services of one site.
 pub fn kms_name(site: &str) -> String {
@@ -31,7 +31,7 @@ impl<'a> SitePlanner<'a> {
         let mut neighbours: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         let mut modules: BTreeMap<&str, Vec<KmsModule>> = BTreeMap::new();
         for link in &spec.links {
-            let Some([a, b]) = ends(link) else { continue };
+            let Some([a, b]) = link.pair().map(|ends| ends.map(Name::as_str)) else { continue };
             neighbours.entry(a).or_default().insert(b);
             neighbours.entry(b).or_default().insert(a);
             let [first, second] = ServiceNames::of(link.name.as_str(), [a, b]).detectors;
@@ -153,11 +153,6 @@ impl<'a> SitePlanner<'a> {
             config: ServiceConfig::Relay(Box::new(config)),
         }
     }
-}
-
-fn ends(link: &Link) -> Option<[&str; 2]> {
-    let [a, b] = link.arms.as_slice() else { return None };
-    Some([a.site.as_str(), b.site.as_str()])
 }
 
 /// Numbers the parts of a network that no link joins; none of them if every two sites of a part share a link.

@@ -32,8 +32,8 @@ fn module(state: LinkState, blocks: u64) -> ModuleStatus {
 fn observed(plan: &Plan, module: &dyn Fn(&str) -> Option<ModuleStatus>) -> Observed {
     let mut observed = Observed::default();
     for link in &plan.links {
-        for site in &link.sites {
-            observed.modules.insert((link.name.clone(), site.clone()), module(&link.name));
+        for end in &link.ends {
+            observed.modules.insert((link.name.clone(), end.site.clone()), module(&link.name));
         }
     }
     observed

@@ -25,7 +25,7 @@ pub async fn measured(cluster: &Cluster, links: &[String], duration_s: f64) -> R
 
 /// What the end that knows the figures of the link tells.
 async fn follow(roster: &Roster, link: &PlannedLink, duration_s: f64) -> Result<LinkReport> {
-    let detector = &link.detectors[link.corrector()];
+    let detector = &link.ends[link.corrector()].detector;
     let channel = roster.connector(detector)?.connect().await?;
     let mut client = shell::limited!(DetectorClient::new(channel));
     let mut events = client.watch(WatchRequest {}).await?.into_inner();

@@ -1,6 +1,6 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
-use distill::config::Bound;
+use distill::config::{Bound, Entangled, LinkProtocol, Sifting};
 use photonics::expect::load::load;
 use photonics::expect::math::{loss_db, threshold_qber};
 use photonics::expect::optimum::{OperatingPoint, optimum};
@@ -109,17 +109,17 @@ fn report(plan: &Plan) -> Report {
 
 /// `None` where the plan lacks a service that it names, which `topology` never does.
 fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
-    let source = match &plan.service(&link.source)?.config {
+    let source = match &plan.service(&link.source.service)?.config {
         ServiceConfig::Source(source) => &**source,
         _ => return None,
     };
-    let ends = [end(plan, &link.detectors[0])?, end(plan, &link.detectors[1])?];
-    let protocol = &ends[0].protocol;
-    let inputs = inputs(source, protocol);
+    let ends = [end(plan, &link.ends[0].detector)?, end(plan, &link.ends[1].detector)?];
+    let protocol = &ends[0].protocol.post_processing;
+    let inputs = inputs(source, &ends[0].protocol);
     let best = optimum(&inputs);
     let operating = operating_point(&inputs, ends[0], source);
     let p = &operating.prediction;
-    let load = load(p, &buffering(protocol, link.announcer, inputs.key.block_s));
+    let load = load(p, &buffering(link, &ends[0].protocol));
     let chosen_bps = chosen_bps(p, protocol.security.bound);
     let key_bits = chosen_bps * inputs.key.block_s;
     let share = |bits: f64| if key_bits > 0.0 { bits / key_bits } else { f64::INFINITY };
@@ -129,8 +129,8 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
     let arm_loss_db = [0, 1].map(|end| loss_db(inputs.transmission[end]));
     Some(LinkReport {
         name: link.name.clone(),
-        source_site: link.source_site.clone(),
-        sites: link.sites.clone(),
+        source_site: link.source.site.clone(),
+        sites: link.ends.each_ref().map(|end| end.site.clone()),
         arm_loss_db,
         total_loss_db: arm_loss_db[0] + arm_loss_db[1],
         peak_fwhm_ps: p.peak_fwhm_ps,
@@ -210,9 +210,10 @@ fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, bound: Bound) -> Point {
 
 /// What a person would want to know before starting this.
 fn notes(operating: &OperatingPoint, end: &DetectorConfig, key_bits: f64, authentication_bits: f64) -> Vec<String> {
-    let (p, protocol) = (&operating.prediction, &end.protocol);
+    let LinkProtocol { post_processing, sifting: Sifting::Entangled(Entangled { loops, .. }) } = &end.protocol;
+    let p = &operating.prediction;
     let mut notes = Vec::new();
-    let tolerated = protocol.security.tolerated_qber;
+    let tolerated = post_processing.security.tolerated_qber;
     if p.x.qber > tolerated {
         let (x, limit) = (100.0 * p.x.qber, 100.0 * tolerated);
         notes.push(format!("QBERx {x:.2} % is above the tolerated {limit:.2} %: every block will abort"));
@@ -220,11 +221,10 @@ fn notes(operating: &OperatingPoint, end: &DetectorConfig, key_bits: f64, authen
     if key_bits <= 0.0 {
         notes.push("no key is left by the bound that the topology chooses".to_owned());
     } else if authentication_bits > 0.01 * key_bits {
-        let seconds =
-            100.0 * authentication_bits / key_bits * protocol.round_frames as f64 * protocol.frame_ps as f64 * 1e-12;
+        let seconds = 100.0 * authentication_bits / key_bits * post_processing.framing.round_s();
         notes.push(format!("authentication takes more than 1 % of the key; rounds of {seconds:.0} s would not"));
     }
-    if protocol.loops.pump && p.z.qber < protocol.loops.target_qber_z - 1e-4 {
+    if loops.pump && p.z.qber < loops.target_qber_z - 1e-4 {
         notes.push("the pump loop ends at the laser's limit".to_owned());
     }
     notes

@@ -118,7 +118,7 @@ pub struct End {
 
 impl End {
     fn new(config: &DetectorConfig, monitor: Arc<Monitor>) -> Self {
-        let corrects = config.protocol.role.side() == Side::Corrector;
+        let corrects = config.protocol.side() == Side::Corrector;
         Self { link: config.link.clone(), site: config.site.clone(), corrects, monitor }
     }
 }

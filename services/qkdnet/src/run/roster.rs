@@ -29,6 +29,19 @@ pub struct RosterLink {
     pub channels: [String; 2],
 }
 
+impl RosterLink {
+    /// Which of its ends a site is.
+    pub fn end_at(&self, site: &str) -> Option<usize> {
+        self.sites.iter().position(|end| end == site)
+    }
+
+    /// The site and the channel of each end, with the site of its peer.
+    pub fn ends(&self) -> [(&str, &str, &str); 2] {
+        let ([first, second], [one, other]) = (&self.sites, &self.channels);
+        [(first, one, second), (second, other, first)]
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RosterService {
     pub name: String,
@@ -45,10 +58,10 @@ impl Roster {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let link = |link: &topology::plan::PlannedLink| RosterLink {
             name: link.name.clone(),
-            sites: link.sites.clone(),
-            source: link.source.clone(),
-            detectors: link.detectors.clone(),
-            channels: link.channels.clone(),
+            sites: link.ends.each_ref().map(|end| end.site.clone()),
+            source: link.source.service.clone(),
+            detectors: link.ends.each_ref().map(|end| end.detector.clone()),
+            channels: link.ends.each_ref().map(|end| end.channel.clone()),
         };
         let service = |service: &'p topology::plan::Service| RosterService {
             name: service.name.clone(),

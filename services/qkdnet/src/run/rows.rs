@@ -1,5 +1,6 @@
 //! What is shown and summed up of a network, by what its services tell.
 
+use distill::config::{Entangled, Sifting};
 use distill::ledger::{BlockLedger, Line};
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleStatus};
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
@@ -144,7 +145,7 @@ pub fn fill(row: &mut LinkRow, both: &[ModuleStatus], corrector: &ModuleStatus, 
 }
 
 fn loops(config: &DetectorConfig, row: &LinkRow) -> Loops {
-    let loops = &config.protocol.loops;
+    let Sifting::Entangled(Entangled { loops, .. }) = &config.protocol.sifting;
     let acting = if row.ready { LoopState::Holding } else { LoopState::Seeking };
     let state = |on: bool| if on { acting } else { LoopState::Off };
     let pump = if loops.pump && row.pump >= loops.pump_max { LoopState::Limited } else { state(loops.pump) };

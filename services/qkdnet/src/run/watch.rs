@@ -194,7 +194,7 @@ impl<'p> Follower<'p> {
     fn new(plan: &'p Plan, asked: &'p Asked, started: Instant) -> Self {
         let rows = plan.links.iter().map(|link| LinkRow {
             name: link.name.clone(),
-            loss_db: link.total_loss_db,
+            loss_db: link.total_loss_db(),
             ..LinkRow::default()
         });
         let reports = plan.links.iter().map(|link| LinkReport { name: link.name.clone(), ..LinkReport::default() });

@@ -7,7 +7,7 @@
 use prost::Message;
 
 use crate::bits::Bits;
-use crate::config::LinkProtocol;
+use crate::config::{Entangled, Framing};
 
 /// Unit of the time in a tag.
 pub const UNIT_PS: u64 = 4;
@@ -280,15 +280,16 @@ impl BitWriter {
 pub fn prepare(
     frame: u64,
     tags: &[u64],
-    protocol: &LinkProtocol,
+    framing: Framing,
+    config: &Entangled,
     rng: &mut impl rand::Rng,
 ) -> Result<Prepared, AnnounceError> {
-    let (start, end) = frame_units(frame, protocol.frame_ps)?;
+    let (start, end) = frame_units(frame, framing.frame_ps)?;
     check_tags(frame, tags, start, end)?;
     if tags.len() > EVENTS_MAX {
         return Err(AnnounceError::TooMany { frame, events: tags.len() });
     }
-    let window = protocol.coincidence_window_ps / UNIT_PS;
+    let window = config.coincidence_window_ps / UNIT_PS;
     let mut packed = Vec::with_capacity(tags.len() * WORD_BYTES + 64);
     let (mut bases, mut bits) = (BitWriter::with_capacity(tags.len()), BitWriter::with_capacity(tags.len()));
     let mut counts = ClickCounts { clicks: tags.len() as u64, ..ClickCounts::default() };

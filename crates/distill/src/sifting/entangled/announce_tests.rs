@@ -5,44 +5,18 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
-use crate::config::{Acquisition, Authentication, Bound, Loops, Reconciliation, Role, Security};
+use crate::config::Role;
 
 /// Frame 3 of 20 ms, in units.
 const START: u64 = 3 * 5_000_000_000;
 const FRAME_PS: u64 = 20_000_000_000;
 
-pub(crate) fn protocol() -> LinkProtocol {
-    LinkProtocol {
-        role: Role::Announcer,
-        frame_ps: FRAME_PS,
-        coincidence_window_ps: 120,
-        analyser_delay_ps: 400,
-        dead_time_ps: 30_000,
-        round_frames: 50,
-        acquisition: Acquisition {
-            search_ps: 10_000_000_000,
-            frequency_search: 2e-7,
-            window_ps: 50_000_000_000,
-            correlator: true,
-        },
-        tracking_interval_ps: 500_000_000_000,
-        reconciliation: Reconciliation { frame_bits: 10_000, initial_qber: 0.04 },
-        security: Security {
-            bound: Bound::Asymptotic,
-            epsilon_secrecy: 1e-9,
-            epsilon_correctness: 1e-12,
-            tolerated_qber: 0.1,
-        },
-        authentication: Authentication { tags_per_hash_key: 100 },
-        loops: Loops {
-            polarisation: false,
-            phase: false,
-            pump: false,
-            target_qber_z: 0.043,
-            phase_dither_rad: 0.0,
-            pump_max: 2.0,
-        },
-    }
+pub(crate) fn framing() -> Framing {
+    Framing::of_a_second()
+}
+
+pub(crate) fn config() -> Entangled {
+    Entangled::usual(Role::Announcer)
 }
 
 fn tag(time: u64, fired: u64) -> u64 {
@@ -50,7 +24,7 @@ fn tag(time: u64, fired: u64) -> u64 {
 }
 
 fn prepared(tags: &[u64]) -> Prepared {
-    prepare(3, tags, &protocol(), &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
+    prepare(3, tags, framing(), &config(), &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
 }
 
 pub(crate) fn unpacked(announcement: &Announcement) -> Result<Vec<u64>, AnnounceError> {
@@ -106,7 +80,7 @@ fn words_without_a_detector_are_counted_and_skipped() {
 
 #[test]
 fn clicks_that_are_unsorted_or_outside_the_frame_are_refused() {
-    let refused = |tags: &[u64]| prepare(3, tags, &protocol(), &mut ChaCha8Rng::seed_from_u64(1)).unwrap_err();
+    let refused = |tags: &[u64]| prepare(3, tags, framing(), &config(), &mut ChaCha8Rng::seed_from_u64(1)).unwrap_err();
     assert_eq!(refused(&[tag(5, 1), tag(4, 1)]), AnnounceError::Unsorted { frame: 3, index: 1 });
     assert_eq!(refused(&[(START - 1) << 10 | 1]), AnnounceError::OutsideFrame { frame: 3, index: 0 });
     assert_eq!(refused(&[tag(1, 1), tag(5_000_000_000, 1)]), AnnounceError::OutsideFrame { frame: 3, index: 1 });

@@ -7,7 +7,7 @@ use super::announce::{self, OwnEvents};
 use super::messages::Said;
 use super::reply::{self, SiftReply};
 use super::round::OpenRound;
-use crate::config::LinkProtocol;
+use crate::config::{Entangled, Framing};
 use crate::ledger::BlockLedger;
 use crate::loops::{PolarisationLoop, Setpoints};
 use crate::sifting::{
@@ -26,7 +26,8 @@ struct Waiting {
 
 /// See the module above.
 pub struct Announcer {
-    protocol: LinkProtocol,
+    framing: Framing,
+    config: Entangled,
     waiting: VecDeque<Waiting>,
     frames_announced: u64,
     light_over: bool,
@@ -40,15 +41,16 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    pub fn new(protocol: &LinkProtocol, start: &SiftingStart) -> Self {
+    pub fn new(framing: Framing, config: &Entangled, start: &SiftingStart) -> Self {
         Self {
             polarisation: PolarisationLoop::new(
-                &protocol.loops,
-                protocol.frame_ps,
+                &config.loops,
+                framing.frame_ps,
                 start.latency_steps,
                 start.setpoints.polarisation_rad,
             ),
-            protocol: protocol.clone(),
+            framing,
+            config: config.clone(),
             waiting: VecDeque::new(),
             frames_announced: 0,
             light_over: false,
@@ -79,7 +81,7 @@ impl Announcer {
         self.said.x_replies.push(reply::x_reply(reply.frame, &applied.own_x));
         self.waiting.pop_front();
         self.open.frames += 1;
-        if self.open.frames == self.protocol.round_frames {
+        if self.open.frames == self.framing.round_frames {
             self.close_round();
         }
         Ok(())
@@ -122,11 +124,11 @@ impl Sifting for Announcer {
         }
         self.figures.clicks += frame.tags.len() as u64;
         self.polarisation.observe(context.step, frame.tags.len() as u64);
-        if self.frames_announced.is_multiple_of(self.protocol.round_frames) {
-            let round = self.frames_announced / self.protocol.round_frames;
+        if self.frames_announced.is_multiple_of(self.framing.round_frames) {
+            let round = self.frames_announced / self.framing.round_frames;
             context.events.push(Event::RoundBegins { round });
         }
-        let prepared = announce::prepare(frame.number, &frame.tags, &self.protocol, context.rng)?;
+        let prepared = announce::prepare(frame.number, &frame.tags, self.framing, &self.config, context.rng)?;
         self.waiting.push_back(Waiting { number: frame.number, step: context.step, own: prepared.own });
         self.frames_announced += 1;
         self.said.announcement = Some(prepared.announcement);

@@ -9,7 +9,7 @@ use super::recovery::{FrameResult, Recovery, State as LockState};
 use super::reply::{self, XReply};
 use super::round::OpenRound;
 use crate::bits::Bits;
-use crate::config::LinkProtocol;
+use crate::config::{Entangled, Framing};
 use crate::ledger::BlockLedger;
 use crate::loops::{PhaseLoop, PolarisationLoop, PumpLoop, Setpoints};
 use crate::sifting::{
@@ -52,11 +52,11 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    pub fn new(protocol: &LinkProtocol, start: &SiftingStart) -> Self {
-        let (loops, latency, setpoints) = (&protocol.loops, start.latency_steps, start.setpoints);
+    pub fn new(framing: Framing, config: &Entangled, start: &SiftingStart) -> Self {
+        let (loops, latency, setpoints) = (&config.loops, start.latency_steps, start.setpoints);
         Self {
-            round_frames: protocol.round_frames,
-            recovery: Recovery::new(protocol),
+            round_frames: framing.round_frames,
+            recovery: Recovery::new(framing, config),
             was_locked: false,
             first_frame: None,
             unanswered: VecDeque::new(),
@@ -66,8 +66,8 @@ impl Matcher {
             light_over: false,
             peer_light_over: false,
             said: Said::default(),
-            polarisation: PolarisationLoop::new(loops, protocol.frame_ps, latency, setpoints.polarisation_rad),
-            phase: PhaseLoop::new(loops, protocol.frame_ps, latency, setpoints.phase_rad),
+            polarisation: PolarisationLoop::new(loops, framing.frame_ps, latency, setpoints.polarisation_rad),
+            phase: PhaseLoop::new(loops, framing.frame_ps, latency, setpoints.phase_rad),
             pump: PumpLoop::new(loops, latency, setpoints.pump),
             figures: SiftingFigures::default(),
         }

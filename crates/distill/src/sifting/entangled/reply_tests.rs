@@ -6,7 +6,7 @@ use rand_chacha::rand_core::SeedableRng;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::sifting::entangled::announce::tests::protocol;
+use crate::sifting::entangled::announce::tests::{config, framing};
 use crate::sifting::entangled::announce::{Prepared, prepare};
 use crate::sifting::entangled::recovery::{FrameCounts, Kept};
 
@@ -14,7 +14,7 @@ use crate::sifting::entangled::recovery::{FrameCounts, Kept};
 fn announced(count: u64) -> Prepared {
     let detector = |i: u64| 1u64 << (2 * u64::from(i.is_multiple_of(3)) + i % 2);
     let tags: Vec<u64> = (0..count).map(|i| (i * 1000) << 10 | detector(i)).collect();
-    prepare(0, &tags, &protocol(), &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
+    prepare(0, &tags, framing(), &config(), &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
 }
 
 /// The matcher's view in which every listed event is kept with the announcer's bit.

@@ -163,7 +163,7 @@ impl<'r> Addresses<'r> {
         let link = self.link(link)?;
         let not_an_end =
             || OrderError::NotAnEnd { link: link.name.clone(), site: site.to_owned(), ends: link.sites.clone() };
-        let end = link.sites.iter().position(|end| end == site).ok_or_else(not_an_end)?;
+        let end = link.end_at(site).ok_or_else(not_an_end)?;
         Ok((link, end))
     }
 
@@ -197,13 +197,8 @@ impl<'r> Addresses<'r> {
     }
 
     fn only_link(&self, site: &str) -> Result<&'r str, OrderError> {
-        let links: Vec<&str> = self
-            .0
-            .links
-            .iter()
-            .filter(|link| link.sites.iter().any(|end| end == site))
-            .map(|l| l.name.as_str())
-            .collect();
+        let links: Vec<&str> =
+            self.0.links.iter().filter(|link| link.end_at(site).is_some()).map(|l| l.name.as_str()).collect();
         match links[..] {
             [link] => Ok(link),
             [] => Err(OrderError::NotThere { site: site.to_owned(), what: "link that ends there" }),
@@ -224,11 +219,9 @@ impl<'r> Addresses<'r> {
         let from = |peer: &str| What::Partition(Partition { site: peer.to_owned() });
         let mut told = Vec::new();
         for link in &self.0.links {
-            for (end, channel) in link.channels.iter().enumerate() {
-                if (link.sites[end] == site || link.sites[end] == other)
-                    && (link.sites[1 - end] == site || link.sites[1 - end] == other)
-                {
-                    told.push((channel.as_str(), from(&link.sites[1 - end])));
+            for (own, channel, peer) in link.ends() {
+                if [own, peer] == [site, other] || [own, peer] == [other, site] {
+                    told.push((channel, from(peer)));
                 }
             }
         }

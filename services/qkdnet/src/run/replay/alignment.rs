@@ -1,6 +1,6 @@
 //! Which part of two recordings can belong together.
 
-use distill::config::LinkProtocol;
+use distill::config::Acquisition;
 use photonics::tag::{END_PS, UNIT_PS};
 
 use super::recordings::Recording;
@@ -34,15 +34,15 @@ struct Reach {
 }
 
 /// Finds what both recordings cover, give or take the difference of clocks that is searched.
-pub fn align(ends: [&Recording; 2], protocol: &LinkProtocol) -> Result<Alignment, Failure> {
+pub fn align(ends: [&Recording; 2], frame_ps: u64, searched: &Acquisition) -> Result<Alignment, Failure> {
     let reaches = unwrapped(ends);
-    let frame = i128::from((protocol.frame_ps / UNIT_PS).max(1));
-    let search = i128::from(protocol.acquisition.search_ps / UNIT_PS);
-    let window = i128::from(protocol.acquisition.window_ps / UNIT_PS);
+    let frame = i128::from((frame_ps / UNIT_PS).max(1));
+    let search = i128::from(searched.search_ps / UNIT_PS);
+    let window = i128::from(searched.window_ps / UNIT_PS);
     let begin = reaches[0].first.max(reaches[1].first);
     let end = reaches[0].last.min(reaches[1].last);
     if end - begin + search < window {
-        return Err(apart(ends, reaches, (end - begin).max(0), protocol));
+        return Err(apart(ends, reaches, (end - begin).max(0), searched));
     }
     let origin = origin(ends, reaches, frame);
     let slack = search / frame + 2;
@@ -111,10 +111,10 @@ fn unwrapped(ends: [&Recording; 2]) -> [Reach; 2] {
     reaches
 }
 
-fn apart(ends: [&Recording; 2], reaches: [Reach; 2], common: i128, protocol: &LinkProtocol) -> Failure {
+fn apart(ends: [&Recording; 2], reaches: [Reach; 2], common: i128, searched: &Acquisition) -> Failure {
     let spans: Vec<String> = ends.iter().zip(reaches).map(|(end, reach)| span(end, reach.first, reach.last)).collect();
-    let window = protocol.acquisition.window_ps as f64 * 1e-9;
-    let search = protocol.acquisition.search_ps as f64 * 1e-9;
+    let window = searched.window_ps as f64 * 1e-9;
+    let search = searched.search_ps as f64 * 1e-9;
     let common = seconds(common);
     let starts = seconds(reaches[0].first - reaches[1].first);
     let mut message = format!(

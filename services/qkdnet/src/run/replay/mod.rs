@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use detector::{Beginning, Playback};
+use distill::config::{Entangled, Sifting};
 use photonics::tag::UNIT_PS;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
@@ -85,13 +86,14 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let ends = [&recordings[0], &recordings[1]];
     used::check(&folders, ends, &link)?;
     let config = plan.detectors().next().ok_or_else(|| Failure::bad_input(format!("link `{link}` has no ends")))?;
-    let protocol = config.protocol.clone();
-    let alignment = alignment::align(ends, &protocol)?;
-    let replay = Replay::open(ends, protocol.frame_ps, &alignment, &link)?;
+    let frame_ps = config.protocol.post_processing.framing.frame_ps;
+    let Sifting::Entangled(Entangled { acquisition, .. }) = config.protocol.sifting.clone();
+    let alignment = alignment::align(ends, frame_ps, &acquisition)?;
+    let replay = Replay::open(ends, frame_ps, &alignment, &link)?;
     if let Some(reserve) = &args.reserve {
         copy_secrets(&plan, reserve, &args.data)?;
     }
-    let findings = Findings::new(ends, &alignment, &protocol);
+    let findings = Findings::new(ends, &alignment, frame_ps, &acquisition);
     let asked = Asked {
         seed: args.seed.or(topology.spec.run.seed),
         target_s: None,

@@ -1,6 +1,6 @@
 //! What a replay came to, in words.
 
-use distill::config::LinkProtocol;
+use distill::config::Acquisition;
 
 use super::alignment::{self, Alignment};
 use super::recordings::Recording;
@@ -22,8 +22,8 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub fn new(ends: [&Recording; 2], alignment: &Alignment, protocol: &LinkProtocol) -> Self {
-        let frame_s = protocol.frame_ps as f64 * 1e-12;
+    pub fn new(ends: [&Recording; 2], alignment: &Alignment, frame_ps: u64, searched: &Acquisition) -> Self {
+        let frame_s = frame_ps as f64 * 1e-12;
         let row = |index: usize| {
             let (recording, span) = (ends[index], &alignment.spans[index]);
             let ended = recording.failure.as_ref().map(|error| format!("{error}; {}", error.advice()));
@@ -45,11 +45,10 @@ impl Findings {
             let (first, last) = (recording.first + recording.shift, recording.last + recording.shift);
             alignment::span(recording, first, last)
         };
-        let acquisition = &protocol.acquisition;
         let search = format!(
             "acquisition.search = {} ms and frequencySearch = {} ns/s",
-            acquisition.search_ps as f64 * 1e-9,
-            acquisition.frequency_search * 1e9
+            searched.search_ps as f64 * 1e-9,
+            searched.frequency_search * 1e9
         );
         Self { rows: vec![row(0), row(1)], spans: ends.map(of).into(), search }
     }

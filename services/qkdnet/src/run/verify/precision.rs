@@ -80,8 +80,8 @@ struct Expected {
 
 impl Expected {
     fn of(plan: &Plan, link: &PlannedLink) -> Option<Self> {
-        let source = plan.sources().find(|source| source.name == link.source)?;
-        let end = plan.detectors().find(|detector| detector.name == link.detectors[0])?;
+        let source = plan.sources().find(|source| source.name == link.source.service)?;
+        let end = plan.detectors().find(|detector| detector.name == link.ends[0].detector)?;
         let inputs = inputs(source, &end.protocol);
         let point = operating_point(&inputs, end, source).prediction;
         let (z, x) = (point.z, point.x);

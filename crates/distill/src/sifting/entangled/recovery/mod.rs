@@ -29,7 +29,7 @@ use self::peak::{Fit, Histogram, Shape};
 pub use self::result::{FrameCounts, FrameResult, Kept, RecoveryError, RecoveryStatus, State};
 use self::search::{Events, Finder, Pair};
 use self::sifting::Sifter;
-use crate::config::LinkProtocol;
+use crate::config::{Entangled, Framing};
 use crate::sifting::entangled::announce::{self, Announcement, UNIT_PS};
 
 const PS_PER_UNIT: f64 = UNIT_PS as f64;
@@ -99,16 +99,16 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    pub fn new(protocol: &LinkProtocol) -> Self {
+    pub fn new(framing: Framing, config: &Entangled) -> Self {
         let units = |ps: u64| ps / UNIT_PS;
-        let delay = units(protocol.analyser_delay_ps).clamp(16, 1 << 12) as i64;
-        let window = units(protocol.coincidence_window_ps).min(2 * delay as u64);
-        let acquisition = &protocol.acquisition;
+        let delay = units(config.analyser_delay_ps).clamp(16, 1 << 12) as i64;
+        let window = units(config.coincidence_window_ps).min(2 * delay as u64);
+        let acquisition = &config.acquisition;
         let reach = units(acquisition.search_ps) as i64;
-        let frames = (LONG_WINDOW * acquisition.window_ps + 2 * acquisition.search_ps).div_ceil(protocol.frame_ps);
+        let frames = (LONG_WINDOW * acquisition.window_ps + 2 * acquisition.search_ps).div_ceil(framing.frame_ps);
         let shape = Shape::new(delay, window as i64);
         Self {
-            frame_ps: protocol.frame_ps,
+            frame_ps: framing.frame_ps,
             limits: Limits {
                 reach,
                 delay,
@@ -117,7 +117,7 @@ impl Recovery {
             },
             shape,
             window_units: units(acquisition.window_ps),
-            interval_units: units(protocol.tracking_interval_ps),
+            interval_units: units(config.tracking_interval_ps),
             backlog_max: (frames + SPARE_FRAMES) as usize,
             own: OwnClicks::default(),
             peer: VecDeque::new(),
@@ -129,7 +129,7 @@ impl Recovery {
             own_unlocked: 0,
             own_invalid: 0,
             finder: Finder::new(shape.range as u64),
-            sifter: Sifter::new(window, units(protocol.dead_time_ps)),
+            sifter: Sifter::new(window, units(config.dead_time_ps)),
             pairs: Vec::new(),
             clicks: Vec::new(),
             spare: Vec::new(),

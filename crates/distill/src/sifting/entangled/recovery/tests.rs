@@ -5,7 +5,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::synthetic::{Link, Random, Streams};
 use super::*;
-use crate::sifting::entangled::announce::tests::protocol;
+use crate::sifting::entangled::announce::tests::{config, framing};
 use crate::sifting::entangled::announce::{AnnounceError, Basis, OwnEvents, prepare};
 
 mod handmade;
@@ -38,7 +38,7 @@ struct Bench {
     streams: Streams,
     recovery: Recovery,
     rng: ChaCha8Rng,
-    protocol: LinkProtocol,
+    config: Entangled,
     in_flight: Option<Announcement>,
     announced: VecDeque<(Announcement, OwnEvents)>,
     clicks: u64,
@@ -46,18 +46,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(link: Link, protocol: LinkProtocol) -> Self {
+    fn new(link: Link, config: Entangled) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(link.seed);
-        let recovery = Recovery::new(&protocol);
+        let recovery = Recovery::new(framing(), &config);
         let streams = Streams::new(link);
-        Self { streams, recovery, rng, protocol, in_flight: None, announced: VecDeque::new(), clicks: 0, own_clicks: 0 }
+        Self { streams, recovery, rng, config, in_flight: None, announced: VecDeque::new(), clicks: 0, own_clicks: 0 }
     }
 
     fn step(&mut self) -> Vec<Judged> {
         let (frame, own, peer) = self.streams.next_frame();
         self.clicks += own.len() as u64;
         self.recovery.push_own(frame, own).unwrap();
-        let prepared = prepare(frame, &peer, &self.protocol, &mut self.rng).unwrap();
+        let prepared = prepare(frame, &peer, framing(), &self.config, &mut self.rng).unwrap();
         let arrived = self.in_flight.replace(prepared.announcement.clone());
         self.announced.push_back((prepared.announcement, prepared.own));
         if let Some(announcement) = arrived {
@@ -103,7 +103,7 @@ fn shuffled(mut link: Link) -> Link {
 fn acquires(link: Link, steps_max: usize) {
     let seed = link.seed;
     let about = format!("seed {seed}: offset {} ps, frequency {}", link.offset_ps, link.frequency);
-    let mut bench = Bench::new(link, protocol());
+    let mut bench = Bench::new(link, config());
     let mut locked = Vec::new();
     for _ in 0..steps_max {
         locked.extend(bench.step().into_iter().filter(|j| j.result.locked));
@@ -157,7 +157,7 @@ fn acquires_a_weak_link() {
 
 #[test]
 fn finds_no_lock_without_the_correlator() {
-    let mut without = protocol();
+    let mut without = config();
     without.acquisition.correlator = false;
     let mut bench = Bench::new(shuffled(Link::short(51)), without);
     let mut frames = 0;
@@ -174,7 +174,7 @@ fn finds_no_lock_without_the_correlator() {
 
 #[test]
 fn finds_no_lock_where_there_are_no_pairs() {
-    let mut bench = Bench::new(Link { pair_rate: 1e-3, ..Link::short(61) }, protocol());
+    let mut bench = Bench::new(Link { pair_rate: 1e-3, ..Link::short(61) }, config());
     for _ in 0..20 {
         assert!(bench.step().iter().all(|j| !j.result.locked));
     }
@@ -183,7 +183,7 @@ fn finds_no_lock_where_there_are_no_pairs() {
 
 #[test]
 fn the_end_of_a_run_gives_every_frame_its_result() {
-    let mut bench = Bench::new(shuffled(Link::short(71)), protocol());
+    let mut bench = Bench::new(shuffled(Link::short(71)), config());
     let mut frames = 0;
     for _ in 0..14 {
         frames += bench.step().len();

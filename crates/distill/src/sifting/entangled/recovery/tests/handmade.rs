@@ -204,7 +204,7 @@ proptest! {
 
 #[test]
 fn hostile_announcements_are_refused() {
-    let mut recovery = Recovery::new(&protocol());
+    let mut recovery = Recovery::new(framing(), &config());
     let good = Announcement { frame: 7, count: 0, packed: Vec::new() };
     recovery.push_peer(&good).unwrap();
     assert_eq!(recovery.push_peer(&good), Err(RecoveryError::OutOfOrder { expected: 8, found: 7 }));
@@ -217,13 +217,13 @@ fn hostile_announcements_are_refused() {
         }
     }
     let far = Announcement { frame: u64::MAX, ..good };
-    let refused = Recovery::new(&protocol()).push_peer(&far);
+    let refused = Recovery::new(framing(), &config()).push_peer(&far);
     assert_eq!(refused, Err(RecoveryError::Frame(AnnounceError::FrameRange { frame: u64::MAX })));
 }
 
 #[test]
 fn own_frames_must_be_sorted_consecutive_and_inside() {
-    let mut recovery = Recovery::new(&protocol());
+    let mut recovery = Recovery::new(framing(), &config());
     let start = 5 * 5_000_000_000;
     recovery.push_own(5, vec![tag(start, 1), tag(start, 0), tag(start + 3, 2)]).unwrap();
     assert_eq!(recovery.push_own(7, Vec::new()), Err(RecoveryError::OutOfOrder { expected: 6, found: 7 }));
@@ -234,7 +234,7 @@ fn own_frames_must_be_sorted_consecutive_and_inside() {
 
 #[test]
 fn memory_is_bounded_when_the_peer_is_silent() {
-    let mut recovery = Recovery::new(&protocol());
+    let mut recovery = Recovery::new(framing(), &config());
     for frame in 5..500u64 {
         recovery.push_own(frame, vec![tag(frame * 5_000_000_000, 1)]).unwrap();
     }

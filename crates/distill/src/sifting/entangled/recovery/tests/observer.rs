@@ -30,7 +30,7 @@ fn bucket(value: u64) -> u64 {
 fn observe(dead_time_ps: u64, steps: usize) -> Vec<Seen> {
     // Dense streams, so that clicks within a dead time are frequent.
     let link = Link { own_rate: 3e6, peer_rate: 5e6, pair_rate: 2e6, error_rate: 0.0, ..shuffled(Link::short(201)) };
-    let mut bench = Bench::new(link, LinkProtocol { dead_time_ps, ..protocol() });
+    let mut bench = Bench::new(link, Entangled { dead_time_ps, ..config() });
     let mut seen = Vec::new();
     let (mut last_x, mut bit_before, mut last_time) = (false, false, 0);
     for _ in 0..steps {

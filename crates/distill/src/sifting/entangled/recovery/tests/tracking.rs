@@ -4,7 +4,7 @@ use super::*;
 
 /// Absolute residuals of all measurements over full intervals, sorted.
 fn residuals(link: Link, seconds: usize) -> Vec<f64> {
-    let mut bench = Bench::new(link, protocol());
+    let mut bench = Bench::new(link, config());
     let (mut residuals, mut measured) = (Vec::new(), 0);
     for step in 0..seconds * 50 {
         for judged in bench.step() {
@@ -59,7 +59,7 @@ fn residual_stays_below_12_ps_on_a_weak_link() {
 #[test]
 fn figures_of_the_peak_are_right() {
     for (link, fwhm_ps) in [(Link::short(111), 98.0), (Link::long(112), 207.0)] {
-        let mut bench = Bench::new(shuffled(link), protocol());
+        let mut bench = Bench::new(shuffled(link), config());
         for _ in 0..120 {
             bench.step();
         }
@@ -76,7 +76,7 @@ fn figures_of_the_peak_are_right() {
 
 #[test]
 fn lock_is_lost_after_a_clock_jump_and_found_again() {
-    let mut bench = Bench::new(Link { own_rate: 3e6, peer_rate: 2e6, ..shuffled(Link::short(121)) }, protocol());
+    let mut bench = Bench::new(Link { own_rate: 3e6, peer_rate: 2e6, ..shuffled(Link::short(121)) }, config());
     for _ in 0..100 {
         bench.step();
     }
@@ -93,7 +93,7 @@ fn lock_is_lost_after_a_clock_jump_and_found_again() {
 
 #[test]
 fn a_jump_within_the_histogram_is_followed_at_once() {
-    let mut bench = Bench::new(Link { own_rate: 3e6, peer_rate: 2e6, ..shuffled(Link::short(131)) }, protocol());
+    let mut bench = Bench::new(Link { own_rate: 3e6, peer_rate: 2e6, ..shuffled(Link::short(131)) }, config());
     for _ in 0..100 {
         bench.step();
     }
@@ -109,7 +109,7 @@ fn a_jump_within_the_histogram_is_followed_at_once() {
 #[test]
 fn the_same_pushes_give_the_same_results() {
     let run = || {
-        let mut bench = Bench::new(Link { own_rate: 3e6, peer_rate: 2e6, ..shuffled(Link::short(141)) }, protocol());
+        let mut bench = Bench::new(Link { own_rate: 3e6, peer_rate: 2e6, ..shuffled(Link::short(141)) }, config());
         let mut results = Vec::new();
         for _ in 0..60 {
             for judged in bench.step() {

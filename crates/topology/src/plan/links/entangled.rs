@@ -1,73 +1,74 @@
-//! One link of the document to the plain numbers that `photonics` and `distill` take.
+//! A link of entangled pairs: a source in the middle, an instrument with its module and a channel at each end.
 
 use distill::config as protocol;
 use photonics::config as instrument;
 
-use super::config::{ChannelConfig, DetectorConfig, ServiceConfig, SourceConfig};
-use super::seed::{Role, SecretSeed, derive_subseed};
-use super::{CONTROL_IDENTITY, PlannedLink, PlannedReference, RunPlan, Service, ServiceNames, kms_name, round_epochs};
-use crate::document::{
-    Analyser, Arm, Bound, Clock, Detector, Disturbance, EnergyTimeAnalyser, Link, Snspd, Source, SpdcCw,
+use super::{post_processing, references};
+use crate::document::{Disturbance, FreeRunningClock, Link, Snspd};
+use crate::plan::config::{ChannelConfig, DetectorConfig, ServiceConfig, SourceConfig};
+use crate::plan::seed::{Role, SecretSeed, derive_subseed};
+use crate::plan::{
+    CONTROL_IDENTITY, PlannedEnd, PlannedLink, PlannedSource, RunPlan, Service, ServiceNames, kms_name, round_epochs,
 };
 use crate::quantity::Duration;
+use crate::resolve::{EntangledEnd, EntangledLink};
 
 const PS_PER_S: f64 = 1e12;
 
-/// A link with its parts already taken out of their variants.
-pub(super) struct LinkPlanner<'a> {
+pub(super) fn plan(kind: EntangledLink<'_>, run: RunPlan) -> (PlannedLink, Vec<Service>) {
+    let link = kind.link;
+    let names = ServiceNames::of(link.name.as_str(), kind.ends.map(|end| end.site()));
+    // The end with the larger loss announces: it has fewer clicks, so less is said.
+    let [first, second] = kind.ends.map(|end| end.loss_db());
+    let announcer = usize::from(second >= first);
+    let planner = Planner { link, kind, names, announcer, run };
+    (planner.link(), planner.services())
+}
+
+pub(super) fn warnings(kind: &EntangledLink<'_>) -> Vec<String> {
+    let (link, mut warnings) = (kind.link, Vec::new());
+    if !link.acquisition.correlator {
+        warnings.push(format!("link {}: without a correlator no clock is found and no key is made", link.name));
+    }
+    if link.loops.pump.enabled && kind.source.pump_max <= 1.0 {
+        warnings.push(format!("link {}: the pump loop cannot raise the power above nominal", link.name));
+    }
+    warnings
+}
+
+struct Planner<'a> {
     link: &'a Link,
-    source: &'a SpdcCw,
-    arms: [&'a Arm; 2],
-    analysers: [&'a EnergyTimeAnalyser; 2],
-    detectors: [&'a Snspd; 2],
+    kind: EntangledLink<'a>,
     names: ServiceNames,
+    /// The end that says when it clicked; the other one answers.
+    announcer: usize,
     run: RunPlan,
 }
 
-impl<'a> LinkPlanner<'a> {
-    /// None if the link has not exactly two arms.
-    pub fn new(link: &'a Link, run: RunPlan) -> Option<Self> {
-        let arms: [&Arm; 2] = <&[Arm; 2]>::try_from(link.arms.as_slice()).ok()?.each_ref();
-        let Source::SpdcCw(source) = &link.source;
-        Some(LinkPlanner {
-            link,
-            source,
-            analysers: arms.map(|arm| match &arm.analyser {
-                Analyser::EnergyTime(analyser) => analyser,
-            }),
-            detectors: arms.map(|arm| match &arm.detector {
-                Detector::Snspd(detector) => detector,
-            }),
-            names: ServiceNames::of(link.name.as_str(), arms.map(|arm| arm.site.as_str())),
-            arms,
-            run,
-        })
-    }
-
-    pub fn link(&self) -> PlannedLink {
-        let arm_loss_db = arm_losses_db(self.arms);
-        let references = self.link.reference.iter().map(|reference| PlannedReference {
-            quantity: reference.quantity,
-            published: reference.value.value(),
-            tolerance: reference.tolerance,
-            source: reference.source.clone(),
-        });
+impl Planner<'_> {
+    fn link(&self) -> PlannedLink {
+        let end = |end: usize| PlannedEnd {
+            site: self.kind.ends[end].site().to_owned(),
+            detector: self.names.detectors[end].clone(),
+            channel: self.names.channels[end].clone(),
+            loss_db: self.kind.ends[end].loss_db(),
+            side: self.role(end).side(),
+        };
         PlannedLink {
             name: self.link.name.to_string(),
-            source_site: self.source.site.to_string(),
-            sites: self.arms.map(|arm| arm.site.to_string()),
-            source: self.names.source.clone(),
-            detectors: self.names.detectors.clone(),
-            channels: self.names.channels.clone(),
-            total_loss_db: arm_loss_db[0] + arm_loss_db[1],
-            arm_loss_db,
-            announcer: self.announcer(),
-            references: references.collect(),
+            epoch_ps: self.run.epoch_ps,
+            source: PlannedSource { site: self.kind.source.site.to_string(), service: self.names.source.clone() },
+            ends: [end(0), end(1)],
+            references: references(self.link),
         }
     }
 
+    fn role(&self, end: usize) -> protocol::Role {
+        if end == self.announcer { protocol::Role::Announcer } else { protocol::Role::Matcher }
+    }
+
     /// Source, then both detectors, then both channels.
-    pub fn services(&self) -> Vec<Service> {
+    fn services(&self) -> Vec<Service> {
         let service = |name: &str, site: &str, connects_to: Vec<String>, accepts: &[String], config| Service {
             name: name.to_owned(),
             site: site.to_owned(),
@@ -100,12 +101,6 @@ impl<'a> LinkPlanner<'a> {
         services
     }
 
-    /// The end with the larger loss announces: it has fewer clicks, so less is said.
-    fn announcer(&self) -> usize {
-        let [first, second] = arm_losses_db(self.arms);
-        usize::from(second >= first)
-    }
-
     fn subseed(&self, role: Role, site: &str) -> Option<SecretSeed> {
         self.run.seed.map(|seed| derive_subseed(seed, role, self.link.name.as_str(), site))
     }
@@ -115,7 +110,7 @@ impl<'a> LinkPlanner<'a> {
         SourceConfig {
             name: self.names.source.clone(),
             link: self.link.name.to_string(),
-            site: self.source.site.to_string(),
+            site: self.kind.source.site.to_string(),
             epoch_ps: self.run.epoch_ps,
             latency_epochs: self.run.latency_epochs,
             round_epochs: round_epochs(self.link, self.run.epoch_ps),
@@ -125,29 +120,30 @@ impl<'a> LinkPlanner<'a> {
             emitter: self.emitter(),
             arms: [0, 1].map(|end| self.arm(end)),
             analysers: [0, 1].map(|end| self.analyser(end)),
-            detectors: self.detectors.map(detector),
+            detectors: self.kind.ends.map(|end| detector(end.detector)),
             faults_allowed: self.run.faults_allowed,
             accepts: vec![first, second, CONTROL_IDENTITY.to_owned()],
         }
     }
 
     fn detector_config(&self, end: usize) -> DetectorConfig {
-        let site = self.arms[end].site.as_str();
+        let own = &self.kind.ends[end];
+        let site = own.site();
         DetectorConfig {
             name: self.names.detectors[end].clone(),
             link: self.link.name.to_string(),
             site: site.to_owned(),
-            peer_site: self.arms[1 - end].site.to_string(),
+            peer_site: self.kind.peer_of(end).site().to_owned(),
             output: end as u32,
             epoch_ps: self.run.epoch_ps,
             latency_epochs: self.run.latency_epochs,
             epochs_limit: Some(self.run.last_epoch()),
-            detector: detector(self.detectors[end]),
-            clock: clock(&self.arms[end].clock),
+            detector: detector(own.detector),
+            clock: clock(own.clock),
             analyser: self.analyser(end),
-            arm_delay_ps: self.arms[end].fibre.delay_ps(),
+            arm_delay_ps: own.arm.fibre.delay_ps(),
             protocol: self.protocol(end),
-            initial_pump: self.source.pump_initial,
+            initial_pump: self.kind.source.pump_initial,
             instrument_subseed: self.subseed(Role::Instrument, site),
             module_subseed: self.subseed(Role::Module, site),
             source: self.names.source.clone(),
@@ -160,21 +156,22 @@ impl<'a> LinkPlanner<'a> {
 
     fn channel_config(&self, end: usize) -> ChannelConfig {
         let initiates = end == 0;
+        let peer = &self.names.channels[usize::from(initiates)];
         let mut accepts = vec![self.names.detectors[end].clone()];
         if !initiates {
-            accepts.push(self.names.channels[1 - end].clone());
+            accepts.push(peer.clone());
         }
         accepts.push(CONTROL_IDENTITY.to_owned());
         ChannelConfig {
             name: self.names.channels[end].clone(),
             link: self.link.name.to_string(),
-            site: self.arms[end].site.to_string(),
-            peer_site: self.arms[1 - end].site.to_string(),
+            site: self.kind.ends[end].site().to_owned(),
+            peer_site: self.kind.peer_of(end).site().to_owned(),
             initiates,
-            peer: self.names.channels[1 - end].clone(),
+            peer: peer.clone(),
             module: self.names.detectors[end].clone(),
             // Classical traffic takes the same route, past the source.
-            delay_ps: self.arms.iter().map(|arm| arm.fibre.delay_ps()).sum::<f64>().round() as u64,
+            delay_ps: self.kind.ends.iter().map(|end| end.arm.fibre.delay_ps()).sum::<f64>().round() as u64,
             speed: self.run.speed,
             reserve_bits: self.link.authentication.reserve.rounded(),
             tags_per_hash_key: self.link.authentication.tags_per_hash_key,
@@ -185,14 +182,12 @@ impl<'a> LinkPlanner<'a> {
 
     fn protocol(&self, end: usize) -> protocol::LinkProtocol {
         let link = self.link;
-        let dead_time_ps = self.detectors.map(|detector| detector.dead_time.rounded());
-        protocol::LinkProtocol {
-            role: if end == self.announcer() { protocol::Role::Announcer } else { protocol::Role::Matcher },
-            frame_ps: self.run.epoch_ps,
+        let [one, other] = self.kind.ends.map(|end| end.detector.dead_time.rounded());
+        let sifting = protocol::Entangled {
+            role: self.role(end),
             coincidence_window_ps: link.window.rounded(),
-            analyser_delay_ps: self.analysers[end].delay.rounded(),
-            dead_time_ps: dead_time_ps[0].max(dead_time_ps[1]),
-            round_frames: round_epochs(link, self.run.epoch_ps),
+            analyser_delay_ps: self.kind.ends[end].analyser.delay.rounded(),
+            dead_time_ps: one.max(other),
             acquisition: protocol::Acquisition {
                 search_ps: link.acquisition.search.rounded(),
                 frequency_search: link.acquisition.frequency_search.value(),
@@ -200,29 +195,17 @@ impl<'a> LinkPlanner<'a> {
                 correlator: link.acquisition.correlator,
             },
             tracking_interval_ps: link.tracking.interval.rounded(),
-            reconciliation: protocol::Reconciliation {
-                frame_bits: link.reconciliation.frame_bits,
-                initial_qber: link.reconciliation.initial_qber.value(),
-            },
-            security: protocol::Security {
-                bound: match link.security.bound {
-                    Bound::Asymptotic => protocol::Bound::Asymptotic,
-                    Bound::Finite => protocol::Bound::Finite,
-                },
-                epsilon_secrecy: link.security.epsilon_secrecy,
-                epsilon_correctness: link.security.epsilon_correctness,
-                tolerated_qber: link.security.tolerated_qber.value(),
-            },
-            authentication: protocol::Authentication { tags_per_hash_key: link.authentication.tags_per_hash_key },
             loops: protocol::Loops {
                 polarisation: link.loops.polarisation.enabled,
                 phase: link.loops.phase.enabled,
                 pump: link.loops.pump.enabled,
                 target_qber_z: link.loops.pump.target(),
                 phase_dither_rad: link.loops.phase.dither_rad(),
-                pump_max: self.source.pump_max,
+                pump_max: self.kind.source.pump_max,
             },
-        }
+        };
+        let post_processing = post_processing(link, self.run);
+        protocol::LinkProtocol { post_processing, sifting: protocol::Sifting::Entangled(sifting) }
     }
 
     fn emitter(&self) -> instrument::SpdcCw {
@@ -231,16 +214,16 @@ impl<'a> LinkPlanner<'a> {
             _ => None,
         });
         instrument::SpdcCw {
-            pair_rate_hz: self.source.pair_rate.value(),
-            visibility: self.source.visibility.value(),
-            bandwidth_nm: self.source.bandwidth.value(),
-            pump_max: self.source.pump_max,
+            pair_rate_hz: self.kind.source.pair_rate.value(),
+            visibility: self.kind.source.visibility.value(),
+            bandwidth_nm: self.kind.source.bandwidth.value(),
+            pump_max: self.kind.source.pump_max,
             steps: self.levels(powers, 1.0, |level, factor| level * factor),
         }
     }
 
     fn arm(&self, end: usize) -> instrument::Arm {
-        let arm = self.arms[end];
+        let arm = self.kind.ends[end].arm;
         let fibre = &arm.fibre;
         let turns = self.link.disturbances.iter().filter_map(|disturbance| match disturbance {
             Disturbance::Polarisation(step) if step.site == arm.site => Some((step.at, step.step.value())),
@@ -264,10 +247,9 @@ impl<'a> LinkPlanner<'a> {
     }
 
     fn analyser(&self, end: usize) -> instrument::EnergyTimeAnalyser {
-        let analyser = self.analysers[end];
-        let site = &self.arms[end].site;
+        let EntangledEnd { arm, analyser, .. } = self.kind.ends[end];
         let phases = self.link.disturbances.iter().filter_map(|disturbance| match disturbance {
-            Disturbance::Phase(step) if step.site == *site => Some((step.at, step.step.value())),
+            Disturbance::Phase(step) if step.site == arm.site => Some((step.at, step.step.value())),
             _ => None,
         });
         instrument::EnergyTimeAnalyser {
@@ -302,14 +284,6 @@ impl<'a> LinkPlanner<'a> {
     }
 }
 
-/// Fibre, devices and detector of each arm.
-fn arm_losses_db(arms: [&Arm; 2]) -> [f64; 2] {
-    arms.map(|arm| {
-        let Detector::Snspd(detector) = &arm.detector;
-        arm.fibre.loss_db() - 10.0 * detector.efficiency.value().max(f64::MIN_POSITIVE).log10()
-    })
-}
-
 fn detector(detector: &Snspd) -> instrument::Detector {
     instrument::Detector {
         efficiency: detector.efficiency.value(),
@@ -325,8 +299,7 @@ fn detector(detector: &Snspd) -> instrument::Detector {
     }
 }
 
-fn clock(clock: &Clock) -> instrument::Clock {
-    let Clock::Rubidium(clock) = clock;
+fn clock(clock: &FreeRunningClock) -> instrument::Clock {
     instrument::Clock {
         offset_ps: clock.offset.value(),
         frequency_error: clock.frequency_error.value(),

@@ -1,8 +1,10 @@
-//! Instruments: values that cannot be, and arms that do not fit each other.
+//! Links of entangled pairs: values that cannot be, and arms that do not fit each other.
 
+use super::links::{epochs, error_rate};
 use super::{Finding, Report};
-use crate::document::{Analyser, Arm, Clock, Detector, EnergyTimeAnalyser, FreeRunningClock, Link, Source};
+use crate::document::{FreeRunningClock, Link, Snspd, SpdcCw, Spec};
 use crate::quantity::{Decimal, Duration};
+use crate::resolve::{EntangledEnd, EntangledLink};
 
 /// A time tag counts units of this.
 const TAG_UNIT_PS: i64 = 4;
@@ -11,22 +13,65 @@ const PAIR_RATE_HZ_MAX: f64 = 1e12;
 /// Photons per second at one end beyond which an epoch does not fit into memory.
 const ARRIVAL_RATE_HZ_MAX: f64 = 1e9;
 
-pub(super) fn check(link: &Link, path: &str, report: &mut Report<'_>) {
-    source(link, path, report);
-    for (index, end) in link.arms.iter().enumerate() {
+pub(super) fn check(spec: &Spec, kind: &EntangledLink<'_>, path: &str, report: &mut Report<'_>) {
+    let link = kind.link;
+    source(kind.source, path, report);
+    for (index, end) in kind.ends.iter().enumerate() {
         let at = format!("{path}.arms[{index}]");
         arm(end, &at, report);
-        detector(&end.detector, &format!("{at}.detector"), report);
+        detector(end.detector, &format!("{at}.detector"), report);
         analyser(link, end, path, &format!("{at}.analyser"), report);
-        arrivals(link, end, path, &at, report);
+        arrivals(kind, end, path, &at, report);
     }
-    if let [first, second] = link.arms.as_slice() {
-        pair(link, [first, second], path, report);
+    pair(kind, path, report);
+    epochs(spec, &[("tracking.interval", link.tracking.interval)], path, report);
+    acquisition(spec, link, path, report);
+    loops(link, path, report);
+}
+
+fn acquisition(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
+    let (acquisition, epoch) = (&link.acquisition, spec.run.epoch);
+    if acquisition.window < epoch {
+        let message = format!("{} is shorter than an epoch", acquisition.window);
+        let expected = format!("at least {epoch}");
+        report.add(Finding::error(format!("{path}.acquisition.window"), message, expected), &["spec.run.epoch"]);
+    }
+    if acquisition.search.rounded() == 0 {
+        let finding =
+            Finding::error(format!("{path}.acquisition.search"), "a search over nothing", "a duration above 0");
+        report.add(finding, &[]);
+    }
+    if acquisition.frequency_search.value() < 0.0 {
+        let message = format!("{} is negative", acquisition.frequency_search);
+        let path = format!("{path}.acquisition.frequencySearch");
+        report.add(Finding::error(path, message, "the largest difference, either way"), &[]);
     }
 }
 
-fn source(link: &Link, path: &str, report: &mut Report<'_>) {
-    let Source::SpdcCw(source) = &link.source;
+fn loops(link: &Link, path: &str, report: &mut Report<'_>) {
+    let loops = &link.loops;
+    if loops.pump.target_qber.is_some() && !loops.pump.enabled {
+        let finding = Finding::error(
+            format!("{path}.loops.pump.targetQber"),
+            "a target for a loop that is off",
+            "a target only with enabled: true",
+        );
+        report.add(finding.hint(Some("remove the target, or enable the loop".into())), &[]);
+    }
+    if loops.phase.dither.is_some() && !loops.phase.enabled {
+        let path = format!("{path}.loops.phase.dither");
+        report.add(Finding::error(path, "a dither for a loop that is off", "a dither only with enabled: true"), &[]);
+    }
+    if !(0.0..=0.5).contains(&loops.phase.dither_rad()) {
+        let path = format!("{path}.loops.phase.dither");
+        report.add(Finding::error(path, "a dither outside the range", "between 0 and 0.5 rad"), &[]);
+    }
+    if let Some(target) = loops.pump.target_qber {
+        error_rate(target, 25, format!("{path}.loops.pump.targetQber"), report);
+    }
+}
+
+fn source(source: &SpdcCw, path: &str, report: &mut Report<'_>) {
     let rate = source.pair_rate.value();
     if rate <= 0.0 || rate > PAIR_RATE_HZ_MAX {
         let expected = format!("above 0 and at most {PAIR_RATE_HZ_MAX:e} /s");
@@ -49,8 +94,8 @@ fn source(link: &Link, path: &str, report: &mut Report<'_>) {
     }
 }
 
-fn arm(arm: &Arm, path: &str, report: &mut Report<'_>) {
-    let fibre = &arm.fibre;
+fn arm(end: &EntangledEnd<'_>, path: &str, report: &mut Report<'_>) {
+    let fibre = &end.arm.fibre;
     for (field, period) in
         [("delayDrift.period", fibre.delay_drift.period), ("polarisation.driftPeriod", fibre.polarisation.drift_period)]
     {
@@ -65,7 +110,7 @@ fn arm(arm: &Arm, path: &str, report: &mut Report<'_>) {
         let message = format!("a loss of {:.0} dB on one arm", fibre.loss_db());
         report.add(Finding::error(format!("{path}.fibre"), message, format!("at most {LOSS_DB_MAX} dB")), &[]);
     }
-    let Clock::Rubidium(clock) = &arm.clock;
+    let clock = end.clock;
     /// Larger offsets are a mistake: no search reaches them.
     const OFFSET_PS_MAX: i64 = 10_000_000_000_000;
     if clock.offset.exact().map(Decimal::abs) > Some(OFFSET_PS_MAX.into()) {
@@ -74,8 +119,7 @@ fn arm(arm: &Arm, path: &str, report: &mut Report<'_>) {
     }
 }
 
-fn detector(detector: &Detector, path: &str, report: &mut Report<'_>) {
-    let Detector::Snspd(detector) = detector;
+fn detector(detector: &Snspd, path: &str, report: &mut Report<'_>) {
     if detector.efficiency.value() <= 0.0 {
         let finding = Finding::error(format!("{path}.efficiency"), "a detector that sees nothing", "above 0 %");
         report.add(finding, &[]);
@@ -116,14 +160,9 @@ fn detector(detector: &Detector, path: &str, report: &mut Report<'_>) {
     }
 }
 
-fn interferometer(arm: &Arm) -> &EnergyTimeAnalyser {
-    let Analyser::EnergyTime(analyser) = &arm.analyser;
-    analyser
-}
-
-fn analyser(link: &Link, arm: &Arm, link_path: &str, path: &str, report: &mut Report<'_>) {
+fn analyser(link: &Link, end: &EntangledEnd<'_>, link_path: &str, path: &str, report: &mut Report<'_>) {
     const DELAY_PS_MAX: i128 = 1_000_000;
-    let analyser = interferometer(arm);
+    let analyser = end.analyser;
     if !analyser.delay.whole().is_some_and(|delay_ps| (1..=DELAY_PS_MAX).contains(&delay_ps)) {
         let message = format!("a delay of {}", analyser.delay);
         report.add(Finding::error(format!("{path}.delay"), message, "a multiple of 1 ps between 1 ps and 1 us"), &[]);
@@ -150,14 +189,13 @@ fn analyser(link: &Link, arm: &Arm, link_path: &str, path: &str, report: &mut Re
 }
 
 /// Photons at one end that no machine could hold.
-fn arrivals(link: &Link, arm: &Arm, link_path: &str, path: &str, report: &mut Report<'_>) {
-    let Source::SpdcCw(source) = &link.source;
-    let Detector::Snspd(detector) = &arm.detector;
-    let transmission = 10f64.powf(-arm.fibre.loss_db() / 10.0) * detector.efficiency.value();
+fn arrivals(kind: &EntangledLink<'_>, end: &EntangledEnd<'_>, link_path: &str, path: &str, report: &mut Report<'_>) {
+    let (source, detector) = (kind.source, end.detector);
+    let transmission = 10f64.powf(-end.arm.fibre.loss_db() / 10.0) * detector.efficiency.value();
     let rate_hz =
         source.pair_rate.value() * source.pump_max.max(1.0) * transmission + 4.0 * detector.dark_count_rate.value();
     if rate_hz > ARRIVAL_RATE_HZ_MAX && source.pair_rate.value() <= PAIR_RATE_HZ_MAX {
-        let message = format!("{rate_hz:.1e} clicks per second at \"{}\" (at the highest pump power)", arm.site);
+        let message = format!("{rate_hz:.1e} clicks per second at \"{}\" (at the highest pump power)", end.site());
         let expected = format!("at most {ARRIVAL_RATE_HZ_MAX:e} /s");
         let pair_rate = format!("{link_path}.source.pairRate");
         report.add(Finding::error(path, message, expected), &[&pair_rate]);
@@ -165,20 +203,18 @@ fn arrivals(link: &Link, arm: &Arm, link_path: &str, path: &str, report: &mut Re
 }
 
 /// What the two arms must have in common.
-fn pair(link: &Link, arms: [&Arm; 2], path: &str, report: &mut Report<'_>) {
-    let [first, second] = arms.map(interferometer);
+fn pair(kind: &EntangledLink<'_>, path: &str, report: &mut Report<'_>) {
+    let EntangledLink { link, source, ends } = kind;
+    let [first, second] = ends.map(|end| end.analyser);
     if first.delay != second.delay {
         let message = format!("delays of {} and {}: the amplitudes cannot interfere", first.delay, second.delay);
         let finding =
             Finding::error(format!("{path}.arms[1].analyser.delay"), message, format!("{} in both", first.delay));
         report.add(finding, &[&format!("{path}.arms[0].analyser.delay")]);
     }
-    let clocks: [&FreeRunningClock; 2] = arms.map(|arm| {
-        let Clock::Rubidium(clock) = &arm.clock;
-        clock
-    });
-    let arrival = |end: usize| clocks[end].offset.value() + arms[end].fibre.delay_ps();
-    let apart_ps = (arrival(1) - arrival(0)).abs();
+    let clocks: [&FreeRunningClock; 2] = ends.map(|end| end.clock);
+    let [one, other] = ends.map(|end| end.clock.offset.value() + end.arm.fibre.delay_ps());
+    let apart_ps = (other - one).abs();
     if apart_ps > link.acquisition.search.value() {
         let message = format!("clocks and fibres put the two ends {:.3} ms apart", apart_ps / 1e9);
         let expected = format!("at most the {} that acquisition.search covers", link.acquisition.search);
@@ -203,8 +239,7 @@ fn pair(link: &Link, arms: [&Arm; 2], path: &str, report: &mut Report<'_>) {
         let finding = Finding::error(format!("{path}.arms[1].clock.frequencyError"), message, expected);
         report.add(finding, &[&format!("{path}.acquisition.frequencySearch"), &format!("{path}.arms[0].clock")]);
     }
-    let Source::SpdcCw(source) = &link.source;
-    let residual: f64 = arms.iter().map(|arm| arm.fibre.residual_dispersion_ps_per_nm()).sum();
+    let residual: f64 = ends.iter().map(|end| end.arm.fibre.residual_dispersion_ps_per_nm()).sum();
     let spread_ps = (residual * source.bandwidth.value()).abs();
     if spread_ps > first.delay.value() {
         let message =
