@@ -11,13 +11,16 @@ TOPOLOGY ?= topologies/nice-50km.yaml
 # A cluster gets all of Nice, unless another topology is named.
 KIND_TOPOLOGY := $(if $(filter command line environment,$(origin TOPOLOGY)),$(TOPOLOGY),topologies/nice.yaml)
 
-.PHONY: help up build image test check fmt clippy doc chart bench soak verify collector fpfind kind kind-down observe e2e e2e-soak clean
+.PHONY: help up quick build image test check fmt clippy doc chart bench soak verify collector fpfind kind kind-down observe e2e e2e-soak clean
 
 help: ## what there is
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-up: build ## run the network of TOPOLOGY on this machine, with a live table
-	target/release/qkdnet up $(TOPOLOGY)
+up: quick ## run the network of TOPOLOGY on this machine, with a live table
+	target/quick/qkdnet up $(TOPOLOGY)
+
+quick: ## the one binary, built in less time and fast where it matters: target/quick/qkdnet
+	$(CARGO) build --profile quick --locked --bin qkdnet
 
 build: ## the one binary, target/release/qkdnet
 	$(CARGO) build --release --locked --bin qkdnet

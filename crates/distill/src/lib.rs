@@ -6,6 +6,9 @@
 //! `sifting` has a module for each protocol and ends with sifted bits; `pipeline` takes it from there and knows no
 //! protocol.
 
+// No clock, file, socket, thread or randomness of the machine: clippy.toml lists them with reasons.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
+
 pub mod amplify;
 pub mod auth;
 pub mod bits;

@@ -25,6 +25,9 @@
 //! [`receiver`] is stamped by its own clock. A frame belongs to the instrument, not to a link: every module that is fed by
 //! the receiver reads the same frame.
 
+// No clock, file, socket, thread or randomness of the machine: clippy.toml lists them with reasons.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
+
 pub mod analyser;
 pub mod config;
 pub mod expect;

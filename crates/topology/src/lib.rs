@@ -4,6 +4,9 @@
 //! JSON Schema of the same types. [`plan::plan`] turns a topology into the services, their configurations,
 //! identities and peers; whatever starts services starts exactly that list.
 
+// No clock, file, socket, thread or randomness of the machine: clippy.toml lists them with reasons.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
+
 mod checks;
 mod decimal;
 mod diagnostic;

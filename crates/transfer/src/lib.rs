@@ -27,6 +27,9 @@
 //! enough pad; the cost of a hop is stated at [`hop_cost`]. A key may go in shares over node-disjoint paths
 //! ([`Graph::disjoint`]), so that no site between carries all of it; [`exposed`] lists what a site did carry in full.
 
+// No clock, file, socket, thread or randomness of the machine: clippy.toml lists them with reasons.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]
+
 mod database;
 mod error;
 mod event;
