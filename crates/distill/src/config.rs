@@ -141,6 +141,7 @@ impl LinkProtocol {
                     epsilon_secrecy: 1e-10,
                     epsilon_correctness: 1e-15,
                     tolerated_qber: 0.11,
+                    emission: Emission::Pairs,
                 },
                 authentication: Authentication { tags_per_hash_key: 64 },
             },
@@ -198,15 +199,106 @@ pub struct Reconciliation {
     pub initial_qber: f64,
 }
 
+/// Which proof says how long a key may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bound {
-    /// `n (1 - h(Ex)) - leak`, as papers quote it.
+    /// The limit of long keys, as papers quote it: `n (1 - h(Ex)) - leak` of pairs, Ma et al., PRA 72, 012326 (2005) with
+    /// decoys, Waks et al., PRA 66, 042315 (2002) with single photons.
     Asymptotic,
-    /// Tomamichel et al., Nat. Commun. 3, 634 (2012).
+    /// The finite bound that is recommended for the light of the link: Tomamichel et al., Nat. Commun. 3, 634 (2012) for
+    /// pairs, [`Lim2014`](Self::Lim2014) with two decoys, [`Wiesemann2024`](Self::Wiesemann2024) with one, Morrison et
+    /// al., Nat. Commun. 14, 3573 (2023) for single photons.
     Finite,
+    /// Two decoys: Lim et al., PRA 89, 022307 (2014).
+    Lim2014,
+    /// One decoy: Rusca et al., APL 112, 171104 (2018).
+    Rusca2018,
+    /// One decoy, the same estimates under the constants of a newer proof: Wiesemann et al., arXiv:2405.16578.
+    Wiesemann2024,
 }
 
+impl Bound {
+    /// As it stands in configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Asymptotic => "asymptotic",
+            Self::Finite => "finite",
+            Self::Lim2014 => "lim2014",
+            Self::Rusca2018 => "rusca2018",
+            Self::Wiesemann2024 => "wiesemann2024",
+        }
+    }
+
+    /// Whether it holds for this light.
+    pub fn fits(self, emission: &Emission) -> bool {
+        match self {
+            Self::Asymptotic | Self::Finite => true,
+            Self::Lim2014 => matches!(emission, Emission::TwoDecoys(_)),
+            Self::Rusca2018 | Self::Wiesemann2024 => matches!(emission, Emission::OneDecoy(_)),
+        }
+    }
+}
+
+/// Largest number of intensities that a protocol here has.
+pub const INTENSITIES: usize = 3;
+
+/// Pulses of one intensity.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intensity {
+    /// Mean number of photons of a pulse as it leaves the transmitter.
+    pub mean_photons: f64,
+    /// Share of the pulses, in either basis.
+    pub probability: f64,
+}
+
+/// A source of single photons, as its maker measured it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SinglePhotons {
+    /// Mean number of photons of a pulse as it leaves the transmitter: at most.
+    pub mean_photons: f64,
+    /// Second-order correlation at zero delay: an upper confidence bound of it.
+    pub g2: f64,
+    /// Probability of the key basis at the transmitter and at the receiver.
+    pub key_basis_probability: [f64; 2],
+}
+
+/// What a proof takes for granted of the light of a link.
+///
+/// It is configuration and no evidence. Evidence is what both ends learned in public of an eavesdropper, part of it from
+/// the peer; how bright its pulses are and how often it sends them is what a transmitter was characterised for, trusted
+/// by the proof and equal at both ends by the topology. A peer that could state its own intensities would choose its bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Emission {
+    /// One pair for each bit of the key: there is nothing to assume.
+    #[default]
+    Pairs,
+    /// Laser pulses of random phase: signal and decoy.
+    OneDecoy([Intensity; 2]),
+    /// The same with a third intensity, at or near the vacuum: signal, decoy, vacuum.
+    TwoDecoys([Intensity; 3]),
+    SinglePhotons(SinglePhotons),
+}
+
+impl Emission {
+    pub fn is_pairs(&self) -> bool {
+        matches!(self, Self::Pairs)
+    }
+
+    /// Of laser pulses, the brightest first.
+    pub fn intensities(&self) -> &[Intensity] {
+        match self {
+            Self::Pairs | Self::SinglePhotons(_) => &[],
+            Self::OneDecoy(intensities) => intensities,
+            Self::TwoDecoys(intensities) => intensities,
+        }
+    }
+}
+
+/// What "secret" means for a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Security {
@@ -214,8 +306,10 @@ pub struct Security {
     /// Secrecy and correctness parameters of one block.
     pub epsilon_secrecy: f64,
     pub epsilon_correctness: f64,
-    /// Largest tolerated error rate in the check basis; a block above it aborts.
+    /// Largest tolerated error rate in the check basis, of signal pulses where there are decoys; a block above it aborts.
     pub tolerated_qber: f64,
+    #[serde(default, skip_serializing_if = "Emission::is_pairs")]
+    pub emission: Emission,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

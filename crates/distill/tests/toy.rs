@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use distill::bits::Bits;
 use distill::bounds::Evidence;
-use distill::config::{Authentication, Bound, Framing, PostProcessing, Reconciliation, Security};
+use distill::config::{Authentication, Bound, Emission, Framing, PostProcessing, Reconciliation, Security};
 use distill::ledger::{BlockLedger, Book, Item, Line};
 use distill::pipeline::{
     Action, FinishedBlock, FrameInput, Module, ModuleError, PeerInput, SessionStart, Setpoints, Side,
@@ -84,7 +84,9 @@ impl Toy {
         }
         let errors = peer.iter().zip(&waiting.check).filter(|(peer, own)| (**peer == 1) != **own).count() as u64;
         let (bits, open) = (peer.len() as u64, &mut self.open);
-        let Evidence::CheckBits { bits: all, errors: wrong } = &mut open.evidence;
+        let Evidence::CheckBits { bits: all, errors: wrong } = &mut open.evidence else {
+            return Err(SiftingError::Protocol("evidence of another kind"));
+        };
         *all += bits;
         *wrong += errors;
         if open.frames == 0 {
@@ -201,7 +203,13 @@ fn ends(sender: Side, tolerated_qber: f64) -> [End; 2] {
     let config = PostProcessing {
         framing: Framing::of_a_second(),
         reconciliation: Reconciliation { frame_bits: 10_000, initial_qber: 0.03 },
-        security: Security { bound: Bound::Finite, epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15, tolerated_qber },
+        security: Security {
+            bound: Bound::Finite,
+            epsilon_secrecy: 1e-10,
+            epsilon_correctness: 1e-15,
+            tolerated_qber,
+            emission: Emission::Pairs,
+        },
         authentication: Authentication { tags_per_hash_key: 64 },
     };
     let start = SessionStart {

@@ -1,7 +1,8 @@
 //! How long a key may be: the asymptotic figure that papers quote and the finite-key bound.
 //!
 //! What was learned in public about an eavesdropper is [`Evidence`], of a kind for each family of protocols; the bounds for
-//! a kind are in a module of their own, and [`key_length`] alone chooses among them.
+//! a kind are in a module of their own, and [`bounds`] alone chooses among them. What a proof takes for granted of the
+//! light comes with the configuration ([`Emission`]).
 //!
 //! Reconciliation by Cascade talks in both directions, so the error pattern of a block counts as public. For qubit
 //! protocols whose phase errors are bounded from the check basis that costs nothing beyond the parities of the
@@ -9,6 +10,14 @@
 //! conditioning on the bit errors.
 
 mod check_bits;
+mod decoy;
+mod evidence;
+mod parameters;
+#[cfg(test)]
+mod properties;
+mod reason;
+mod sampling;
+mod single_photon;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -16,8 +25,10 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use check_bits::sampling_deviation;
+pub use evidence::{Detections, Evidence, Reconciled, Tally};
+pub use reason::{AbortReason, Basis, Class};
 
-use crate::config::{Bound, Security};
+use crate::config::{Bound, Emission, Security};
 
 /// Binary entropy in bits; zero outside the open unit interval.
 pub fn binary_entropy(p: f64) -> f64 {
@@ -42,50 +53,6 @@ pub fn threshold_qber(efficiency: f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// What the two ends of a round learned in public about an eavesdropper; equal at both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// Bits of the check basis that were disclosed and how many of them differ, where every bit of the key comes of one
-    /// pair or photon.
-    CheckBits { bits: u64, errors: u64 },
-}
-
-impl Evidence {
-    /// Error rate of what was compared; 0 where nothing was.
-    pub fn qber(&self) -> f64 {
-        match self {
-            Self::CheckBits { bits, errors } => *errors as f64 / (*bits as f64).max(1.0),
-        }
-    }
-}
-
-/// What reconciliation left of a block, and what it gave away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reconciled {
-    /// Reconciled and verified bits of the key basis.
-    pub key_bits: u64,
-    /// Parities that the reference side disclosed about them.
-    pub leaked_bits: u64,
-    /// Bits of verification hashes of them.
-    pub verification_bits: u64,
-}
-
-/// Why no key may be made of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case")]
-pub enum AbortReason {
-    #[error("no bits of the key basis are left")]
-    NoKeyBits,
-    #[error("no bits of the check basis were seen")]
-    NoCheckBits,
-    #[error("more errors than bits were reported for the check basis")]
-    Inconsistent,
-    #[error("the check basis shows more errors than the topology tolerates")]
-    CheckErrors,
-    #[error("what was disclosed leaves no secret bit")]
-    NothingLeft,
-}
-
 /// The length of a block's key by both bounds, and which one counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeyLength {
@@ -94,47 +61,107 @@ pub struct KeyLength {
     /// What privacy amplification may keep; zero exactly when `abort` says why.
     pub chosen: u64,
     pub check_qber: f64,
-    /// Phase error rate that the finite bound assumes: tolerated QBER plus deviation.
+    /// Phase error rate that the finite bound assumes, its statistical deviation included.
     pub phase_error_finite: f64,
     /// Secrecy plus correctness; add it up over blocks with [`total_epsilon`].
     pub epsilon: f64,
     pub abort: Option<AbortReason>,
 }
 
-/// What the bounds for one kind of evidence say of a block.
-struct Bounds {
-    asymptotic: u64,
-    finite: u64,
-    phase_error_finite: f64,
-    abort: Option<AbortReason>,
+/// What the bounds say of a block in real numbers, which may be negative: by how much key is missed. For searches, and for
+/// what is expected of a block; a measured one asks [`key_length`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
+    pub asymptotic: Length,
+    pub finite: Length,
+    pub phase_error_finite: f64,
+    /// Why the block gives no key whatever its lengths are.
+    pub abort: Option<AbortReason>,
+}
+
+/// A length of key, and which term took the most bits of the block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Length {
+    pub bits: f64,
+    pub most: AbortReason,
+}
+
+impl Bounds {
+    fn none(reason: AbortReason) -> Self {
+        let nothing = Length { bits: 0.0, most: reason };
+        Self { asymptotic: nothing, finite: nothing, phase_error_finite: 0.5, abort: Some(reason) }
+    }
+
+    /// The length that counts.
+    pub fn chosen(&self, bound: Bound) -> &Length {
+        if bound == Bound::Asymptotic { &self.asymptotic } else { &self.finite }
+    }
 }
 
 /// The longest key that `security` allows to be extracted from a block.
 pub fn key_length(security: &Security, evidence: &Evidence, reconciled: &Reconciled) -> KeyLength {
-    let bounds = match *evidence {
-        Evidence::CheckBits { bits, errors } => check_bits::bounds(security, bits, errors, reconciled),
+    let bounds = bounds(security, &evidence.real(), &reconciled.real());
+    let chosen = *bounds.chosen(security.bound);
+    // A count that is no exact double (above 2^53) may be rounded up; the key is not.
+    let (bits, abort) = match (bounds.abort, whole_bits(chosen.bits).min(reconciled.key_bits)) {
+        (Some(reason), _) => (0, Some(reason)),
+        (None, 0) => (0, Some(chosen.most)),
+        (None, bits) => (bits, None),
     };
-    let Bounds { asymptotic, finite, phase_error_finite, abort } = bounds;
-    let mut length = KeyLength {
-        asymptotic,
-        finite,
-        chosen: 0,
+    KeyLength {
+        asymptotic: whole_bits(bounds.asymptotic.bits),
+        finite: whole_bits(bounds.finite.bits),
+        chosen: bits,
         check_qber: evidence.qber(),
-        phase_error_finite,
+        phase_error_finite: bounds.phase_error_finite,
         epsilon: security.epsilon_secrecy + security.epsilon_correctness,
         abort,
-    };
-    if length.abort.is_some() {
-        return length;
     }
-    length.chosen = match security.bound {
-        Bound::Asymptotic => asymptotic,
-        Bound::Finite => finite,
-    };
-    if length.chosen == 0 {
-        length.abort = Some(AbortReason::NothingLeft);
+}
+
+/// The same formulae for counts that are expected rather than measured.
+pub fn bounds(security: &Security, evidence: &Evidence<f64>, reconciled: &Reconciled<f64>) -> Bounds {
+    if let Some(reason) = unusable(security, evidence, reconciled) {
+        return Bounds::none(reason);
     }
-    length
+    let mut bounds = match (evidence, &security.emission) {
+        (Evidence::CheckBits { .. }, Emission::Pairs) => check_bits::bounds(security, evidence.check(), reconciled),
+        (Evidence::Decoy(rows), Emission::OneDecoy(_) | Emission::TwoDecoys(_)) => {
+            decoy::bounds(security, rows, reconciled)
+        }
+        (Evidence::SinglePhoton { pulses, key, check }, Emission::SinglePhotons(source)) => {
+            let counts = single_photon::Counts { pulses: *pulses, key: *key, check: *check };
+            single_photon::bounds(security, source, &counts, reconciled)
+        }
+        _ => return Bounds::none(AbortReason::OtherLight),
+    };
+    let check = evidence.check();
+    if bounds.abort.is_none() && check.errors > security.tolerated_qber * check.bits {
+        bounds.abort = Some(AbortReason::CheckErrors);
+    }
+    bounds
+}
+
+/// What keeps a block from being judged at all.
+fn unusable(security: &Security, evidence: &Evidence<f64>, reconciled: &Reconciled<f64>) -> Option<AbortReason> {
+    if !parameters::are_sound(security) {
+        Some(AbortReason::Parameters)
+    } else if !security.bound.fits(&security.emission) {
+        Some(AbortReason::OtherBound)
+    } else if !evidence.is_consistent(reconciled) {
+        Some(AbortReason::Inconsistent)
+    } else if reconciled.key_bits == 0.0 {
+        Some(AbortReason::NoKeyBits)
+    } else if evidence.check_bits() == 0.0 {
+        Some(AbortReason::NoCheckBits)
+    } else {
+        None
+    }
+}
+
+/// Bits that a verification hash must have for the correctness parameter: `log2(2 / eps_cor)`.
+fn correctness_bits(security: &Security) -> f64 {
+    libm::log2(2.0 / security.epsilon_correctness)
 }
 
 fn whole_bits(length: f64) -> u64 {

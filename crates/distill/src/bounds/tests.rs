@@ -4,7 +4,7 @@ use super::*;
 fn key_length(security: &Security, measured: &Measured) -> KeyLength {
     let Measured { key_bits, leaked_bits, verification_bits, check_bits, check_errors } = *measured;
     let evidence = Evidence::CheckBits { bits: check_bits, errors: check_errors };
-    super::key_length(security, &evidence, &Reconciled { key_bits, leaked_bits, verification_bits })
+    super::key_length(security, &evidence, &Reconciled { key_bits, key_errors: 0, leaked_bits, verification_bits })
 }
 
 /// What a block measured and gave away.
@@ -18,7 +18,7 @@ struct Measured {
 }
 
 fn security(bound: Bound, tolerated_qber: f64) -> Security {
-    Security { bound, epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15, tolerated_qber }
+    Security { bound, epsilon_secrecy: 1e-10, epsilon_correctness: 1e-15, tolerated_qber, emission: Emission::Pairs }
 }
 
 #[test]
@@ -84,6 +84,7 @@ fn self_consistent_length(n: f64, k: f64, tolerated_qber: f64) -> f64 {
             epsilon_secrecy: 0.9 * epsilon,
             epsilon_correctness: 0.1 * epsilon,
             tolerated_qber,
+            emission: Emission::Pairs,
         };
         length = key_length(&security, &measured).finite as f64;
     }
@@ -169,4 +170,77 @@ fn finite_is_below_asymptotic_and_approaches_it() {
 fn epsilons_add_up() {
     let security = security(Bound::Finite, 0.06);
     assert!((total_epsilon(&security, 1000) - 1000.0 * (1e-10 + 1e-15)).abs() < 1e-20);
+}
+
+#[test]
+fn a_block_without_key_says_which_term_took_it() {
+    let good = Measured {
+        key_bits: 100_000,
+        leaked_bits: 30_000,
+        verification_bits: 64,
+        check_bits: 100_000,
+        check_errors: 1000,
+    };
+    let cases = [
+        (Measured { leaked_bits: 90_000, ..good }, 0.04, AbortReason::NothingLeft),
+        (Measured { leaked_bits: 50_000, check_errors: 20_000, ..good }, 0.25, AbortReason::PhaseErrors),
+        (
+            Measured { key_bits: 100, leaked_bits: 30, check_bits: 100, check_errors: 1, ..good },
+            0.04,
+            AbortReason::ShortBlock,
+        ),
+    ];
+    for (measured, tolerated, reason) in cases {
+        let length = key_length(&security(Bound::Finite, tolerated), &measured);
+        assert_eq!((length.abort, length.chosen), (Some(reason), 0));
+    }
+}
+
+#[test]
+fn figures_and_bounds_that_make_no_sense_are_a_reason_and_no_panic() {
+    let good = Measured {
+        key_bits: 100_000,
+        leaked_bits: 30_000,
+        verification_bits: 64,
+        check_bits: 100_000,
+        check_errors: 1000,
+    };
+    let sound = security(Bound::Finite, 0.04);
+    assert_eq!(key_length(&sound, &good).abort, None);
+    for epsilon in [0.0, 1.0, -1.0, f64::NAN, f64::INFINITY] {
+        let secrecy = Security { epsilon_secrecy: epsilon, ..sound.clone() };
+        let correctness = Security { epsilon_correctness: epsilon, ..sound.clone() };
+        for unsound in [secrecy, correctness] {
+            let length = key_length(&unsound, &good);
+            assert_eq!((length.abort, length.chosen), (Some(AbortReason::Parameters), 0));
+        }
+    }
+    let unsound = Security { tolerated_qber: f64::NAN, ..sound.clone() };
+    assert_eq!(key_length(&unsound, &good).abort, Some(AbortReason::Parameters));
+    for bound in [Bound::Lim2014, Bound::Rusca2018, Bound::Wiesemann2024] {
+        let other = Security { bound, ..sound.clone() };
+        assert_eq!(key_length(&other, &good).abort, Some(AbortReason::OtherBound));
+    }
+    let light = Evidence::SinglePhoton { pulses: 10, key: 5, check: Tally { bits: 3, errors: 0 } };
+    let length = super::key_length(&sound, &light, &Reconciled { key_bits: 5, ..Reconciled::default() });
+    assert_eq!(length.abort, Some(AbortReason::OtherLight));
+}
+
+#[test]
+fn names_of_reasons_and_bounds_are_those_of_stored_files() {
+    let text = |reason| serde_json::to_string(&reason).unwrap();
+    for (reason, name) in [
+        (AbortReason::NoKeyBits, "no-key-bits"),
+        (AbortReason::NoCheckBits, "no-check-bits"),
+        (AbortReason::Inconsistent, "inconsistent"),
+        (AbortReason::CheckErrors, "check-errors"),
+        (AbortReason::NothingLeft, "nothing-left"),
+    ] {
+        assert_eq!(text(reason), format!("\"{name}\""));
+    }
+    // As releases without decoys wrote it.
+    let stored = r#"{"bound":"finite","epsilon_secrecy":1e-10,"epsilon_correctness":1e-15,"tolerated_qber":0.08}"#;
+    let read: Security = serde_json::from_str(stored).unwrap();
+    assert_eq!(read, security(Bound::Finite, 0.08));
+    assert_eq!(serde_json::to_string(&read).unwrap(), stored);
 }

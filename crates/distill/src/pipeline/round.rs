@@ -120,7 +120,8 @@ pub fn reconcile(
     }
     let key_bits = key.len() as u64;
     let verification = verified * VERIFICATION_BITS;
-    let disclosed = bounds::Reconciled { key_bits, leaked_bits: leaked, verification_bits: verification };
+    let disclosed =
+        bounds::Reconciled { key_bits, key_errors: errors, leaked_bits: leaked, verification_bits: verification };
     let length = bounds::key_length(security, &round.evidence, &disclosed);
     let mut ledger = round.account.clone();
     ledger.set(Line::KEY_ERRORS, errors.min(key_bits));

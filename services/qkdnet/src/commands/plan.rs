@@ -141,10 +141,7 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
         record_bytes_per_s: load.record_bytes_hz,
         module_memory_bytes: load.module_bytes,
         block_s: inputs.key.block_s,
-        bound: match protocol.security.bound {
-            Bound::Asymptotic => "asymptotic",
-            Bound::Finite => "finite",
-        },
+        bound: protocol.security.bound.name(),
         tolerated_qber: protocol.security.tolerated_qber,
         threshold_qber: threshold_qber(RECONCILIATION_EFFICIENCY),
         reconciliation_efficiency: RECONCILIATION_EFFICIENCY,
@@ -178,7 +175,7 @@ fn loss_only(source: &SourceConfig, end: &DetectorConfig) -> Option<f64> {
 fn chosen_bps(prediction: &Prediction, bound: Bound) -> f64 {
     match bound {
         Bound::Asymptotic => prediction.skr_bps,
-        Bound::Finite => prediction.skr_finite_bps,
+        _ => prediction.skr_finite_bps,
     }
 }
 

@@ -49,6 +49,7 @@ fn post_processing(link: &Link, run: RunPlan) -> protocol::PostProcessing {
             epsilon_secrecy: link.security.epsilon_secrecy,
             epsilon_correctness: link.security.epsilon_correctness,
             tolerated_qber: link.security.tolerated_qber.value(),
+            emission: protocol::Emission::Pairs,
         },
         authentication: protocol::Authentication { tags_per_hash_key: link.authentication.tags_per_hash_key },
     }
