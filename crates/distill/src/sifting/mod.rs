@@ -6,6 +6,8 @@
 //! eavesdropper, and the account of every click. Everything after that is the same for all protocols.
 
 pub mod entangled;
+pub mod prepared;
+mod tracking;
 
 use rand_chacha::ChaCha20Rng;
 

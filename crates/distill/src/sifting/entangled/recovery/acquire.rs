@@ -5,8 +5,9 @@
 //! central peak from its side peaks, then a straight line through the central peak.
 
 use super::PS_PER_UNIT;
-use super::clock::{Clock, Filter};
+use super::clock::Clock;
 use super::correlate::{self, Search, Streams};
+use crate::sifting::tracking::Filter;
 
 /// Bin of the correlation, 10 ns; longer only where the search range would need too many.
 const CORRELATION_BIN_UNITS: i64 = 2500;

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use zeroize::Zeroizing;
 
 use self::acquire::Limits;
-use self::clock::{Clock, Filter};
+use self::clock::Clock;
 use self::correlate::Streams;
 use self::own::OwnClicks;
 use self::peak::{Fit, Histogram, Shape};
@@ -31,6 +31,7 @@ use self::search::{Events, Finder, Pair};
 use self::sifting::Sifter;
 use crate::config::{Entangled, Framing};
 use crate::sifting::entangled::announce::{self, Announcement, UNIT_PS};
+use crate::sifting::tracking::Filter;
 
 const PS_PER_UNIT: f64 = UNIT_PS as f64;
 /// Frames of either stream that may wait beyond what acquisition needs.
@@ -327,7 +328,8 @@ impl Recovery {
             return;
         }
         let middle = lock.begin + (now - lock.begin) / 2;
-        lock.filter.update(&mut lock.clock, middle, fit.centre_ps, fit.variance_ps2);
+        let correction = lock.filter.update(middle, fit.centre_ps, fit.variance_ps2);
+        lock.clock.correct(middle, correction.phase_ps / PS_PER_UNIT, correction.frequency);
         self.status.settled = lock.interval >= self.interval_units;
         lock.strong = fit.significance > STRONG_SIGMA;
         lock.weak = 0;

@@ -1,0 +1,171 @@
+//! What a topology says about sifting on a prepared link, resolved to plain numbers.
+
+use serde::{Deserialize, Serialize};
+
+/// Most intensities that a transmitter may have.
+pub const INTENSITIES_MAX: usize = 3;
+/// Longest preamble: a receiver looks through all of it.
+pub const PREAMBLE_PULSES_MAX: u64 = 1 << 25;
+/// Most pulse numbers that a receiver may have to choose from, either way.
+const SEARCH_PULSES_MAX: f64 = (1 << 24) as f64;
+/// Most pulses in a frame: distances between events stay short on the wire.
+const FRAME_PULSES_MAX: f64 = (1 << 26) as f64;
+
+/// Which of the two ends of a prepared link a module is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    Transmitter,
+    Receiver,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    Z,
+    X,
+}
+
+/// How a pulse carries its state, and where in time a receiver finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encoding {
+    /// Polarisation, or the phase between two halves of a pulse: a detector for each of the four outcomes.
+    Detectors,
+    /// Early and late. Detector 0 sees Z and the time says the bit; behind an interferometer, detectors 2 and 3 see X in the
+    /// middle of three moments, and the two others say nothing.
+    TimeBin {
+        /// Between early and late.
+        separation_ps: f64,
+    },
+}
+
+/// How a receiver knows when pulses come, and their numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sync {
+    /// From the photons alone.
+    Photons(Search),
+    /// The transmitter's clock comes beside the light, through a fibre of the same length: the time of a tag says the
+    /// number of its pulse.
+    Distributed {
+        /// By how much the light comes later than its clock.
+        delay_ps: f64,
+    },
+}
+
+/// How far a receiver searches at the start of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    /// Largest difference between the start of the session's first frame and the arrival of pulse 0, either way.
+    pub reach_ps: u64,
+    /// Largest relative frequency difference of the two clocks.
+    pub frequency: f64,
+}
+
+/// Sifting on a prepared link, at one end; equal at both but for `part`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepared {
+    pub part: Part,
+    /// Between two pulses, by the transmitter's clock.
+    pub period_ps: f64,
+    /// Mean number of photons of a pulse, the brightest first; a single one for single photons.
+    pub mean_photons: Vec<f64>,
+    pub encoding: Encoding,
+    pub key_basis: Basis,
+    /// Clicks further than half of this from where they are expected are dropped.
+    pub gate_ps: f64,
+    /// Pulses of the preamble, from pulse 0 of a session on; they make no key.
+    pub preamble_pulses: u64,
+    pub sync: Sync,
+    /// Stretch over which the arrival of pulses is measured before the clock is corrected.
+    pub tracking_interval_ps: u64,
+}
+
+/// Why a prepared link cannot be run as it is configured.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("a period of {period_ps} ps is not between 10 ps and 1 ms")]
+    Period { period_ps: f64 },
+    #[error("{count} intensities are not between 1 and {INTENSITIES_MAX}")]
+    Intensities { count: usize },
+    #[error("intensities must be numbers in falling order, the first above 0")]
+    Order,
+    #[error("a gate of {gate_ps} ps is not between 0 and the {limit_ps} ps between moments at which light may come")]
+    Gate { gate_ps: f64, limit_ps: f64 },
+    #[error("a bin separation of {separation_ps} ps is not between 0 and the period")]
+    Separation { separation_ps: f64 },
+    #[error("a preamble of {pulses} pulses is longer than {PREAMBLE_PULSES_MAX}")]
+    PreambleLong { pulses: u64 },
+    #[error("a preamble of {pulses} pulses is shorter than the {needed} within reach of the search")]
+    PreambleShort { pulses: u64, needed: u64 },
+    #[error(
+        "a reach of {reach_ps} ps is more than {SEARCH_PULSES_MAX} periods, or a frequency of {frequency} above 1e-4"
+    )]
+    Search { reach_ps: u64, frequency: f64 },
+    #[error("frames of {frame_ps} ps are not between one and {FRAME_PULSES_MAX} periods")]
+    Frame { frame_ps: u64 },
+    #[error("a tracking interval of 0")]
+    Tracking,
+}
+
+impl Prepared {
+    /// Checks what nothing here can work with.
+    pub fn check(&self, frame_ps: u64) -> Result<(), ConfigError> {
+        let period_ps = self.period_ps;
+        if !(10.0..=1e9).contains(&period_ps) {
+            return Err(ConfigError::Period { period_ps });
+        }
+        self.check_intensities()?;
+        self.check_gate()?;
+        let pulses = self.preamble_pulses;
+        if pulses > PREAMBLE_PULSES_MAX {
+            return Err(ConfigError::PreambleLong { pulses });
+        }
+        if let Sync::Photons(Search { reach_ps, frequency }) = self.sync {
+            let needed = (reach_ps as f64 / period_ps) as u64 + 1;
+            if needed as f64 > SEARCH_PULSES_MAX || !(0.0..=1e-4).contains(&frequency) {
+                return Err(ConfigError::Search { reach_ps, frequency });
+            }
+            if pulses < needed {
+                return Err(ConfigError::PreambleShort { pulses, needed });
+            }
+        }
+        if !(1.0..=FRAME_PULSES_MAX).contains(&(frame_ps as f64 / period_ps)) {
+            return Err(ConfigError::Frame { frame_ps });
+        }
+        if self.tracking_interval_ps == 0 { Err(ConfigError::Tracking) } else { Ok(()) }
+    }
+
+    fn check_intensities(&self) -> Result<(), ConfigError> {
+        let count = self.mean_photons.len();
+        if !(1..=INTENSITIES_MAX).contains(&count) {
+            return Err(ConfigError::Intensities { count });
+        }
+        let falling = self.mean_photons.is_sorted_by(|a, b| a > b);
+        let numbers = self.mean_photons.iter().all(|mean| mean.is_finite() && *mean >= 0.0);
+        if falling && numbers && self.mean_photons[0] > 0.0 { Ok(()) } else { Err(ConfigError::Order) }
+    }
+
+    fn check_gate(&self) -> Result<(), ConfigError> {
+        let (gate_ps, period_ps) = (self.gate_ps, self.period_ps);
+        let limit_ps = match self.encoding {
+            Encoding::Detectors => period_ps,
+            Encoding::TimeBin { separation_ps } if separation_ps > 0.0 && separation_ps < period_ps => {
+                separation_ps.min(period_ps - separation_ps)
+            }
+            Encoding::TimeBin { separation_ps } => return Err(ConfigError::Separation { separation_ps }),
+        };
+        if gate_ps > 0.0 && gate_ps <= limit_ps { Ok(()) } else { Err(ConfigError::Gate { gate_ps, limit_ps }) }
+    }
+
+    /// Light comes this long after the pulse's first moment; the outcomes are Z0, Z1, X0, X1.
+    pub(super) fn delay_ps(&self, outcome: usize) -> f64 {
+        match self.encoding {
+            Encoding::TimeBin { separation_ps } if outcome > 0 => separation_ps,
+            _ => 0.0,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Numbers of pulses, from photons alone.
+
+use std::collections::HashMap;
+
+use distill::sifting::prepared::config::{Encoding, Part, Prepared, Search, Sync};
+use distill::sifting::prepared::recovery::{Numbered, Recovery, RecoveryError};
+
+use crate::light::{FRAME_PS, Light, decoy};
+
+/// What recovery makes of the light, and what is true of it.
+struct Seen {
+    frames: Vec<Numbered>,
+    /// Clicks of real pulses that were given another number, and all that were given one.
+    wrong: u64,
+    numbered: u64,
+    recovery: Recovery,
+}
+
+fn recover(light: &Light, frames: u64) -> Result<Seen, RecoveryError> {
+    light.config.check(FRAME_PS).unwrap();
+    let mut recovery = Recovery::new(&light.config, FRAME_PS);
+    let (mut numbered, mut truth) = (Vec::new(), Vec::new());
+    for (frame, tags) in light.tags(frames).into_iter().enumerate() {
+        truth.push(tags.iter().filter_map(|(_, pulse)| *pulse).collect::<Vec<u64>>());
+        recovery.push(light.first_frame + frame as u64, tags.into_iter().map(|(tag, _)| tag).collect())?;
+        if frame as u64 + 1 == frames {
+            recovery.finish();
+        }
+        while let Some(next) = recovery.next_frame()? {
+            numbered.push(next);
+        }
+    }
+    assert_eq!(numbered.len() as u64, frames);
+    let mut seen = Seen { frames: numbered, wrong: 0, numbered: 0, recovery };
+    for (frame, truth) in seen.frames.iter().zip(truth) {
+        let truth: HashMap<u64, u64> = truth.into_iter().map(|pulse| (pulse, 1)).collect();
+        for happening in frame.happenings.iter() {
+            assert!(frame.pulses.contains(&happening.pulse));
+            seen.numbered += 1;
+            seen.wrong += u64::from(!truth.contains_key(&happening.pulse));
+        }
+        let counts = frame.counts;
+        let used: u64 = frame.happenings.iter().map(|happening| u64::from(happening.clicks)).sum();
+        let rest = counts.invalid + counts.unlocked + counts.preamble + counts.outside_gate + counts.repeated;
+        assert_eq!(counts.clicks, used + rest, "frame {}", frame.frame);
+    }
+    let mut next = light.config.preamble_pulses;
+    for frame in &seen.frames {
+        assert!(frame.pulses.start >= next, "frame {}", frame.frame);
+        next = frame.pulses.end;
+    }
+    Ok(seen)
+}
+
+/// All is right but for dark counts that happened to fall into a gate.
+fn assert_right(light: &Light, frames: u64) -> Seen {
+    let seen = recover(light, frames).unwrap();
+    let wrong = seen.wrong as f64 / seen.numbered as f64;
+    assert!(seen.numbered > 500 && wrong < 0.02, "{} of {} wrong", seen.wrong, seen.numbered);
+    seen
+}
+
+#[test]
+fn pulses_have_their_numbers_whatever_the_clocks_do() {
+    for (frequency, drift_per_s) in [(0.0, 0.0), (1.9e-7, 0.0), (-1.9e-7, 2e-9), (5e-8, -1e-8)] {
+        for offset_ps in [-150_000_000.0, 0.0, 199_000_000.0] {
+            let light = Light { frequency, drift_per_s, offset_ps, ..Light::new(decoy(Part::Receiver), 1) };
+            let seen = assert_right(&light, 20);
+            let status = seen.recovery.status();
+            assert!((status.frequency - frequency).abs() < 2e-9, "{} for {frequency}", status.frequency);
+            assert!(status.measurements > 3 && status.losses == 0);
+        }
+    }
+}
+
+#[test]
+fn a_frequency_that_drifts_is_followed_over_many_intervals() {
+    // 2e-6 per second for 0.4 s: phase would be 160 periods off without tracking, and 5 ps in an interval.
+    let light = Light { drift_per_s: 2e-8, ..Light::new(decoy(Part::Receiver), 2) };
+    let seen = assert_right(&light, 200);
+    assert!(seen.recovery.status().residual_ps.abs() < 20.0, "{}", seen.recovery.status().residual_ps);
+}
+
+#[test]
+fn a_session_may_begin_in_the_middle_of_a_receivers_time() {
+    for first_frame in [1, 17, 4_000_000] {
+        let light = Light { first_frame, ..Light::new(decoy(Part::Receiver), 3) };
+        let seen = assert_right(&light, 12);
+        assert_eq!(seen.frames[0].frame, first_frame);
+    }
+}
+
+#[test]
+fn time_bins_are_told_apart_at_half_a_period_and_at_less() {
+    for separation_ps in [500.0, 300.0, 333.0] {
+        let config =
+            Prepared { encoding: Encoding::TimeBin { separation_ps }, gate_ps: 240.0, ..decoy(Part::Receiver) };
+        let light = Light { transmittance: 0.03, ..Light::new(config, 4) };
+        assert_right(&light, 12);
+    }
+}
+
+/// A quantum dot of 76 MHz at high loss.
+fn single_photons() -> Prepared {
+    Prepared {
+        period_ps: 13_158.0,
+        mean_photons: vec![0.02],
+        gate_ps: 3000.0,
+        preamble_pulses: 1 << 21,
+        sync: Sync::Photons(Search { reach_ps: 200_000_000, frequency: 2e-7 }),
+        tracking_interval_ps: 100_000_000_000,
+        ..decoy(Part::Receiver)
+    }
+}
+
+#[test]
+fn single_photons_are_numbered_by_their_states_alone() {
+    let light = Light { jitter_ps: 300.0, dark_rate_hz: 200.0, ..Light::new(single_photons(), 5) };
+    let seen = assert_right(&light, 200);
+    assert!(seen.recovery.status().settled);
+}
+
+#[test]
+fn light_that_comes_back_soon_has_the_right_numbers_and_what_came_between_is_not_used() {
+    let light = Light { dark_frames: 20..60, dark_rate_hz: 50_000.0, ..Light::new(decoy(Part::Receiver), 6) };
+    let seen = recover(&light, 100).unwrap();
+    let unlocked: u64 = seen.frames.iter().map(|frame| frame.counts.unlocked).sum();
+    assert!(unlocked > 500);
+    let after: usize = seen.frames[90..].iter().map(|frame| frame.happenings.len()).sum();
+    assert!(after > 10_000 && (seen.wrong as f64) < 0.03 * seen.numbered as f64, "{after}, {} wrong", seen.wrong);
+}
+
+#[test]
+fn a_clock_beside_the_light_needs_no_preamble() {
+    let config = Prepared { preamble_pulses: 0, sync: Sync::Distributed { delay_ps: 120.0 }, ..decoy(Part::Receiver) };
+    let light = Light { offset_ps: 150.0, frequency: 0.0, drift_per_s: 0.0, ..Light::new(config, 7) };
+    let seen = assert_right(&light, 12);
+    assert_eq!(seen.frames[0].pulses.start, 0);
+}
+
+#[test]
+fn a_wrong_preamble_a_wrong_period_and_darkness_are_refused() {
+    let good = Light::new(decoy(Part::Receiver), 8);
+    let mut other = good.clone();
+    other.chosen.preamble_key = [1; 32];
+    assert_eq!(recover(&other, 8).err(), Some(RecoveryError::NoPreamble));
+    let late = Light { offset_ps: 260_000_000.0, ..good.clone() };
+    assert_eq!(recover(&late, 8).err(), Some(RecoveryError::NoPreamble));
+    let mut faster = good.clone();
+    faster.config.period_ps = 1000.01;
+    assert_eq!(recover(&Light { frequency: -3e-5, ..good.clone() }, 8).err(), Some(RecoveryError::NoPulses));
+    let dark = Light { transmittance: 1e-9, ..good };
+    assert_eq!(recover(&dark, 8).err(), Some(RecoveryError::NoPulses));
+}
+
+#[test]
+fn a_session_that_ends_within_its_preamble_numbers_nothing() {
+    let mut config = decoy(Part::Receiver);
+    config.preamble_pulses = 8 << 20;
+    let seen = recover(&Light::new(config, 9), 3).unwrap();
+    assert_eq!(seen.numbered, 0);
+    assert!(seen.frames.iter().all(|frame| frame.counts.unlocked == frame.counts.clicks && frame.pulses.is_empty()));
+}
