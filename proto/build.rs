@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "qkdnet/anchor/v1/anchor.proto",
+    "qkdnet/figure/v1/figure.proto",
     "qkdnet/source/v1/source.proto",
     "qkdnet/detector/v1/detector.proto",
     "qkdnet/channel/v1/channel.proto",

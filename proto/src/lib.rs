@@ -11,6 +11,12 @@ pub mod anchor {
     }
 }
 
+pub mod figure {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.figure.v1");
+    }
+}
+
 pub mod source {
     pub mod v1 {
         tonic::include_proto!("qkdnet.source.v1");

@@ -1,5 +1,6 @@
 //! Metrics of a service, and the snapshot file that holds them where no collector is named.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ impl Meter {
     }
 
     /// A figure that goes up and down. `unit` as UCUM writes it, such as `bit/s` or `ps`.
-    pub fn gauge(&self, name: &'static str, unit: &'static str) -> Gauge {
+    pub fn gauge(&self, name: impl Into<Cow<'static, str>>, unit: &'static str) -> Gauge {
         Gauge { inner: self.inner.f64_gauge(name).with_unit(unit).build(), attributes: self.attributes.clone() }
     }
 

@@ -1,5 +1,7 @@
 //! Every span, attribute and metric name, in one place.
 
+use std::borrow::Cow;
+
 /// Names of spans.
 pub mod span {
     /// One block as one module sees it, from its first frame to its stored key. Parent of that module's stages.
@@ -191,6 +193,30 @@ pub mod metric {
     pub const RELAY_FAILED: &str = "qkd.relay.keys_failed";
     /// Simulated time, s.
     pub const SIMULATED_TIME: &str = "qkd.simulated_time";
+}
+
+/// The metric of a figure of a link, by its name in the registry (`topology::figure`).
+pub fn figure(name: &str) -> Cow<'static, str> {
+    // Older than the registry; dashboards know them.
+    let known = match name {
+        "secretKeyRate" => metric::LINK_SKR,
+        "qberZ" => metric::LINK_QBER_Z,
+        "qberX" => metric::LINK_QBER_X,
+        "clickRate" => metric::DETECTOR_CLICK_RATE,
+        "clockOffset" => metric::CLOCK_OFFSET,
+        "clockResidual" => metric::CLOCK_RESIDUAL,
+        _ => {
+            let mut metric = "qkd.link.".to_owned();
+            for c in name.chars() {
+                if c.is_ascii_uppercase() {
+                    metric.push('_');
+                }
+                metric.push(c.to_ascii_lowercase());
+            }
+            return metric.into();
+        }
+    };
+    known.into()
 }
 
 /// The attribute that carries one entry of a block's ledger.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use distill::ledger::{BlockLedger, Line};
-use distill::pipeline::{Action, FinishedBlock, Module, Setpoints, Stage};
+use distill::pipeline::{self, Action, Compared, FinishedBlock, Module, Setpoints, Stage};
 use distill::sifting::SiftingFigures;
 use proto::detector::v1::{BlockStored, LinkState};
+use shell::figures;
 use telemetry::names::{attribute as attr, span};
 use telemetry::trace::{Span, Tracer};
+use topology::figure::{Figure, Figures, Measured};
 use topology::plan::DetectorConfig;
 
 use crate::metrics::Metrics;
@@ -55,8 +57,8 @@ struct Stored {
     ledger: BlockLedger,
 }
 
-/// Figures at the last report, for rates.
-#[derive(Default)]
+/// Counts at the last report, for rates.
+#[derive(Clone, Copy, Default)]
 struct Window {
     epoch: u64,
     clicks: u64,
@@ -108,44 +110,29 @@ impl Reporter {
         if epochs < self.epochs_per_report {
             return;
         }
-        let figures = module.figures();
-        let light = &figures.sifting;
-        let seconds = epochs as f64 * self.epoch_s;
-        let last = std::mem::replace(
-            &mut self.window,
-            Window { epoch, clicks: light.clicks, sifted_z: light.sifted_key, sifted_x: light.sifted_check },
-        );
+        let told = module.figures();
+        let light = &told.sifting;
+        let window = Window { epoch, clicks: light.clicks, sifted_z: light.sifted_key, sifted_x: light.sifted_check };
+        let last = std::mem::replace(&mut self.window, window);
+        let mut figures = measured(&told, setpoints);
+        let rate = |count: u64| Measured::Value(count as f64 / (epochs as f64 * self.epoch_s));
+        figures.set(Figure::ClickRate, rate(window.clicks - last.clicks));
+        figures.set(Figure::SiftedRateZ, rate(window.sifted_z - last.sifted_z));
+        figures.set(Figure::SiftedRateX, rate(window.sifted_x - last.sifted_x));
         let simulated_s = (epoch + 1) as f64 * self.epoch_s;
         monitor.update(|s| {
             s.simulated_s = simulated_s;
             s.clicks = light.clicks;
-            s.click_rate_hz = (light.clicks - last.clicks) as f64 / seconds;
-            s.sifted_z_rate_hz = (light.sifted_key - last.sifted_z) as f64 / seconds;
-            s.sifted_x_rate_hz = (light.sifted_check - last.sifted_x) as f64 / seconds;
-            s.qber_z = figures.key_qber;
-            s.qber_x = figures.check_qber;
-            s.visibility = (1.0 - 2.0 * figures.check_qber).max(0.0);
-            s.phase_set_rad = setpoints.phase_rad;
-            [s.polarisation_first_rad, s.polarisation_second_rad] = setpoints.polarisation_rad;
-            s.pump = setpoints.pump;
+            s.figures = figures::tell(&figures);
             // The announcer has no clock to recover: it is locked when bits come back.
             let locked = light.locked || (light.recovery.is_none() && light.sifted_key > last.sifted_z);
             s.state = if locked { LinkState::Locked } else { LinkState::Acquiring }.into();
         });
-        self.clock(monitor, light);
         self.search(monitor, light);
-        self.metrics.record(&monitor.status());
+        let status = monitor.status();
+        figures.complete(figures::hear(&status.counted));
+        self.metrics.record(&status, &figures);
         monitor.publish();
-    }
-
-    fn clock(&self, monitor: &Monitor, figures: &SiftingFigures) {
-        let Some(clock) = &figures.recovery else { return };
-        monitor.update(|s| {
-            s.clock_offset_ps = clock.offset_ps;
-            s.clock_frequency = clock.frequency;
-            s.clock_residual_ps = clock.residual_ps;
-            s.peak_fwhm_ps = clock.peak_fwhm_ps;
-        });
     }
 
     /// A search for the peer's clock that goes on for long is told.
@@ -181,12 +168,12 @@ impl Reporter {
         }
     }
 
-    /// The trace of a block in work, as hexadecimal digits.
-    /// The span of a block, for whoever goes on with it.
+    /// The span of a block, for what goes on with it.
     pub fn traceparent(&self, block: u64) -> String {
         self.blocks.get(&block).map(|b| b.block.traceparent()).unwrap_or_default()
     }
 
+    /// The trace of a block in work, as hexadecimal digits.
     pub fn trace_id(&self, block: u64) -> String {
         self.blocks.get(&block).map(|b| b.block.trace_id()).unwrap_or_default()
     }
@@ -222,15 +209,8 @@ impl Reporter {
             span.attribute(attr::KEY_BITS, stored.key_bits).attribute(attr::BLOCK_ID, block).start().end();
         }
         self.end(block, "stored", &stored.ledger);
-        let ledger = stored.ledger;
-        monitor.block(BlockStored {
-            block,
-            key_bits: stored.key_bits,
-            qber_z: share(&ledger, Line::KEY_ERRORS, Line::SIFTED_KEY),
-            qber_x: share(&ledger, Line::CHECK_ERRORS, Line::CHECK_DISCLOSED),
-            ledger: serde_json::to_string(&ledger).unwrap_or_default(),
-            trace_id,
-        });
+        let figures = figures::tell(&compared(&stored.ledger));
+        monitor.block(BlockStored { block, key_bits: stored.key_bits, trace_id, figures });
         monitor.publish();
     }
 
@@ -243,22 +223,20 @@ impl Reporter {
         }
     }
 
-    /// Adds a finished round to the rates that people compare.
+    /// Adds a finished round to the figures that people compare.
     fn count(&mut self, monitor: &Monitor, stored: &Stored) {
         let seconds = stored.frames as f64 * self.frame_s;
-        let line = |line| stored.ledger.get(line);
+        let mut block = compared(&stored.ledger);
+        let authentication = stored.ledger.get(Line::AUTHENTICATION);
+        block.set(Figure::AuthenticationShare, Measured::ratio(authentication, authentication + stored.key_bits));
         monitor.update(|s| {
             s.counted_s += seconds;
             s.finite_bits += stored.finite;
-            s.skr_bps = s.key_bits as f64 / s.counted_s;
-            s.skr_finite_bps = s.finite_bits as f64 / s.counted_s;
-            s.sifted_z_bits += line(Line::SIFTED_KEY);
-            s.errors_z += line(Line::KEY_ERRORS);
-            s.sifted_x_bits += line(Line::CHECK_DISCLOSED);
-            s.errors_x += line(Line::CHECK_ERRORS);
-            s.authentication_bits += line(Line::AUTHENTICATION);
-            let key = (s.authentication_bits + s.key_bits) as f64;
-            s.authentication_fraction = if key > 0.0 { s.authentication_bits as f64 / key } else { 0.0 };
+            let mut counted = figures::hear(&s.counted);
+            counted.count(&block);
+            counted.set(Figure::SecretKeyRate, Measured::Value(s.key_bits as f64 / s.counted_s));
+            counted.set(Figure::SecretKeyRateFinite, Measured::Value(s.finite_bits as f64 / s.counted_s));
+            s.counted = figures::tell(&counted);
         });
     }
 
@@ -306,6 +284,38 @@ impl Reporter {
     }
 }
 
-fn share(ledger: &BlockLedger, part: Line, whole: Line) -> f64 {
-    ledger.get(part) as f64 / (ledger.get(whole) as f64).max(1.0)
+/// What a module measures beside rates: of its last block, of the two clocks, and what its instruments are set to.
+fn measured(told: &pipeline::Figures, setpoints: Setpoints) -> Figures {
+    let share = |Compared { bits, errors }| Measured::ratio(errors, bits);
+    let mut figures = Figures::default();
+    figures.set(Figure::QberZ, share(told.key));
+    figures.set(Figure::QberX, share(told.check));
+    let visibility = (1.0 - 2.0 * told.check.qber()).max(0.0);
+    figures.set(Figure::Visibility, (told.check.bits > 0).then_some(Measured::Value(visibility)));
+    for (figure, angle_rad) in
+        [Figure::PolarisationFirst, Figure::PolarisationSecond].into_iter().zip(setpoints.polarisation_rad)
+    {
+        figures.set(figure, Measured::Value(angle_rad));
+    }
+    // The other end moves neither phase nor pump.
+    if let Some(clock) = &told.sifting.recovery {
+        figures.set(Figure::Phase, Measured::Value(setpoints.phase_rad));
+        figures.set(Figure::Pump, Measured::Value(setpoints.pump));
+        if told.sifting.locked {
+            figures.set(Figure::ClockOffset, Measured::Value(clock.offset_ps));
+            figures.set(Figure::ClockFrequency, Measured::Value(clock.frequency));
+            figures.set(Figure::ClockResidual, Measured::Value(clock.residual_ps));
+            figures.set(Figure::PeakWidth, Measured::Value(clock.peak_fwhm_ps));
+        }
+    }
+    figures
+}
+
+/// Error rates of a block, by its account.
+fn compared(ledger: &BlockLedger) -> Figures {
+    let share = |errors: Line, of: Line| Measured::ratio(ledger.get(errors), ledger.get(of));
+    let mut figures = Figures::default();
+    figures.set(Figure::QberZ, share(Line::KEY_ERRORS, Line::SIFTED_KEY));
+    figures.set(Figure::QberX, share(Line::CHECK_ERRORS, Line::CHECK_DISCLOSED));
+    figures
 }

@@ -7,7 +7,8 @@ use proto::detector::v1::ModuleStatus;
 use proto::detector::v1::detector_server::DetectorServer;
 use shell::fault::{Desk, Disk, FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use shell::{AllowList, Role, Shutdown};
+use shell::{AllowList, Role, Shutdown, figures};
+use topology::figure::{Figure, Figures};
 use topology::plan::{CONTROL_IDENTITY, DetectorConfig};
 
 use crate::delivery::Delivery;
@@ -23,7 +24,7 @@ pub fn initial_status(config: &DetectorConfig) -> ModuleStatus {
         link: config.link.clone(),
         site: config.site.clone(),
         role: config.protocol.part().to_owned(),
-        pump: config.initial_pump,
+        figures: figures::tell(&Figures::of([(Figure::Pump, config.initial_pump)])),
         ..ModuleStatus::default()
     }
 }

@@ -30,7 +30,7 @@ impl Monitor {
     }
 
     pub fn status(&self) -> ModuleStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.look(Clone::clone)
     }
 
     pub fn update(&self, change: impl FnOnce(&mut ModuleStatus)) {
@@ -38,7 +38,12 @@ impl Monitor {
     }
 
     pub fn state(&self) -> LinkState {
-        self.status().state()
+        self.look(ModuleStatus::state)
+    }
+
+    /// One thing of the status, without a copy of it all.
+    pub fn look<T>(&self, of: impl FnOnce(&ModuleStatus) -> T) -> T {
+        of(&self.status.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Enters a state and tells watchers, unless this is the state already.
@@ -96,7 +101,7 @@ impl Monitor {
     }
 
     fn send(&self, event: Event) {
-        let simulated_s = self.status().simulated_s;
+        let simulated_s = self.look(|status| status.simulated_s);
         // No watcher is no error.
         let _ = self.events.send(ModuleEvent { simulated_s, event: Some(event) });
     }

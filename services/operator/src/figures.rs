@@ -2,10 +2,11 @@
 
 use proto::detector::v1::{LinkState, ModuleStatus};
 use proto::kms::v1::GetStatusResponse;
+use topology::figure::{Figure, Figures, Listing};
 use topology::plan::PlannedLink;
 
 use crate::observe::Observed;
-use crate::resource::LinkStatus;
+use crate::resource::{FigureStatus, LinkStatus};
 
 /// How one link stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,18 +102,40 @@ fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
     let stored = corrector.is_some_and(|status| status.blocks > 0);
     // What a run has come to when it ends stays.
     let flowing = state == State::Flowing || (state == State::Ended && stored);
-    let measured = corrector.filter(|status| flowing && status.skr_bps > 0.0);
-    let percent = |value: f64| if value > 0.0 { format!("{:.2} %", 100.0 * value) } else { String::new() };
+    let measured = corrector.filter(|_| flowing).map(figures_of).unwrap_or_default();
+    let rate_bps = measured.value(Figure::SecretKeyRate).filter(|rate_bps| *rate_bps > 0.0);
+    let row_figures = row_figures(link.listing(), &measured);
+    let earlier = |figure: Figure| {
+        let known = row_figures.iter().find(|row| row.name == figure.name());
+        known.map(|row| row.value.clone()).unwrap_or_default()
+    };
     let row = LinkStatus {
         name: link.name.clone(),
         state: state.name().to_owned(),
-        qber_z: measured.map(|status| percent(status.qber_z)).unwrap_or_default(),
-        qber_x: measured.map(|status| percent(status.qber_x)).unwrap_or_default(),
-        key_rate: measured.map(|status| rounded(status.skr_bps, "bit/s")).unwrap_or_default(),
+        qber_z: earlier(Figure::QberZ),
+        qber_x: earlier(Figure::QberX),
+        figures: row_figures,
+        key_rate: rate_bps.map(|rate_bps| rounded(rate_bps, "bit/s")).unwrap_or_default(),
         pool: pool(link, observed).map(|bits| rounded(bits as f64, "bit")).unwrap_or_default(),
         blocks: corrector.map_or(0, |status| status.blocks),
     };
-    LinkFigures { row, state, flowing, key_rate_bps: measured.map_or(0.0, |status| status.skr_bps) }
+    LinkFigures { row, state, flowing, key_rate_bps: rate_bps.unwrap_or(0.0) }
+}
+
+/// What a module measured last, and over all its blocks.
+fn figures_of(status: &ModuleStatus) -> Figures {
+    let mut figures = shell::figures::hear(&status.figures);
+    figures.complete(shell::figures::hear(&status.counted));
+    figures
+}
+
+/// Those that say most of the kind of link. What was not measured has no row.
+fn row_figures(listing: &Listing, measured: &Figures) -> Vec<FigureStatus> {
+    let row = |figure: &Figure| {
+        let value = figure.quantity(Some(measured.value(*figure)?));
+        Some(FigureStatus { name: figure.name().to_owned(), value })
+    };
+    listing.brief.iter().filter_map(row).collect()
 }
 
 fn state(ends: [Option<&ModuleStatus>; 2], corrector: Option<&ModuleStatus>) -> State {

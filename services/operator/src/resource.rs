@@ -85,12 +85,24 @@ pub struct TopologyStatus {
     pub link_status: Vec<LinkStatus>,
 }
 
+/// A figure of a link, for people: `qberZ`, `4.27 %`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FigureStatus {
+    pub name: String,
+    pub value: String,
+}
+
 /// One link, rounded, so that it changes when there is something to say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LinkStatus {
     pub name: String,
     pub state: String,
+    /// The few that say most of this kind of link.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<FigureStatus>,
+    /// The same, from before figures had names.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub qber_z: String,
     #[serde(skip_serializing_if = "String::is_empty")]

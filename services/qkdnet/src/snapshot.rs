@@ -1,8 +1,9 @@
 //! What a run shows while it runs and when it ends: plain data, filled by the runner.
 
 use serde::{Deserialize, Serialize};
+use topology::figure::{Figures, Listing};
 
-use crate::figures::Figures;
+use crate::earlier;
 use crate::run::verdict::Verdict;
 
 /// How a network stands.
@@ -145,7 +146,7 @@ impl std::fmt::Display for Loops {
     }
 }
 
-/// One link. What has not been measured yet is `None`.
+/// One link. What has not been measured yet is not among its figures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LinkRow {
     pub name: String,
@@ -155,18 +156,7 @@ pub struct LinkRow {
     /// Share of the acquisition window that has been gathered, while acquiring.
     pub acquired: Option<f64>,
     pub loss_db: f64,
-    pub sifted_z_hz: Option<f64>,
-    pub sifted_x_hz: Option<f64>,
-    pub qber_z: Option<f64>,
-    pub qber_x: Option<f64>,
-    pub clock_offset_ps: Option<f64>,
-    pub clock_residual_ps: Option<f64>,
-    pub visibility: Option<f64>,
-    pub peak_fwhm_ps: Option<f64>,
     pub loops: Loops,
-    pub pump: f64,
-    pub skr_bps: Option<f64>,
-    pub skr_finite_bps: Option<f64>,
     pub blocks: u64,
     pub blocks_voided: u64,
     pub blocks_aborted: u64,
@@ -175,8 +165,12 @@ pub struct LinkRow {
     /// Key bits that could be taken now.
     pub pool_bits: u64,
     pub reserve_tags: u64,
-    /// Those of the link's protocol, as they stand now.
+    /// As they stand now.
+    #[serde(flatten, serialize_with = "earlier::of_row")]
     pub figures: Figures,
+    /// Which of them the link shows.
+    #[serde(skip)]
+    pub listing: &'static Listing,
 }
 
 /// The key store of one site.
@@ -235,14 +229,7 @@ pub struct Event {
 pub struct BlockFigures {
     pub number: u64,
     pub key_bits: u64,
-    pub qber_z: f64,
-    pub qber_x: f64,
-    /// Bits in basis Z, and those of them that were corrected.
-    pub sifted_z: u64,
-    pub errors_z: u64,
-    /// Bits in basis X, and those of them that differed.
-    pub sifted_x: u64,
-    pub errors_x: u64,
+    #[serde(flatten, serialize_with = "earlier::of_block")]
     pub figures: Figures,
 }
 
@@ -288,21 +275,18 @@ pub struct RecordingRow {
 pub struct LinkSummary {
     pub name: String,
     pub ready: bool,
-    pub skr_bps: f64,
-    pub skr_finite_bps: f64,
-    pub qber_z: f64,
-    pub qber_x: f64,
     pub blocks: u64,
     pub blocks_voided: u64,
     pub blocks_aborted: u64,
     pub key_bits: u64,
-    pub authentication_fraction: f64,
     pub clock_residual_p99_ps: Option<f64>,
-    pub peak_fwhm_ps: Option<f64>,
     /// Both ends hold the same key, as far as both have decided.
     pub keys_equal: bool,
     /// Blocks that one end counts already and the other one settles at the next start.
     pub blocks_undecided: u64,
-    /// Over all blocks that counted.
+    /// Over all blocks that counted, or over all seconds in which the clock was known.
+    #[serde(flatten, serialize_with = "earlier::of_summary")]
     pub figures: Figures,
+    #[serde(skip)]
+    pub listing: &'static Listing,
 }

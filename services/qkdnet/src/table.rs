@@ -5,30 +5,38 @@
 use std::fmt::Write as _;
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout};
+use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
 use serde::Serialize;
+use topology::figure::Figure;
 
-use crate::run::verdict::{Kind, Reason};
-use crate::snapshot::{Event, LinkRow, LinkState, RecordingRow, Snapshot, StoreRow, Summary};
+use crate::run::verdict::{Kind as Fault, Reason};
+use crate::snapshot::{Event, LinkRow, LinkState, LinkSummary, RecordingRow, Snapshot, StoreRow, Summary};
 
-const HEADINGS: [&str; 12] = [
-    "LINK",
-    "STATE",
-    "LOSS dB",
-    "Z /s",
-    "X /s",
-    "QBERz %",
-    "QBERx %",
-    "OFFSET us",
-    "VIS %",
-    "LOOPS",
-    "SKR bit/s",
-    "POOL bit",
+/// A column that every link has.
+struct Column {
+    heading: &'static str,
+    width: u16,
+    /// Names to the left, numbers to the right.
+    is_text: bool,
+    cell: fn(&LinkRow) -> String,
+}
+
+/// Columns before and after the figures of a kind of link.
+const FIRST: [Column; 3] = [
+    Column { heading: "LINK", width: 20, is_text: true, cell: |link| link.name.clone() },
+    Column { heading: "STATE", width: 14, is_text: true, cell: state },
+    Column { heading: "LOSS dB", width: 7, is_text: false, cell: |link| format!("{:.1}", link.loss_db) },
 ];
-const WIDTHS: [u16; 12] = [20, 14, 7, 8, 8, 7, 7, 12, 6, 8, 9, 10];
+const LAST: [Column; 3] = [
+    Column { heading: "LOOPS", width: 8, is_text: true, cell: |link| link.loops.to_string() },
+    Column { heading: "SKR bit/s", width: 9, is_text: false, cell: key_rate },
+    Column { heading: "POOL bit", width: 10, is_text: false, cell: |link| link.pool_bits.to_string() },
+];
+/// Place of the state among the columns.
+const STATE: usize = 1;
 /// Events shown under the table.
 const EVENTS_SHOWN: usize = 8;
 
@@ -59,13 +67,15 @@ impl Theme {
 
 /// Draws the whole screen.
 pub fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, theme: Theme) {
-    let rows = snapshot.links.len() as u16 + 1;
+    let kinds = by_kind(&snapshot.links, |link| link.listing.columns);
+    // A heading for each kind of link, and a line between them.
+    let rows = snapshot.links.len() + (2 * kinds.len()).max(2) - 1;
     let stores: Vec<Line<'_>> = snapshot.stores.iter().map(|store| Line::from(store_line(store))).collect();
     let rolled_back = snapshot.rolled_back.iter().map(|row| Line::from(clean(&row.to_string())));
     let rolled_back: Vec<Line<'_>> = rolled_back.collect();
     let heights = [
         Constraint::Length(2),
-        Constraint::Max(rows),
+        Constraint::Max(rows as u16),
         Constraint::Max(2 * rolled_back.len() as u16),
         Constraint::Length(2),
         Constraint::Max(stores.len() as u16 + u16::from(!stores.is_empty())),
@@ -76,21 +86,53 @@ pub fn draw(frame: &mut Frame<'_>, snapshot: &Snapshot, theme: Theme) {
     frame.render_widget(Paragraph::new(rolled_back).style(alarm).wrap(Wrap { trim: true }), warnings);
     frame.render_widget(Paragraph::new(stores), keys);
     frame.render_widget(Paragraph::new(heading(snapshot)), head);
-    let header = Row::new(HEADINGS.iter().enumerate().map(|(column, text)| cell(column, (*text).to_owned())));
-    let body = snapshot.links.iter().map(|link| {
-        let cells = columns(link);
-        Row::new(cells.into_iter().enumerate().map(|(column, text)| {
-            let cell = cell(column, text);
-            if column == 1 { cell.style(theme.state(link.state, link.ready)) } else { cell }
-        }))
-    });
-    let widget = Table::new(body, WIDTHS).header(header.style(theme.heading())).column_spacing(1);
-    frame.render_widget(widget, table);
+    draw_links(frame, table, &kinds, theme);
     let text = "loops: p polarisation, f phase, u pump; = holding, ~ seeking, ! at its limit, - off.  Ctrl-C drains.";
     frame.render_widget(Paragraph::new(vec![Line::default(), Line::from(text)]), legend);
     let shown = snapshot.events.len().saturating_sub(EVENTS_SHOWN.min(usize::from(events.height)));
     let lines: Vec<Line<'_>> = snapshot.events[shown..].iter().map(|event| Line::from(event_line(event))).collect();
     frame.render_widget(Paragraph::new(Text::from(lines)), events);
+}
+
+/// Figures that some rows show, and these rows.
+type Kind<'a, T> = (&'static [Figure], Vec<&'a T>);
+
+/// Rows with equal figures together, in the order in which the first of each comes.
+fn by_kind<T>(rows: &[T], figures: impl Fn(&T) -> &'static [Figure]) -> Vec<Kind<'_, T>> {
+    let mut kinds: Vec<Kind<'_, T>> = Vec::new();
+    for row in rows {
+        let figures = figures(row);
+        match kinds.iter_mut().find(|(known, _)| *known == figures) {
+            Some((_, rows)) => rows.push(row),
+            None => kinds.push((figures, vec![row])),
+        }
+    }
+    kinds
+}
+
+/// A table for each kind of link, under the headings of its figures.
+fn draw_links(frame: &mut Frame<'_>, area: Rect, kinds: &[Kind<'_, LinkRow>], theme: Theme) {
+    let heights = kinds.iter().map(|(_, links)| Constraint::Length(links.len() as u16 + 1));
+    let areas = Layout::vertical(heights).spacing(1).flex(Flex::Start).split(area);
+    for ((figures, links), area) in kinds.iter().zip(areas.iter()) {
+        let columns = FIRST.iter().map(|column| (column.heading.to_owned(), column.width, column.is_text));
+        let columns = columns.chain(figures.iter().map(|figure| (figure.heading(), figure.width(), false)));
+        let columns =
+            columns.chain(LAST.iter().map(|column| (column.heading.to_owned(), column.width, column.is_text)));
+        let columns: Vec<(String, u16, bool)> = columns.collect();
+        let cells = |texts: Vec<String>| -> Vec<Cell<'static>> {
+            texts.into_iter().zip(&columns).map(|(text, (_, _, is_text))| cell(text, *is_text)).collect()
+        };
+        let body = links.iter().map(|link| {
+            let mut cells = cells(texts(link, figures));
+            cells[STATE] = std::mem::take(&mut cells[STATE]).style(theme.state(link.state, link.ready));
+            Row::new(cells)
+        });
+        let header = Row::new(cells(columns.iter().map(|(heading, ..)| heading.clone()).collect()));
+        let widths = columns.iter().map(|(_, width, _)| *width);
+        let widget = Table::new(body, widths).header(header.style(theme.heading())).column_spacing(1);
+        frame.render_widget(widget, *area);
+    }
 }
 
 /// A site's key: what it shares with each peer, and what its applications took.
@@ -130,28 +172,20 @@ fn heading(snapshot: &Snapshot) -> Line<'static> {
     Line::from(spans)
 }
 
-fn cell(column: usize, text: String) -> Cell<'static> {
-    // Names to the left, numbers to the right.
+fn cell(text: String, is_text: bool) -> Cell<'static> {
     let line = Line::from(text);
-    Cell::from(if matches!(column, 0 | 1 | 9) { line } else { line.right_aligned() })
+    Cell::from(if is_text { line } else { line.right_aligned() })
 }
 
-/// The columns of one link, in the order of the headings.
-fn columns(link: &LinkRow) -> [String; 12] {
-    [
-        link.name.clone(),
-        state(link),
-        format!("{:.1}", link.loss_db),
-        number(link.sifted_z_hz, 0),
-        number(link.sifted_x_hz, 0),
-        percent(link.qber_z),
-        percent(link.qber_x),
-        number(link.clock_offset_ps.map(|offset_ps| offset_ps * 1e-6), 4),
-        percent(link.visibility),
-        link.loops.to_string(),
-        number(link.skr_bps, 0),
-        link.pool_bits.to_string(),
-    ]
+/// The columns of one link.
+fn texts(link: &LinkRow, figures: &[Figure]) -> Vec<String> {
+    let of_figures = figures.iter().map(|figure| figure.number(link.figures.value(*figure)));
+    let fixed = |columns: &'static [Column]| columns.iter().map(|column| (column.cell)(link));
+    fixed(&FIRST).chain(of_figures).chain(fixed(&LAST)).collect()
+}
+
+fn key_rate(link: &LinkRow) -> String {
+    Figure::SecretKeyRate.number(link.figures.value(Figure::SecretKeyRate))
 }
 
 fn state(link: &LinkRow) -> String {
@@ -159,14 +193,6 @@ fn state(link: &LinkRow) -> String {
         (LinkState::Acquiring, Some(share)) => format!("acquiring {:>3.0}%", 100.0 * share.clamp(0.0, 1.0)),
         (state, _) => state.name().to_owned(),
     }
-}
-
-fn number(value: Option<f64>, digits: usize) -> String {
-    value.filter(|value| value.is_finite()).map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-}
-
-fn percent(share: Option<f64>) -> String {
-    number(share.map(|share| 100.0 * share), 2)
 }
 
 /// Seconds up to two minutes, then minutes and hours.
@@ -192,10 +218,16 @@ pub fn plain_lines(snapshot: &Snapshot) -> Vec<String> {
         .links
         .iter()
         .map(|link| {
-            let c = columns(link);
+            let figures = link.listing.columns.iter();
+            let figures: String = figures.map(|figure| figure.sentence(link.figures.value(*figure)) + "  ").collect();
             format!(
-                "{:>9.1} s  {}  {}  Z {} /s  X {} /s  QBERz {} %  QBERx {} %  vis {} %  {}  SKR {} bit/s  {} bit",
-                snapshot.simulated_s, c[0], c[1], c[3], c[4], c[5], c[6], c[8], c[9], c[10], c[11]
+                "{:>9.1} s  {}  {}  {figures}{}  {}  {} bit",
+                snapshot.simulated_s,
+                link.name,
+                state(link),
+                link.loops,
+                Figure::SecretKeyRate.sentence(link.figures.value(Figure::SecretKeyRate)),
+                link.pool_bits
             )
         })
         .chain(snapshot.stores.iter().map(|store| format!("{:>9.1} s  {}", snapshot.simulated_s, store_line(store))))
@@ -223,43 +255,27 @@ fn clean(text: &str) -> String {
 /// The end of a run for people.
 pub fn summary_text(summary: &Summary) -> String {
     let mut text = format!(
-        "\n{} simulated in {} wall time ({:.1} x)\n\n{:<20} {:>10} {:>10} {:>8} {:>8} {:>7} {:>12} {:>7}  keys\n",
+        "\n{} simulated in {} wall time ({:.1} x)\n",
         clock(summary.simulated_s),
         clock(summary.wall_s),
         if summary.wall_s > 0.0 { summary.simulated_s / summary.wall_s } else { 0.0 },
-        "LINK",
-        "SKR bit/s",
-        "finite",
-        "QBERz %",
-        "QBERx %",
-        "blocks",
-        "key bits",
-        "auth %",
     );
-    for link in &summary.links {
-        let keys = match (link.blocks, keys_fault(summary, &link.name)) {
-            (_, Some(Kind::KeysDiffer)) => "DIFFER",
-            (_, Some(Kind::KeysUnreadable)) => "UNREADABLE",
-            (0, _) => "none",
-            _ => "equal",
-        };
-        let _ = writeln!(
-            text,
-            "{:<20} {:>10.1} {:>10.1} {:>8.2} {:>8.2} {:>7} {:>12} {:>7.2}  {keys}",
-            link.name,
-            link.skr_bps,
-            link.skr_finite_bps,
-            100.0 * link.qber_z,
-            100.0 * link.qber_x,
-            link.blocks,
-            link.key_bits,
-            100.0 * link.authentication_fraction,
-        );
-        if link.blocks_voided + link.blocks_aborted > 0 {
-            let _ = writeln!(text, "  {} blocks voided, {} aborted", link.blocks_voided, link.blocks_aborted);
+    for (figures, links) in by_kind(&summary.links, |link| link.listing.brief) {
+        let columns = figures.iter().map(|figure| (figure.heading(), usize::from(figure.width()).max(8)));
+        let columns: Vec<(String, usize)> = columns.collect();
+        let _ = write!(text, "\n{:<20} {:>10} {:>10}", "LINK", "SKR bit/s", "finite");
+        for (heading, width) in &columns {
+            let _ = write!(text, " {heading:>width$}");
         }
-        if link.blocks_undecided > 0 {
-            let _ = writeln!(text, "  {} blocks at one end alone, settled at the next start", link.blocks_undecided);
+        let _ = writeln!(text, " {:>7} {:>12} {:>7}  keys", "blocks", "key bits", "auth %");
+        for link in links {
+            let value = |figure| link.figures.value(figure).unwrap_or(0.0);
+            let rates = [Figure::SecretKeyRate, Figure::SecretKeyRateFinite].map(value);
+            let _ = write!(text, "{:<20} {:>10.1} {:>10.1}", link.name, rates[0], rates[1]);
+            for (figure, (_, width)) in figures.iter().zip(&columns) {
+                let _ = write!(text, " {:>width$}", figure.number(Some(value(*figure))));
+            }
+            summary_line_end(&mut text, summary, link);
         }
     }
     if !summary.recordings.is_empty() {
@@ -280,9 +296,27 @@ pub fn summary_text(summary: &Summary) -> String {
     text
 }
 
+fn summary_line_end(text: &mut String, summary: &Summary, link: &LinkSummary) {
+    let keys = match (link.blocks, keys_fault(summary, &link.name)) {
+        (_, Some(Fault::KeysDiffer)) => "DIFFER",
+        (_, Some(Fault::KeysUnreadable)) => "UNREADABLE",
+        (0, _) => "none",
+        _ => "equal",
+    };
+    let share = Figure::AuthenticationShare;
+    let share = share.number(Some(link.figures.value(share).unwrap_or(0.0)));
+    let _ = writeln!(text, " {:>7} {:>12} {share:>7}  {keys}", link.blocks, link.key_bits);
+    if link.blocks_voided + link.blocks_aborted > 0 {
+        let _ = writeln!(text, "  {} blocks voided, {} aborted", link.blocks_voided, link.blocks_aborted);
+    }
+    if link.blocks_undecided > 0 {
+        let _ = writeln!(text, "  {} blocks at one end alone, settled at the next start", link.blocks_undecided);
+    }
+}
+
 /// What is wrong with the keys of a link.
-fn keys_fault(summary: &Summary, link: &str) -> Option<Kind> {
-    let of_keys = |reason: &&Reason| matches!(reason.kind, Kind::KeysDiffer | Kind::KeysUnreadable);
+fn keys_fault(summary: &Summary, link: &str) -> Option<Fault> {
+    let of_keys = |reason: &&Reason| matches!(reason.kind, Fault::KeysDiffer | Fault::KeysUnreadable);
     let of_link = |reason: &&Reason| reason.link.as_deref() == Some(link);
     summary.verdict.reasons().iter().filter(of_keys).find(of_link).map(|reason| reason.kind)
 }

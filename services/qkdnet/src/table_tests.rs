@@ -1,8 +1,10 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use topology::document::Protocol;
+use topology::figure::{Figures, Listing, Measured};
 
 use super::*;
-use crate::snapshot::{LinkSummary, LoopState, Loops, PoolRow, RolledBackRow};
+use crate::snapshot::{BlockFigures, LoopState, Loops, PoolRow, RolledBackRow};
 
 fn snapshot() -> Snapshot {
     let holding = Loops { polarisation: LoopState::Holding, phase: LoopState::Seeking, pump: LoopState::Limited };
@@ -11,18 +13,21 @@ fn snapshot() -> Snapshot {
         state: LinkState::Locked,
         ready: true,
         loss_db: 33.5,
-        sifted_z_hz: Some(15_551.6),
-        sifted_x_hz: Some(15_549.2),
-        qber_z: Some(0.04302),
-        qber_x: Some(0.0470),
-        clock_offset_ps: Some(-3_141_592_653.0),
-        clock_residual_ps: Some(2.5),
-        visibility: Some(0.9865),
-        peak_fwhm_ps: Some(91.7),
+        figures: Figures::of([
+            (Figure::SiftedRateZ, 15_551.6),
+            (Figure::SiftedRateX, 15_549.2),
+            (Figure::QberZ, 0.04302),
+            (Figure::QberX, 0.0470),
+            (Figure::ClockOffset, -3_141_592_653.0),
+            (Figure::ClockResidual, 2.5),
+            (Figure::Visibility, 0.9865),
+            (Figure::PeakWidth, 91.7),
+            (Figure::Pump, 1.02),
+            (Figure::SecretKeyRate, 7069.4),
+            (Figure::SecretKeyRateFinite, 5230.0),
+        ]),
+        listing: Listing::of(Protocol::Bbm92EnergyTime),
         loops: holding,
-        pump: 1.02,
-        skr_bps: Some(7069.4),
-        skr_finite_bps: Some(5230.0),
         blocks: 12,
         key_bits: 848_280,
         pool_bits: 848_280,
@@ -34,8 +39,8 @@ fn snapshot() -> Snapshot {
         state: LinkState::Acquiring,
         acquired: Some(0.42),
         loss_db: 45.0,
-        sifted_z_hz: Some(f64::NAN),
-        pump: 1.0,
+        figures: Figures::of([(Figure::SiftedRateZ, f64::NAN), (Figure::Pump, 1.0)]),
+        listing: Listing::of(Protocol::Bbm92EnergyTime),
         ..LinkRow::default()
     };
     Snapshot {
@@ -68,14 +73,17 @@ fn summary() -> Summary {
     let link = LinkSummary {
         name: "valrose-sophia".into(),
         ready: true,
-        skr_bps: 7071.25,
-        skr_finite_bps: 5230.5,
-        qber_z: 0.0430,
-        qber_x: 0.0471,
+        figures: Figures::of([
+            (Figure::SecretKeyRate, 7071.25),
+            (Figure::SecretKeyRateFinite, 5230.5),
+            (Figure::QberZ, 0.0430),
+            (Figure::QberX, 0.0471),
+            (Figure::AuthenticationShare, 0.0038),
+        ]),
+        listing: Listing::of(Protocol::Bbm92EnergyTime),
         blocks: 60,
         blocks_aborted: 1,
         key_bits: 4_242_750,
-        authentication_fraction: 0.0038,
         keys_equal: true,
         ..LinkSummary::default()
     };
@@ -113,11 +121,75 @@ loops: p polarisation, f phase, u pump; = holding, ~ seeking, ! at its limit, - 
     assert_eq!(screen(132, 8, &snapshot()), expected);
 }
 
+/// A kind of link that no protocol of today is.
+static PULSED: Listing =
+    Listing { columns: &[Figure::QberX, Figure::Pump], brief: &[Figure::QberX], averaged: &[], beside: &[] };
+
+/// A link of that kind between those of another one.
+fn mixed() -> Snapshot {
+    let mut snapshot = snapshot();
+    let figures = Figures::of([(Figure::QberX, 0.031), (Figure::Pump, 0.98), (Figure::QberZ, 0.5)]);
+    let pulsed = LinkRow { name: "trel-cape".into(), loss_db: 12.0, figures, listing: &PULSED, ..LinkRow::default() };
+    snapshot.links.insert(1, pulsed);
+    snapshot
+}
+
+#[test]
+fn links_of_different_kinds_stand_under_headings_of_their_own() {
+    let expected = "\
+nice  2 min 03 s of 10 min 00 s simulated, 10.0 s wall (12.3 x)  not all links have key yet  seed 7: keys are worthless
+
+LINK                 STATE          LOSS dB     Z /s     X /s QBERz % QBERx %    OFFSET us  VIS % LOOPS    SKR bit/s   POOL bit
+valrose-sophia       locked            33.5    15552    15549    4.30    4.70   -3141.5927  98.65 p= f~ u!      7069     848280
+valrose-calern       acquiring  42%    45.0        -        -       -       -            -      - p- f- u-         -          0
+
+LINK                 STATE          LOSS dB QBERx %    PUMP LOOPS    SKR bit/s   POOL bit
+trel-cape            connecting        12.0    3.10   0.980 p- f- u-         -          0
+
+loops: p polarisation, f phase, u pump; = holding, ~ seeking, ! at its limit, - off.  Ctrl-C drains.
+      1.5 s  valrose-sophia sophia  locked: clock found at -3.14 ms [2J
+";
+    assert_eq!(screen(132, 11, &mixed()), expected);
+    let lines = plain_lines(&mixed());
+    assert_eq!(lines[1], "    123.4 s  trel-cape  connecting  QBERx 3.10 %  pump 0.980  p- f- u-  SKR - bit/s  0 bit");
+    let mut summary = summary();
+    let figures = Figures::of([(Figure::SecretKeyRate, 2.5e6), (Figure::QberX, 0.031)]);
+    summary.links.push(LinkSummary { name: "trel-cape".into(), figures, listing: &PULSED, ..LinkSummary::default() });
+    let expected = "
+LINK                  SKR bit/s     finite  QBERx %  blocks     key bits  auth %  keys
+trel-cape             2500000.0        0.0     3.10       0            0    0.00  none
+";
+    assert!(summary_text(&summary).ends_with(expected), "{}", summary_text(&summary));
+}
+
+#[test]
+fn figures_that_only_a_newer_version_knows_are_in_json_by_their_name_and_harm_nobody() {
+    let mut snapshot = snapshot();
+    snapshot.links[0].figures.hear("gainSignal", "1", Measured::Value(0.0048));
+    let json: serde_json::Value = serde_json::from_str(&snapshot_json(&snapshot)).unwrap();
+    assert_eq!(json["links"][0]["figures"]["gainSignal"], 0.0048);
+    assert_eq!(screen(132, 8, &snapshot), screen(132, 8, &self::snapshot()));
+}
+
+#[test]
+fn a_block_has_its_figures_and_the_counts_behind_them() {
+    let mut figures = Figures::default();
+    figures.set(Figure::QberZ, Measured::ratio(43, 1000));
+    let block = Some(BlockFigures { number: 3, key_bits: 500, figures });
+    let json: serde_json::Value = serde_json::from_str(&event_json(&Event { block, ..event() })).unwrap();
+    let expected = serde_json::json!({
+        "number": 3, "key_bits": 500, "qber_z": 0.043, "qber_x": 0.0,
+        "sifted_z": 1000, "errors_z": 43, "sifted_x": 0, "errors_x": 0, "figures": {"qberZ": 0.043},
+    });
+    assert_eq!(json["block"], expected);
+}
+
 #[test]
 fn a_small_terminal_shows_what_fits_and_never_panics() {
     for (width, height) in [(1, 1), (10, 2), (40, 3), (80, 5), (200, 60)] {
         screen(width, height, &snapshot());
         screen(width, height, &Snapshot::default());
+        screen(width, height, &mixed());
     }
 }
 
@@ -126,8 +198,8 @@ fn plain_lines_hold_one_link_each() {
     let lines = plain_lines(&snapshot());
     assert_eq!(
         lines[0],
-        "    123.4 s  valrose-sophia  locked  Z 15552 /s  X 15549 /s  QBERz 4.30 %  QBERx 4.70 %  vis 98.65 %  \
-         p= f~ u!  SKR 7069 bit/s  848280 bit"
+        "    123.4 s  valrose-sophia  locked  Z 15552 /s  X 15549 /s  QBERz 4.30 %  QBERx 4.70 %  \
+         offset -3141.5927 us  vis 98.65 %  p= f~ u!  SKR 7069 bit/s  848280 bit"
     );
     assert!(lines[1].contains("acquiring  42%  Z - /s"));
     assert_eq!(lines.len(), 2);
@@ -147,6 +219,8 @@ fn json_lines_have_the_fields_programs_rely_on() {
     assert_eq!(status["links"][0]["state"], "locked");
     assert_eq!(status["links"][0]["loops"]["pump"], "limited");
     assert_eq!(status["links"][1]["sifted_z_hz"], serde_json::Value::Null);
+    assert_eq!(status["links"][0]["qber_z"], status["links"][0]["figures"]["qberZ"]);
+    assert_eq!((&status["links"][0]["pump"], &status["links"][1]["pump"]), (&1.02.into(), &1.0.into()));
     let line = summary_json(&summary());
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert!(
@@ -173,7 +247,7 @@ valrose-sophia           7071.2     5230.5     4.30     4.71      60      424275
 #[test]
 fn the_summary_says_why_a_run_is_not_good_and_which_keys_differ() {
     let mut summary = summary();
-    let reason = Reason::of_link(Kind::KeysDiffer, "valrose-sophia", "the two ends hold\u{1b}[2J different key");
+    let reason = Reason::of_link(Fault::KeysDiffer, "valrose-sophia", "the two ends hold\u{1b}[2J different key");
     summary.verdict.add(reason.hint("keep the data"));
     let text = summary_text(&summary);
     assert!(text.contains("0.38  DIFFER\n"), "{text}");

@@ -9,6 +9,7 @@
 //! * [`shutdown`], [`failpoint`], [`files`]: ending in order, crashing on purpose, and writing so that a crash is harmless.
 //! * [`fault`], [`disk`]: what goes wrong on purpose in a running service, where the topology allows it.
 //! * [`anchoring`]: ceilings of a service's stores that who controls the network keeps, outside of their volumes.
+//! * [`figures`]: what is measured of links, as services tell it.
 //! * [`trace`]: trace context in gRPC metadata.
 
 // They panic where nobody reads any more.
@@ -23,6 +24,7 @@ pub mod disk;
 pub mod duplex;
 pub mod failpoint;
 pub mod fault;
+pub mod figures;
 pub mod files;
 pub mod handover;
 pub mod health;

@@ -10,10 +10,11 @@ use proto::source::v1::{
 };
 use shell::fault::{FaultService, Kind, Place};
 use shell::launch::ServiceFile;
-use shell::{AllowList, PeerIdentity, Role, Shutdown, duplex};
+use shell::{AllowList, PeerIdentity, Role, Shutdown, duplex, figures};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use topology::figure::{Figure, Figures};
 use topology::plan::{CONTROL_IDENTITY, SourceConfig};
 
 use crate::{EPOCHS_IN_FLIGHT, Losses, Output};
@@ -62,15 +63,15 @@ impl Source for SourceService {
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        let figures = self.status.figures();
+        let now = self.status.now();
         Ok(Response::new(GetStatusResponse {
             link: self.link.clone(),
-            epoch: figures.epoch,
-            pump: figures.pump,
-            photons_sent: figures.photons_sent,
-            outputs_attached: figures.outputs_attached,
-            lag_s: figures.lag_s,
+            epoch: now.epoch,
+            photons_sent: now.photons_sent,
+            outputs_attached: now.outputs_attached,
+            lag_s: now.lag_s,
             loss_db: self.losses.now_db().to_vec(),
+            figures: figures::tell(&Figures::of([(Figure::Pump, now.pump)])),
         }))
     }
 

@@ -2,12 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Figures that the emission loop updates and `GetStatus` reads.
+/// What the emission loop updates and `GetStatus` reads.
 #[derive(Default)]
-pub struct Status(Mutex<Figures>);
+pub struct Status(Mutex<Emission>);
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Figures {
+pub struct Emission {
     pub epoch: u64,
     pub pump: f64,
     pub photons_sent: u64,
@@ -16,11 +16,11 @@ pub struct Figures {
 }
 
 impl Status {
-    pub fn update(&self, change: impl FnOnce(&mut Figures)) {
+    pub fn update(&self, change: impl FnOnce(&mut Emission)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub fn figures(&self) -> Figures {
+    pub fn now(&self) -> Emission {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

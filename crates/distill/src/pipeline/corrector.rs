@@ -167,10 +167,10 @@ impl Corrector {
             return Err(ModuleError::Protocol("verification of another number of frames"));
         }
         let done = round::reconcile(&block.round, &frames, &message.good, &shared.config.security, reserve)?;
-        let reconciled = block.round.reconciled(done.key.len() as u64, done.key_qber);
-        shared.figures.key_qber = done.key_qber;
+        let reconciled = block.round.reconciled(done.compared);
+        shared.figures.key = done.compared;
         if !done.key.is_empty() {
-            self.qber = Some(done.key_qber);
+            self.qber = Some(done.compared.qber());
         }
         draft.stage(number, Stage::Verify, false);
         if let Some(reason) = done.refusal() {

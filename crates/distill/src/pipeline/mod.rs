@@ -33,7 +33,7 @@ use crate::bits::Bits;
 use crate::bounds::KeyLength;
 pub use crate::config::Side;
 use crate::config::{LinkProtocol, PostProcessing};
-use crate::ledger::BlockLedger;
+use crate::ledger::{BlockLedger, Line};
 pub use crate::loops::Setpoints;
 pub use crate::sifting::FrameInput;
 use crate::sifting::{self, Context, Event, Sifting, SiftingFigures, SiftingStart};
@@ -136,17 +136,29 @@ pub struct FinishedBlock {
     pub frames: u64,
     pub ledger: BlockLedger,
     pub length: KeyLength,
-    pub key_qber: f64,
 }
 
 /// Figures for people, taken after a step.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    pub frames: u64,
-    /// Error rates of the last block: of its key, and of what was compared in public.
-    pub key_qber: f64,
-    pub check_qber: f64,
+    /// Of the last block: its key, and what was compared in public.
+    pub key: Compared,
+    pub check: Compared,
     pub sifting: SiftingFigures,
+}
+
+/// Bits that both ends hold or held, and how many of them differed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    pub bits: u64,
+    pub errors: u64,
+}
+
+impl Compared {
+    /// Error rate; 0 where there was nothing to compare.
+    pub fn qber(self) -> f64 {
+        self.errors as f64 / (self.bits as f64).max(1.0)
+    }
 }
 
 /// How a session begins.
@@ -286,7 +298,6 @@ impl Module {
     }
 
     fn take(&mut self, frame: FrameInput, draft: &mut Draft) -> Result<(), ModuleError> {
-        self.shared.figures.frames += 1;
         let (traceparent, mut events) = (frame.traceparent.clone(), Vec::new());
         self.sifting.take(frame, &mut self.shared.context(&mut events))?;
         if let Some(block) = self.tell(events, draft) {
@@ -334,7 +345,9 @@ impl Module {
         while let Some(sifted) = self.sifting.next_round() {
             let block = self.first_block + sifted.number;
             self.shared.open_block = block + 1;
-            self.shared.figures.check_qber = sifted.evidence.qber();
+            let of_check = |line| sifted.account.get(line);
+            self.shared.figures.check =
+                Compared { bits: of_check(Line::CHECK_DISCLOSED), errors: of_check(Line::CHECK_ERRORS) };
             draft.stage(block, Stage::Sift, false);
             let round = Round::new(block, sifted);
             match &mut self.side {

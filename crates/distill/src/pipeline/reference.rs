@@ -170,8 +170,8 @@ impl Reference {
             .map(|((bits, leaked), errors)| Corrected { bits, leaked, errors: u64::from(*errors) })
             .collect();
         let done = round::reconcile(&block.round, &corrected, &good, &shared.config.security, reserve)?;
-        let reconciled = block.round.reconciled(done.key.len() as u64, done.key_qber);
-        shared.figures.key_qber = done.key_qber;
+        let reconciled = block.round.reconciled(done.compared);
+        shared.figures.key = done.compared;
         draft.stage(number, Stage::Verify, false);
         if let Some(reason) = done.refusal() {
             draft.actions.push(done.abort(&block.round, reason));

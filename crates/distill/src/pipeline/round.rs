@@ -1,6 +1,6 @@
 //! What both ends do with the sifted material of one round.
 
-use super::{Action, FinishedBlock};
+use super::{Action, Compared, FinishedBlock};
 use crate::bits::Bits;
 use crate::bounds::{self, Evidence, KeyLength};
 use crate::config::Security;
@@ -34,8 +34,9 @@ impl Round {
     }
 
     /// What sifting is told of a round once it is reconciled.
-    pub fn reconciled(&self, bits: u64, qber: f64) -> sifting::Reconciled {
-        sifting::Reconciled { first_step: self.first_step, frames: self.frames, bits, qber }
+    pub fn reconciled(&self, compared: Compared) -> sifting::Reconciled {
+        let Compared { bits, .. } = compared;
+        sifting::Reconciled { first_step: self.first_step, frames: self.frames, bits, qber: compared.qber() }
     }
 }
 
@@ -62,7 +63,7 @@ pub struct Corrected {
 pub struct Reconciled {
     pub key: Bits,
     pub length: KeyLength,
-    pub key_qber: f64,
+    pub compared: Compared,
     pub ledger: BlockLedger,
 }
 
@@ -92,7 +93,6 @@ impl Reconciled {
             frames: round.frames,
             ledger: self.ledger,
             length: self.length,
-            key_qber: self.key_qber,
         }
     }
 }
@@ -131,8 +131,7 @@ pub fn reconcile(
     } else {
         ledger.abort();
     }
-    let key_qber = errors as f64 / (key_bits as f64).max(1.0);
-    Ok(Reconciled { key, length, key_qber, ledger })
+    Ok(Reconciled { key, length, compared: Compared { bits: key_bits, errors }, ledger })
 }
 
 #[cfg(test)]

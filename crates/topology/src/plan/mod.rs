@@ -11,7 +11,8 @@ mod sites;
 use distill::config::Side;
 use serde::Serialize;
 
-use crate::document::{Link, Measure, Spec, Topology};
+use crate::document::{Link, Measure, Protocol, Spec, Topology};
+use crate::figure::Listing;
 pub use config::{
     ChannelConfig, DetectorConfig, KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour,
     ServiceConfig, SourceConfig, Speed,
@@ -94,6 +95,8 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlannedLink {
     pub name: String,
+    #[serde(skip)]
+    pub protocol: Protocol,
     /// Slice of simulated time in which its light is exchanged.
     pub epoch_ps: u64,
     pub source: PlannedSource,
@@ -124,6 +127,11 @@ pub struct PlannedEnd {
 }
 
 impl PlannedLink {
+    /// Which figures it has.
+    pub fn listing(&self) -> &'static Listing {
+        Listing::of(self.protocol)
+    }
+
     /// Which end corrects its string: it knows the figures of the link.
     pub fn corrector(&self) -> usize {
         usize::from(self.ends[1].side == Side::Corrector)

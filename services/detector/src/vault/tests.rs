@@ -28,7 +28,6 @@ fn block(number: u64) -> FinishedBlock {
             epsilon: 0.0,
             abort: None,
         },
-        key_qber: 0.0,
     }
 }
 

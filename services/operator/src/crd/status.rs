@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use topology::document::LINKS_MAX;
+use topology::figure::{FIGURES_MAX, NAME_CHARS_MAX};
 
 pub fn schema() -> Value {
     let text = |description: &str, most: u32| json!({"type": "string", "description": description, "maxLength": most});
@@ -34,8 +35,20 @@ pub fn schema() -> Value {
                     "properties": {
                         "name": text("Name of the link.", 63),
                         "state": text("State of its modules, such as acquiring or locked.", 32),
-                        "qberZ": text("Error rate of the last block in basis Z.", 16),
-                        "qberX": text("Error rate of the last block in basis X.", 16),
+                        "figures": {
+                            "type": "array", "maxItems": FIGURES_MAX,
+                            "description": "What says most of this kind of link, such as error rates of its last block.",
+                            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                            "items": {
+                                "type": "object", "required": ["name", "value"],
+                                "properties": {
+                                    "name": text("Name of the figure, such as qberZ.", NAME_CHARS_MAX as u32),
+                                    "value": text("Its value with its unit.", 32),
+                                },
+                            },
+                        },
+                        "qberZ": text("Error rate of the last block in basis Z; also among the figures.", 16),
+                        "qberX": text("Error rate of the last block in basis X; also among the figures.", 16),
                         "keyRate": text("Secret key rate.", 32),
                         "pool": text("Key that both sites share and nobody took yet.", 32),
                         "blocks": count("Blocks stored since its modules started."),

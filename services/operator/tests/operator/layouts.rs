@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use operator::layout::Layout;
-use operator::resource::{LinkStatus, TopologyStatus};
+use operator::resource::{FigureStatus, LinkStatus, TopologyStatus};
 use topology::plan::Plan;
 
 use crate::support::{chain, layout, network, objects, parse, settings};
@@ -78,6 +78,7 @@ fn a_thousand_links_fit_into_the_objects_of_a_cluster() {
     let row = LinkStatus {
         name: "a-link-with-a-long-name-1000".into(),
         state: "authentication-exhausted".into(),
+        figures: ["qberZ", "qberX"].map(|name| FigureStatus { name: name.into(), value: "4.27 %".into() }).into(),
         qber_z: "4.27 %".into(),
         qber_x: "4.87 %".into(),
         key_rate: "7.2 kbit/s".into(),

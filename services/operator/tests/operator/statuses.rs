@@ -13,6 +13,8 @@ use proto::anchor::v1::RolledBack;
 use proto::detector::v1::{LinkState, ModuleStatus};
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use serde_json::{Value, json};
+use shell::figures::tell;
+use topology::figure::{Figure, Figures, Measured};
 use topology::plan::Plan;
 
 use crate::support::{chain, layout, parse};
@@ -22,8 +24,12 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn module(state: LinkState, blocks: u64) -> ModuleStatus {
-    let mut module =
-        ModuleStatus { blocks, skr_bps: 7184.0, qber_z: 0.0427, qber_x: 0.0486, ..ModuleStatus::default() };
+    let mut figures = Figures::of([(Figure::QberX, 0.0486), (Figure::Pump, 1.02)]);
+    figures.set(Figure::QberZ, Measured::ratio(427, 10_000));
+    figures.hear("gainSignal", "1", Measured::Value(0.0048));
+    let counted = Figures::of([(Figure::SecretKeyRate, 7184.0), (Figure::QberZ, 0.05)]);
+    let (figures, counted) = (tell(&figures), tell(&counted));
+    let mut module = ModuleStatus { blocks, figures, counted, ..ModuleStatus::default() };
     module.set_state(state);
     module
 }
@@ -103,7 +109,11 @@ fn key_flows_when_every_link_is_locked_and_has_stored_a_block() {
     let status = fixture.status(Some(&links), None, 1);
     assert_eq!(condition(&status, "KeyFlowing"), ("True", "KeyFlows", "key flows over all 2 links"));
     assert_eq!((status.links_flowing.as_str(), status.key_rate.as_str()), ("2/2", "14 kbit/s"));
-    assert_eq!(status.link_status[0].qber_z, "4.27 %");
+    let row = &status.link_status[0];
+    let figures: Vec<(&str, &str)> = row.figures.iter().map(|row| (row.name.as_str(), row.value.as_str())).collect();
+    assert_eq!(figures, [("qberZ", "4.27 %"), ("qberX", "4.86 %")]);
+    // `kubectl` of old reads these.
+    assert_eq!((row.qber_z.as_str(), row.qber_x.as_str()), ("4.27 %", "4.86 %"));
 
     let links = fixture.links(&|link| Some(module(LinkState::Locked, u64::from(link == "wm"))));
     let status = fixture.status(Some(&links), None, 1);

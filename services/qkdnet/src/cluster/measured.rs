@@ -31,7 +31,7 @@ async fn follow(roster: &Roster, link: &PlannedLink, duration_s: f64) -> Result<
     let mut events = client.watch(WatchRequest {}).await?.into_inner();
     let mut status = client.get_status(GetStatusRequest {}).await?.into_inner();
     let until_s = status.simulated_s + duration_s;
-    let mut report = LinkReport { name: link.name.clone(), ..LinkReport::default() };
+    let mut report = LinkReport::of(link);
     while status.simulated_s < until_s && status.state() != LinkState::Ended {
         let event = events.message().await?.with_context(|| format!("{detector} has nothing more to say"))?;
         report.take(&event);

@@ -6,14 +6,13 @@ use photonics::expect::math::{loss_db, threshold_qber};
 use photonics::expect::optimum::{OperatingPoint, optimum};
 use photonics::expect::{Bbm92Inputs, Prediction};
 use serde::Serialize;
-use topology::figure::Figure;
+use topology::figure::{Figure, Figures};
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, buffering, inputs, operating_point};
 use topology::plan::{DetectorConfig, Plan, PlannedLink, ServiceConfig, SourceConfig};
 
 use super::{files, print, print_json};
 use crate::cli::{Output, PlanArgs};
 use crate::failure::Failure;
-use crate::figures::Figures;
 
 mod text;
 

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 use topology::document::Measure;
+use topology::figure::Figure;
 use topology::plan::{Plan, PlannedReference};
 
 use super::anchors::Anchors;
-use super::rows::{mean, ratio};
+use super::rows::mean;
 use super::up::{Prepared, prepare_until};
 use super::verdict::{Kind, Reason, Verdict};
 use super::watch::LinkReport;
@@ -212,18 +213,21 @@ fn one(link: &str, reference: &PlannedReference, report: &LinkReport) -> Compari
 
 /// Value and standard deviation, in the base unit of the measure.
 fn measure(quantity: Measure, report: &LinkReport) -> Option<(f64, f64)> {
-    let status = &report.status;
-    match quantity {
-        Measure::SecretKeyRate => {
+    let counted = report.counted();
+    match quantity.figure() {
+        Figure::SecretKeyRate => {
             let relative = spread(whole_blocks(&report.block_bits))?;
-            (status.blocks > 0).then_some((status.skr_bps, status.skr_bps * relative))
+            let rate = counted.value(Figure::SecretKeyRate).filter(|_| report.status.blocks > 0)?;
+            Some((rate, rate * relative))
         }
-        Measure::QberZ => binomial(status.errors_z, status.sifted_z_bits),
-        Measure::QberX => binomial(status.errors_x, status.sifted_x_bits),
-        Measure::PeakWidth => {
-            let width = mean(&report.peak_fwhm_ps)?;
-            Some((width, width * spread(&report.peak_fwhm_ps)?))
-        }
+        figure => match counted.get(figure) {
+            Some(measured) => Some((measured.value(), measured.deviation()?)),
+            None => {
+                let seconds = report.seconds.get(&figure)?;
+                let mean = mean(seconds)?;
+                Some((mean, mean * spread(seconds)?))
+            }
+        },
     }
 }
 
@@ -233,11 +237,6 @@ fn whole_blocks(block_bits: &[f64]) -> &[f64] {
         [whole @ .., _] if !whole.is_empty() => whole,
         _ => block_bits,
     }
-}
-
-fn binomial(errors: u64, bits: u64) -> Option<(f64, f64)> {
-    let p = ratio(errors, bits);
-    (bits > 0).then(|| (p, (p * (1.0 - p) / bits as f64).sqrt()))
 }
 
 /// Standard error of the mean, relative to the mean.

@@ -1,13 +1,16 @@
 //! Follows a network to its end: shows it, drains it when asked, and sums it up.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use proto::detector::v1::module_event::Event as Happening;
 use proto::detector::v1::{LinkState as WireState, ModuleEvent, ModuleStatus};
 use proto::fault::v1::FaultState;
+use shell::figures;
 use tokio_util::sync::CancellationToken;
-use topology::plan::Plan;
+use topology::figure::{Figure, Figures, Listing};
+use topology::plan::{Plan, PlannedLink};
 
 use super::ends::compare;
 use super::events::gather;
@@ -16,7 +19,7 @@ use super::judge::{Stuck, lasting, lasting_pools, no_key, relay_put_back, stuck}
 use super::network::{Announcement, Network};
 use super::replay::Findings;
 use super::rolled_back::Book;
-use super::rows::{figures, fill, store_row, summarise};
+use super::rows::{block_figures, fill, store_row, summarise};
 use super::verdict::{Kind, Reason, Verdict};
 use super::{End, Folders, Running, tags_end};
 use crate::snapshot::{Event, LinkRow, Snapshot, Summary};
@@ -54,7 +57,10 @@ pub struct LinkReport {
     pub status: ModuleStatus,
     /// Key bits of each stored block.
     pub block_bits: Vec<f64>,
-    pub peak_fwhm_ps: Vec<f64>,
+    /// Which figures the link has.
+    pub listing: &'static Listing,
+    /// Of each second, those by whose mean a run is judged.
+    pub seconds: BTreeMap<Figure, Vec<f64>>,
     pub residual_ps: Vec<f64>,
     /// The peer's clock was found at least once.
     pub locked: bool,
@@ -63,13 +69,25 @@ pub struct LinkReport {
 }
 
 impl LinkReport {
+    pub fn of(link: &PlannedLink) -> Self {
+        Self { name: link.name.clone(), listing: link.listing(), ..Self::default() }
+    }
+
+    /// Figures over all blocks that counted.
+    pub fn counted(&self) -> Figures {
+        figures::hear(&self.status.counted)
+    }
+
     /// Enters what the corrector's end tells.
     pub fn take(&mut self, event: &ModuleEvent) {
         match &event.event {
             Some(Happening::Block(block)) => self.block_bits.push(block.key_bits as f64),
             Some(Happening::Status(status)) if status.state() == WireState::Locked => {
-                self.peak_fwhm_ps.push(status.peak_fwhm_ps);
-                self.residual_ps.push(status.clock_residual_ps.abs());
+                let figures = figures::hear(&status.figures);
+                for figure in self.listing.averaged {
+                    self.seconds.entry(*figure).or_default().extend(figures.value(*figure));
+                }
+                self.residual_ps.extend(figures.value(Figure::ClockResidual).map(f64::abs));
             }
             Some(Happening::Note(note)) if note.name == "locked" => self.locked = true,
             Some(Happening::Note(note)) if note.name == "block-aborted" => self.last_abort = Some(note.message.clone()),
@@ -195,9 +213,10 @@ impl<'p> Follower<'p> {
         let rows = plan.links.iter().map(|link| LinkRow {
             name: link.name.clone(),
             loss_db: link.total_loss_db(),
+            listing: link.listing(),
             ..LinkRow::default()
         });
-        let reports = plan.links.iter().map(|link| LinkReport { name: link.name.clone(), ..LinkReport::default() });
+        let reports = plan.links.iter().map(LinkReport::of);
         Self {
             plan,
             snapshot: Snapshot {
@@ -270,16 +289,13 @@ impl<'p> Follower<'p> {
                 self.show(Event { simulated_s, link, site, name: note.name, message: note.message, block: None }, view);
             }
             Some(Happening::Block(block)) if end.corrects => {
-                let message = format!(
-                    "block {}: {} bits, QBERz {:.2} %, QBERx {:.2} %",
-                    block.block,
-                    block.key_bits,
-                    100.0 * block.qber_z,
-                    100.0 * block.qber_x
-                );
+                let block = block_figures(&block);
+                let brief = self.plan.link(&end.link).map(PlannedLink::listing).unwrap_or_default().brief;
+                let brief = brief.iter().map(|figure| format!(", {}", figure.sentence(block.figures.value(*figure))));
+                let message = format!("block {}: {} bits{}", block.number, block.key_bits, brief.collect::<String>());
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let name = "block-stored".to_owned();
-                let block = Some(figures(&block));
+                let block = Some(block);
                 self.show(Event { simulated_s: event.simulated_s, link, site, name, message, block }, view);
             }
             _ => {}

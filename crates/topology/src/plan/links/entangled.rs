@@ -56,6 +56,7 @@ impl Planner<'_> {
         };
         PlannedLink {
             name: self.link.name.to_string(),
+            protocol: self.link.protocol,
             epoch_ps: self.run.epoch_ps,
             source: PlannedSource { site: self.kind.source.site.to_string(), service: self.names.source.clone() },
             ends: [end(0), end(1)],

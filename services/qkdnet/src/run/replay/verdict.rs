@@ -1,6 +1,7 @@
 //! What a replay came to, in words.
 
 use distill::config::Acquisition;
+use topology::figure::Measured;
 
 use super::alignment::{self, Alignment};
 use super::recordings::Recording;
@@ -57,7 +58,7 @@ impl Findings {
     pub fn judge(&self, links: &[LinkReport]) -> Option<Reason> {
         let link = links.first()?;
         let status = &link.status;
-        let (bits, errors) = (status.sifted_z_bits + status.sifted_x_bits, status.errors_z + status.errors_x);
+        let (bits, errors) = compared(link);
         let clicks = self.rows.iter().map(|row| row.clicks).min().unwrap_or(0);
         let same = |what: String| {
             let reason = Reason::of_link(Kind::BadInput, &link.name, what);
@@ -84,4 +85,14 @@ impl Findings {
         let why = link.last_abort.as_deref().unwrap_or("the recordings are shorter than a round");
         Some(no_key(format!("the clocks were found, but {why}")).hint("`qkdnet plan` says how long a round is"))
     }
+}
+
+/// Bits whose errors are known, and those errors: of every error rate that the link is shown by.
+fn compared(link: &LinkReport) -> (u64, u64) {
+    let counted = link.counted();
+    let cases = link.listing.brief.iter().filter_map(|figure| match counted.get(*figure)? {
+        Measured::Ratio { count, total } => Some((total, count)),
+        Measured::Value(_) => None,
+    });
+    cases.fold((0, 0), |(bits, errors), (more, wrong)| (bits + more, errors + wrong))
 }

@@ -2,6 +2,7 @@
 
 use photonics::expect::math::binary_entropy;
 use topology::document::{Measure, Tolerance};
+use topology::figure::Figure;
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, inputs, operating_point};
 use topology::plan::{Plan, PlannedLink, PlannedReference};
 
@@ -52,10 +53,11 @@ pub fn progress(plan: &Plan, reports: &[LinkReport]) -> (usize, usize) {
 
 /// Whether the figure's uncertainty is small beside its tolerance.
 pub fn is_known(reference: &PlannedReference, report: &LinkReport) -> bool {
-    let samples = match reference.quantity {
-        Measure::SecretKeyRate => whole_blocks(&report.block_bits).len(),
-        Measure::PeakWidth => report.peak_fwhm_ps.len(),
-        Measure::QberZ | Measure::QberX => SAMPLES_MIN,
+    let figure = reference.quantity.figure();
+    let samples = match figure {
+        Figure::SecretKeyRate => whole_blocks(&report.block_bits).len(),
+        _ if report.listing.averaged.contains(&figure) => report.seconds.get(&figure).map_or(0, Vec::len),
+        _ => SAMPLES_MIN,
     };
     let wanted = PART_OF_TOLERANCE * width(reference);
     samples >= SAMPLES_MIN && measure(reference.quantity, report).is_some_and(|(_, sigma)| sigma <= wanted)
@@ -131,6 +133,7 @@ impl Expected {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use topology::figure::{Figures, Measured};
     use topology::plan::{RunOptions, plan};
 
     use super::*;
@@ -163,19 +166,21 @@ mod tests {
     #[test]
     fn a_figure_is_known_once_its_uncertainty_is_a_fifth_of_its_tolerance_and_not_by_few_samples() {
         let plan = shipped("nice-50km.yaml");
-        let name = plan.links[0].name.clone();
-        let mut report = LinkReport { name, ..LinkReport::default() };
+        let mut report = LinkReport::of(&plan.links[0]);
+        let told = |errors, bits, skr_bps: Option<f64>| {
+            let mut counted = Figures::of([(Figure::SecretKeyRate, skr_bps)]);
+            counted.set(Figure::QberZ, Measured::ratio(errors, bits));
+            shell::figures::tell(&counted)
+        };
         assert_eq!(progress(&plan, std::slice::from_ref(&report)), (0, 4));
         // 4.24 % to 0.04 points: some 250,000 bits.
-        report.status.sifted_z_bits = 200_000;
-        report.status.errors_z = 8_480;
+        report.status.counted = told(8_480, 200_000, None);
         assert_eq!(progress(&plan, std::slice::from_ref(&report)), (0, 4));
-        report.status.sifted_z_bits = 300_000;
-        report.status.errors_z = 12_720;
+        report.status.counted = told(12_720, 300_000, None);
         assert_eq!(progress(&plan, std::slice::from_ref(&report)), (1, 4));
         // Two blocks that happen to be equal prove nothing.
         report.status.blocks = 2;
-        report.status.skr_bps = 7000.0;
+        report.status.counted = told(12_720, 300_000, Some(7000.0));
         report.block_bits = vec![70_000.0; 2];
         assert_eq!(progress(&plan, std::slice::from_ref(&report)), (1, 4));
         report.block_bits = vec![70_000.0, 70_500.0, 69_500.0, 70_200.0, 69_800.0, 31_000.0];

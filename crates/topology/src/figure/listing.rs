@@ -1,0 +1,79 @@
+//! Which figures a link has, by its protocol, and in what order they are listed.
+
+use super::Figure;
+use crate::document::Protocol;
+
+/// The figures of one kind of link. Tables, comparisons, rows of a cluster and summaries take them from here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Columns of a live table, in this order.
+    pub columns: &'static [Figure],
+    /// The few that say most: of each block that is stored, of a whole run, and in the rows of a cluster.
+    pub brief: &'static [Figure],
+    /// What a whole run is judged by through the mean over its seconds.
+    pub averaged: &'static [Figure],
+    /// Told beside the columns, for programs.
+    pub beside: &'static [Figure],
+}
+
+/// What every link has, as its end is key, whatever its light is.
+const OF_EVERY_LINK: [Figure; 3] = [Figure::SecretKeyRate, Figure::SecretKeyRateFinite, Figure::AuthenticationShare];
+
+const BBM92_ENERGY_TIME: Listing = Listing {
+    columns: &[
+        Figure::SiftedRateZ,
+        Figure::SiftedRateX,
+        Figure::QberZ,
+        Figure::QberX,
+        Figure::ClockOffset,
+        Figure::Visibility,
+    ],
+    brief: &[Figure::QberZ, Figure::QberX],
+    averaged: &[Figure::PeakWidth],
+    beside: &[
+        Figure::ClickRate,
+        Figure::PeakWidth,
+        Figure::ClockResidual,
+        Figure::ClockFrequency,
+        Figure::Pump,
+        Figure::Phase,
+        Figure::PolarisationFirst,
+        Figure::PolarisationSecond,
+    ],
+};
+
+static NOTHING: Listing = Listing { columns: &[], brief: &[], averaged: &[], beside: &[] };
+
+impl Listing {
+    pub fn of(protocol: Protocol) -> &'static Self {
+        match protocol {
+            Protocol::Bbm92EnergyTime => &BBM92_ENERGY_TIME,
+        }
+    }
+
+    /// All that a link of this kind tells.
+    pub fn all(&self) -> impl Iterator<Item = Figure> {
+        OF_EVERY_LINK.iter().chain(self.columns).chain(self.beside).copied()
+    }
+}
+
+impl Default for &'static Listing {
+    /// Of a link of which nothing is known.
+    fn default() -> Self {
+        &NOTHING
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_of_link_lists_each_of_its_figures_once_and_shows_only_what_it_has() {
+        let listing = Listing::of(Protocol::Bbm92EnergyTime);
+        let all: Vec<Figure> = listing.all().collect();
+        let once: std::collections::BTreeSet<Figure> = all.iter().copied().collect();
+        assert_eq!(once.len(), all.len());
+        assert!(listing.brief.iter().chain(listing.averaged).all(|figure| once.contains(figure)));
+    }
+}
