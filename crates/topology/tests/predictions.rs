@@ -6,7 +6,8 @@ use photonics::config::SpdcCw;
 use photonics::expect::inputs::mean_cos_phase;
 use photonics::expect::{from_config, optimum};
 use topology::document::Measure;
-use topology::plan::{RunOptions, SourceConfig, plan};
+use topology::plan::key::KeyInputs;
+use topology::plan::{Plan, RunOptions, SourceConfig, plan};
 use topology::{Topology, parse};
 
 fn nice() -> Topology {
@@ -15,7 +16,7 @@ fn nice() -> Topology {
 }
 
 /// Where the pump loop settles: pump set-point, key rate, both error rates, width of the peak.
-fn settled(config: &SourceConfig, topology: &Topology) -> (f64, [f64; 4]) {
+fn settled(config: &SourceConfig, plan: &Plan, topology: &Topology) -> (f64, [f64; 4]) {
     let document = topology.spec.links.iter().find(|link| link.name.as_str() == config.link).unwrap();
     let mut inputs = from_config(
         &config.emitter,
@@ -26,11 +27,11 @@ fn settled(config: &SourceConfig, topology: &Topology) -> (f64, [f64; 4]) {
         1.0,
     );
     inputs.mean_cos_phase = mean_cos_phase(document.loops.phase.dither_rad(), 0.0);
-    inputs.key.reconciliation_efficiency = 1.06;
-    inputs.key.tolerated_qber = document.security.tolerated_qber.value();
     let point = optimum::at_qber_z(&inputs, document.loops.pump.target());
     let prediction = point.prediction;
-    (point.pump, [prediction.skr_bps, prediction.z.qber, prediction.x.qber, prediction.peak_fwhm_ps])
+    let end = plan.detectors().find(|end| end.link == config.link).unwrap();
+    let key = KeyInputs { reconciliation_efficiency: 1.06, ..KeyInputs::of(&end.protocol.post_processing) };
+    (point.pump, [key.rate(&prediction).asymptotic_bps, prediction.z.qber, prediction.x.qber, prediction.peak_fwhm_ps])
 }
 
 fn index(quantity: Measure) -> usize {
@@ -47,7 +48,7 @@ fn one_set_of_parameters_gives_rate_error_rates_and_width_of_each_link() {
     let topology = nice();
     let plan = plan(&topology, &RunOptions::default());
     for (link, source) in plan.links.iter().zip(plan.sources()) {
-        let (pump, measured) = settled(source, &topology);
+        let (pump, measured) = settled(source, &plan, &topology);
         eprintln!("{}: pump {pump:.3}, {measured:?}", link.name);
         assert!((pump - 1.0).abs() < 0.05, "the pump settles near its nominal power: {pump}");
         for reference in &link.references {
@@ -68,6 +69,6 @@ fn without_its_dispersion_the_100_km_link_would_make_500_bits_per_second() {
     }
     // The pump that the 50 km link has: the error rate does not depend on the loss.
     source.emitter = SpdcCw { pair_rate_hz: 3.21e8, ..source.emitter };
-    let (_, [key_rate_bps, ..]) = settled(&source, &topology);
+    let (_, [key_rate_bps, ..]) = settled(&source, &plan, &topology);
     assert!((key_rate_bps / 500.0 - 1.0).abs() < 0.1, "{key_rate_bps}");
 }

@@ -1,4 +1,5 @@
-//! BBM92 with continuous-wave pairs in energy-time encoding.
+//! BBM92 with continuous-wave pairs in energy-time encoding: the evidence to expect. What key it makes is said by the bounds
+//! of `distill`.
 //!
 //! Equation numbers are those of Neumann et al., PRA 104, 022406 (2021). Beyond that paper: a passive choice of basis,
 //! the factor 1/2 of the side peaks, unequal arms, dead time, afterpulses and latching per detector, and (where
@@ -10,8 +11,7 @@
 //! closer than the dead time. Not included: more than one extra click in a window; frame borders; coincidences between
 //! afterpulses of one pair.
 
-use super::inputs::{Bbm92Inputs, KeyInputs};
-use super::math::binary_entropy;
+use super::inputs::Bbm92Inputs;
 use super::outcomes;
 use crate::config::PORTS;
 
@@ -28,10 +28,6 @@ pub struct Prediction {
     pub z: BasisPrediction,
     pub x: BasisPrediction,
     pub peak_fwhm_ps: f64,
-    /// Key rate with `1 - f h(Ez) - h(Ex)` of a sifted bit (eq. (17)); nothing above the tolerated error rate.
-    pub skr_bps: f64,
-    /// Key rate by Tomamichel et al., Nat. Commun. 3, 634 (2012), at the block length of the inputs.
-    pub skr_finite_bps: f64,
 }
 
 /// Coincidences in one basis at both ends.
@@ -69,12 +65,6 @@ pub fn predict(inputs: &Bbm92Inputs) -> Prediction {
         z,
         x,
         peak_fwhm_ps: inputs.peak_fwhm_ps,
-        skr_bps: if aborts(&x, &inputs.key) {
-            0.0
-        } else {
-            z.sifted_hz * secret_fraction(z.qber, x.qber, inputs.key.reconciliation_efficiency)
-        },
-        skr_finite_bps: finite_key_rate(&z, &x, &inputs.key),
     }
 }
 
@@ -89,31 +79,6 @@ impl Prediction {
     pub fn click_count_sigma(&self, end: usize, port: usize, duration_s: f64) -> f64 {
         self.live_share[end][port] * libm::sqrt(self.click_rate_hz[end][port] * duration_s)
     }
-}
-
-/// Secret bits per sifted bit (eq. (17)); never negative.
-pub fn secret_fraction(qber_z: f64, qber_x: f64, efficiency: f64) -> f64 {
-    (1.0 - efficiency * binary_entropy(qber_z) - binary_entropy(qber_x)).max(0.0)
-}
-
-/// Whether a block has too many errors in the check basis: then no bound leaves key.
-fn aborts(x: &BasisPrediction, key: &KeyInputs) -> bool {
-    x.qber > key.tolerated_qber
-}
-
-/// Key length of one block over its duration: Tomamichel et al. (2012), eq. (1) and (2), with the tolerated error
-/// rate of the check basis and the leak `f n h(Ez)` of reconciliation.
-fn finite_key_rate(z: &BasisPrediction, x: &BasisPrediction, key: &KeyInputs) -> f64 {
-    let (n, k) = (z.sifted_hz * key.block_s, x.sifted_hz * key.block_s);
-    if n < 1.0 || k < 1.0 || aborts(x, key) {
-        return 0.0;
-    }
-    let deviation = libm::sqrt((n + k) / (n * k) * (k + 1.0) / k * libm::log(4.0 / key.epsilon_secrecy));
-    let phase_error = (key.tolerated_qber + deviation).min(0.5);
-    let leak = key.reconciliation_efficiency * n * binary_entropy(z.qber);
-    let cost = libm::log2(2.0 / (key.epsilon_secrecy * key.epsilon_secrecy * key.epsilon_correctness));
-    let length = n * (1.0 - binary_entropy(phase_error)) - leak - cost;
-    length.max(0.0) / key.block_s
 }
 
 /// Light and clicks of one end.

@@ -26,7 +26,6 @@ pub struct Bbm92Inputs {
     /// Width of the coincidence peak: jitter of both ends, converters, clocks and dispersion in quadrature.
     pub peak_fwhm_ps: f64,
     pub matching: Matching,
-    pub key: KeyInputs,
 }
 
 /// Four equal detectors of one end.
@@ -48,32 +47,6 @@ pub struct Matching {
     pub merge_doubles: bool,
     /// Of two kept events closer than this the second is dropped; 0 keeps all.
     pub kept_dead_time_ps: f64,
-}
-
-/// What turns sifted bits into key.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KeyInputs {
-    /// Reconciliation efficiency `f`: disclosed parities over the Shannon limit.
-    pub reconciliation_efficiency: f64,
-    /// Simulated time of one block.
-    pub block_s: f64,
-    pub epsilon_secrecy: f64,
-    pub epsilon_correctness: f64,
-    /// Tolerated error rate in the check basis: a block above it aborts, and the finite bound uses it in place of the
-    /// measured one.
-    pub tolerated_qber: f64,
-}
-
-impl Default for KeyInputs {
-    fn default() -> Self {
-        Self {
-            reconciliation_efficiency: 1.05,
-            block_s: 10.0,
-            epsilon_secrecy: 1e-10,
-            epsilon_correctness: 1e-15,
-            tolerated_qber: 0.06,
-        }
-    }
 }
 
 /// Bounds of a resolution of the converter to the width of the peak: a uniform error of one step at each end.
@@ -120,7 +93,6 @@ pub fn from_config(
         window_ps,
         peak_fwhm_ps: peak_fwhm_ps(source, arms, detectors),
         matching: Matching::default(),
-        key: KeyInputs::default(),
     }
 }
 

@@ -62,7 +62,7 @@ pub fn load(prediction: &Prediction, buffering: &Buffering) -> Load {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bbm92Inputs, DetectorModel, KeyInputs, Matching, predict};
+    use super::super::{Bbm92Inputs, DetectorModel, Matching, predict};
     use super::*;
 
     #[test]
@@ -79,7 +79,6 @@ mod tests {
             window_ps: 120.0,
             peak_fwhm_ps: 98.0,
             matching: Matching::default(),
-            key: KeyInputs::default(),
         };
         let buffering = Buffering {
             announcer: 1,

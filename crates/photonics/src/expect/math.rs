@@ -4,22 +4,6 @@
 
 use core::f64::consts::LN_2;
 
-/// Binary entropy of an error rate, in bits; 0 outside the open interval (0, 1).
-pub fn binary_entropy(p: f64) -> f64 {
-    if p <= 0.0 || p >= 1.0 {
-        return 0.0;
-    }
-    -(p * libm::log2(p) + (1.0 - p) * libm::log2(1.0 - p))
-}
-
-/// Error rate above which a key with equal errors in both bases vanishes: the root of `1 - (1 + f) h(E) = 0`
-/// (Neumann et al., PRA 104, 022406 (2021), eq. (17) with equal bit and phase error).
-///
-/// `efficiency` is the reconciliation efficiency `f >= 1`.
-pub fn threshold_qber(efficiency: f64) -> f64 {
-    bisect(0.0, 0.5, |e| 1.0 - (1.0 + efficiency) * binary_entropy(e))
-}
-
 /// Share of coincidences with Gaussian timing that falls into a centred window (eq. (13)):
 /// `erf(sqrt(ln 2) window / FWHM)`.
 pub fn window_efficiency(window_over_fwhm: f64) -> f64 {
@@ -112,15 +96,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threshold_qber_matches_the_table() {
-        let table = [(1.0, 11.00), (1.05, 10.60), (1.1, 10.23), (1.16, 9.81), (1.2, 9.55), (1.22, 9.42)];
-        for (efficiency, percent) in table {
-            let found = 100.0 * threshold_qber(efficiency);
-            assert!((found - percent).abs() <= 0.0051, "f {efficiency}: {found} % against {percent} %");
-        }
-    }
-
-    #[test]
     fn window_efficiency_matches_the_table() {
         let table = [(0.5, 0.44394), (1.0, 0.76097), (1.2, 0.84231), (1.5, 0.92262), (2.0, 0.98147), (3.0, 0.99959)];
         for (ratio, share) in table {
@@ -159,14 +134,5 @@ mod tests {
         assert!((maximum - 1.25).abs() < 1e-6);
         assert!((bisect(0.0, 2.0, |x| x * x - 2.0) - 2f64.sqrt()).abs() < 1e-12);
         assert_eq!(bisect(1.0, 2.0, |x| x), 1.0);
-    }
-
-    #[test]
-    fn entropy_is_symmetric_and_bounded() {
-        assert_eq!(binary_entropy(0.0), 0.0);
-        assert_eq!(binary_entropy(-1.0), 0.0);
-        assert_eq!(binary_entropy(1.0), 0.0);
-        assert!((binary_entropy(0.5) - 1.0).abs() < 1e-15);
-        assert!((binary_entropy(0.11) - binary_entropy(0.89)).abs() < 1e-15);
     }
 }

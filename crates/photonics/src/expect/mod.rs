@@ -1,4 +1,7 @@
-//! What the formulae predict, before anything runs: rates, error rates, key, memory.
+//! What the formulae predict, before anything runs: rates, error rates, memory.
+//!
+//! How much key the expected evidence of a block makes is not said here: key lengths stand in `distill::bounds` alone, and a
+//! caller gives them what was expected as it would give them what was measured.
 //!
 //! Closed forms only; the click-level simulation must agree with them within statistics, and every
 //! effect that is left out is named where it is left out.
@@ -11,4 +14,4 @@ pub mod optimum;
 mod outcomes;
 
 pub use bbm92::{Prediction, predict};
-pub use inputs::{Bbm92Inputs, DetectorModel, KeyInputs, Matching, from_config};
+pub use inputs::{Bbm92Inputs, DetectorModel, Matching, from_config};

@@ -24,16 +24,17 @@ pub fn at_pump(inputs: &Bbm92Inputs, pump: f64) -> OperatingPoint {
     OperatingPoint { pump, prediction: predict(&inputs) }
 }
 
-/// The pump with the highest asymptotic key rate. The rate has one maximum: pairs make key, accidentals of more
-/// pairs take it back, all of it where blocks abort. Searched on a logarithmic scale.
-pub fn optimum(inputs: &Bbm92Inputs) -> OperatingPoint {
+/// The pump with the highest key rate by `rate_bps`, which gives nothing where blocks abort. The rate has one maximum: pairs
+/// make key, accidentals of more pairs take it back, all of it where blocks abort. Searched on a logarithmic scale.
+pub fn optimum(inputs: &Bbm92Inputs, rate_bps: impl Fn(&Prediction) -> f64) -> OperatingPoint {
     let (low, high) = (libm::log(PUMP_RANGE.0), libm::log(PUMP_RANGE.1));
     // The maximum may be at the edge beyond which blocks abort, so what counts is a point that was tried.
     let best = Cell::new((f64::NEG_INFINITY, low));
     let score = |log_pump: f64| {
         let point = at_pump(inputs, libm::exp(log_pump));
+        let rate_bps = rate_bps(&point.prediction);
         // Where no key is left, lead back to lower error rates.
-        let score = if point.prediction.skr_bps > 0.0 { point.prediction.skr_bps } else { -point.prediction.z.qber };
+        let score = if rate_bps > 0.0 { rate_bps } else { -point.prediction.z.qber };
         if score > best.get().0 {
             best.set((score, log_pump));
         }

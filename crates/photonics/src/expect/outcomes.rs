@@ -55,7 +55,7 @@ fn fires(crosstalk: f64, own_arm: bool) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::inputs::{DetectorModel, KeyInputs, Matching};
+    use super::super::inputs::{DetectorModel, Matching};
     use super::*;
 
     #[test]
@@ -72,7 +72,6 @@ mod tests {
             window_ps: 120.0,
             peak_fwhm_ps: 90.0,
             matching: Matching::default(),
-            key: KeyInputs::default(),
         };
         let all = |what: fn(&Bbm92Inputs, [usize; 2]) -> f64| -> f64 {
             (0..16).map(|ports| what(&inputs, [ports / 4, ports % 4])).sum()

@@ -4,7 +4,7 @@ use distill::config::{LinkProtocol, Sifting};
 use photonics::expect::inputs::mean_cos_phase;
 use photonics::expect::load::{Buffering, Load, load};
 use photonics::expect::optimum::{OperatingPoint, at_pump, at_qber_z};
-use photonics::expect::{Bbm92Inputs, KeyInputs, Matching, from_config};
+use photonics::expect::{Bbm92Inputs, Matching, from_config};
 
 use super::{DetectorConfig, Plan, PlannedLink, Service, ServiceConfig, SourceConfig, Speed};
 
@@ -93,7 +93,7 @@ fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
 pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Bbm92Inputs {
     let (arms, analysers, detectors) =
         (source.arms.each_ref(), source.analysers.each_ref(), source.detectors.each_ref());
-    let LinkProtocol { post_processing, sifting: Sifting::Entangled(sifting) } = protocol;
+    let Sifting::Entangled(sifting) = &protocol.sifting;
     let window_ps = sifting.coincidence_window_ps as f64;
     let mut inputs = from_config(&source.emitter, arms, analysers, detectors, window_ps, 1.0);
     inputs.peak_fwhm_ps = inputs.peak_fwhm_ps.hypot(TRACKING_FWHM_PS);
@@ -101,13 +101,6 @@ pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Bbm92Inputs {
         inputs.mean_cos_phase = mean_cos_phase(sifting.loops.phase_dither_rad, 0.0);
     }
     inputs.matching = Matching { merge_doubles: true, kept_dead_time_ps: sifting.dead_time_ps as f64 };
-    inputs.key = KeyInputs {
-        reconciliation_efficiency: RECONCILIATION_EFFICIENCY,
-        block_s: post_processing.framing.round_s(),
-        epsilon_secrecy: post_processing.security.epsilon_secrecy,
-        epsilon_correctness: post_processing.security.epsilon_correctness,
-        tolerated_qber: post_processing.security.tolerated_qber,
-    };
     inputs
 }
 

@@ -3,6 +3,7 @@
 mod config;
 mod directory;
 pub mod estimate;
+pub mod key;
 mod links;
 mod live;
 mod seed;

@@ -1,13 +1,15 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
-use distill::config::{Bound, Entangled, LinkProtocol, Sifting};
+use distill::bounds::threshold_qber;
+use distill::config::{Entangled, LinkProtocol, Sifting};
+use photonics::expect::Bbm92Inputs;
 use photonics::expect::load::load;
-use photonics::expect::math::{loss_db, threshold_qber};
+use photonics::expect::math::loss_db;
 use photonics::expect::optimum::{OperatingPoint, optimum};
-use photonics::expect::{Bbm92Inputs, Prediction};
 use serde::Serialize;
 use topology::figure::{Figure, Figures};
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, buffering, inputs, operating_point};
+use topology::plan::key::KeyInputs;
 use topology::plan::{DetectorConfig, Plan, PlannedLink, ServiceConfig, SourceConfig};
 
 use super::{files, print, print_json};
@@ -115,16 +117,16 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
     let ends = [end(plan, &link.ends[0].detector)?, end(plan, &link.ends[1].detector)?];
     let protocol = &ends[0].protocol.post_processing;
     let inputs = inputs(source, &ends[0].protocol);
-    let best = optimum(&inputs);
+    let key = KeyInputs::of(protocol);
+    let best = optimum(&inputs, |expected| key.rate(expected).asymptotic_bps);
     let operating = operating_point(&inputs, ends[0], source);
     let p = &operating.prediction;
     let load = load(p, &buffering(link, &ends[0].protocol));
-    let chosen_bps = chosen_bps(p, protocol.security.bound);
-    let key_bits = chosen_bps * inputs.key.block_s;
+    let key_bits = key.rate(p).by(protocol.security.bound) * key.block_s;
     let share = |bits: f64| if key_bits > 0.0 { bits / key_bits } else { f64::INFINITY };
     let renewals = 1.0 + 1.0 / protocol.authentication.tags_per_hash_key.max(1) as f64;
     let authentication_bits = TAGS_PER_ROUND * TAG_BITS * renewals;
-    let frames = (p.z.sifted_hz * inputs.key.block_s / f64::from(protocol.reconciliation.frame_bits)).ceil();
+    let frames = (p.z.sifted_hz * key.block_s / f64::from(protocol.reconciliation.frame_bits)).ceil();
     let arm_loss_db = [0, 1].map(|end| loss_db(inputs.transmission[end]));
     Some(LinkReport {
         name: link.name.clone(),
@@ -139,7 +141,7 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
         tags_hz: load.tags_hz,
         record_bytes_per_s: load.record_bytes_hz,
         module_memory_bytes: load.module_bytes,
-        block_s: inputs.key.block_s,
+        block_s: key.block_s,
         bound: protocol.security.bound.name(),
         tolerated_qber: protocol.security.tolerated_qber,
         threshold_qber: threshold_qber(RECONCILIATION_EFFICIENCY),
@@ -148,8 +150,8 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
         authentication_fraction: share(authentication_bits).min(1.0),
         verification_fraction: share(frames * VERIFICATION_BITS).min(1.0),
         notes: notes(&operating, ends[0], key_bits, authentication_bits),
-        operating: point(&operating, &inputs, protocol.security.bound),
-        optimum: point(&best, &inputs, protocol.security.bound),
+        operating: point(&operating, &inputs, &key),
+        optimum: point(&best, &inputs, &key),
     })
 }
 
@@ -168,18 +170,14 @@ fn loss_only(source: &SourceConfig, end: &DetectorConfig) -> Option<f64> {
     source.arms.iter_mut().for_each(|arm| arm.dispersion_ps_per_nm = 0.0);
     // The laser is not what limits a link that does not exist.
     source.emitter.pump_max = f64::INFINITY;
-    Some(operating_point(&inputs(&source, &end.protocol), end, &source).prediction.skr_bps)
+    let point = operating_point(&inputs(&source, &end.protocol), end, &source);
+    Some(KeyInputs::of(&end.protocol.post_processing).rate(&point.prediction).asymptotic_bps)
 }
 
-fn chosen_bps(prediction: &Prediction, bound: Bound) -> f64 {
-    match bound {
-        Bound::Asymptotic => prediction.skr_bps,
-        _ => prediction.skr_finite_bps,
-    }
-}
-
-fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, bound: Bound) -> Point {
+fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, key: &KeyInputs) -> Point {
     let p = &point.prediction;
+    let rate = key.rate(p);
+    let chosen_bps = rate.by(key.security.bound);
     Point {
         pump: point.pump,
         pair_rate_hz: inputs.pair_rate_hz * point.pump,
@@ -188,12 +186,12 @@ fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, bound: Bound) -> Point {
         accidental_z_hz: p.z.accidental_hz,
         qber_z: p.z.qber,
         qber_x: p.x.qber,
-        skr_bps: chosen_bps(p, bound),
-        skr_asymptotic_bps: p.skr_bps,
-        skr_finite_bps: p.skr_finite_bps,
+        skr_bps: chosen_bps,
+        skr_asymptotic_bps: rate.asymptotic_bps,
+        skr_finite_bps: rate.finite_bps,
         figures: Figures::of([
-            (Figure::SecretKeyRate, chosen_bps(p, bound)),
-            (Figure::SecretKeyRateFinite, p.skr_finite_bps),
+            (Figure::SecretKeyRate, chosen_bps),
+            (Figure::SecretKeyRateFinite, rate.finite_bps),
             (Figure::QberZ, p.z.qber),
             (Figure::QberX, p.x.qber),
             (Figure::SiftedRateZ, p.z.sifted_hz),

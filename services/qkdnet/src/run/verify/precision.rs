@@ -1,9 +1,10 @@
 //! How long a link must be watched until each of its figures says something about the published one.
 
-use photonics::expect::math::binary_entropy;
+use distill::bounds::binary_entropy;
 use topology::document::{Measure, Tolerance};
 use topology::figure::Figure;
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, inputs, operating_point};
+use topology::plan::key::KeyInputs;
 use topology::plan::{Plan, PlannedLink, PlannedReference};
 
 use super::super::watch::LinkReport;
@@ -87,7 +88,8 @@ impl Expected {
         let inputs = inputs(source, &end.protocol);
         let point = operating_point(&inputs, end, source).prediction;
         let (z, x) = (point.z, point.x);
-        Some(Self { block_s: inputs.key.block_s, sifted_hz: [z.sifted_hz, x.sifted_hz], qber: [z.qber, x.qber] })
+        let block_s = KeyInputs::of(&end.protocol.post_processing).block_s;
+        Some(Self { block_s, sifted_hz: [z.sifted_hz, x.sifted_hz], qber: [z.qber, x.qber] })
     }
 
     /// Simulated time until a figure is known well enough; whole blocks, as figures come with them.
