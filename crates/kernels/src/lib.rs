@@ -4,6 +4,7 @@
 //! This is the only crate of the workspace that may say `unsafe`: to call a function compiled for an
 //! instruction set that was found at run time, and to give pages of the [`program`] back.
 
+pub mod chacha;
 pub mod exponential;
 pub mod gf2;
 pub mod philox;

@@ -1,11 +1,11 @@
 //! The phase that an interferometer has by itself.
 
-use crate::config::EnergyTimeAnalyser;
+use crate::config::PhaseDrift;
 use crate::path::disturbance::level;
 use crate::random::{Gaussian, STEP_UNITS, Stream, Subseed};
 
 pub(crate) struct Phase {
-    analyser: EnergyTimeAnalyser,
+    drift: PhaseDrift,
     epoch_s: f64,
     steps: Stream,
     gaussian: Gaussian,
@@ -14,9 +14,9 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
-    pub(crate) fn new(analyser: &EnergyTimeAnalyser, epoch_ps: u64, subseed: &Subseed) -> Self {
+    pub(crate) fn new(drift: &PhaseDrift, epoch_ps: u64, subseed: &Subseed) -> Self {
         Self {
-            analyser: analyser.clone(),
+            drift: drift.clone(),
             epoch_s: epoch_ps as f64 * 1e-12,
             steps: subseed.stream("phase"),
             gaussian: Gaussian::new(STEP_UNITS),
@@ -27,7 +27,7 @@ impl Phase {
 
     /// The phase in `epoch`. Quick in ascending order; an earlier epoch costs the way from epoch 0.
     pub(crate) fn at(&mut self, epoch: u64) -> f64 {
-        let step_rad = self.analyser.phase_noise_rad_per_sqrt_s * libm::sqrt(self.epoch_s) / STEP_UNITS;
+        let step_rad = self.drift.noise_rad_per_sqrt_s * libm::sqrt(self.epoch_s) / STEP_UNITS;
         if step_rad != 0.0 {
             if epoch < self.epoch {
                 (self.epoch, self.walk_rad) = (0, 0.0);
@@ -38,9 +38,6 @@ impl Phase {
             }
         }
         let t_s = epoch as f64 * self.epoch_s;
-        self.analyser.phase_initial_rad
-            + self.analyser.phase_drift_rad_per_s * t_s
-            + self.walk_rad
-            + level(&self.analyser.steps, t_s, 0.0)
+        self.drift.initial_rad + self.drift.rad_per_s * t_s + self.walk_rad + level(&self.drift.steps, t_s, 0.0)
     }
 }

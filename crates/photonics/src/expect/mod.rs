@@ -12,6 +12,7 @@ pub mod load;
 pub mod math;
 pub mod optimum;
 mod outcomes;
+pub mod prepared;
 
 pub use bbm92::{Prediction, predict};
 pub use inputs::{Bbm92Inputs, DetectorModel, Matching, from_config};

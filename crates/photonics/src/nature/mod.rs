@@ -9,5 +9,8 @@
 //!   photons that will fire a detector that is ready.
 //! * Noise is never drawn here: dark counts, afterpulses, dead time are the receiver's.
 
+pub(crate) mod dots;
 pub(crate) mod gaps;
 pub mod pairs;
+pub mod pulses;
+mod under_way;

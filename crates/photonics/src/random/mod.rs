@@ -117,7 +117,7 @@ impl Draws {
             1
         } else if p > 0.0 {
             // Saturates; the quotient is positive.
-            1 + (libm::log(self.uniform()) / libm::log1p(-p)) as u64
+            ((libm::log(self.uniform()) / libm::log1p(-p)) as u64).saturating_add(1)
         } else {
             u64::MAX
         }
@@ -168,6 +168,7 @@ mod tests {
         let sigma = (1.0 - p).sqrt() / p / f64::from(n).sqrt();
         assert!((mean - 1.0 / p).abs() < 3.0 * sigma, "{mean}");
         assert_eq!(draws.trials_to_success(0.0), u64::MAX);
+        assert_eq!(draws.trials_to_success(1e-300), u64::MAX);
         assert_eq!(draws.trials_to_success(1.0), 1);
     }
 

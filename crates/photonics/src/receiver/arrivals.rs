@@ -1,6 +1,6 @@
 //! Photons in the order in which the detectors feel them.
 
-use crate::config::{Detector, PORTS};
+use crate::config::PORTS;
 use crate::photons::{Arrival, arrival, time_ps};
 use crate::random::{FWHM_PER_SIGMA, Gaussian, Stream, Subseed};
 
@@ -21,11 +21,11 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(super) fn new(detector: &Detector, subseed: &Subseed) -> Self {
+    pub(super) fn new(jitter_fwhm_ps: f64, skew_ps: &[f64; PORTS], subseed: &Subseed) -> Self {
         Self {
-            jitter: Gaussian::new(detector.jitter_fwhm_ps / FWHM_PER_SIGMA),
+            jitter: Gaussian::new(jitter_fwhm_ps / FWHM_PER_SIGMA),
             jitter_words: subseed.stream("jitter"),
-            skew_ps: detector.skew_ps.map(|skew_ps| libm::round(skew_ps) as i64),
+            skew_ps: skew_ps.map(|skew_ps| libm::round(skew_ps) as i64),
             random: Box::new([0; CHUNK]),
             events: Vec::new(),
             len: 0,

@@ -8,19 +8,27 @@ mod arrivals;
 mod clicks;
 mod clock;
 mod frames;
+mod gated;
+mod guard;
 
 pub use clock::Shift;
 pub use frames::Frame;
+pub use guard::{Detection, Guard, Tally};
 
 use crate::analyser::{AnalyserState, Phase};
-use crate::config::{Clock, Detector, EnergyTimeAnalyser};
-use crate::photons::{self, PhotonsError, Survey, time_ps};
+use crate::config::{
+    BasisChoice, Clock, Detector, Encoding, EnergyTimeAnalyser, GatedAvalanche, PORTS, PreparedAnalyser,
+    PreparedDetectors,
+};
+use crate::nature::pulses::{BasisChoices, ChoiceKey, PulseClock};
+use crate::photons::{self, Arrival, PhotonsError, Survey, time_ps};
 use crate::random::Subseed;
 use crate::tag::{END_PS, UNIT_PS};
 use arrivals::{Arrivals, CHUNK};
 use clicks::Clicks;
 use clock::{LocalClock, Segment};
 use frames::Framer;
+use gated::Gated;
 
 /// Longest delay of an arm that photons may come with: a satellite in a high orbit fits, nonsense does not.
 const DELAY_MAX_PS: i64 = 1_000_000_000_000;
@@ -53,12 +61,51 @@ pub enum InstrumentError {
 pub struct Instrument {
     epoch_ps: i64,
     arrivals: Arrivals,
-    clicks: Clicks,
+    front: Front,
+    z_probability: f64,
     clock: LocalClock,
     phase: Phase,
     framer: Framer,
     run: Option<Run>,
     survey: Survey,
+}
+
+/// How the detectors make clicks of events.
+enum Front {
+    FreeRunning(Box<Clicks>),
+    Gated(Box<Gated>),
+}
+
+impl Front {
+    fn rest(&mut self) {
+        match self {
+            Self::FreeRunning(clicks) => clicks.rest(),
+            Self::Gated(gated) => gated.rest(),
+        }
+    }
+
+    /// Begins an epoch whose first light arrives at `light_ps.0` and that of the next one at `light_ps.1`; noise is drawn in
+    /// `[from_ps, to_ps)`.
+    fn enter(&mut self, epoch: u64, light_ps: (i64, i64), from_ps: i64, to_ps: i64) {
+        match self {
+            Self::FreeRunning(clicks) => clicks.enter(epoch, from_ps, to_ps),
+            Self::Gated(gated) => gated.enter(epoch, light_ps, from_ps, to_ps),
+        }
+    }
+
+    fn run(&mut self, events: &[Arrival], limit_ps: i64) -> &[Arrival] {
+        match self {
+            Self::FreeRunning(clicks) => clicks.run(events, limit_ps),
+            Self::Gated(gated) => gated.run(events, limit_ps),
+        }
+    }
+
+    fn leave(&mut self, epoch_ps: i64) {
+        match self {
+            Self::FreeRunning(clicks) => clicks.leave(epoch_ps),
+            Self::Gated(gated) => gated.leave(epoch_ps),
+        }
+    }
 }
 
 /// Where a session is. Times are relative to the start of the epoch that is due.
@@ -82,13 +129,65 @@ impl Instrument {
     ) -> Self {
         Self {
             epoch_ps: epoch_ps as i64,
-            arrivals: Arrivals::new(detector, subseed),
-            clicks: Clicks::new(detector, subseed),
+            arrivals: Arrivals::new(detector.jitter_fwhm_ps, &detector.skew_ps, subseed),
+            front: Front::FreeRunning(Box::new(Clicks::new(detector, subseed))),
+            z_probability: analyser.z_probability,
             clock: LocalClock::new(clock, epoch_ps, subseed),
-            phase: Phase::new(analyser, epoch_ps, subseed),
+            phase: Phase::new(&analyser.phase(), epoch_ps, subseed),
             framer: Framer::new(detector.tdc_resolution_ps, frame_ps),
             run: None,
             survey: Survey::default(),
+        }
+    }
+
+    /// The receiver of a prepared link whose pulses come at `repetition_rate_hz`.
+    ///
+    /// Free-running detectors behind an active choice of basis read their clicks pulse by pulse, so that a click has the
+    /// basis of its pulse: they are simulated as gates that are always open.
+    pub fn pulsed(
+        detectors: &PreparedDetectors,
+        clock: &Clock,
+        analyser: &PreparedAnalyser,
+        repetition_rate_hz: f64,
+        epoch_ps: u64,
+        frame_ps: u64,
+        subseed: &Subseed,
+    ) -> Self {
+        let pulses = PulseClock::new(repetition_rate_hz, epoch_ps);
+        let shared = analyser.basis_choice == BasisChoice::Active && analyser.encoding != Encoding::TimeBin;
+        let gated = |detector: &GatedAvalanche| {
+            // Skew comes after the gate.
+            let arrivals = Arrivals::new(detector.jitter_fwhm_ps, &[0.0; PORTS], subseed);
+            let gated = Gated::new(detector, analyser, pulses, epoch_ps, subseed);
+            (arrivals, Front::Gated(Box::new(gated)), detector.tdc_resolution_ps)
+        };
+        let (arrivals, front, resolution_ps) = match detectors {
+            PreparedDetectors::GatedAvalanche(detector) => gated(detector),
+            PreparedDetectors::FreeRunning(detector) if shared => gated(&always_open(detector, pulses.period_ps())),
+            PreparedDetectors::FreeRunning(detector) => (
+                Arrivals::new(detector.jitter_fwhm_ps, &detector.skew_ps, subseed),
+                Front::FreeRunning(Box::new(Clicks::new(detector, subseed))),
+                detector.tdc_resolution_ps,
+            ),
+        };
+        Self {
+            epoch_ps: epoch_ps as i64,
+            arrivals,
+            front,
+            z_probability: analyser.z_probability,
+            clock: LocalClock::new(clock, epoch_ps, subseed),
+            phase: Phase::new(&analyser.phase, epoch_ps, subseed),
+            framer: Framer::new(resolution_ps, frame_ps),
+            run: None,
+            survey: Survey::default(),
+        }
+    }
+
+    /// For a receiver with an active choice: its own basis of each pulse of the session that begins at `epoch`. The source
+    /// gets the same key ([`crate::nature::pulses::Emitter::start`]), nobody else does. Call it before [`Self::start`].
+    pub fn choose_bases(&mut self, epoch: u64, key: Option<ChoiceKey>) {
+        if let Front::Gated(gated) = &mut self.front {
+            gated.choose_bases(epoch, key.map(|key| BasisChoices::new(self.z_probability, key)));
         }
     }
 
@@ -110,7 +209,7 @@ impl Instrument {
     /// The clock and the interferometer go on as if they had run since epoch 0, in this process or another.
     pub fn start(&mut self, epoch: u64) {
         self.arrivals.rest();
-        self.clicks.rest();
+        self.front.rest();
         self.framer.reset();
         // Beyond the clock's range the photons are going to be refused.
         let segment = self.clock.segment(epoch.min(self.clock.last_epoch()));
@@ -132,8 +231,9 @@ impl Instrument {
     pub fn finish(&mut self) -> Option<Frame> {
         let mut run = self.run.take()?;
         // Dark counts and afterpulses that later light would have come with are left out.
-        let end_ps = run.settled_ps.max(run.reached_ps? + self.arrivals.latest_ps());
-        self.clicks.enter(run.epoch, end_ps, end_ps);
+        let light_ps = run.reached_ps?;
+        let end_ps = run.settled_ps.max(light_ps + self.arrivals.latest_ps());
+        self.front.enter(run.epoch, (light_ps, light_ps + self.epoch_ps), end_ps, end_ps);
         self.settle(&mut run, end_ps, &mut Vec::new());
         self.framer.finish()
     }
@@ -175,7 +275,8 @@ impl Instrument {
         }
 
         let limit_ps = self.arrivals.settled_ps(end_ps).max(run.settled_ps);
-        self.clicks.enter(epoch, run.settled_ps, limit_ps);
+        let light_ps = (run.reached_ps.unwrap_or(end_ps - self.epoch_ps), end_ps);
+        self.front.enter(epoch, light_ps, run.settled_ps, limit_ps);
         // Random words are drawn in whole chunks, whatever lapses there are.
         let mut drawn = 0;
         let mut place = 0;
@@ -191,7 +292,7 @@ impl Instrument {
         self.settle(run, limit_ps, out);
         self.survey = survey;
         self.arrivals.leave(self.epoch_ps);
-        self.clicks.leave(self.epoch_ps);
+        self.front.leave(self.epoch_ps);
         run.settled_ps -= self.epoch_ps;
         run.reached_ps = Some(end_ps - self.epoch_ps);
         run.epoch += 1;
@@ -213,7 +314,7 @@ impl Instrument {
         }
         let events = self.arrivals.settled(limit_ps);
         let used = events.len();
-        let mut clicks = self.clicks.run(events, limit_ps);
+        let mut clicks = self.front.run(events, limit_ps);
         // Along the straight pieces of the clock.
         loop {
             let end_ps = run.segment.end_ps(run.epoch);
@@ -245,5 +346,21 @@ impl Instrument {
         while run.segment.end_ps(run.epoch) <= at_ps {
             run.segment = self.clock.segment(run.segment.epoch() + 1);
         }
+    }
+}
+
+/// Detectors that are never off, as gates that are as long as the period.
+fn always_open(detector: &Detector, period_ps: f64) -> GatedAvalanche {
+    GatedAvalanche {
+        efficiency: detector.efficiency,
+        jitter_fwhm_ps: detector.jitter_fwhm_ps,
+        gate_width_ps: period_ps,
+        dark_probability: -libm::expm1(-detector.dark_rate_hz.max(0.0) * period_ps * 1e-12),
+        afterpulse_probability: detector.afterpulse_probability,
+        afterpulse_decay_gates: (detector.dead_time_ps + detector.afterpulse_decay_ps) / period_ps,
+        hold_off_gates: 0,
+        saturation_hz: 1e12 / detector.dead_time_ps,
+        tdc_resolution_ps: detector.tdc_resolution_ps,
+        skew_ps: detector.skew_ps,
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod prepared;
+
 use photonics::analyser::AnalyserState;
 use photonics::config::{Arm, Clock, Detector, EnergyTimeAnalyser, Polarisation, SpdcCw};
 use photonics::nature::pairs::Emitter;

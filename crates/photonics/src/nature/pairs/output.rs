@@ -2,8 +2,9 @@
 
 use crate::analyser::AnalyserState;
 use crate::config::{Arm, Detector, EnergyTimeAnalyser, SpdcCw};
+use crate::nature::under_way::UnderWay;
 use crate::path::{Fibre, probability};
-use crate::photons::{Arrival, arrival, time_ps};
+use crate::photons::{Arrival, arrival};
 use crate::random::{Draws, FWHM_PER_SIGMA};
 use kernels::exponential::THRESHOLD_ONE;
 
@@ -13,8 +14,8 @@ pub(super) struct Output {
     threshold: u32,
     /// Delay by dispersion of one standard deviation of detuning.
     dispersion_ps: f64,
-    /// Photons of pairs in order of time. What is later than the window waits for the next epoch.
-    pairs: Vec<Arrival>,
+    /// Photons of pairs. What is later than the window waits for the next epoch.
+    pairs: UnderWay,
 }
 
 impl Output {
@@ -33,7 +34,7 @@ impl Output {
             epoch_ps: epoch_ps as i64,
             threshold: libm::round(z_probability * f64::from(THRESHOLD_ONE)) as u32,
             dispersion_ps: sign * arm.dispersion_ps_per_nm * source.bandwidth_nm / FWHM_PER_SIGMA,
-            pairs: Vec::new(),
+            pairs: UnderWay::default(),
         }
     }
 
@@ -73,30 +74,20 @@ impl Output {
 
     /// Takes the photon of a pair. Births are in order of time, arrivals nearly.
     pub(super) fn add(&mut self, photon: Arrival) {
-        let mut place = self.pairs.len();
-        while place > 0 && self.pairs[place - 1] > photon {
-            place -= 1;
-        }
-        self.pairs.insert(place, photon);
+        self.pairs.add(photon);
     }
 
     /// The photons of pairs that belong to this epoch.
     pub(super) fn due(&self) -> &[Arrival] {
-        &self.pairs[..self.due_len()]
-    }
-
-    fn due_len(&self) -> usize {
-        self.pairs.partition_point(|&photon| time_ps(photon) < self.fibre.window_ps().1)
+        self.pairs.due(self.fibre.window_ps().1)
     }
 
     /// Leaves the epoch behind; what is still under way is counted from the next one's start.
     pub(super) fn leave(&mut self) {
-        self.pairs.drain(..self.due_len());
-        let epoch = arrival(self.epoch_ps, 0);
-        self.pairs.iter_mut().for_each(|photon| *photon -= epoch);
+        self.pairs.leave(self.fibre.window_ps().1, self.epoch_ps);
     }
 
     pub(super) fn forget(&mut self) {
-        self.pairs.clear();
+        self.pairs.forget();
     }
 }

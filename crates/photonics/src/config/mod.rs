@@ -2,6 +2,13 @@
 //!
 //! The planner of `topology` fills these; nothing here knows YAML or units in strings.
 
+mod prepared;
+
+pub use prepared::{
+    Basis, BasisChoice, Encoding, GatedAvalanche, Intensity, Light, PhaseDrift, PreparedAnalyser, PreparedDetectors,
+    QuantumDot, TemporalFilter, Transmitter,
+};
+
 use serde::{Deserialize, Serialize};
 
 /// Detector ports of an energy-time analyser, in the order of the bits of a tag's detector pattern.
@@ -107,6 +114,18 @@ pub struct EnergyTimeAnalyser {
     /// Scheduled extra phase, rad (undisturbed: 0).
     #[serde(default)]
     pub steps: Vec<Step>,
+}
+
+impl EnergyTimeAnalyser {
+    /// The phase that its interferometer has by itself.
+    pub fn phase(&self) -> PhaseDrift {
+        PhaseDrift {
+            initial_rad: self.phase_initial_rad,
+            rad_per_s: self.phase_drift_rad_per_s,
+            noise_rad_per_sqrt_s: self.phase_noise_rad_per_sqrt_s,
+            steps: self.steps.clone(),
+        }
+    }
 }
 
 /// Four single-photon detectors of one kind and the time-to-digital converter behind them.
