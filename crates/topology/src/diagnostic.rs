@@ -8,6 +8,8 @@ use crate::quantity::shortened;
 
 /// Problems listed one by one; the rest are only counted.
 const LISTED_MAX: usize = 100;
+/// Places of a definition that are listed.
+const RELATED_MAX: usize = 3;
 /// Problems collected at all: a hostile file must not fill the memory.
 pub(crate) const COLLECTED_MAX: usize = 1000;
 
@@ -49,6 +51,26 @@ pub struct Diagnostic {
     pub expected: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Other places that it has to do with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<Related>,
+}
+
+/// A place that a problem has to do with: of a definition the places that use it, of a place the definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Related {
+    pub what: Relation,
+    #[serde(flatten)]
+    pub position: Position,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relation {
+    /// The definition that is used is here.
+    Defined,
+    /// The definition is used here.
+    Used,
 }
 
 impl Diagnostic {
@@ -60,6 +82,7 @@ impl Diagnostic {
             message: message.into(),
             expected: None,
             hint: None,
+            related: Vec::new(),
         }
     }
 
@@ -75,6 +98,22 @@ impl Diagnostic {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Where the definition is that this has to do with.
+    pub(crate) fn defined_at(mut self, position: Position) -> Self {
+        self.related.push(Related { what: Relation::Defined, position });
+        self
+    }
+
+    /// From where the definition is used in which this stands.
+    pub(crate) fn used_at(mut self, position: Position) -> Self {
+        self.also_used_at(position);
+        self
+    }
+
+    pub(crate) fn also_used_at(&mut self, position: Position) {
+        self.related.push(Related { what: Relation::Used, position });
     }
 
     pub fn hint_if(mut self, hint: Option<String>) -> Self {
@@ -95,8 +134,17 @@ impl Diagnostics {
         diagnostics.sort_by(|a, b| (a.position, &a.path, &a.message).cmp(&(b.position, &b.path, &b.message)));
         // A block that aliases repeat is wrong in one place.
         diagnostics.dedup_by(|a, b| {
-            (a.severity, a.position, &a.message, &a.expected) == (b.severity, b.position, &b.message, &b.expected)
+            let same =
+                (a.severity, a.position, &a.message, &a.expected) == (b.severity, b.position, &b.message, &b.expected);
+            if same {
+                b.related.append(&mut a.related);
+            }
+            same
         });
+        for diagnostic in &mut diagnostics {
+            diagnostic.related.sort();
+            diagnostic.related.dedup();
+        }
         Diagnostics { file: file.to_owned(), diagnostics }
     }
 
@@ -124,6 +172,16 @@ impl fmt::Display for Diagnostics {
             }
             if let Some(hint) = &diagnostic.hint {
                 writeln!(f, "  hint: {hint}")?;
+            }
+            for (what, verb) in [(Relation::Defined, "defined"), (Relation::Used, "used")] {
+                let all = || diagnostic.related.iter().filter(|related| related.what == what);
+                for Related { position: Position { line, column }, .. } in all().take(RELATED_MAX) {
+                    writeln!(f, "  {verb}: {}:{line}:{column}", self.file)?;
+                }
+                match all().count().saturating_sub(RELATED_MAX) {
+                    0 => {}
+                    more => writeln!(f, "  {verb}: and in {more} more places")?,
+                }
             }
         }
         if self.diagnostics.len() > LISTED_MAX {

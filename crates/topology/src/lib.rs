@@ -12,6 +12,7 @@ mod decimal;
 mod diagnostic;
 pub mod document;
 mod encoding;
+mod expand;
 pub mod figure;
 pub mod plan;
 pub mod provenance;
@@ -24,7 +25,7 @@ mod suggest;
 mod syntax;
 mod tree;
 
-pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+pub use diagnostic::{Diagnostic, Diagnostics, Position, Related, Relation, Severity};
 pub use document::Topology;
 pub use read::{Document, parse};
 pub use schema::schema;

@@ -8,12 +8,12 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Position, Severity, quoted};
 use crate::document::Topology;
 use crate::structure;
 use crate::tree::{self, Kind, Node};
-use crate::{checks, schema, suggest};
+use crate::{checks, expand, schema, suggest};
 
 const API_VERSION: &str = "qkdnet.dev/v1alpha1";
 const KIND: &str = "Topology";
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
+static SCHEMA: LazyLock<Value> = LazyLock::new(schema::of_types);
 
 /// A topology that was read from a file and found good.
 #[derive(Clone, Debug)]
@@ -28,9 +28,11 @@ pub struct Document {
 /// Every problem is reported at once, each with its line and column. Never panics, whatever the bytes.
 pub fn parse(name: &str, bytes: &[u8]) -> Result<Document, Diagnostics> {
     let report = |diagnostics| Diagnostics::new(name, diagnostics);
-    let (root, mut diagnostics) = tree::read(bytes).map_err(report)?;
+    let (mut root, mut diagnostics) = tree::read(bytes).map_err(report)?;
     check_kind(&root).map_err(report)?;
-    let structure = structure::check(&root, &SCHEMA);
+    let expanded = expand::expand(&mut root).map_err(report)?;
+    let structure = structure::check(&root, &expanded.definitions, &SCHEMA);
+    diagnostics.extend(expanded.diagnostics);
     diagnostics.extend(structure.diagnostics);
     // One reader decides: the types get what the tree says, problems mended.
     let topology: Topology = match serde_json::from_value(structure.value) {

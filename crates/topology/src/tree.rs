@@ -25,8 +25,23 @@ const MERGE_KEY: &str = "<<";
 pub(crate) struct Node {
     pub at: Position,
     pub kind: Kind,
-    /// Nodes of this subtree, itself included.
+    /// Nodes of this subtree, itself included, as they stand in the file.
     size: usize,
+    /// Only of what definitions have to do with.
+    origin: Option<Box<Origin>>,
+}
+
+/// What a value has to do with definitions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    /// It stands in a definition, and is used from here.
+    pub used_at: Option<Position>,
+    /// A block over the fields of a definition that is here.
+    pub defined_at: Option<Position>,
+    /// It stands for a whole part of a definition and is not put over its fields.
+    pub replaces: bool,
+    /// It uses what cannot be used, which was said: nothing is to be read here.
+    pub broken: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +80,79 @@ impl Node {
                     .collect::<serde_json::Map<_, _>>(),
             ),
         }
+    }
+
+    pub fn empty(at: Position) -> Self {
+        Node { at, kind: Kind::Mapping(Vec::new()), size: 1, origin: None }
+    }
+
+    pub fn text(at: Position, text: String) -> Self {
+        Node { at, kind: Kind::Scalar { text, plain: false }, size: 1, origin: None }
+    }
+
+    /// Nodes of this subtree, itself included, as it is now.
+    pub fn count(&self) -> usize {
+        1 + match &self.kind {
+            Kind::Scalar { .. } => 0,
+            Kind::Sequence(items) => items.iter().map(Node::count).sum(),
+            Kind::Mapping(entries) => entries.iter().map(|entry| entry.value.count()).sum(),
+        }
+    }
+
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    pub fn origin_mut(&mut self) -> &mut Origin {
+        self.origin.get_or_insert_default()
+    }
+
+    /// Fields of a block; nothing else has any.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.kind {
+            Kind::Mapping(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    pub fn entries_mut(&mut self) -> &mut [Entry] {
+        match &mut self.kind {
+            Kind::Mapping(entries) => entries,
+            _ => &mut [],
+        }
+    }
+
+    /// Items of a list; nothing else has any.
+    pub fn items_mut(&mut self) -> &mut [Node] {
+        match &mut self.kind {
+            Kind::Sequence(items) => items,
+            _ => &mut [],
+        }
+    }
+
+    /// Adds a field to a block.
+    pub fn push(&mut self, entry: Entry) {
+        if let Kind::Mapping(entries) = &mut self.kind {
+            entries.push(entry);
+        }
+    }
+
+    /// Keeps some of the fields of a block.
+    pub fn retain(&mut self, keep: impl FnMut(&Entry) -> bool) {
+        if let Kind::Mapping(entries) = &mut self.kind {
+            entries.retain(keep);
+        }
+    }
+
+    /// Takes a field out of a block.
+    pub fn take(&mut self, key: &str) -> Option<Entry> {
+        let Kind::Mapping(entries) = &mut self.kind else { return None };
+        let index = entries.iter().position(|entry| entry.key == key)?;
+        Some(entries.remove(index))
+    }
+
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        self.entries_mut().iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value)
     }
 
     pub fn get(&self, key: &str) -> Option<&Node> {
@@ -158,7 +246,10 @@ impl Builder {
                             .hint("some YAML readers take it for an octal number"),
                     );
                 }
-                self.complete(Node { at, kind: Kind::Scalar { text: text.into_owned(), plain }, size: 1 }, anchor)?;
+                self.complete(
+                    Node { at, kind: Kind::Scalar { text: text.into_owned(), plain }, size: 1, origin: None },
+                    anchor,
+                )?;
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.check_second_document()?;
@@ -238,7 +329,7 @@ impl Builder {
             Content::Mapping { entries, merged: None, .. } => Kind::Mapping(entries),
             Content::Mapping { entries, merged: Some(merged), .. } => Kind::Mapping(self.merge(entries, merged)?),
         };
-        self.complete(Node { at: open.at, kind, size: open.size }, open.anchor)
+        self.complete(Node { at: open.at, kind, size: open.size, origin: None }, open.anchor)
     }
 
     /// The fields of a block, and those that the blocks behind its merge key have beside them; the first one wins.

@@ -154,6 +154,9 @@ pub struct ValidateArgs {
     /// Topology files; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Print the one topology with every definition in its places and every default.
+    #[arg(long)]
+    pub expand: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

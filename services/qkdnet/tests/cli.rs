@@ -51,7 +51,13 @@ fn every_problem_of_every_file_is_named_with_its_place() {
     assert_code(&output, 2);
     let errors = text(&output.stderr);
     assert!(errors.contains("error: cannot read absent.yaml"), "{errors}");
-    assert!(errors.matches("bad.yaml:").count() >= 4, "{errors}");
+    for (problem, line) in [("\"400 dB\" has the unit", "delay: 400 dB"), ("found \"tgas\"", "fidelity: tgas")] {
+        let line = bad.lines().position(|text| text.contains(line)).unwrap() + 1;
+        let told: Vec<&str> = errors.lines().filter(|said| said.contains(problem)).collect();
+        assert!(matches!(told[..], [one] if one.contains(&format!("bad.yaml:{line}:"))), "{errors}");
+    }
+    // Both are of definitions, and the places that use them are said.
+    assert!(errors.matches("used: ").count() >= 2, "{errors}");
     assert!(errors.contains("hint: "), "{errors}");
     assert!(text(&output.stdout).contains("nice.yaml: ok"));
 }
@@ -134,6 +140,23 @@ fn a_topology_is_read_from_standard_input() {
     let output = run("plan", "");
     assert_code(&output, 2);
     assert!(text(&output.stderr).contains("<stdin>:1:1: error: the file is empty"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_expanded_topology_needs_no_definitions_and_plans_to_the_same() {
+    for file in ["nice.yaml", "nice-50km.yaml"] {
+        let output = qkdnet(&["validate", "--expand", file]);
+        assert_code(&output, 0);
+        let expanded = text(&output.stdout);
+        assert!(!expanded.contains("use: ") && !expanded.contains("instruments:"), "{expanded}");
+        let (_directory, copy) = temporary("expanded.yaml", expanded.as_bytes());
+        let plan = |file: &str| text(&qkdnet(&["plan", file, "--output", "json"]).stdout);
+        assert!(plan(&copy).len() > 1000 && plan(&copy) == plan(file), "{}", plan(&copy));
+        assert_code(&qkdnet(&["validate", &copy]), 0);
+    }
+    let output = qkdnet(&["validate", "--expand", "nice.yaml", "nice-50km.yaml"]);
+    assert_code(&output, 2);
+    assert!(text(&output.stderr).contains("one topology at a time"), "{}", text(&output.stderr));
 }
 
 #[test]

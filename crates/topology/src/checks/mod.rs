@@ -62,14 +62,13 @@ impl Report<'_> {
         if stand_in(&finding.path) || depends_on.iter().any(|path| stand_in(path)) {
             return;
         }
-        let position = self.places.of(&finding.path);
-        self.diagnostics.push(Diagnostic {
-            severity: finding.severity,
-            position,
-            path: finding.path,
-            message: finding.message,
-            expected: Some(finding.expected),
-            hint: finding.hint,
+        let place = self.places.place(&finding.path);
+        let mut diagnostic = Diagnostic::error(place.at, finding.path, finding.message).expected(finding.expected);
+        diagnostic.severity = finding.severity;
+        diagnostic.hint = finding.hint;
+        self.diagnostics.push(match place.used_at {
+            Some(used_at) => diagnostic.used_at(used_at),
+            None => diagnostic,
         });
     }
 

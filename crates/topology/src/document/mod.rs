@@ -353,6 +353,7 @@ fn text_map(_: &mut SchemaGenerator) -> Schema {
 pub struct Name(String);
 
 pub(crate) const NAME_FORMAT: &str = "dns-label";
+pub(crate) const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
 impl Name {
     pub fn parse(text: &str) -> Option<Name> {
@@ -395,7 +396,7 @@ impl JsonSchema for Name {
         json_schema!({
             "type": "string",
             "format": NAME_FORMAT,
-            "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+            "pattern": NAME_PATTERN,
             "minLength": 1,
             "maxLength": NAME_LENGTH_MAX,
         })

@@ -49,7 +49,7 @@ mod tests {
     use crate::plan::{Plan, RunOptions, plan};
 
     fn plans(from: &str, to: &str) -> [Plan; 2] {
-        let text = include_str!("../../../../topologies/nice.yaml");
+        let text = include_str!("../../tests/written-out/nice.yaml");
         assert!(text.contains(from), "{from}");
         [text.to_owned(), text.replacen(from, to, 1)].map(|text| {
             let document = crate::parse("nice.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));

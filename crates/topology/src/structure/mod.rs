@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 
 use crate::diagnostic::{COLLECTED_MAX, Diagnostic, Position, quoted};
 use crate::document::{NAME_FORMAT, PROVENANCE_FORMAT, Speed, TOLERANCE_FORMAT, VALUE_FORMAT};
+use crate::expand::{Definition, INSTRUMENTS, KINDS, USE};
 use crate::quantity;
+use crate::schema::EXPANDED;
 use crate::suggest;
 use crate::tree::{Kind, Node, number_in};
 use texts::{mended_name, number_for_text, text_problem};
@@ -27,23 +29,36 @@ pub(crate) struct Structure {
 /// Where each field path stands in the file, and which of them hold stand-ins.
 #[derive(Default)]
 pub(crate) struct Places {
-    positions: BTreeMap<String, Position>,
+    positions: BTreeMap<String, Place>,
     replaced: BTreeSet<String>,
+}
+
+/// Where a value stands in the file.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    pub at: Position,
+    /// Of a value of a definition: from where it is used.
+    pub used_at: Option<Position>,
 }
 
 impl Places {
     /// Place of the value, or of the nearest block around it that is in the file.
-    pub fn of(&self, path: &str) -> Position {
+    pub fn place(&self, path: &str) -> Place {
         let mut path = path;
         loop {
-            if let Some(position) = self.positions.get(path) {
-                return *position;
+            if let Some(place) = self.positions.get(path) {
+                return *place;
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = &path[..end],
-                None => return self.positions.get("").copied().unwrap_or(Position::START),
+                None => return self.positions.get("").copied().unwrap_or_default(),
             }
         }
+    }
+
+    /// Its position alone.
+    pub fn of(&self, path: &str) -> Position {
+        self.place(path).at
     }
 
     /// Whether the value at this path, or a part of it, is a stand-in.
@@ -56,9 +71,22 @@ impl Places {
     }
 }
 
-pub(crate) fn check(root: &Node, schema: &Value) -> Structure {
+/// `instruments` are the definitions that stand in the document, which may lack what the places that use them say; one
+/// that is used comes before those that use it.
+pub(crate) fn check(root: &Node, instruments: &[Definition], schema: &Value) -> Structure {
     let definitions = schema.get("$defs").cloned().unwrap_or_default();
-    let mut walker = Walker { definitions: &definitions, places: Places::default(), diagnostics: Vec::new() };
+    let mut walker = Walker {
+        definitions: &definitions,
+        places: Places::default(),
+        diagnostics: Vec::new(),
+        used_at: None,
+        of_definitions: BTreeMap::new(),
+        partial: true,
+    };
+    for Definition { kind, name, node } in instruments {
+        walker.visit(node, &definitions[kind.schema], &format!("spec.{INSTRUMENTS}.{}.{name}", kind.name));
+    }
+    walker.partial = false;
     let value = walker.visit(root, schema, "");
     Structure { value, places: walker.places, diagnostics: walker.diagnostics }
 }
@@ -70,11 +98,31 @@ struct Walker<'a> {
     definitions: &'a Value,
     places: Places,
     diagnostics: Vec<Diagnostic>,
+    /// From where the value is used that is looked at, if it is one of a definition.
+    used_at: Option<Position>,
+    /// What was said of definitions, by place and message: a hundred places that use one are no hundred problems.
+    of_definitions: BTreeMap<(Position, String), usize>,
+    /// Whether a definition is looked at, in which fields may be missing.
+    partial: bool,
 }
 
 impl<'a> Walker<'a> {
     fn visit(&mut self, node: &Node, schema: &'a Value, path: &str) -> Value {
-        self.places.positions.insert(path.to_owned(), node.at);
+        let outer = self.used_at;
+        self.used_at = outer.or(node.origin().and_then(|origin| origin.used_at));
+        self.places.positions.insert(path.to_owned(), Place { at: node.at, used_at: self.used_at });
+        let value = match node.origin().is_some_and(|origin| origin.broken) {
+            true => {
+                self.places.replaced.insert(path.to_owned());
+                self.stand_in(schema)
+            }
+            false => self.value(node, schema, path),
+        };
+        self.used_at = outer;
+        value
+    }
+
+    fn value(&mut self, node: &Node, schema: &'a Value, path: &str) -> Value {
         let schema = self.resolved(schema);
         if let Some(variants) = schema["oneOf"].as_array() {
             return match variants.iter().all(|variant| variant.get("const").is_some()) {
@@ -100,8 +148,23 @@ impl<'a> Walker<'a> {
     }
 
     fn note(&mut self, diagnostic: Diagnostic) {
-        if !self.is_full() {
-            self.diagnostics.push(diagnostic);
+        let Some(used_at) = self.used_at else {
+            if !self.is_full() {
+                if self.partial {
+                    let key = (diagnostic.position, diagnostic.message.clone());
+                    self.of_definitions.insert(key, self.diagnostics.len());
+                }
+                self.diagnostics.push(diagnostic);
+            }
+            return;
+        };
+        let said = self.of_definitions.get(&(diagnostic.position, diagnostic.message.clone())).copied();
+        if let Some(said) = said.and_then(|index| self.diagnostics.get_mut(index)) {
+            if said.related.len() < COLLECTED_MAX {
+                said.also_used_at(used_at);
+            }
+        } else if !self.is_full() {
+            self.diagnostics.push(diagnostic.used_at(used_at));
         }
     }
 
@@ -156,7 +219,7 @@ impl<'a> Walker<'a> {
         for entry in entries {
             let field_path = join(path, &entry.key);
             match properties.get(&entry.key) {
-                Some(field) if is_of_the_cluster(field) => {}
+                Some(field) if is_of_the_cluster(field) || is_expanded(field) => {}
                 // Programs write `null` for what is not set.
                 Some(_) if entry.value.scalar() == Some(Value::Null) && !required(&entry.key) => {}
                 Some(field) => {
@@ -172,7 +235,13 @@ impl<'a> Walker<'a> {
                     let names: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
                     let free = names.iter().copied().filter(|name| node.get(name).is_none());
                     let suggestion = suggest::nearest(&entry.key, free);
-                    self.unknown_field(&entry.key, entry.key_at, &field_path, &names, suggestion);
+                    let inherited = entry.value.origin().and_then(|origin| origin.used_at);
+                    let outer = self.used_at;
+                    self.used_at = outer.or(inherited);
+                    // What a place says beside `use` is a field that its definition does not have either.
+                    let defined_at = node.origin().filter(|_| inherited.is_none()).and_then(|origin| origin.defined_at);
+                    self.unknown_field(&entry.key, entry.key_at, (&field_path, defined_at), &names, suggestion);
+                    self.used_at = outer;
                     meant.extend(suggestion.map(str::to_owned));
                 }
             }
@@ -180,8 +249,8 @@ impl<'a> Walker<'a> {
         for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if !fields.contains_key(name) {
                 let field_path = join(path, name);
-                if !meant.contains(name) {
-                    self.missing_field(name, node.at, &field_path, &properties[name]);
+                if !meant.contains(name) && !self.partial {
+                    self.missing_field(name, node, &field_path, &properties[name]);
                 }
                 self.places.replaced.insert(field_path);
                 fields.insert(name.to_owned(), self.stand_in(&properties[name]));
@@ -193,8 +262,16 @@ impl<'a> Walker<'a> {
         Value::Object(fields)
     }
 
-    fn unknown_field(&mut self, key: &str, at: Position, path: &str, known: &[&str], suggestion: Option<&str>) {
+    fn unknown_field(
+        &mut self,
+        key: &str,
+        at: Position,
+        (path, defined_at): (&str, Option<Position>),
+        known: &[&str],
+        suggestion: Option<&str>,
+    ) {
         let hint = match (key, suggestion) {
+            (USE, _) => Some(format!("`{USE}` stands in {}", KINDS.map(|kind| kind.name).join(", "))),
             ("<<", _) => Some("a merge key stands without quotes".to_owned()),
             (_, Some(suggestion)) => Some(format!("did you mean \"{suggestion}\"?")),
             _ => None,
@@ -202,15 +279,23 @@ impl<'a> Walker<'a> {
         let diagnostic = Diagnostic::error(at, path, format!("unknown field {}", quoted(key)))
             .expected(format!("one of {}", known.join(", ")))
             .hint_if(hint);
-        self.note(diagnostic);
+        self.note(match defined_at {
+            Some(defined_at) => diagnostic.defined_at(defined_at),
+            None => diagnostic,
+        });
     }
 
-    fn missing_field(&mut self, name: &str, at: Position, path: &str, schema: &'a Value) {
+    fn missing_field(&mut self, name: &str, block: &Node, path: &str, schema: &'a Value) {
         let expected = match schema["description"].as_str() {
             Some(description) => format!("{}; {}", self.describe(schema), description.trim_end_matches('.')),
             None => self.describe(schema),
         };
-        self.note(Diagnostic::error(at, path, format!("the field \"{name}\" is missing")).expected(expected));
+        let diagnostic =
+            Diagnostic::error(block.at, path, format!("the field \"{name}\" is missing")).expected(expected);
+        self.note(match block.origin().and_then(|origin| origin.defined_at) {
+            Some(defined_at) => diagnostic.defined_at(defined_at),
+            None => diagnostic,
+        });
     }
 
     fn free_map(&mut self, node: &Node, schema: &'a Value, path: &str) -> Value {
@@ -268,6 +353,11 @@ impl<'a> Walker<'a> {
         let expected = format!("one of {}", names.join(", "));
         let tag_path = join(path, "type");
         let Some(tag) = node.get("type") else {
+            if node.origin().is_some_and(|origin| origin.defined_at.is_some()) {
+                // It is the definition that lacks it, which is said there.
+                self.places.replaced.insert(path.to_owned());
+                return self.stand_in(schema);
+            }
             let diagnostic = Diagnostic::error(node.at, tag_path, "the field \"type\" is missing").expected(expected);
             return self.replace(path, schema, diagnostic);
         };
@@ -410,7 +500,8 @@ impl<'a> Walker<'a> {
             return variants.iter().flat_map(|variant| self.fields(variant)).collect();
         }
         let properties = schema["properties"].as_object();
-        properties.into_iter().flatten().map(|(name, field)| (name.as_str(), field)).collect()
+        let written = properties.into_iter().flatten().filter(|(_, field)| !is_expanded(field));
+        written.map(|(name, field)| (name.as_str(), field)).collect()
     }
 
     /// What a schema wants, in words.
@@ -450,6 +541,11 @@ impl<'a> Walker<'a> {
 /// A field that a cluster writes into its objects. It may stand in a file and is not read.
 fn is_of_the_cluster(schema: &Value) -> bool {
     schema["readOnly"] == true
+}
+
+/// A field that is only in the text: what it names or holds is in its places before the document is read.
+fn is_expanded(schema: &Value) -> bool {
+    schema[EXPANDED] == true
 }
 
 fn found(node: &Node) -> String {

@@ -6,9 +6,11 @@
 use serde_json::{Value, json};
 
 /// Leaves the defaults of each link to the operator, which reads them from the types: written into a thousand links
-/// by the API server, they would be more than it stores.
+/// by the API server, they would be more than it stores. In a definition or beside a `use` they would be said by nobody.
 pub fn without_link_defaults(schema: &mut Value) {
-    remove_defaults(&mut schema["properties"]["spec"]["properties"]["links"]["items"]);
+    let spec = &mut schema["properties"]["spec"]["properties"];
+    remove_defaults(&mut spec["links"]["items"]);
+    remove_defaults(&mut spec["instruments"]);
 }
 
 fn remove_defaults(schema: &mut Value) {

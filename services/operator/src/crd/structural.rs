@@ -55,7 +55,8 @@ fn choice(variants: &[Value]) -> Value {
     json!({"type": "string", "enum": names})
 }
 
-/// Objects whose `type` says which fields they have: all fields of all variants, and rules that sort them out.
+/// Objects whose `type` says which fields they have: all fields of all variants, and rules that sort them out. A variant
+/// without a type has it from the definition that it names.
 fn tagged(variants: &[Value], definitions: &Value) -> Value {
     let variants: Vec<Value> = variants.iter().map(|variant| resolve(variant, definitions)).collect();
     let (mut properties, mut names, mut rules) = (Map::new(), Vec::new(), Vec::new());
@@ -68,17 +69,31 @@ fn tagged(variants: &[Value], definitions: &Value) -> Value {
         let own = required_by(variant);
         required.retain(|field| own.contains(field));
     }
+    let untyped = variants.iter().any(|variant| variant["properties"]["type"]["const"].is_null());
+    let of_no_type = if untyped { "!has(self.type) || " } else { "" };
     for variant in &variants {
-        let tag = variant["properties"]["type"]["const"].as_str().unwrap_or_default();
+        let Some(tag) = variant["properties"]["type"]["const"].as_str() else {
+            for (field, schema) in variant["properties"].as_object().into_iter().flatten() {
+                properties.entry(field.clone()).or_insert_with(|| visit(schema, definitions));
+            }
+            if let [named] = required_by(variant).as_slice() {
+                rules.push(json!({
+                    "rule": format!("has(self.type) || has(self.{named})"),
+                    "message": format!("a type is missing, or `{named}` and the name of a definition"),
+                }));
+            }
+            continue;
+        };
         names.push(json!(tag));
         for (field, schema) in variant["properties"].as_object().into_iter().flatten().filter(|(f, _)| *f != "type") {
             properties.insert(field.clone(), visit(schema, definitions));
         }
-        let missing: Vec<String> = required_by(variant).into_iter().filter(|field| !required.contains(field)).collect();
+        let own = required_by(variant).into_iter().filter(|field| field != "type");
+        let missing: Vec<String> = own.filter(|field| !required.contains(field)).collect();
         if !missing.is_empty() {
             let has: Vec<String> = missing.iter().map(|field| format!("has(self.{field})")).collect();
             rules.push(json!({
-                "rule": format!("self.type != '{tag}' || ({})", has.join(" && ")),
+                "rule": format!("{of_no_type}self.type != '{tag}' || ({})", has.join(" && ")),
                 "message": format!("the type {tag} needs {}", missing.join(" and ")),
             }));
         }
@@ -121,6 +136,15 @@ fn plain(schema: &Value, definitions: &Value) -> Value {
         // A number is as long as it is; the two say the same to the API server.
         converted.insert("anyOf".to_owned(), json!([{"type": "integer"}, {"type": "string"}]));
     }
+    let alternatives: Vec<Vec<&str>> = schema["anyOf"].as_array().into_iter().flatten().map(needed).collect();
+    if !alternatives.is_empty() && alternatives.iter().all(|fields| !fields.is_empty()) {
+        let all = |fields: &Vec<&str>| fields.iter().map(|field| format!("has(self.{field})")).collect::<Vec<_>>();
+        let rule: Vec<String> = alternatives.iter().map(|fields| format!("({})", all(fields).join(" && "))).collect();
+        let said: Vec<String> = alternatives.iter().map(|fields| fields.join(" and ")).collect();
+        let message = format!("missing: {}", said.join(", or "));
+        converted
+            .insert("x-kubernetes-validations".to_owned(), json!([{"rule": rule.join(" || "), "message": message}]));
+    }
     if let Some(properties) = schema["properties"].as_object() {
         let visited = properties.iter().map(|(field, schema)| (field.clone(), visit(schema, definitions)));
         converted.insert("properties".to_owned(), Value::Object(visited.collect()));
@@ -132,4 +156,9 @@ fn plain(schema: &Value, definitions: &Value) -> Value {
         converted.insert("additionalProperties".to_owned(), visit(values, definitions));
     }
     Value::Object(converted)
+}
+
+/// The fields that an alternative needs.
+fn needed(alternative: &Value) -> Vec<&str> {
+    alternative["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }

@@ -70,6 +70,37 @@ fn defaults_are_where_they_are_few() {
     walk(&schema["properties"]["spec"]["properties"]["links"]["items"], "links", &mut |path, schema| {
         assert!(schema.get("default").is_none(), "{path}");
     });
+    walk(&schema["properties"]["spec"]["properties"]["instruments"], "instruments", &mut |path, schema| {
+        assert!(schema.get("default").is_none(), "{path}: what a definition leaves open is no value of it");
+    });
+}
+
+#[test]
+fn definitions_and_what_uses_them_are_fields_that_the_server_keeps() {
+    let schema = crd::schema();
+    let spec = &schema["properties"]["spec"]["properties"];
+    let link = &spec["links"]["items"];
+    let arm = &link["properties"]["arms"]["items"];
+    for (kind, place) in [
+        ("link", link),
+        ("source", &link["properties"]["source"]),
+        ("loops", &link["properties"]["loops"]),
+        ("arm", arm),
+        ("fibre", &arm["properties"]["fibre"]),
+        ("detector", &arm["properties"]["detector"]),
+    ] {
+        assert_eq!(place["properties"]["use"]["type"], "string", "{kind}");
+        let definition = &spec["instruments"]["properties"][kind]["additionalProperties"];
+        assert_eq!(definition["properties"]["use"]["type"], "string", "{kind}");
+        for field in place["properties"].as_object().unwrap().keys() {
+            assert!(definition["properties"].get(field).is_some(), "{kind}.{field}");
+        }
+        assert!(definition["required"].as_array().is_none_or(|required| required.is_empty()), "{kind}");
+    }
+    // A place that names no definition says everything itself.
+    let rules = |place: &Value| place["x-kubernetes-validations"].to_string();
+    assert!(rules(arm).contains("(has(self.use)) || (has(self.fibre) && has(self.detector))"), "{}", rules(arm));
+    assert!(rules(link).contains("has(self.source)"), "{}", rules(link));
 }
 
 #[test]

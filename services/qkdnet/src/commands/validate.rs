@@ -8,6 +8,9 @@ use crate::failure::Failure;
 use crate::style::{Style, tell_all};
 
 pub fn run(args: &ValidateArgs) -> Result<(), Failure> {
+    if args.expand {
+        return expand(args);
+    }
     let mut all: Vec<Diagnostics> = Vec::new();
     let mut bad = 0;
     for path in &args.files {
@@ -38,6 +41,18 @@ pub fn run(args: &ValidateArgs) -> Result<(), Failure> {
         print_json(&all)?;
     }
     if bad == 0 { Ok(()) } else { Err(Failure::silent_bad_input()) }
+}
+
+/// The document with nothing left to look up; it plans to what the one that was read plans to.
+fn expand(args: &ValidateArgs) -> Result<(), Failure> {
+    let [file] = args.files.as_slice() else {
+        return Err(Failure::bad_input("one topology at a time can be expanded").hint("call it once for each file"));
+    };
+    let topology = files::load(file)?;
+    match args.output.output {
+        Output::Json => print_json(&topology),
+        Output::Text => print(&serde_yaml::to_string(&topology).map_err(|error| Failure::failed(error.to_string()))?),
+    }
 }
 
 fn good_line(name: &str, topology: &topology::Topology) -> String {
