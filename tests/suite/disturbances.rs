@@ -16,9 +16,9 @@ struct Run {
 impl Run {
     /// Runs a bright link with one scheduled step for so many simulated seconds.
     fn new(step: &str, seconds: u64, changes: &[(&str, &str)]) -> Self {
-        let step = format!("      disturbances:\n        - {step}\n      loops:\n");
+        let step = format!("      use: bbm92\n      disturbances:\n        - {step}\n");
         let common = [
-            ("      loops:\n", step.as_str()),
+            ("      use: bbm92\n", step.as_str()),
             // What the check basis shows is what is looked at; no block shall abort for it.
             ("toleratedQber: 8 %", "toleratedQber: 40 %"),
         ];

@@ -40,7 +40,7 @@ pub(crate) fn of_types() -> Value {
     let expanded = json!({EXPANDED: true});
     for kind in &KINDS {
         let definition = &mut schema["$defs"][kind.schema];
-        match definition["oneOf"].as_array_mut() {
+        match definition.get_mut("oneOf").and_then(Value::as_array_mut) {
             Some(variants) => variants.iter_mut().for_each(|one| one["properties"][USE] = expanded.clone()),
             None => definition["properties"][USE] = expanded.clone(),
         }

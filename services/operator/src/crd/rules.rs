@@ -28,6 +28,8 @@ fn remove_defaults(schema: &mut Value) {
 /// Adds list keys and rules to the schema.
 pub fn add(schema: &mut Value) {
     let spec = &mut schema["properties"]["spec"];
+    let instruments = &mut spec["properties"]["instruments"]["properties"];
+    without_rules_of_disturbances(&mut instruments["link"]["additionalProperties"]);
     named_list(&mut spec["properties"]["sites"], "name");
     named_list(&mut spec["properties"]["links"], "name");
     let saes = &mut spec["properties"]["sites"]["items"]["properties"]["saes"];
@@ -47,10 +49,7 @@ pub fn add(schema: &mut Value) {
         "!has(self.pumpInitial) || !has(self.pumpMax) || double(self.pumpInitial) <= double(self.pumpMax)",
         "pumpInitial is above the maximum: at most pumpMax",
     );
-    // A rule on each of a thousand disturbances of thousands of links is more than the server allows.
-    if let Some(disturbance) = link["properties"]["disturbances"]["items"].as_object_mut() {
-        disturbance.remove("x-kubernetes-validations");
-    }
+    without_rules_of_disturbances(link);
     let loops = &mut link["properties"]["loops"]["properties"];
     rule(
         &mut loops["pump"],
@@ -62,6 +61,13 @@ pub fn add(schema: &mut Value) {
         "!has(self.dither) || !has(self.enabled) || self.enabled",
         "a dither for a loop that is off",
     );
+}
+
+/// A rule on each of a thousand disturbances of thousands of links is more than the server allows.
+fn without_rules_of_disturbances(link: &mut Value) {
+    if let Some(disturbance) = link["properties"]["disturbances"]["items"].as_object_mut() {
+        disturbance.remove("x-kubernetes-validations");
+    }
 }
 
 /// Entries are known by a field: each value once, and each entry can be owned by somebody else.

@@ -99,7 +99,10 @@ fn tagged(variants: &[Value], definitions: &Value) -> Value {
         }
     }
     properties.insert("type".to_owned(), json!({"type": "string", "enum": names, "description": "Which kind it is."}));
-    let mut object = json!({"type": "object", "properties": properties, "required": required});
+    let mut object = json!({"type": "object", "properties": properties});
+    if !required.is_empty() {
+        object["required"] = json!(required);
+    }
     if !rules.is_empty() {
         object["x-kubernetes-validations"] = Value::Array(rules);
     }
