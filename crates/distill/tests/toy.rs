@@ -15,7 +15,7 @@ use distill::ledger::{BlockLedger, Book, Item, Line};
 use distill::pipeline::{
     Action, FinishedBlock, FrameInput, Module, ModuleError, PeerInput, SessionStart, Setpoints, Side,
 };
-use distill::sifting::{Context, Event, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, Tag};
+use distill::sifting::{Context, Event, Light, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, Tag};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -140,7 +140,8 @@ impl Sifting for Toy {
         }
         self.frames += 1;
         let (mut key, mut check) = (Vec::new(), Vec::new());
-        for (index, bit) in frame.tags.iter().map(|tag| *tag == 1).enumerate() {
+        let Light::Tags(tags) = frame.light else { return Err(SiftingError::Light("a transmitter's pulses")) };
+        for (index, bit) in tags.iter().map(|tag| *tag == 1).enumerate() {
             if index % 3 == 0 { check.push(bit) } else { key.push(bit) }
         }
         if self.sends {
@@ -235,7 +236,7 @@ fn light(number: u64, qber: f64) -> [FrameInput; 2] {
     let sent: Vec<u64> = (0..FRAME_BITS).map(|_| u64::from(rng.next_u32() & 1)).collect();
     let wrong = (qber * f64::from(u32::MAX)) as u32;
     let received = sent.iter().map(|bit| bit ^ u64::from(rng.next_u32() < wrong)).collect();
-    [sent, received].map(|tags| FrameInput { number, tags, traceparent: format!("00-{number}") })
+    [sent, received].map(|tags| FrameInput::tags(number, tags, format!("00-{number}")))
 }
 
 /// Steps until both ends are done; the tag of a closed round is taken as verified.

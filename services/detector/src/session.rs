@@ -365,7 +365,7 @@ impl Run<'_> {
                     self.node.monitor.note(name, &message);
                 }
                 let traceparent = done.traceparent.clone();
-                self.take_step(Some(FrameInput { number: frame.number, tags: frame.tags, traceparent })).await?;
+                self.take_step(Some(FrameInput::tags(frame.number, frame.tags, traceparent))).await?;
             }
             if done.end {
                 return self.drain(done.epoch).await;

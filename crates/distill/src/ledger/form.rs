@@ -26,6 +26,7 @@ impl Serialize for BlockLedger {
         let mut map = serializer.serialize_map(None)?;
         for book in Book::ALL {
             match book.sheet().name {
+                Some(_) if book.sheet().later && self.is_blank(book) => {}
                 Some(name) => map.serialize_entry(name, &Named { ledger: self, book })?,
                 None => {
                     for line in book.lines() {
@@ -55,6 +56,7 @@ impl<'de> Deserialize<'de> for BlockLedger {
             let mut named = match book.sheet().name {
                 Some(name) => match stored.remove(name) {
                     Some(Value::Book(lines)) => Some(lines),
+                    None if book.sheet().later => continue,
                     _ => return Err(D::Error::custom(format!("the lines of `{name}` are missing"))),
                 },
                 None => None,

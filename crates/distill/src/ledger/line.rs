@@ -9,6 +9,8 @@ pub enum Book {
     /// Clicks of the two ends of an entangled link.
     Announcer,
     Matcher,
+    /// Clicks of the receiver of a prepared link.
+    Receiver,
     /// Bits that are compared in public.
     Check,
     /// Bits of the key.
@@ -36,7 +38,12 @@ pub enum Item {
     DeadTimeDropped,
     /// Clicks while the clocks were not locked.
     Unlocked,
-    /// Further clicks of the same basis in one coincidence window: one event with a random bit is made of them.
+    /// In the preamble of a session or before it.
+    Preamble,
+    /// Too far from any moment at which the light of a pulse comes.
+    OutsideGate,
+    /// Further clicks of the same basis in one coincidence window, or of one pulse: one event is made of them, with a random
+    /// bit where they differ.
     Merged,
     /// Words of a tag stream that no detector belongs to.
     Invalid,
@@ -112,6 +119,8 @@ pub(super) struct Sheet {
     pub among: Option<(Item, Item)>,
     /// Parts that are the sum of another book.
     pub carried: &'static [(Item, Book)],
+    /// Accounts that were stored before it existed are without it: a blank one is not written.
+    pub later: bool,
 }
 
 const CLICKS: &[Item] = &[
@@ -121,6 +130,18 @@ const CLICKS: &[Item] = &[
     Item::CrossDouble,
     Item::DeadTimeDropped,
     Item::Unlocked,
+    Item::Merged,
+    Item::Invalid,
+    Item::SiftedCheck,
+    Item::SiftedKey,
+];
+
+const RECEIVED: &[Item] = &[
+    Item::Unlocked,
+    Item::Preamble,
+    Item::OutsideGate,
+    Item::BasisMismatch,
+    Item::CrossDouble,
     Item::Merged,
     Item::Invalid,
     Item::SiftedCheck,
@@ -138,14 +159,15 @@ const KEY: &[Item] = &[
     Item::Delivered,
 ];
 
-const fn clicks(name: &'static str, heading: &'static str) -> Sheet {
+const fn clicks(name: &'static str, heading: &'static str, parts: &'static [Item], later: bool) -> Sheet {
     Sheet {
         name: Some(name),
         heading: Some(heading),
         whole: Some(Item::Clicks),
-        parts: CLICKS,
+        parts,
         among: None,
         carried: &[(Item::SiftedKey, Book::Key), (Item::SiftedCheck, Book::Check)],
+        later,
     }
 }
 
@@ -156,9 +178,11 @@ static BLOCKS: Sheet = Sheet {
     parts: &[Item::BlocksStored, Item::BlocksAborted, Item::BlocksVoided],
     among: None,
     carried: &[],
+    later: false,
 };
-static ANNOUNCER: Sheet = clicks("announcer", "announcer clicks");
-static MATCHER: Sheet = clicks("matcher", "matcher clicks");
+static ANNOUNCER: Sheet = clicks("announcer", "announcer clicks", CLICKS, false);
+static MATCHER: Sheet = clicks("matcher", "matcher clicks", CLICKS, false);
+static RECEIVER: Sheet = clicks("receiver", "receiver clicks", RECEIVED, true);
 static CHECK: Sheet = Sheet {
     name: None,
     heading: Some("sifted X"),
@@ -166,6 +190,7 @@ static CHECK: Sheet = Sheet {
     parts: &[Item::CheckDisclosed, Item::CheckVoided],
     among: Some((Item::CheckErrors, Item::CheckDisclosed)),
     carried: &[],
+    later: false,
 };
 static KEY_SHEET: Sheet = Sheet {
     name: None,
@@ -174,17 +199,19 @@ static KEY_SHEET: Sheet = Sheet {
     parts: KEY,
     among: Some((Item::KeyErrors, Item::SiftedKey)),
     carried: &[],
+    later: false,
 };
 
 impl Book {
     /// In the order in which they are written and shown.
-    pub const ALL: [Self; 5] = [Self::Blocks, Self::Announcer, Self::Matcher, Self::Check, Self::Key];
+    pub const ALL: [Self; 6] = [Self::Blocks, Self::Announcer, Self::Matcher, Self::Receiver, Self::Check, Self::Key];
 
     pub(super) fn sheet(self) -> &'static Sheet {
         match self {
             Self::Blocks => &BLOCKS,
             Self::Announcer => &ANNOUNCER,
             Self::Matcher => &MATCHER,
+            Self::Receiver => &RECEIVER,
             Self::Check => &CHECK,
             Self::Key => &KEY_SHEET,
         }
@@ -233,6 +260,8 @@ impl Item {
             Self::CrossDouble => ("cross_double", "cross-basis double"),
             Self::DeadTimeDropped => ("dead_time_dropped", "within dead time"),
             Self::Unlocked => ("unlocked", "not locked"),
+            Self::Preamble => ("preamble", "preamble"),
+            Self::OutsideGate => ("outside_gate", "outside the gate"),
             Self::Merged => ("merged", "merged doubles"),
             Self::Invalid => ("invalid", "invalid words"),
             Self::SiftedCheck => ("sifted_x", "sifted X"),

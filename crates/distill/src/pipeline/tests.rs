@@ -190,7 +190,7 @@ fn run(seed: u8, epochs: u64, change: impl Fn(&mut LinkProtocol)) -> [Record; 2]
             let mut outputs = Vec::new();
             for i in 0..2 {
                 let frame = waiting[i].pop_front().flatten();
-                let frame = frame.map(|f| FrameInput { number: f.number, tags: f.tags, traceparent: String::new() });
+                let frame = frame.map(|f| FrameInput::tags(f.number, f.tags, String::new()));
                 let peer = if step == 0 { None } else { said[1 - i].pop_front() };
                 if finished[i] {
                     continue;

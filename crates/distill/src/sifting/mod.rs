@@ -6,10 +6,14 @@
 //! eavesdropper, and the account of every click. Everything after that is the same for all protocols.
 
 pub mod entangled;
+mod packed;
 pub mod prepared;
 mod tracking;
 
+use std::sync::Arc;
+
 use rand_chacha::ChaCha20Rng;
+use zeroize::Zeroize;
 
 use crate::bits::Bits;
 use crate::bounds::Evidence;
@@ -21,12 +25,62 @@ use crate::loops::Setpoints;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(pub u32);
 
-/// A frame of clicks in the module's own time.
+/// A frame of light: a slice of time by the clock of the end's own instrument.
 pub struct FrameInput {
     pub number: u64,
-    pub tags: Vec<u64>,
+    pub light: Light,
     /// Trace context of the light in it.
     pub traceparent: String,
+}
+
+/// What an end's instrument knows of the light of one frame.
+pub enum Light {
+    /// A receiver's time tags.
+    Tags(Vec<u64>),
+    /// A transmitter's pulses.
+    Pulses {
+        /// Of the session, for any of its pulses.
+        choices: Arc<dyn Choices>,
+        /// Pulses of the session that were sent until the end of the frame.
+        sent: u64,
+    },
+}
+
+impl FrameInput {
+    /// A frame of clicks.
+    pub fn tags(number: u64, tags: Vec<u64>, traceparent: String) -> Self {
+        Self { number, light: Light::Tags(tags), traceparent }
+    }
+
+    pub(crate) fn into_tags(self) -> Result<Vec<u64>, SiftingError> {
+        match self.light {
+            Light::Tags(tags) => Ok(tags),
+            Light::Pulses { .. } => Err(SiftingError::Light("a transmitter's pulses")),
+        }
+    }
+}
+
+/// What a transmitter chose for one pulse. It is raw key: nothing prints it.
+#[derive(Clone, Copy, PartialEq, Eq, Zeroize)]
+pub struct Choice {
+    /// Set for X.
+    pub x: bool,
+    pub bit: bool,
+    /// Place of the intensity, the brightest first.
+    pub intensity: u8,
+}
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Choice")
+    }
+}
+
+/// A transmitter's choices, by the number of the pulse in the session: asked for the pulses that were detected, so that
+/// those that were not cost nothing.
+pub trait Choices: Send + Sync {
+    /// Writes the choice of each pulse; both slices have the same length.
+    fn fill(&self, pulses: &[u64], choices: &mut [Choice]);
 }
 
 /// Why a half cannot go on. The session ends with it.
@@ -36,6 +90,14 @@ pub enum SiftingError {
     Malformed(&'static str),
     #[error("the peer broke the protocol: {0}")]
     Protocol(&'static str),
+    #[error("this end's instrument gave {0}, which are not for its part in the protocol")]
+    Light(&'static str),
+    #[error("the link is configured with {0}")]
+    Config(#[from] prepared::config::ConfigError),
+    #[error("clocks: {0}")]
+    Pulses(#[from] prepared::recovery::RecoveryError),
+    #[error("sifting message refused: {0}")]
+    Prepared(#[from] prepared::MessageError),
     #[error("announcement refused: {0}")]
     Announcement(#[from] entangled::announce::AnnounceError),
     #[error("clock recovery refused an announcement: {0}")]

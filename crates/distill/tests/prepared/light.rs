@@ -85,6 +85,19 @@ pub fn decoy(part: Part) -> Prepared {
     }
 }
 
+/// A quantum dot of 76 MHz at high loss.
+pub fn single_photons() -> Prepared {
+    Prepared {
+        period_ps: 13_158.0,
+        mean_photons: vec![0.02],
+        gate_ps: 3000.0,
+        preamble_pulses: 1 << 21,
+        sync: Sync::Photons(Search { reach_ps: 200_000_000, frequency: 2e-7 }),
+        tracking_interval_ps: 100_000_000_000,
+        ..decoy(Part::Receiver)
+    }
+}
+
 impl Light {
     pub fn new(config: Prepared, seed: u64) -> Self {
         eprintln!("seed {seed}");

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
+mod halves;
 mod light;
+mod link;
 mod recovery;

@@ -122,14 +122,15 @@ impl Sifting for Announcer {
         if self.waiting.len() >= FRAMES_WAITING_MAX {
             return Err(SiftingError::Protocol("announced frames are not answered"));
         }
-        self.figures.clicks += frame.tags.len() as u64;
-        self.polarisation.observe(context.step, frame.tags.len() as u64);
+        let (number, tags) = (frame.number, frame.into_tags()?);
+        self.figures.clicks += tags.len() as u64;
+        self.polarisation.observe(context.step, tags.len() as u64);
         if self.frames_announced.is_multiple_of(self.framing.round_frames) {
             let round = self.frames_announced / self.framing.round_frames;
             context.events.push(Event::RoundBegins { round });
         }
-        let prepared = announce::prepare(frame.number, &frame.tags, self.framing, &self.config, context.rng)?;
-        self.waiting.push_back(Waiting { number: frame.number, step: context.step, own: prepared.own });
+        let prepared = announce::prepare(number, &tags, self.framing, &self.config, context.rng)?;
+        self.waiting.push_back(Waiting { number, step: context.step, own: prepared.own });
         self.frames_announced += 1;
         self.said.announcement = Some(prepared.announcement);
         Ok(())

@@ -190,9 +190,10 @@ impl Sifting for Matcher {
     }
 
     fn take(&mut self, frame: FrameInput, context: &mut Context<'_>) -> Result<(), SiftingError> {
-        self.figures.clicks += frame.tags.len() as u64;
-        self.polarisation.observe(context.step, frame.tags.len() as u64);
-        self.recovery.push_own(frame.number, frame.tags)?;
+        let (number, tags) = (frame.number, frame.into_tags()?);
+        self.figures.clicks += tags.len() as u64;
+        self.polarisation.observe(context.step, tags.len() as u64);
+        self.recovery.push_own(number, tags)?;
         Ok(())
     }
 

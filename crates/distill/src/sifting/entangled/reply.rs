@@ -7,6 +7,7 @@ use prost::Message;
 use super::announce::{Basis, OwnEvents};
 use super::recovery::FrameResult;
 use crate::bits::Bits;
+use crate::sifting::packed::{self, push_leb128, take_leb128};
 
 /// Why a reply is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -179,33 +180,7 @@ pub fn x_bits(reply: &XReply, len: usize) -> Result<Bits, ReplyError> {
 }
 
 fn unpack_bits(bytes: &[u8], len: usize) -> Result<Bits, ReplyError> {
-    let padding_clear = len.is_multiple_of(8) || bytes.last().is_some_and(|last| last >> (len % 8) == 0);
-    if bytes.len() != len.div_ceil(8) || !padding_clear {
-        return Err(ReplyError::CheckBits { found: bytes.len(), events: len });
-    }
-    Ok(Bits::from_bytes(bytes, len))
-}
-
-fn push_leb128(bytes: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-/// Takes one number of at most 28 bits, written in the shortest way.
-fn take_leb128(bytes: &mut &[u8]) -> Option<u32> {
-    let mut value = 0;
-    for position in 0..4 {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u32::from(byte & 0x7f) << (7 * position);
-        if byte & 0x80 == 0 {
-            return (position == 0 || *byte != 0).then_some(value);
-        }
-    }
-    None
+    packed::unpack_bits(bytes, len).ok_or(ReplyError::CheckBits { found: bytes.len(), events: len })
 }
 
 #[cfg(test)]

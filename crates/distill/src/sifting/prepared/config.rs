@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Most intensities that a transmitter may have.
-pub const INTENSITIES_MAX: usize = 3;
+use crate::config::{INTENSITIES, Side};
+
 /// Longest preamble: a receiver looks through all of it.
 pub const PREAMBLE_PULSES_MAX: u64 = 1 << 25;
 /// Most pulse numbers that a receiver may have to choose from, either way.
@@ -17,6 +17,16 @@ const FRAME_PULSES_MAX: f64 = (1 << 26) as f64;
 pub enum Part {
     Transmitter,
     Receiver,
+}
+
+impl Part {
+    /// The transmitter's string counts: see the module above.
+    pub fn side(self) -> Side {
+        match self {
+            Self::Transmitter => Side::Reference,
+            Self::Receiver => Side::Corrector,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,7 +99,7 @@ pub struct Prepared {
 pub enum ConfigError {
     #[error("a period of {period_ps} ps is not between 10 ps and 1 ms")]
     Period { period_ps: f64 },
-    #[error("{count} intensities are not between 1 and {INTENSITIES_MAX}")]
+    #[error("{count} intensities are not between 1 and {INTENSITIES}")]
     Intensities { count: usize },
     #[error("intensities must be numbers in falling order, the first above 0")]
     Order,
@@ -141,7 +151,7 @@ impl Prepared {
 
     fn check_intensities(&self) -> Result<(), ConfigError> {
         let count = self.mean_photons.len();
-        if !(1..=INTENSITIES_MAX).contains(&count) {
+        if !(1..=INTENSITIES).contains(&count) {
             return Err(ConfigError::Intensities { count });
         }
         let falling = self.mean_photons.is_sorted_by(|a, b| a > b);

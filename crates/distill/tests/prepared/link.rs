@@ -1,0 +1,173 @@
+//! Both halves through the pipeline: key at both ends, or none.
+
+use distill::bounds;
+use distill::config::{
+    Authentication, Bound, Emission, Framing, Intensity, PostProcessing, Reconciliation, Security, SinglePhotons,
+};
+use distill::pipeline::{Action, FinishedBlock, Module, ModuleError, PeerInput, SessionStart, Setpoints};
+use distill::sifting::prepared::config::{Part, Prepared};
+use distill::sifting::prepared::half;
+use distill::sifting::prepared::recovery::RecoveryError;
+use distill::sifting::{SiftingError, SiftingStart};
+
+use crate::halves::{self, Sent, frames, with_part};
+use crate::light::{FRAME_PS, Light, decoy, single_photons};
+
+const FRAMES: u64 = 25;
+const ROUND_FRAMES: u64 = 10;
+
+fn emission(light: &Light) -> Emission {
+    let config = &light.config;
+    if let [mean_photons] = config.mean_photons[..] {
+        let key_basis_probability = [light.chosen.z_probability, light.z_probability];
+        return Emission::SinglePhotons(SinglePhotons { mean_photons, g2: 0.01, key_basis_probability });
+    }
+    let intensity = |place: usize| {
+        let mean_photons = config.mean_photons[place];
+        let rest = 1.0 - light.chosen.probabilities.iter().sum::<f64>();
+        Intensity { mean_photons, probability: light.chosen.probabilities.get(place).copied().unwrap_or(rest) }
+    };
+    Emission::TwoDecoys([0, 1, 2].map(intensity))
+}
+
+fn post_processing(emission: Emission) -> PostProcessing {
+    PostProcessing {
+        framing: Framing { frame_ps: FRAME_PS, round_frames: ROUND_FRAMES },
+        reconciliation: Reconciliation { frame_bits: 10_000, initial_qber: 0.03 },
+        security: Security {
+            bound: Bound::Asymptotic,
+            epsilon_secrecy: 1e-10,
+            epsilon_correctness: 1e-15,
+            tolerated_qber: 0.11,
+            emission,
+        },
+        authentication: Authentication { tags_per_hash_key: 64 },
+    }
+}
+
+/// What each end did; the tag of a closed round is taken as verified.
+fn run(light: &Light, sent: &Sent) -> Result<[Vec<Action>; 2], ModuleError> {
+    let start = SessionStart {
+        first_block: 0,
+        in_doubt: None,
+        peer_committed_end: 0,
+        own_committed_end: 0,
+        latency_steps: 1,
+        setpoints: Setpoints::default(),
+    };
+    let mut modules = [Part::Transmitter, Part::Receiver].map(|part| {
+        let config = post_processing(emission(light));
+        let sifting = SiftingStart { latency_steps: 1, setpoints: start.setpoints };
+        let sifting = half(config.framing, &with_part(&light.config, part), &sifting);
+        let seed = [if part == Part::Receiver { 1 } else { 2 }; 32];
+        Module::with_sifting(sifting, part.side(), &config, &start, seed)
+    });
+    let mut frames = frames(light, sent, FRAMES).into_iter();
+    let (mut said, mut finished, mut actions) = ([None, None], [false; 2], [Vec::new(), Vec::new()]);
+    for _ in 0..1000 {
+        let light = frames.next().map_or([None, None], |pair| pair.map(Some));
+        let mut outputs = [None, None];
+        for (i, frame) in light.into_iter().enumerate() {
+            if !finished[i] {
+                let output = modules[i].step(frame, said[1 - i].take())?;
+                actions[i].extend(output.actions);
+                finished[i] = output.finished;
+                outputs[i] = Some(PeerInput { payload: output.payload.into(), authenticated: output.close_round });
+            }
+        }
+        said = outputs;
+        if finished == [true; 2] {
+            return Ok(actions);
+        }
+    }
+    panic!("the run does not end");
+}
+
+/// Blocks that count, with their key.
+fn stored(actions: &[Action]) -> Vec<&FinishedBlock> {
+    let commits = |number| actions.iter().any(|a| matches!(a, Action::Commit { block } if *block == number));
+    let blocks = actions.iter().filter_map(|action| match action {
+        Action::Store(block) => Some(block),
+        Action::Prepare(block) if commits(block.number) => Some(block),
+        _ => None,
+    });
+    blocks.collect()
+}
+
+/// Reasons for which blocks gave no key; both ends say the same.
+fn aborted(actions: &[Vec<Action>; 2]) -> Vec<String> {
+    let [one, other] = actions.each_ref().map(|actions| {
+        let reason = |action: &Action| match action {
+            Action::Abort { reason, ledger, .. } => {
+                ledger.check().unwrap();
+                Some(reason.clone())
+            }
+            _ => None,
+        };
+        actions.iter().filter_map(reason).collect::<Vec<_>>()
+    });
+    assert_eq!(one, other);
+    assert!(actions.iter().all(|actions| stored(actions).is_empty()));
+    one
+}
+
+#[test]
+fn both_ends_make_equal_key_with_decoys_and_with_single_photons() {
+    for (config, transmittance, seed) in
+        [(decoy(Part::Receiver), 0.02, 31), (Prepared { preamble_pulses: 1 << 19, ..single_photons() }, 0.5, 32)]
+    {
+        let light = Light { transmittance, ..Light::new(config, seed) };
+        let runs = [0, 1].map(|_| run(&light, &Sent::new(&light.chosen)).unwrap());
+        let [sent, seen] = runs[0].each_ref().map(|actions| stored(actions));
+        assert!(sent.len() >= 2, "{:?}", runs[0][1]);
+        for (own, peer) in sent.iter().zip(&seen) {
+            assert_eq!((own.number, own.frames), (peer.number, peer.frames));
+            assert!(own.key.len() > 100 && own.key.ct_eq(&peer.key), "block {}", own.number);
+            assert_eq!(own.length, peer.length);
+            own.ledger.check().unwrap();
+            peer.ledger.check().unwrap();
+        }
+        let again = stored(&runs[1][0]);
+        assert!(sent.len() == again.len() && sent.iter().zip(again).all(|(a, b)| a.key.ct_eq(&b.key)));
+    }
+}
+
+#[test]
+fn a_wrong_preamble_gives_no_key() {
+    let mut light = Light::new(decoy(Part::Receiver), 33);
+    light.chosen.preamble_key = [7; 32];
+    let refused = run(&light, &Sent::new(&light.chosen)).unwrap_err();
+    assert!(matches!(refused, ModuleError::Sifting(SiftingError::Pulses(RecoveryError::NoPreamble))), "{refused}");
+}
+
+#[test]
+fn pulses_under_wrong_numbers_give_no_key() {
+    let light = Light::new(decoy(Part::Receiver), 34);
+    let mut chosen = light.chosen.clone();
+    chosen.key = [35; 32];
+    let [_, receiver] = halves::run(&light, &Sent::new(&chosen), FRAMES, ROUND_FRAMES).unwrap();
+    assert_eq!(receiver.rounds.len(), 3);
+    for round in receiver.rounds {
+        assert!((round.evidence.qber() - 0.5).abs() < 0.1, "{:?}", round.evidence);
+        // Even if nothing had been disclosed to correct the key.
+        let key_bits = round.key.len() as u64;
+        let reconciled =
+            bounds::Reconciled { key_bits, key_errors: key_bits / 2, leaked_bits: 0, verification_bits: 64 };
+        let length = bounds::key_length(&post_processing(emission(&light)).security, &round.evidence, &reconciled);
+        assert!(key_bits > 10_000 && length.chosen == 0 && length.abort.is_some(), "{length:?}");
+    }
+}
+
+#[test]
+fn nothing_in_a_basis_or_of_an_intensity_is_no_crash_and_no_key() {
+    let good = Light::new(decoy(Part::Receiver), 36);
+    let no_check = Light { z_probability: 1.0, dark_rate_hz: 1.0, ..good.clone() };
+    let no_key = Light { z_probability: 0.0, dark_rate_hz: 1.0, ..good.clone() };
+    let mut no_decoy = good.clone();
+    no_decoy.chosen.probabilities = vec![1.0, 0.0];
+    for (what, light) in [("check", no_check), ("key", no_key), ("decoy", no_decoy)] {
+        let reasons = aborted(&run(&light, &Sent::new(&light.chosen)).unwrap());
+        assert_eq!(reasons.len(), 3, "no {what}: {reasons:?}");
+        eprintln!("no {what}: {reasons:?}");
+    }
+}
