@@ -7,6 +7,7 @@ mod common;
 use common::prepared::*;
 use common::*;
 use photonics::config::{Basis, BasisChoice, Detector, GatedAvalanche, PreparedDetectors};
+use photonics::expect::prepared::expect;
 use photonics::nature::pulses::{BasisChoices, ChoiceKey};
 
 const RATE_HZ: f64 = 1e9;
@@ -136,7 +137,7 @@ fn detections_while_any_detector_is_dead_are_dropped_of_key_and_check_alike() {
     let link = light(0.02, detectors);
     let mut last = None;
     let mut bases = [0usize; 2];
-    let (tally, _) = link.detections(5, |pulse, _, detection| {
+    let (tally, gates) = link.detections(5, |pulse, _, detection| {
         assert!(last.is_none_or(|last| pulse - last > 20), "{pulse} after {last:?}");
         last = Some(pulse);
         if let Some((basis, _)) = reading(&detection) {
@@ -148,6 +149,9 @@ fn detections_while_any_detector_is_dead_are_dropped_of_key_and_check_alike() {
     let triples = tally.clicks - tally.dead - tally.detections - tally.doubles;
     assert!(triples < tally.doubles / 50, "{tally:?}");
     assert_fraction(bases[0], bases[0] + bases[1], 0.5, "bases");
+    let PreparedDetectors::GatedAvalanche(detectors) = &link.detectors else { unreachable!() };
+    let expected = expect(&link.transmitter, &link.arm, &link.analyser, detectors);
+    assert_count(tally.detections as usize, expected.gains[0] * expected.ready * gates, "detections");
     // Two photons of a pulse go to one port of its own basis with 1/4, to one of either port of the other with 1/8.
     let share = tally.doubles as f64 / tally.detections as f64;
     assert!((share / (0.625 * 0.5 * 0.0202) - 1.0).abs() < 0.1, "{share}");
@@ -217,6 +221,28 @@ fn counts_scatter_less_behind_a_dead_time_and_more_with_afterpulses() {
         let (mean, factor, windows) = fano(clicks.iter().map(|click| click.0), window_ps);
         let expected = (2e-4 * 250_000.0 / (1.0 - p), (1.0 + p) / (1.0 - p));
         assert_fano((mean, factor), expected, windows, name);
+    }
+}
+
+#[test]
+fn nanowires_behind_an_active_choice_share_their_dead_time_and_have_the_basis_of_the_pulse() {
+    let nanowires = Detector { dead_time_ps: 30_000.0, dark_rate_hz: 1000.0, ..detector() };
+    let light = transmitter(RATE_HZ, &[(0.01, 1.0)]);
+    let link = Link::free_running(light, prepared_analyser(BasisChoice::Active), nanowires);
+    let clicks = link.clicks(5);
+    let bases = BasisChoices::new(0.5, ChoiceKey::new(&RECEIVER_KEY));
+    for detector in 0..2 {
+        let own: Vec<_> = clicks.iter().filter(|click| click.1 % 2 == detector).collect();
+        assert!(own.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 29_996));
+        // As many pulses are missed as begin within the dead time.
+        let p = -(-0.005f64).exp_m1();
+        let mean = p / (1.0 + 29.0 * p) * own.last().unwrap().0 as f64 / 1000.0;
+        let sigma = mean.sqrt() / (1.0 + 29.0 * p);
+        assert!((own.len() as f64 - mean).abs() < 4.0 * sigma, "{} of {mean} +- {sigma}", own.len());
+    }
+    // At the border of two pulses a tag's resolution decides which one it is of.
+    for &(at_ps, port) in clicks.iter().filter(|click| (4..996).contains(&(click.0 % 1000))) {
+        assert_eq!(port / 2, bases.at((at_ps / 1000) as u64) as u8);
     }
 }
 

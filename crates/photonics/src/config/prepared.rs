@@ -182,6 +182,24 @@ pub struct GatedAvalanche {
     pub skew_ps: [f64; PORTS],
 }
 
+impl GatedAvalanche {
+    /// Free-running detectors whose clicks count where they are within `window_ps` around a pulse.
+    pub fn always_on(detector: &Detector, period_ps: f64, window_ps: f64) -> Self {
+        Self {
+            efficiency: detector.efficiency,
+            jitter_fwhm_ps: detector.jitter_fwhm_ps,
+            gate_width_ps: window_ps,
+            dark_probability: -libm::expm1(-detector.dark_rate_hz.max(0.0) * window_ps * 1e-12),
+            afterpulse_probability: detector.afterpulse_probability,
+            afterpulse_decay_gates: (detector.dead_time_ps + detector.afterpulse_decay_ps) / period_ps,
+            hold_off_gates: 0,
+            saturation_hz: 1e12 / detector.dead_time_ps,
+            tdc_resolution_ps: detector.tdc_resolution_ps,
+            skew_ps: detector.skew_ps,
+        }
+    }
+}
+
 /// The detectors of a prepared link's receiver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -1,4 +1,5 @@
-//! A prepared link with gated detectors: gains and error rates to expect.
+//! A prepared link: gains and error rates to expect. Free-running detectors are taken as gated ones
+//! ([`GatedAvalanche::always_on`]).
 //!
 //! X. Ma et al., PRA 72, 012326 (2005), with a background that afterpulses are part of: they follow the rate of their
 //! parents, not the intensity of the pulse that they fall on, so each adds to the yield of every intensity alike.
@@ -97,6 +98,7 @@ pub fn expect(
         0.0
     });
     // Detectors see independent parts of the light, so each is ready by itself.
-    let one_ready = 1.0 / (1.0 + mean / f64::from(count) * blind_gates);
+    let one_clicks = -libm::expm1(libm::log1p(-mean) / f64::from(count));
+    let one_ready = 1.0 / (1.0 + one_clicks * blind_gates);
     ExpectedPulses { gains, error_rates, background, ready: libm::pow(one_ready, f64::from(count)) }
 }

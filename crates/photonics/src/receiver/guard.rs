@@ -9,12 +9,19 @@
 use crate::tag::{PATTERN_MASK, UNIT_PS, units};
 
 /// What was detected of one pulse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Detection {
     /// Local time of its first click in units of a tag.
     pub units: u64,
     /// The ports that fired, a bit for each.
     pub pattern: u8,
+}
+
+/// Which port fired is a bit of raw key: it is not printed.
+impl std::fmt::Debug for Detection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Detection").field("units", &self.units).finish_non_exhaustive()
+    }
 }
 
 impl Detection {

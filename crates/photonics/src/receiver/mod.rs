@@ -163,7 +163,9 @@ impl Instrument {
         };
         let (arrivals, front, resolution_ps) = match detectors {
             PreparedDetectors::GatedAvalanche(detector) => gated(detector),
-            PreparedDetectors::FreeRunning(detector) if shared => gated(&always_open(detector, pulses.period_ps())),
+            PreparedDetectors::FreeRunning(detector) if shared => {
+                gated(&GatedAvalanche::always_on(detector, pulses.period_ps(), pulses.period_ps()))
+            }
             PreparedDetectors::FreeRunning(detector) => (
                 Arrivals::new(detector.jitter_fwhm_ps, &detector.skew_ps, subseed),
                 Front::FreeRunning(Box::new(Clicks::new(detector, subseed))),
@@ -346,21 +348,5 @@ impl Instrument {
         while run.segment.end_ps(run.epoch) <= at_ps {
             run.segment = self.clock.segment(run.segment.epoch() + 1);
         }
-    }
-}
-
-/// Detectors that are never off, as gates that are as long as the period.
-fn always_open(detector: &Detector, period_ps: f64) -> GatedAvalanche {
-    GatedAvalanche {
-        efficiency: detector.efficiency,
-        jitter_fwhm_ps: detector.jitter_fwhm_ps,
-        gate_width_ps: period_ps,
-        dark_probability: -libm::expm1(-detector.dark_rate_hz.max(0.0) * period_ps * 1e-12),
-        afterpulse_probability: detector.afterpulse_probability,
-        afterpulse_decay_gates: (detector.dead_time_ps + detector.afterpulse_decay_ps) / period_ps,
-        hold_off_gates: 0,
-        saturation_hz: 1e12 / detector.dead_time_ps,
-        tdc_resolution_ps: detector.tdc_resolution_ps,
-        skew_ps: detector.skew_ps,
     }
 }

@@ -80,7 +80,7 @@ impl Emitter {
     /// The photons that reach the detectors in `epoch`, for either output.
     ///
     /// Photons on their way over the border of an epoch are kept for the next one, so epochs are asked for in
-    /// order; where they are not, light starts anew.
+    /// order; where they are not, light restarts.
     pub fn emit(&mut self, epoch: u64, pump: f64, states: [&AnalyserState; 2]) -> [Photons; 2] {
         if epoch != self.next_epoch {
             self.outputs.iter_mut().for_each(Output::forget);

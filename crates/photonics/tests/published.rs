@@ -1,11 +1,15 @@
-//! Toshiba's T12 at 50 km (Lucamarini et al., Opt. Express 21, 24550, 2013), simulated click by click.
+//! Published links, simulated click by click: Toshiba's T12 at 50 km (Lucamarini et al., Opt. Express 21, 24550, 2013) and
+//! a quantum dot at 120 km (Wang et al., Light Sci. Appl. 2026).
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
+use common::assert_count;
 use common::prepared::*;
-use photonics::config::{Basis, BasisChoice, Encoding, GatedAvalanche, PreparedDetectors};
+use photonics::config::{
+    Basis, BasisChoice, Encoding, GatedAvalanche, Light, PreparedDetectors, QuantumDot, TemporalFilter,
+};
 use photonics::expect::prepared::expect;
 
 /// The published parameters without hold-off; loss and error rates as derived from the published counts.
@@ -86,4 +90,47 @@ fn t12_at_50_km_has_the_published_gains_and_error_rates() {
     let kept: f64 = counts.iter().flat_map(|counts| counts.sifted).sum();
     let all: f64 = counts.iter().map(|counts| counts.detections).sum();
     assert!((kept / all - 0.8828).abs() < 5e-4, "{}", kept / all);
+}
+
+#[test]
+fn a_dot_at_120_km_has_the_published_error_rates() {
+    // No photon is so late that it would count as one of the next pulse.
+    let filter = TemporalFilter { start_ps: 0.0, width_ps: 6000.0 };
+    let mean_photons = 0.01223 / (1.0 - f64::exp(-6000.0 / 1018.0));
+    let dot = QuantumDot { mean_photons, g2: 0.0085, lifetime_ps: 1018.0, temporal_filter: Some(filter) };
+    let mut transmitter = transmitter(75.947e6, &[]);
+    transmitter.light = Light::QuantumDot(dot);
+    transmitter.z_probability = 0.84;
+    transmitter.intrinsic_error = [0.0566, 0.0849];
+    // 2e-7 of noise per pulse, of both detectors together.
+    let detectors = GatedAvalanche { gate_width_ps: 13_000.0, dark_probability: 1e-7, ..gated() };
+    let mut link = Link::gated(transmitter, BasisChoice::Active, detectors.clone());
+    link.analyser.z_probability = 0.84;
+    link.arm.loss_db = 23.47 - 10.0 * f64::log10(0.132);
+    // Ten minutes.
+    let mut bases = [[0usize; 2]; 2];
+    let (tally, pulses) = link.detections(30_000, |_, choice, detection| {
+        if let Some((basis, bit)) = reading(&detection)
+            && basis == choice.basis()
+        {
+            bases[basis as usize][usize::from(bit != choice.bit())] += 1;
+        }
+    });
+    let expected = expect(&link.transmitter, &link.arm, &link.analyser, &detectors);
+    println!("{tally:?} of {pulses} pulses, expected {expected:?}");
+    assert_count(tally.detections as usize, expected.gains[0] * pulses, "detections");
+    for (basis, published) in [0.0685, 0.0960].into_iter().enumerate() {
+        let [right, wrong] = bases[basis];
+        let sifted = (right + wrong) as f64;
+        let qber = wrong as f64 / sifted;
+        let sigma = (published * (1.0 - published) / sifted).sqrt();
+        println!(
+            "QBER of basis {basis}: {:.3} +- {:.3} %, published {:.2} %",
+            100.0 * qber,
+            100.0 * sigma,
+            100.0 * published
+        );
+        assert!((expected.error_rates[0][basis] - published).abs() < 5e-4, "{expected:?}");
+        assert!((qber - published).abs() < 5e-4 + 3.0 * sigma, "{qber} +- {sigma}");
+    }
 }
