@@ -94,10 +94,10 @@ fn fill<const LANES: usize>(key: &[u32; 8], counters: &[u64; LANES], blocks: &mu
 #[inline(always)]
 fn quarter_round<const LANES: usize>(x: &mut [[u32; LANES]; 16], a: usize, b: usize, c: usize, d: usize) {
     for (into, from, turned, bits) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
-        for lane in 0..LANES {
-            x[into][lane] = x[into][lane].wrapping_add(x[from][lane]);
-            x[turned][lane] = (x[turned][lane] ^ x[into][lane]).rotate_left(bits);
-        }
+        let added = x[from];
+        x[into].iter_mut().zip(added).for_each(|(into, added)| *into = into.wrapping_add(added));
+        let mixed = x[into];
+        x[turned].iter_mut().zip(mixed).for_each(|(turned, mixed)| *turned = (*turned ^ mixed).rotate_left(bits));
     }
 }
 
