@@ -13,6 +13,9 @@ pub mod math;
 pub mod optimum;
 mod outcomes;
 pub mod prepared;
+pub mod pulses;
+pub mod response;
+pub mod single_photon;
 
 pub use bbm92::{Prediction, predict};
 pub use inputs::{Bbm92Inputs, DetectorModel, Matching, from_config};

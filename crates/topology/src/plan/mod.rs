@@ -6,6 +6,8 @@ pub mod estimate;
 pub mod key;
 mod links;
 mod live;
+pub mod optimise;
+pub mod prepared;
 mod seed;
 mod sites;
 

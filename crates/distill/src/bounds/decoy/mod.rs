@@ -68,10 +68,14 @@ impl Statistics<'_> {
         libm::exp(mean_photons) / probability * (count + deviation)
     }
 
-    /// Probability that a pulse of any intensity has `photons` photons, of which only 0 and 1 are asked for.
-    fn tau(&self, photons: i32) -> f64 {
-        let of = |k: &Intensity| k.probability * libm::exp(-k.mean_photons) * k.mean_photons.powi(photons);
-        self.intensities.iter().map(of).sum()
+    /// Probability that a pulse of any intensity has no photon.
+    fn tau_0(&self) -> f64 {
+        self.intensities.iter().map(|k| k.probability * libm::exp(-k.mean_photons)).sum()
+    }
+
+    /// Probability that it has one.
+    fn tau_1(&self) -> f64 {
+        self.intensities.iter().map(|k| k.probability * libm::exp(-k.mean_photons) * k.mean_photons).sum()
     }
 
     fn mean(&self, index: usize) -> f64 {

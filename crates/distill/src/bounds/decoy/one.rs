@@ -37,7 +37,7 @@ struct Photons {
 /// The decoy shows the vacuum better than the signal does, and which of the two is used is not left to the data.
 fn vacuum_at_most(statistics: &Statistics<'_>, counts: [f64; 2], errors: [f64; 2]) -> f64 {
     let wrong = statistics.scaled(1, errors[1], statistics.deviation(errors.iter().sum()));
-    2.0 * (statistics.tau(0) * wrong + statistics.deviation(counts.iter().sum()))
+    2.0 * (statistics.tau_0() * wrong + statistics.deviation(counts.iter().sum()))
 }
 
 /// The same where it is not known which intensity the errors are of: `2 (m + delta(n))`.
@@ -52,16 +52,16 @@ fn photons(statistics: &Statistics<'_>, counts: [f64; 2], vacuum_at_most: f64) -
     let [signal_high, decoy_low] =
         [statistics.scaled(0, counts[0], deviation), statistics.scaled(1, counts[1], -deviation)];
     let empty = (u * decoy_low - v * signal_high) / (u - v);
-    let scale = statistics.tau(1) * u / (v * (u - v));
-    let share = (u * u - v * v) / (u * u) / statistics.tau(0);
+    let scale = statistics.tau_1() * u / (v * (u - v));
+    let share = (u * u - v * v) / (u * u) / statistics.tau_0();
     let vacuum_cost = scale * share * vacuum_at_most.min(total);
     let single = scale * (decoy_low - v * v / (u * u) * signal_high) - vacuum_cost;
-    Photons { vacuum: statistics.tau(0) * empty.max(0.0), single, vacuum_cost }
+    Photons { vacuum: statistics.tau_0() * empty.max(0.0), single, vacuum_cost }
 }
 
 /// Bits of single photons that are wrong: at most.
 fn single_errors(statistics: &Statistics<'_>, errors: [f64; 2]) -> f64 {
     let deviation = statistics.deviation(errors.iter().sum());
     let most = statistics.scaled(0, errors[0], deviation) - statistics.scaled(1, errors[1], -deviation);
-    statistics.tau(1) * most / (statistics.mean(0) - statistics.mean(1))
+    statistics.tau_1() * most / (statistics.mean(0) - statistics.mean(1))
 }

@@ -189,7 +189,7 @@ impl Gys {
         let emission = emission(&means, &probabilities);
         let statistics = Statistics { intensities: emission.intensities(), failure: None };
         let own = two::contributions(&statistics, &self.rows(means, probabilities));
-        (own.single / (1e12 * statistics.tau(1)), own.check_single_errors / own.check_single)
+        (own.single / (1e12 * statistics.tau_1()), own.check_single_errors / own.check_single)
     }
 }
 

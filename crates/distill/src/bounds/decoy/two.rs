@@ -32,12 +32,12 @@ fn photons(statistics: &Statistics<'_>, counts: [f64; 3]) -> Photons {
     let empty = ((v * low(2) - w * high(1)) / (v - w)).max(0.0);
     let several = (v * v - w * w) / (u * u) * (high(0) - empty);
     let one = u / (u * (v - w) - v * v + w * w) * (low(1) - high(2) - several);
-    Photons { vacuum: statistics.tau(0) * empty, single: statistics.tau(1) * one }
+    Photons { vacuum: statistics.tau_0() * empty, single: statistics.tau_1() * one }
 }
 
 /// Equation (4).
 fn single_errors(statistics: &Statistics<'_>, errors: [f64; 3]) -> f64 {
     let deviation = statistics.deviation(errors.iter().sum());
     let most = statistics.scaled(1, errors[1], deviation) - statistics.scaled(2, errors[2], -deviation);
-    statistics.tau(1) * most / (statistics.mean(1) - statistics.mean(2))
+    statistics.tau_1() * most / (statistics.mean(1) - statistics.mean(2))
 }
