@@ -134,7 +134,7 @@ impl Rounds {
         run.settle();
         self.use_keys(&run);
         let is_killed = self.lab.random.random_bool(0.3);
-        if is_killed && round % LONG_ROUNDS == 0 {
+        if is_killed && round.is_multiple_of(LONG_ROUNDS) {
             self.use_keys_until_some_are_kept(&run);
         }
         let ended = if is_killed { self.lab.kill(run) } else { self.lab.stop(run) };
