@@ -57,7 +57,7 @@ fn step(name: &str, end: &mut End) -> Result<Option<PeerInput>, Box<dyn Error>> 
         return Ok(None);
     }
     let frame = end.frames.next_frame()?;
-    let frame = frame.map(|frame| FrameInput { number: frame.number, tags: frame.tags, traceparent: String::new() });
+    let frame = frame.map(|frame| FrameInput::tags(frame.number, frame.tags, String::new()));
     let output = end.module.step(frame, end.heard.take())?;
     for action in output.actions {
         match action {

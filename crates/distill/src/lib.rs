@@ -18,5 +18,6 @@ pub mod config;
 pub mod hash;
 pub mod ledger;
 pub mod loops;
+mod parts;
 pub mod pipeline;
 pub mod sifting;

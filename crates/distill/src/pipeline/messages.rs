@@ -8,10 +8,13 @@ use prost::Message;
 
 use super::{DIALOGUE, ModuleError, protocol_fingerprint};
 use crate::config::LinkProtocol;
+use crate::parts;
 use crate::sifting::Tag;
 
 /// Longest encoded bundle that is accepted: a frame of announcements at the highest click rate, with room.
 pub const BUNDLE_BYTES_MAX: usize = 48 << 20;
+/// Most fields of a bundle: far more than blocks are under way at once.
+const BUNDLE_PARTS_MAX: usize = 1 << 16;
 
 /// Greeting of a module that is ready for a session.
 #[derive(Clone, PartialEq, Message)]
@@ -122,7 +125,11 @@ impl Bundle {
         if bytes.len() > BUNDLE_BYTES_MAX {
             return Err(ModuleError::TooLong { bytes: bytes.len() });
         }
-        Self::decode(bytes).map_err(|_| ModuleError::Malformed("bundle"))
+        let malformed = |_| ModuleError::Malformed("bundle");
+        if !parts::are_at_most(BUNDLE_PARTS_MAX, &bytes).map_err(malformed)? {
+            return Err(ModuleError::Protocol("more blocks in one bundle than can be under way"));
+        }
+        Self::decode(bytes).map_err(malformed)
     }
 }
 
@@ -188,4 +195,15 @@ pub struct Amplify {
     pub length: u64,
     #[prost(bytes = "vec", tag = "3")]
     pub seed: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_of_millions_of_empty_blocks_is_refused_before_it_is_read() {
+        let bundle = Bytes::from([0x2a, 0].repeat(1 << 20));
+        assert!(matches!(Bundle::decode_bytes(bundle), Err(ModuleError::Protocol(_))));
+    }
 }

@@ -2,20 +2,17 @@
 
 use std::collections::VecDeque;
 
-use super::TAG;
 use super::announce::{self, OwnEvents};
 use super::messages::Said;
 use super::reply::{self, SiftReply};
 use super::round::OpenRound;
+use super::{FRAMES_WAITING_MAX, TAG};
 use crate::config::{Entangled, Framing};
 use crate::ledger::BlockLedger;
 use crate::loops::{PolarisationLoop, Setpoints};
 use crate::sifting::{
     Context, Event, FrameInput, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, SiftingStart, Tag,
 };
-
-/// Announced frames that may wait for the matcher's reply: well above lag, acquisition and clock offsets.
-const FRAMES_WAITING_MAX: usize = 4096;
 
 /// A frame that has been announced and not yet answered.
 struct Waiting {

@@ -20,3 +20,6 @@ use super::Tag;
 
 /// Of every message of this protocol.
 pub const TAG: Tag = Tag(1);
+
+/// Announced frames that may wait for the matcher's reply: well above lag, acquisition and clock offsets.
+const FRAMES_WAITING_MAX: usize = 4096;

@@ -1,11 +1,11 @@
 //! What the two halves say to each other in one step.
 
 use prost::Message;
-use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use super::FRAMES_WAITING_MAX;
 use super::announce::Announcement;
 use super::reply::{Disclosure, Reply, RoundEnd};
+use crate::parts;
 use crate::sifting::SiftingError;
 
 /// Why a message is refused.
@@ -57,17 +57,10 @@ pub struct Said {
 }
 
 impl Said {
-    /// Counts the parts before any is read: one that is empty takes two bytes on the wire and many more in memory.
     pub fn read(bytes: &[u8]) -> Result<Self, SiftingError> {
         let malformed = |_| SiftingError::Malformed("sifting message");
-        let (mut rest, mut parts) = (bytes, 0);
-        while !rest.is_empty() {
-            let (tag, wire_type) = decode_key(&mut rest).map_err(malformed)?;
-            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(malformed)?;
-            parts += 1;
-            if parts > 2 * FRAMES_WAITING_MAX {
-                return Err(SiftingError::Protocol("more frames in one message than may wait"));
-            }
+        if !parts::are_at_most(2 * FRAMES_WAITING_MAX, bytes).map_err(malformed)? {
+            return Err(SiftingError::Protocol("more frames in one message than may wait"));
         }
         Self::decode(bytes).map_err(malformed)
     }
