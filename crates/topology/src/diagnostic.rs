@@ -44,13 +44,13 @@ pub struct Diagnostic {
     #[serde(flatten)]
     pub position: Position,
     /// Field path of the value, such as `spec.links[0].arms[1].fibre.length`; empty for the file as a whole.
-    pub path: String,
+    pub path: Box<str>,
     /// What was found.
     pub message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expected: Option<String>,
+    pub expected: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
     /// Other places that it has to do with.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub related: Vec<Related>,
@@ -74,7 +74,7 @@ pub enum Relation {
 }
 
 impl Diagnostic {
-    pub fn error(position: Position, path: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn error(position: Position, path: impl Into<Box<str>>, message: impl Into<String>) -> Self {
         Diagnostic {
             severity: Severity::Error,
             position,
@@ -86,16 +86,16 @@ impl Diagnostic {
         }
     }
 
-    pub fn warning(position: Position, path: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn warning(position: Position, path: impl Into<Box<str>>, message: impl Into<String>) -> Self {
         Diagnostic { severity: Severity::Warning, ..Self::error(position, path, message) }
     }
 
-    pub fn expected(mut self, expected: impl Into<String>) -> Self {
+    pub fn expected(mut self, expected: impl Into<Box<str>>) -> Self {
         self.expected = Some(expected.into());
         self
     }
 
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<Box<str>>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -117,7 +117,7 @@ impl Diagnostic {
     }
 
     pub fn hint_if(mut self, hint: Option<String>) -> Self {
-        self.hint = hint.or(self.hint);
+        self.hint = hint.map(Into::into).or(self.hint);
         self
     }
 }

@@ -134,7 +134,7 @@ impl Defined {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Untouched,
-    /// What it uses is being looked at: whoever comes here again has gone round in a circle.
+    /// What it uses is being resolved: a definition that is reached again here uses itself.
     Open,
     Done,
     /// It uses what cannot be used, which was said.

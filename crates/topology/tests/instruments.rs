@@ -229,7 +229,7 @@ fn a_hundred_places_that_use_a_wrong_definition_are_one_problem() {
     }
     let problems = parse("net.yaml", text.as_bytes()).unwrap_err();
     assert_eq!(problems.diagnostics.len(), 1, "{problems}");
-    assert_eq!(problems.diagnostics[0].path, "spec.instruments.detector.nanowire.efficiency");
+    assert_eq!(&*problems.diagnostics[0].path, "spec.instruments.detector.nanowire.efficiency");
     assert!(problems.to_string().contains("more places"), "{problems}");
 }
 

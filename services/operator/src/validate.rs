@@ -56,7 +56,7 @@ pub fn validate(object: &TopologyObject) -> Result<Accepted, Refused> {
 
 /// A diagnostic without the place in a file that nobody has: the path of the field says where.
 fn sentence(diagnostic: &Diagnostic) -> String {
-    let mut text = match diagnostic.path.as_str() {
+    let mut text = match &*diagnostic.path {
         "" => diagnostic.message.clone(),
         path => format!("{path}: {}", diagnostic.message),
     };

@@ -60,7 +60,6 @@ pub struct KeyLength {
     pub finite: u64,
     /// What privacy amplification may keep; zero exactly when `abort` says why.
     pub chosen: u64,
-    pub check_qber: f64,
     /// Phase error rate that the finite bound assumes, its statistical deviation included.
     pub phase_error_finite: f64,
     /// Secrecy plus correctness; add it up over blocks with [`total_epsilon`].
@@ -112,7 +111,6 @@ pub fn key_length(security: &Security, evidence: &Evidence, reconciled: &Reconci
         asymptotic: whole_bits(bounds.asymptotic.bits),
         finite: whole_bits(bounds.finite.bits),
         chosen: bits,
-        check_qber: evidence.qber(),
         phase_error_finite: bounds.phase_error_finite,
         epsilon: security.epsilon_secrecy + security.epsilon_correctness,
         abort,

@@ -65,7 +65,7 @@ impl Report<'_> {
         let place = self.places.place(&finding.path);
         let mut diagnostic = Diagnostic::error(place.at, finding.path, finding.message).expected(finding.expected);
         diagnostic.severity = finding.severity;
-        diagnostic.hint = finding.hint;
+        diagnostic.hint = finding.hint.map(Into::into);
         self.diagnostics.push(match place.used_at {
             Some(used_at) => diagnostic.used_at(used_at),
             None => diagnostic,

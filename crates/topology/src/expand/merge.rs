@@ -85,7 +85,7 @@ fn withdraw_provenance(base: &mut Node, own: &[Entry], name: &str) {
     }
 }
 
-/// Paths of the values that the definition has and the place gives anew.
+/// Paths of the values of a definition that the place overrides.
 fn leaves(base: &Node, own: &[Entry], path: &str, found: &mut Vec<(String, Position)>) {
     for entry in own.iter().filter(|entry| entry.key != PROVENANCE) {
         let Some(below) = base.get(&entry.key) else { continue };

@@ -71,7 +71,7 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// What the services of all sites have in common.
     pub directory: Directory,
-    /// What whoever starts this should be told.
+    /// Warnings for those who start this.
     pub warnings: Vec<String>,
     /// Which applications can never share key. Whoever parsed the document was told; it stays true while this runs.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -23,7 +23,6 @@ fn block(number: u64) -> FinishedBlock {
             asymptotic: 2304,
             finite: 0,
             chosen: 2304,
-            check_qber: 0.0,
             phase_error_finite: 0.0,
             epsilon: 0.0,
             abort: None,

@@ -1,4 +1,4 @@
-//! Bounds for laser pulses of random phase whose intensity is drawn anew for each: decoy states.
+//! Bounds for laser pulses of random phase and randomly chosen intensity: decoy states.
 //!
 //! How many bits come of pulses with one photon follows from how often pulses of each intensity were detected, because
 //! nobody can tell of a photon which intensity it is of. Every proof here is of the same form: estimates of what vacuum

@@ -16,7 +16,7 @@ pub(super) fn plan(link: &Link, run: RunPlan) -> Option<(PlannedLink, Vec<Servic
     }
 }
 
-/// What whoever starts a link of its kind should be told.
+/// Warnings for those who start a link of its kind.
 pub(super) fn warnings(link: &Link) -> Vec<String> {
     match resolve(link) {
         Ok(LinkKind::Entangled(kind)) => entangled::warnings(&kind),
