@@ -33,7 +33,7 @@ fn number(variable: &str, default: u64) -> u64 {
 /// machine as well. Longer runs have that of Nice.
 const KILLS_OF_A_SMALL_RESERVE: u64 = 150;
 
-/// Nice, bright, with faults allowed and, for few kills, so little authentication key that refills are soon needed.
+/// Nice, bright, with faults allowed and, for few kills, a quarter of its authentication key.
 fn place(kills: u64) -> Place {
     let mut text = bright_network();
     let reserve = if kills > KILLS_OF_A_SMALL_RESERVE { "reserve: 65536 bit" } else { "reserve: 16384 bit" };

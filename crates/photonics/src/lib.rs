@@ -19,11 +19,13 @@
 //! A prepared link differs in this: the session's [`nature::pulses::ChoiceKey`] goes to transmitter and source
 //! ([`nature::pulses::Emitter::start`]), and where the receiver chooses its basis actively a key of its own to the source
 //! and to [`receiver::Instrument::choose_bases`]; both before the session's first epoch. The transmitter reads what it has
-//! sent from [`nature::pulses::Choices`] by the number of a pulse, which the receiver finds from the preamble. Tags become
-//! detections by [`receiver::Guard`].
+//! sent from [`nature::pulses::Choices`] by the number of a pulse, which the receiver finds from the preamble. Clicks while
+//! any detector is dead tell which detector clicked before: [`receiver::Guard`] drops them, and a service has to pass
+//! tags through it before they are sifted (none does so yet).
 //!
 //! **What is a function of what.** Photons: of configuration, the source's subseed, epoch, states, and of the photons that
-//! crossed into the epoch; of a prepared link also of the session's keys and of the epoch that it began at. Frames: of configuration, the receiver's subseed, the epoch that the session started at and all
+//! crossed into the epoch; of a prepared link also of the session's keys and of the epoch that it began at. Frames: of
+//! configuration, the receiver's subseed, the epoch that the session started at and all
 //! photons since. Neither depends on when calls are made or on other links. A path and an interferometer's phase can be
 //! had for any epoch; sources and receivers go on from epoch to epoch.
 //!

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::diagnostic::{Diagnostic, Position, quoted};
-use crate::document::Name;
+use crate::diagnostic::{COLLECTED_MAX, Diagnostic, Position, quoted};
+use crate::document::{LINKS_MAX, Name};
 use crate::suggest;
 use crate::tree::{Entry, Kind as NodeKind, Node};
 
@@ -26,6 +26,9 @@ const EXPANDED_NODES_MAX: usize = 1_000_000;
 const CHAIN_MAX: usize = 16;
 /// Definitions of one kind.
 pub(crate) const DEFINITIONS_MAX: usize = 256;
+
+/// Problems after which no nearest name is looked for.
+const SUGGESTED_MAX: usize = 64;
 
 /// What can be defined. The name is that of the field in which it stands, and of its group of definitions.
 pub(crate) struct InstrumentKind {
@@ -86,7 +89,7 @@ pub(crate) struct Expanded {
 pub(crate) fn expand(root: &mut Node) -> Result<Expanded, Vec<Diagnostic>> {
     let Some(spec) = root.get_mut("spec") else { return Ok(Expanded::default()) };
     let mut expander = Expander::default();
-    if let Some(group) = spec.take(INSTRUMENTS) {
+    if let Some(group) = spec.take(INSTRUMENTS).filter(|group| !is_null(&group.value)) {
         expander.index(group.value);
     }
     for index in 0..expander.definitions.len() {
@@ -94,6 +97,10 @@ pub(crate) fn expand(root: &mut Node) -> Result<Expanded, Vec<Diagnostic>> {
     }
     expander.list(spec, ("links", "link"), Place { path: "spec", inside: None });
     expander.finish()
+}
+
+fn is_null(node: &Node) -> bool {
+    node.scalar() == Some(Value::Null)
 }
 
 /// Where a definition may be named.
@@ -198,7 +205,8 @@ impl Expander {
             if Name::parse(&key).is_none() {
                 let message = format!("{} is not a name", quoted(&key));
                 let expected = "a name of lower-case letters, digits and inner hyphens, 1 to 63 characters";
-                self.note(Diagnostic::error(key_at, path.clone(), message).expected(expected));
+                self.note(Diagnostic::error(key_at, path, message).expected(expected));
+                continue;
             }
             if !matches!(value.kind, NodeKind::Mapping(_)) {
                 let message = format!("the definition of {} is not a block of fields", quoted(&key));
@@ -252,7 +260,9 @@ impl Expander {
     /// The items of a list, each of which may name a definition.
     fn list(&mut self, node: &mut Node, (field, of): (&str, &str), place: Place<'_>) {
         let Some(kind) = kind_of(of) else { return };
-        for (index, item) in node.get_mut(field).into_iter().flat_map(Node::items_mut).enumerate() {
+        let items = node.get_mut(field).into_iter().flat_map(Node::items_mut);
+        // More are refused later, whatever they say.
+        for (index, item) in items.take(LINKS_MAX).enumerate() {
             let path = format!("{}.{field}[{index}]", place.path);
             self.place(kind, item, Place { path: &path, ..place });
         }
@@ -260,7 +270,8 @@ impl Expander {
 
     /// Puts the definition that a block names under it; false where that cannot be, which was said.
     fn expand(&mut self, kind: &'static InstrumentKind, node: &mut Node, place: Place<'_>) -> bool {
-        let named = node.take(USE);
+        // Programs write null for what is not set.
+        let named = node.take(USE).filter(|named| !is_null(&named.value));
         for part in kind.parts {
             let (Some(part_kind), Some(part)) = (kind_of(part), node.get_mut(part)) else { continue };
             let replaces = part.get(USE).is_some() || part.get("type").is_some();
@@ -362,12 +373,19 @@ impl Expander {
     // === what is wrong ===
 
     fn note(&mut self, diagnostic: Diagnostic) {
-        if self.diagnostics.len() < crate::diagnostic::COLLECTED_MAX {
+        if !self.is_full() {
             self.diagnostics.push(diagnostic);
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.diagnostics.len() >= COLLECTED_MAX
+    }
+
     fn note_unknown(&mut self, kind: &InstrumentKind, name: &str, at: Position, path: String) {
+        if self.is_full() {
+            return;
+        }
         let of_kind: Vec<&str> =
             self.definitions.iter().filter(|one| one.kind.name == kind.name).map(|one| one.name.as_str()).collect();
         let expected = match of_kind.as_slice() {
@@ -375,7 +393,9 @@ impl Expander {
             names => format!("one of {}", names.iter().take(12).copied().collect::<Vec<_>>().join(", ")),
         };
         let of_another_kind = self.definitions.iter().position(|one| one.name == name);
-        let near = suggest::nearest(name, of_kind.iter().copied()).map(str::to_owned);
+        // Each costs a comparison with every name.
+        let suggests = self.diagnostics.len() < SUGGESTED_MAX;
+        let near = suggest::nearest(name, of_kind.iter().copied().filter(|_| suggests)).map(str::to_owned);
         let near = near.and_then(|near| self.by_name.get(&(kind.name, near)).copied());
         let meant = of_another_kind.or(near);
         let message = match of_another_kind.map(|other| self.definitions[other].kind.name) {

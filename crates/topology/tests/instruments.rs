@@ -258,3 +258,39 @@ fn an_expanded_document_is_one_without_definitions_and_plans_to_the_same() {
         assert_eq!(plan(&again, &options), plan(&topology, &options));
     }
 }
+
+#[test]
+fn null_says_nothing_beside_a_use_and_in_place_of_one() {
+    let good = read(GOOD).topology;
+    let unset = "{use: crystal, pairRate: null, wavelength: ~}";
+    assert_eq!(read(&changed(&[("{use: crystal}", unset)])).topology, good);
+    let own = "{use: null, type: spdc-cw, site: middle, pairRate: 1e8 /s}";
+    assert_eq!(read(&changed(&[("source: {use: crystal}", &format!("source: {own}"))])).topology, good);
+    let written_out = include_str!("written-out/nice-50km.yaml");
+    let without = written_out.replacen("spec:\n", "spec:\n  instruments:\n", 1);
+    assert_eq!(read(&without).topology, read(written_out).topology);
+}
+
+#[test]
+fn a_name_that_is_none_is_said_once_and_never_as_it_is() {
+    let name = format!("\\e[31m{}", "a".repeat(60_000));
+    let fields: String = (0..500).map(|field| format!(", f{field}: 1")).collect();
+    let broken = format!("    detector:\n      ? \"{name}\"\n      : {{use: nanowire{fields}}}\n");
+    let said = report(&changed(&[("    detector:\n", &broken)]));
+    assert!(said.contains("is not a name") && !said.contains('\x1b'), "{:.500}", said);
+    assert!(said.len() < 1 << 20, "{} bytes", said.len());
+}
+
+/// Each would be compared with every name, which took minutes.
+#[test]
+fn thousands_of_unknown_names_are_told_as_far_as_problems_are() {
+    let names: String = (0..250).map(|n| format!("      {:0>60}-{n}: {{type: spdc-cw}}\n", "a")).collect();
+    let mut text = changed(&[("    source:\n", &format!("    source:\n{names}"))]);
+    let links = text.find("    - name: west-east").unwrap();
+    let link = text[links..].replace("{use: crystal}", &format!("{{use: {:0>60}-x}}", "b"));
+    for number in 0..3000 {
+        text.push_str(&link.replace("west-east", &format!("link-{number}")));
+    }
+    let problems = parse("net.yaml", text.as_bytes()).unwrap_err();
+    assert!(problems.diagnostics.len() >= 1000, "{}", problems.diagnostics.len());
+}

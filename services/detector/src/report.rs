@@ -130,8 +130,7 @@ impl Reporter {
         });
         self.search(monitor, light);
         let status = monitor.status();
-        figures.complete(figures::hear(&status.counted));
-        self.metrics.record(&status, &figures);
+        self.metrics.record(&status, &figures::of_module(&status));
         monitor.publish();
     }
 

@@ -102,7 +102,7 @@ fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
     let stored = corrector.is_some_and(|status| status.blocks > 0);
     // What a run has come to when it ends stays.
     let flowing = state == State::Flowing || (state == State::Ended && stored);
-    let measured = corrector.filter(|_| flowing).map(figures_of).unwrap_or_default();
+    let measured = corrector.filter(|_| flowing).map(shell::figures::of_module).unwrap_or_default();
     let rate_bps = measured.value(Figure::SecretKeyRate).filter(|rate_bps| *rate_bps > 0.0);
     let row_figures = row_figures(link.listing(), &measured);
     let earlier = |figure: Figure| {
@@ -120,13 +120,6 @@ fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
         blocks: corrector.map_or(0, |status| status.blocks),
     };
     LinkFigures { row, state, flowing, key_rate_bps: rate_bps.unwrap_or(0.0) }
-}
-
-/// What a module measured last, and over all its blocks.
-fn figures_of(status: &ModuleStatus) -> Figures {
-    let mut figures = shell::figures::hear(&status.figures);
-    figures.complete(shell::figures::hear(&status.counted));
-    figures
 }
 
 /// Those that say most of the kind of link. What was not measured has no row.

@@ -1,5 +1,6 @@
 //! Figures of a link as services tell them: the names, units and limits are those of `topology::figure`.
 
+use proto::detector::v1::ModuleStatus;
 use proto::figure::v1 as wire;
 use proto::figure::v1::figure::Measured as WireMeasured;
 use topology::figure::{Figures, Measured};
@@ -29,6 +30,14 @@ pub fn hear(told: &[wire::Figure]) -> Figures {
         };
         figures.hear(&figure.name, &figure.unit, measured);
     }
+    figures
+}
+
+/// What a module measured last, with what only all its blocks together say. An error rate is of the last block or of none:
+/// the mean of a run would pass for it.
+pub fn of_module(status: &ModuleStatus) -> Figures {
+    let mut figures = hear(&status.figures);
+    figures.complete(hear(&status.counted));
     figures
 }
 

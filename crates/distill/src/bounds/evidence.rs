@@ -34,7 +34,7 @@ pub struct Tally<N = u64> {
 pub struct Detections<N = u64> {
     /// In the key basis: all that became bits of the sifted key.
     pub key: N,
-    /// How many of those were wrong, where that was announced once they were corrected. Only a protocol with one decoy
+    /// How many of those were wrong, where that is announced once they are corrected (no half of `sifting` does so yet). Only a protocol with one decoy
     /// needs it; without it every error of the key counts as one of the vacuum.
     pub key_errors: Option<N>,
     pub check: Tally<N>,

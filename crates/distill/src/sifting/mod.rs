@@ -92,7 +92,7 @@ pub enum SiftingError {
     Protocol(&'static str),
     #[error("this end's instrument gave {0}, which are not for its part in the protocol")]
     Light(&'static str),
-    #[error("the link is configured with {0}")]
+    #[error("the configuration of the link: {0}")]
     Config(#[from] prepared::config::ConfigError),
     #[error("clocks: {0}")]
     Pulses(#[from] prepared::recovery::RecoveryError),

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use distill::sifting::SiftingError;
+use distill::sifting::prepared::announce::Announcement;
 use distill::sifting::prepared::config::{Part, Prepared, Sync};
 use distill::sifting::prepared::{MessageError, Said};
+use distill::sifting::{Context, SiftingError};
 use prost::Message;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -164,6 +165,27 @@ fn bases_are_not_told_before_the_pulse_was_sent() {
     let frame = frames(&light, &Sent::new(&light.chosen), FRAMES).swap_remove(2).into_iter().next();
     let answered = Said::decode(end.step(2, None, frame).unwrap().as_slice()).unwrap();
     assert_eq!(answered.replies.iter().map(|reply| reply.frame).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_receiver_that_announces_and_never_discloses_is_refused() {
+    let light = light();
+    let frame = frames(&light, &Sent::new(&light.chosen), FRAMES).swap_remove(0).into_iter().next();
+    let mut end = End::new(&with_part(&light.config, Part::Transmitter), ROUND_FRAMES);
+    end.step(0, None, frame).unwrap();
+    let announced = |frame: u64| Said {
+        announcements: vec![Announcement::new(frame, frame..frame, std::iter::empty())],
+        ..Said::default()
+    };
+    let mut answered = |frame: u64| {
+        end.hear(frame + 1, &announced(frame).encode_to_vec())?;
+        let mut context = Context { step: frame + 1, rng: &mut end.rng, events: &mut Vec::new() };
+        end.half.say(&mut context)
+    };
+    let refused = (0..10_000).find_map(|frame| answered(frame).err().map(|error| (frame, error)));
+    let (frame, error) = refused.unwrap();
+    assert!(error.to_string().contains("not disclosed"), "{error}");
+    assert_eq!(frame, 4096);
 }
 
 #[test]

@@ -265,6 +265,6 @@ fn an_end_refuses_light_of_the_other_part_and_a_configuration_that_makes_no_sens
     let refused = End::new(&bad, 10).step(0, None, Some(frame().into_iter().nth(1).unwrap())).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "the link is configured with intensities must be numbers in falling order, the first above 0"
+        "the configuration of the link: intensities must be numbers in falling order, the first above 0"
     );
 }

@@ -3,7 +3,7 @@
 use super::{Detector, PORTS, Step};
 use serde::{Deserialize, Serialize};
 
-/// A basis. Key comes of Z; X checks.
+/// A basis. Z makes the key; X checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]

@@ -1,6 +1,6 @@
 //! What the receiver of a prepared link makes of pulses, whatever they are of, by a few lumped figures: what papers print,
-//! and what a search for intensities and bases turns. (`prepared` says the same of gated instruments as they are configured;
-//! a test holds the two together.)
+//! and what a search for intensities and bases varies. (`prepared` says the same of gated instruments as they are configured;
+//! a test compares the two for one system.)
 //!
 //! Included: noise of each pulse, afterpulses as more of it (they follow the mean rate of clicks, not the pulse), a hold-off
 //! after each click, double clicks within a basis (a random bit). Not included: double clicks of different bases, double

@@ -14,7 +14,7 @@ use kernels::philox;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// The secret from which a role draws. Whoever has it can repeat everything that the role drew.
+/// The secret from which a role draws. Anyone who has it can repeat everything that the role drew.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Subseed([u8; 32]);
 

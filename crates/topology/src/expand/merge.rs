@@ -1,5 +1,6 @@
 //! The fields beside a `use` over those of the definition.
 
+use super::is_null;
 use crate::diagnostic::Position;
 use crate::tree::{Entry, Kind, Node};
 
@@ -27,7 +28,7 @@ fn say_used(block: &mut Node, used_at: Position) {
     }
 }
 
-/// Block by block; what is not a block, or stands for a whole part, replaces.
+/// Block by block; what is not a block, or stands for a whole part, replaces. Null says nothing, as everywhere.
 fn block(mut base: Node, own: Vec<Entry>, name: &str) -> Node {
     withdraw_provenance(&mut base, &own, name);
     for entry in own {
@@ -35,6 +36,9 @@ fn block(mut base: Node, own: Vec<Entry>, name: &str) -> Node {
             base.push(entry);
             continue;
         };
+        if is_null(&entry.value) {
+            continue;
+        }
         let Entry { key, key_at, value } = entry;
         let merges = is_merged(&below.value, &value);
         let (own_at, definition) = (value.at, std::mem::replace(&mut below.value, Node::empty(value.at)));
@@ -87,7 +91,7 @@ fn withdraw_provenance(base: &mut Node, own: &[Entry], name: &str) {
 
 /// Paths of the values of a definition that the place overrides.
 fn leaves(base: &Node, own: &[Entry], path: &str, found: &mut Vec<(String, Position)>) {
-    for entry in own.iter().filter(|entry| entry.key != PROVENANCE) {
+    for entry in own.iter().filter(|entry| entry.key != PROVENANCE && !is_null(&entry.value)) {
         let Some(below) = base.get(&entry.key) else { continue };
         let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
         match is_merged(below, &entry.value) {

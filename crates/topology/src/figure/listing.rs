@@ -17,7 +17,8 @@ pub struct Listing {
 }
 
 /// What every link has, as its end is key, whatever its light is.
-const OF_EVERY_LINK: [Figure; 3] = [Figure::SecretKeyRate, Figure::SecretKeyRateFinite, Figure::AuthenticationShare];
+pub(super) const OF_EVERY_LINK: [Figure; 3] =
+    [Figure::SecretKeyRate, Figure::SecretKeyRateFinite, Figure::AuthenticationShare];
 
 const BBM92_ENERGY_TIME: Listing = Listing {
     columns: &[

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::Figure;
+use super::listing::OF_EVERY_LINK;
 
 /// Figures that one status may have.
 pub const FIGURES_MAX: usize = 64;
@@ -117,10 +118,13 @@ impl Figures {
         self.0.retain(|name, _| Figure::of_name(name).is_some_and(Figure::is_set));
     }
 
-    /// Takes what is not there already.
-    pub fn complete(&mut self, others: Self) {
-        for (name, told) in others.0 {
-            self.0.entry(name).or_insert(told);
+    /// Takes the rates that every link has of what was counted over all its blocks, unless they are there. Its ratios are
+    /// means of a run and no last measurements.
+    pub fn complete(&mut self, mut counted: Self) {
+        for name in OF_EVERY_LINK.map(Figure::name) {
+            if let Some(told) = counted.0.remove(name) {
+                self.0.entry(Cow::Borrowed(name)).or_insert(told);
+            }
         }
     }
 

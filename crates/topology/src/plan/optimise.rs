@@ -2,7 +2,8 @@
 //!
 //! Pure and deterministic: four fixed starting points, a simplex search from each, and two more from the best. What is
 //! searched are real numbers without limits: probabilities and ratios as logits, intensities as logarithms, so that every
-//! point is a protocol in the right order. The maximum is flat: 10 % off in any figure costs less than 1 % of the key.
+//! point is a protocol in the right order. The maximum is flat: a signal that is 10 % too bright costs less than
+//! 2 % of the key.
 
 use distill::config::{Emission, Intensity, Security};
 use photonics::expect::pulses::{PulseClass, PulsesInputs};

@@ -3,7 +3,7 @@
 use distill::bounds::{Bounds, Detections, Evidence, Reconciled, Tally, binary_entropy, bounds};
 use distill::config::{Emission, INTENSITIES, Intensity, Security, SinglePhotons};
 use photonics::expect::pulses::{self, PulsesInputs};
-use photonics::expect::response::{CHECK, KEY, Response};
+use photonics::expect::response::{KEY, Response};
 use photonics::expect::single_photon::{self, SinglePhotonInputs};
 
 /// What both ends would know after reconciliation.
@@ -70,17 +70,6 @@ pub fn single_photons(inputs: &SinglePhotonInputs, pulses: f64, efficiency: f64)
         Evidence::SinglePhoton { pulses, key: pulses * key.sifted, check: Tally { bits, errors: bits * check.qber } };
     let reconciled = reconciled(pulses * key.sifted, sifted_errors(&response, pulses), efficiency);
     ExpectedBlock { pulses, evidence, reconciled }
-}
-
-/// Error rate of the whole key: what reconciliation meets.
-pub fn key_qber(response: &Response) -> f64 {
-    let sifted: f64 = response.kinds.iter().map(|kind| kind[KEY].sifted).sum();
-    if sifted > 0.0 { sifted_errors(response, 1.0) / sifted } else { 0.0 }
-}
-
-/// Sifted bits per pulse, in the key basis and in the check basis.
-pub fn sifted_per_pulse(response: &Response) -> [f64; 2] {
-    [KEY, CHECK].map(|basis| response.kinds.iter().map(|kind| kind[basis].sifted).sum())
 }
 
 fn sifted_errors(response: &Response, pulses: f64) -> f64 {

@@ -252,7 +252,10 @@ impl<'a> Walker<'a> {
                 if !meant.contains(name) && !self.partial {
                     self.missing_field(name, node, &field_path, &properties[name]);
                 }
-                self.places.replaced.insert(field_path);
+                // No check looks below the definitions.
+                if !self.partial {
+                    self.places.replaced.insert(field_path);
+                }
                 fields.insert(name.to_owned(), self.stand_in(&properties[name]));
             }
         }

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 /// Leaves the defaults of each link to the operator, which reads them from the types: written into a thousand links
-/// by the API server, they would be more than it stores. In a definition or beside a `use` they would be said by nobody.
+/// by the API server, they would be more than it stores. In a definition or beside a `use` nobody would have set them.
 pub fn without_link_defaults(schema: &mut Value) {
     let spec = &mut schema["properties"]["spec"]["properties"];
     remove_defaults(&mut spec["links"]["items"]);

@@ -112,7 +112,7 @@ fn key_flows_when_every_link_is_locked_and_has_stored_a_block() {
     let row = &status.link_status[0];
     let figures: Vec<(&str, &str)> = row.figures.iter().map(|row| (row.name.as_str(), row.value.as_str())).collect();
     assert_eq!(figures, [("qberZ", "4.27 %"), ("qberX", "4.86 %")]);
-    // `kubectl` of old reads these.
+    // The columns of `kubectl get` read these.
     assert_eq!((row.qber_z.as_str(), row.qber_x.as_str()), ("4.27 %", "4.86 %"));
 
     let links = fixture.links(&|link| Some(module(LinkState::Locked, u64::from(link == "wm"))));

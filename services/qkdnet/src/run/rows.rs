@@ -3,7 +3,7 @@
 use distill::config::{Entangled, Sifting};
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleStatus};
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
-use shell::figures::hear;
+use shell::figures::{hear, of_module};
 use topology::figure::{Figure, Measured};
 use topology::plan::DetectorConfig;
 
@@ -80,8 +80,7 @@ pub fn fill(row: &mut LinkRow, both: &[ModuleStatus], corrector: &ModuleStatus, 
         row.ready = row.state == LinkState::Locked && corrector.blocks > 0;
     }
     let locked = row.state == LinkState::Locked || row.state == LinkState::Ended;
-    row.figures = hear(&corrector.figures);
-    row.figures.complete(hear(&corrector.counted));
+    row.figures = of_module(corrector);
     if !locked {
         row.figures.retain_set();
     }

@@ -93,6 +93,10 @@ impl Statistics<'_> {
 
 pub fn bounds(security: &Security, rows: &Rows, reconciled: &Reconciled<f64>) -> Bounds {
     let intensities = security.emission.intensities();
+    // Key of an intensity that the proof knows nothing of would pass for key without a photon in it.
+    if rows[intensities.len()..].iter().any(|row| row.key + row.check.bits > 0.0) {
+        return Bounds::none(AbortReason::OtherLight);
+    }
     if let Some(reason) = undetected(&rows[..intensities.len()]) {
         return Bounds::none(reason);
     }

@@ -1,6 +1,6 @@
-//! Published figures, and figures that were computed beside this code from the same papers.
+//! Published figures, and figures that were computed independently from the same papers.
 
-use crate::bounds::{Detections, Evidence, Reconciled, Tally, binary_entropy, bounds, key_length};
+use crate::bounds::{AbortReason, Detections, Evidence, Reconciled, Tally, binary_entropy, bounds, key_length};
 use crate::config::{Bound, Emission, Intensity, Security};
 
 use super::{Statistics, two};
@@ -262,6 +262,21 @@ fn photon_number_splitting_leaves_no_key_and_the_reason_names_it() {
 }
 
 /// Where errors are not announced by intensity, each of them may be one of the vacuum, of which half are wrong.
+#[test]
+fn key_of_an_intensity_that_the_proof_does_not_know_is_no_key() {
+    let emission = emission(&[0.4, 0.1], &[0.6, 0.4]);
+    let row =
+        |key| Detections { key, key_errors: Some(key / 100), check: Tally { bits: key / 10, errors: key / 1000 } };
+    let length = |third: u64| {
+        let rows = [row(8_000_000), row(1_000_000), row(third)];
+        let key_bits = rows.iter().map(|row| row.key).sum();
+        let reconciled = Reconciled { key_bits, key_errors: key_bits / 100, ..Reconciled::default() };
+        key_length(&security(Bound::Asymptotic, emission, 1e-9), &Evidence::Decoy(rows), &reconciled)
+    };
+    assert!(length(0).chosen > 0);
+    assert_eq!((length(1000).chosen, length(1000).abort), (0, Some(AbortReason::OtherLight)));
+}
+
 #[test]
 fn one_decoy_with_errors_of_unknown_intensity_is_told_that_the_vacuum_took_its_key() {
     let emission = emission(&[0.4, 0.1], &[0.6, 0.4]);

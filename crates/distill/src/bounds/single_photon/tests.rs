@@ -1,4 +1,4 @@
-//! Figures of links with single photons: computed beside this code, and published ones of two quantum dots.
+//! Figures of links with single photons: computed independently, and published ones of two quantum dots.
 
 use crate::bounds::{AbortReason, Bounds, Evidence, Reconciled, Tally, binary_entropy, bounds};
 use crate::config::{Bound, Emission, Security, SinglePhotons};

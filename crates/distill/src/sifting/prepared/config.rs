@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::FRAMES_WAITING_MAX;
 use crate::config::{INTENSITIES, Side};
 
 /// Longest preamble: a receiver looks through all of it.
@@ -10,6 +11,9 @@ pub const PREAMBLE_PULSES_MAX: u64 = 1 << 25;
 const SEARCH_PULSES_MAX: f64 = (1 << 24) as f64;
 /// Most pulses in a frame: distances between events stay short on the wire.
 const FRAME_PULSES_MAX: f64 = (1 << 26) as f64;
+
+/// Frames that may wait beyond what acquisition needs.
+const SPARE_FRAMES: u64 = 10;
 
 /// Which of the two ends of a prepared link a module is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -119,6 +123,11 @@ pub enum ConfigError {
     Frame { frame_ps: u64 },
     #[error("a tracking interval of 0")]
     Tracking,
+    #[error(
+        "{frames} frames would wait for the preamble and the reach of the search: not below {FRAMES_WAITING_MAX}; \
+         shorten them, or lengthen frames"
+    )]
+    Backlog { frames: u64 },
 }
 
 impl Prepared {
@@ -146,7 +155,27 @@ impl Prepared {
         if !(1.0..=FRAME_PULSES_MAX).contains(&(frame_ps as f64 / period_ps)) {
             return Err(ConfigError::Frame { frame_ps });
         }
-        if self.tracking_interval_ps == 0 { Err(ConfigError::Tracking) } else { Ok(()) }
+        if self.tracking_interval_ps == 0 {
+            return Err(ConfigError::Tracking);
+        }
+        let frames = self.backlog_frames(frame_ps);
+        if frames >= FRAMES_WAITING_MAX as u64 { Err(ConfigError::Backlog { frames }) } else { Ok(()) }
+    }
+
+    /// Frames that wait at most, while the clock is recovered.
+    fn backlog_frames(&self, frame_ps: u64) -> u64 {
+        match &self.sync {
+            Sync::Photons(search) => {
+                search.reach_ps.saturating_add(self.preamble_ps()).div_ceil(frame_ps) + SPARE_FRAMES
+            }
+            Sync::Distributed { .. } => SPARE_FRAMES,
+        }
+    }
+
+    /// How long the preamble takes at most, by any clock.
+    pub(super) fn preamble_ps(&self) -> u64 {
+        let longest = self.period_ps * (1.0 + 1e-3);
+        libm::ceil(self.preamble_pulses as f64 * longest) as u64
     }
 
     fn check_intensities(&self) -> Result<(), ConfigError> {

@@ -98,6 +98,9 @@ impl Transmitter {
         if self.announced.len() >= FRAMES_WAITING_MAX || self.events_waiting > EVENTS_WAITING_MAX {
             return Err(SiftingError::Protocol("announcements of pulses that were not sent yet"));
         }
+        if self.announced.len() + self.waiting_check.len() >= FRAMES_WAITING_MAX {
+            return Err(SiftingError::Protocol("answered frames whose check bits are not disclosed"));
+        }
         self.due.frame = announced.frame.checked_add(1);
         self.due.pulse = announced.end;
         self.announced.push_back(announced);

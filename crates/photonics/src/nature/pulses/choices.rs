@@ -160,7 +160,7 @@ impl Choices {
         Choice::new(below, basis, low & 1 == 1)
     }
 
-    /// Bright or dark by turns of a coin, in a public state: the pattern can be found without any alignment, and what is
+    /// Bright or dark by the toss of a coin, in a public state: the pattern can be found without any alignment, and what is
     /// found can be aligned by.
     fn public_choice(&self, word: u64) -> Choice {
         let basis = if word & 2 == 0 { Basis::Z } else { Basis::X };

@@ -1,6 +1,7 @@
 //! Clicks folded at the period of the pulses: how strongly they gather at one phase, and at which.
 
 use core::f64::consts::TAU;
+use core::fmt;
 
 use super::clock::PulseClock;
 use crate::sifting::prepared::config::Encoding;
@@ -16,10 +17,17 @@ const CLICKS_MIN: usize = 32;
 pub(super) const SIGNIFICANCE_MIN: f64 = 25.0;
 
 /// One click with a detector.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Click {
     pub time_ps: u64,
     pub pattern: u8,
+}
+
+/// Without the detector, which is a bit of the key.
+impl fmt::Debug for Click {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Click").field("time_ps", &self.time_ps).finish_non_exhaustive()
+    }
 }
 
 /// Folding at a harmonic of the repetition rate: at the second one where the moments of time bins, half a period apart,

@@ -31,8 +31,6 @@ const INTERVAL_STRETCH: u64 = 8;
 const WEAK_MAX: u32 = 4;
 /// What a measurement must reach.
 const TRACKING_SIGNIFICANCE_MIN: f64 = 16.0;
-/// Frames that may wait beyond what acquisition needs.
-const SPARE_FRAMES: u64 = 10;
 
 /// Why the receiver's clicks cannot be numbered. The session ends with it: the preamble is at the start of each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -175,7 +173,7 @@ impl Recovery {
         if self.lock.is_none() {
             let Some(origin_ps) = self.origin_ps else { return Ok(None) };
             if let Sync::Photons(search) = self.config.sync.clone() {
-                let end_ps = origin_ps.saturating_add(search.reach_ps).saturating_add(self.preamble_ps());
+                let end_ps = origin_ps.saturating_add(search.reach_ps).saturating_add(self.config.preamble_ps());
                 if self.frames.back().is_some_and(|last| last.end_ps >= end_ps) {
                     self.acquire(origin_ps, end_ps, &search)?;
                 } else if !self.finished {
@@ -192,19 +190,6 @@ impl Recovery {
             }
             None => Ok(Some(self.unlocked(&frame))),
         }
-    }
-
-    /// Frames that wait at most, while the clock is recovered.
-    pub fn backlog_max(&self) -> u64 {
-        match &self.config.sync {
-            Sync::Photons(search) => (search.reach_ps + self.preamble_ps()).div_ceil(self.frame_ps) + SPARE_FRAMES,
-            Sync::Distributed { .. } => SPARE_FRAMES,
-        }
-    }
-
-    fn preamble_ps(&self) -> u64 {
-        let longest = self.config.period_ps * (1.0 + 1e-3);
-        libm::ceil(self.config.preamble_pulses as f64 * longest) as u64
     }
 
     /// A session that ended before its preamble was over.
