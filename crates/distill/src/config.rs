@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sifting::prepared::config::{Part, Prepared};
+
 /// Which of the two ends of an entangled link a module is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,6 +82,26 @@ impl Framing {
 pub enum Sifting {
     /// BBM92 with energy-time entangled pairs.
     Entangled(Entangled),
+    /// BB84 with pulses that a transmitter prepares.
+    Prepared(Prepared),
+}
+
+impl Sifting {
+    /// What a link of entangled pairs has.
+    pub fn entangled(&self) -> Option<&Entangled> {
+        match self {
+            Self::Entangled(entangled) => Some(entangled),
+            Self::Prepared(_) => None,
+        }
+    }
+
+    /// What a prepared link has.
+    pub fn prepared(&self) -> Option<&Prepared> {
+        match self {
+            Self::Entangled(_) => None,
+            Self::Prepared(prepared) => Some(prepared),
+        }
+    }
 }
 
 /// BBM92 with energy-time entangled pairs, at one end.
@@ -102,6 +124,7 @@ impl LinkProtocol {
     pub fn side(&self) -> Side {
         match &self.sifting {
             Sifting::Entangled(entangled) => entangled.role.side(),
+            Sifting::Prepared(prepared) => prepared.part.side(),
         }
     }
 
@@ -110,6 +133,8 @@ impl LinkProtocol {
         match &self.sifting {
             Sifting::Entangled(Entangled { role: Role::Announcer, .. }) => "announcer",
             Sifting::Entangled(Entangled { role: Role::Matcher, .. }) => "matcher",
+            Sifting::Prepared(Prepared { part: Part::Transmitter, .. }) => "transmitter",
+            Sifting::Prepared(Prepared { part: Part::Receiver, .. }) => "receiver",
         }
     }
 
@@ -118,6 +143,7 @@ impl LinkProtocol {
     pub fn sets_pump(&self) -> bool {
         match &self.sifting {
             Sifting::Entangled(entangled) => entangled.role == Role::Matcher,
+            Sifting::Prepared(prepared) => prepared.part == Part::Transmitter,
         }
     }
 
@@ -126,6 +152,7 @@ impl LinkProtocol {
         let mut common = self.clone();
         match &mut common.sifting {
             Sifting::Entangled(entangled) => entangled.role = Role::Announcer,
+            Sifting::Prepared(prepared) => prepared.part = Part::Transmitter,
         }
         common
     }
@@ -286,6 +313,14 @@ pub enum Emission {
 impl Emission {
     pub fn is_pairs(&self) -> bool {
         matches!(self, Self::Pairs)
+    }
+
+    /// Mean number of photons of each kind of pulse as it leaves the transmitter, the brightest first; none of pairs.
+    pub fn mean_photons(&self) -> Vec<f64> {
+        match self {
+            Self::SinglePhotons(source) => vec![source.mean_photons],
+            light => light.intensities().iter().map(|intensity| intensity.mean_photons).collect(),
+        }
     }
 
     /// Of laser pulses, the brightest first.

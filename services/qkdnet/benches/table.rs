@@ -24,7 +24,6 @@ use std::time::Instant;
 
 use distill::bits::Bits;
 use distill::cascade::{Corrector, Parameters, Reference};
-use distill::config::Sifting;
 use distill::hash::PolyHash;
 use distill::sifting::entangled::announce;
 use distill::sifting::entangled::recovery::{Recovery, State};
@@ -94,11 +93,7 @@ fn stages(plan: &Plan) {
     let [link] = plan.links.as_slice() else { panic!("one link") };
     let (announcer, matcher) = (link.reference(), link.corrector());
     let framing = ends[0].protocol.post_processing.framing;
-    let sifting = ends.iter().map(|end| {
-        let Sifting::Entangled(config) = &end.protocol.sifting;
-        config
-    });
-    let sifting: Vec<_> = sifting.collect();
+    let sifting: Vec<_> = ends.iter().map(|end| end.protocol.sifting.entangled().expect("a link of pairs")).collect();
     let mut emitter = emitter(plan);
     let mut instruments: Vec<Instrument> = ends.iter().map(|config| instrument(config)).collect();
     let mut recovery = Recovery::new(framing, sifting[matcher]);

@@ -16,8 +16,10 @@ const EPOCH_PS: u64 = 20_000_000_000;
 const LATENCY: u64 = 25;
 
 fn entangled(protocol: &mut LinkProtocol) -> &mut Entangled {
-    let Sifting::Entangled(config) = &mut protocol.sifting;
-    config
+    match &mut protocol.sifting {
+        Sifting::Entangled(config) => config,
+        Sifting::Prepared(_) => panic!("a link of pairs"),
+    }
 }
 
 /// A bright, short link: the dialogue is what is tested here.

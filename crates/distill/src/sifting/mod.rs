@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 
 use crate::bits::Bits;
 use crate::bounds::Evidence;
-use crate::config::{LinkProtocol, Role, Sifting as Config};
+use crate::config::{LinkProtocol, PostProcessing, Role, Sifting as Config};
 use crate::ledger::BlockLedger;
 use crate::loops::Setpoints;
 
@@ -226,8 +226,9 @@ pub struct SiftingStart {
 
 /// The half of an end, by its protocol and its part in it.
 pub fn half(protocol: &LinkProtocol, start: &SiftingStart) -> Box<dyn Sifting> {
-    let framing = protocol.post_processing.framing;
+    let PostProcessing { framing, ref security, .. } = protocol.post_processing;
     match &protocol.sifting {
+        Config::Prepared(config) => prepared::half(framing, config, &security.emission, start),
         Config::Entangled(config) => match config.role {
             Role::Announcer => Box::new(entangled::Announcer::new(framing, config, start)),
             Role::Matcher => Box::new(entangled::Matcher::new(framing, config, start)),

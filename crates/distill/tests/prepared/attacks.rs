@@ -11,7 +11,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::halves::{End, Sent, frames, run, with_part};
+use crate::halves::{End, Sent, frames, run};
 use crate::light::{Light, decoy};
 
 const FRAMES: u64 = 6;
@@ -27,7 +27,7 @@ fn light() -> Light {
 
 /// An end after `steps` steps of an honest session, and all that its peer said in the session.
 fn after(light: &Light, part: Part, steps: usize, peer_said: &[Vec<u8>]) -> End {
-    let mut end = End::new(&with_part(&light.config, part), ROUND_FRAMES);
+    let mut end = End::new(light, part, ROUND_FRAMES);
     let place = usize::from(part == Part::Receiver);
     let frames = frames(light, &Sent::new(&light.chosen), FRAMES);
     for (step, pair) in frames.into_iter().take(steps).enumerate() {
@@ -171,7 +171,7 @@ fn bases_are_not_told_before_the_pulse_was_sent() {
 fn a_receiver_that_announces_and_never_discloses_is_refused() {
     let light = light();
     let frame = frames(&light, &Sent::new(&light.chosen), FRAMES).swap_remove(0).into_iter().next();
-    let mut end = End::new(&with_part(&light.config, Part::Transmitter), ROUND_FRAMES);
+    let mut end = End::new(&light, Part::Transmitter, ROUND_FRAMES);
     end.step(0, None, frame).unwrap();
     let announced = |frame: u64| Said {
         announcements: vec![Announcement::new(frame, frame..frame, std::iter::empty())],
@@ -190,7 +190,7 @@ fn a_receiver_that_announces_and_never_discloses_is_refused() {
 
 #[test]
 fn a_message_of_many_empty_parts_takes_no_memory() {
-    let mut end = End::new(&decoy(Part::Transmitter), ROUND_FRAMES);
+    let mut end = End::new(&light(), Part::Transmitter, ROUND_FRAMES);
     let parts = [0x0a, 0].repeat(10_000_000);
     let refused = end.hear(1, &parts).unwrap_err();
     assert!(refused.to_string().contains("more frames in one message than may wait"), "{refused}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use distill::bits::Bits;
 use distill::bounds::Evidence;
-use distill::config::Framing;
+use distill::config::{Emission, Framing, Intensity};
 use distill::ledger::{Book, Item, Line};
 use distill::loops::Setpoints;
 use distill::sifting::prepared::config::{Part, Prepared};
@@ -73,10 +73,10 @@ pub struct End {
 }
 
 impl End {
-    pub fn new(config: &Prepared, round_frames: u64) -> Self {
+    pub fn new(light: &Light, part: Part, round_frames: u64) -> Self {
         let framing = Framing { frame_ps: FRAME_PS, round_frames };
         let start = SiftingStart { latency_steps: 1, setpoints: Setpoints::default() };
-        let half = prepared::half(framing, config, &start);
+        let half = prepared::half(framing, &with_part(&light.config, part), &light.emission, &start);
         Self { half, rng: ChaCha20Rng::from_seed([9; 32]), rounds: Vec::new(), said: Vec::new() }
     }
 
@@ -114,8 +114,7 @@ pub fn with_part(config: &Prepared, part: Part) -> Prepared {
 
 /// Runs both halves to their end.
 pub fn run(light: &Light, sent: &Sent, count: u64, round_frames: u64) -> Result<[End; 2], SiftingError> {
-    let mut ends =
-        [Part::Transmitter, Part::Receiver].map(|part| End::new(&with_part(&light.config, part), round_frames));
+    let mut ends = [Part::Transmitter, Part::Receiver].map(|part| End::new(light, part, round_frames));
     let mut frames = frames(light, sent, count).into_iter();
     let (mut heard, mut step) = ([None, None], 0);
     while !ends.iter().all(|end| end.half.is_over()) || step < count {
@@ -136,9 +135,11 @@ fn errors(one: &Bits, other: &Bits) -> f64 {
 
 #[test]
 fn both_ends_come_to_equal_rounds_and_the_sums_of_every_account_are_exact() {
-    for (config, seed) in [(decoy(Part::Receiver), 21), (Prepared { preamble_pulses: 1 << 19, ..single_photons() }, 22)]
+    let short = Prepared { preamble_pulses: 1 << 19, ..single_photons() };
+    for (light, transmittance) in
+        [(Light::new(decoy(Part::Receiver), 21), 0.02), (Light::single_photons(short, 22), 0.05)]
     {
-        let light = Light { transmittance: if seed == 21 { 0.02 } else { 0.05 }, ..Light::new(config, seed) };
+        let light = Light { transmittance, ..light };
         let [transmitter, receiver] = run(&light, &Sent::new(&light.chosen), 25, 10).unwrap();
         assert_eq!(
             receiver.rounds.iter().map(|round| (round.number, round.frames)).collect::<Vec<_>>(),
@@ -235,7 +236,7 @@ fn the_order_in_which_intensities_gave_key_is_not_said() {
 #[test]
 fn a_round_that_breaks_is_accounted_for() {
     let light = Light::new(decoy(Part::Receiver), 25);
-    let mut ends = [Part::Transmitter, Part::Receiver].map(|part| End::new(&with_part(&light.config, part), 10));
+    let mut ends = [Part::Transmitter, Part::Receiver].map(|part| End::new(&light, part, 10));
     let mut heard = [None, None];
     for (step, [of_transmitter, of_receiver]) in frames(&light, &Sent::new(&light.chosen), 6).into_iter().enumerate() {
         let [to_transmitter, to_receiver] = heard;
@@ -256,15 +257,22 @@ fn an_end_refuses_light_of_the_other_part_and_a_configuration_that_makes_no_sens
     let light = Light::new(decoy(Part::Receiver), 26);
     let frame = || frames(&light, &Sent::new(&light.chosen), 1).remove(0);
     let [of_transmitter, of_receiver] = frame();
-    let mut ends = [Part::Transmitter, Part::Receiver].map(|part| End::new(&with_part(&light.config, part), 10));
+    let mut ends = [Part::Transmitter, Part::Receiver].map(|part| End::new(&light, part, 10));
     let refused = ends[0].step(0, None, Some(of_receiver)).unwrap_err();
     assert!(refused.to_string().contains("time tags"), "{refused}");
     let refused = ends[1].step(0, None, Some(of_transmitter)).unwrap_err();
     assert!(refused.to_string().contains("a transmitter's pulses"), "{refused}");
-    let bad = Prepared { mean_photons: vec![0.1, 0.4], ..decoy(Part::Receiver) };
-    let refused = End::new(&bad, 10).step(0, None, Some(frame().into_iter().nth(1).unwrap())).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "the configuration of the link: intensities must be numbers in falling order, the first above 0"
-    );
+    let of = |mean_photons| Intensity { mean_photons, probability: 0.5 };
+    for (emission, what) in [
+        (Emission::OneDecoy([of(0.1), of(0.4)]), "intensities must be numbers in falling order, the first above 0"),
+        (
+            Emission::Pairs,
+            "the proof takes the light for entangled pairs, and a transmitter prepares pulses: decoys or single photons",
+        ),
+    ] {
+        let bad = Light { emission, ..light.clone() };
+        let mut end = End::new(&bad, Part::Receiver, 10);
+        let refused = end.step(0, None, frame().into_iter().nth(1)).unwrap_err();
+        assert_eq!(refused.to_string(), format!("the configuration of the link: {what}"));
+    }
 }

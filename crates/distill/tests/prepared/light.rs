@@ -2,6 +2,7 @@
 
 use std::f64::consts::TAU;
 
+use distill::config::{Emission, Intensity, SinglePhotons};
 use distill::sifting::prepared::config::{Basis, Encoding, Part, Prepared, Search, Sync};
 use rand::Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -52,6 +53,7 @@ impl Chosen {
 #[derive(Clone)]
 pub struct Light {
     pub config: Prepared,
+    pub emission: Emission,
     pub chosen: Chosen,
     /// Of a photon, detector included.
     pub transmittance: f64,
@@ -75,7 +77,6 @@ pub fn decoy(part: Part) -> Prepared {
     Prepared {
         part,
         period_ps: 1000.0,
-        mean_photons: vec![0.425, 0.044, 0.001],
         encoding: Encoding::Detectors,
         key_basis: Basis::Z,
         gate_ps: 400.0,
@@ -89,7 +90,6 @@ pub fn decoy(part: Part) -> Prepared {
 pub fn single_photons() -> Prepared {
     Prepared {
         period_ps: 13_158.0,
-        mean_photons: vec![0.02],
         gate_ps: 3000.0,
         preamble_pulses: 1 << 21,
         sync: Sync::Photons(Search { reach_ps: 200_000_000, frequency: 2e-7 }),
@@ -99,21 +99,30 @@ pub fn single_photons() -> Prepared {
 }
 
 impl Light {
+    /// With decoys.
     pub fn new(config: Prepared, seed: u64) -> Self {
+        let of = |mean_photons, probability| Intensity { mean_photons, probability };
+        Self::of(Emission::TwoDecoys([of(0.425, 0.7), of(0.044, 0.2), of(0.001, 0.1)]), config, seed)
+    }
+
+    /// With single photons.
+    pub fn single_photons(config: Prepared, seed: u64) -> Self {
+        let source = SinglePhotons { mean_photons: 0.02, g2: 0.01, key_basis_probability: [0.8; 2] };
+        Self::of(Emission::SinglePhotons(source), config, seed)
+    }
+
+    fn of(emission: Emission, config: Prepared, seed: u64) -> Self {
         eprintln!("seed {seed}");
-        let probabilities = match config.mean_photons.len() {
-            1 => vec![],
-            2 => vec![0.8],
-            _ => vec![0.7, 0.2],
-        };
+        let probabilities = emission.intensities().iter().map(|k| k.probability);
         Self {
             chosen: Chosen {
                 key: [seed as u8; 32],
                 preamble: config.preamble_pulses,
                 preamble_key: [0; 32],
                 z_probability: 0.8,
-                probabilities,
+                probabilities: probabilities.take(emission.mean_photons().len() - 1).collect(),
             },
+            emission,
             config,
             transmittance: 0.02,
             error: 0.02,
@@ -142,7 +151,8 @@ impl Light {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let (start, span_ps) = (self.first_frame * FRAME_PS, (frames * FRAME_PS) as f64);
         let mut clicks: Vec<(f64, u64, Option<u64>)> = Vec::new();
-        let brightest = self.config.mean_photons[0] * self.transmittance;
+        let means = self.emission.mean_photons();
+        let brightest = means[0] * self.transmittance;
         let largest = -(-brightest).exp_m1();
         let mut pulse = 0;
         loop {
@@ -153,7 +163,7 @@ impl Light {
                 break;
             }
             let state = self.chosen.at(number);
-            let mean = self.config.mean_photons[state.2] * self.transmittance;
+            let mean = means[state.2] * self.transmittance;
             if uniform(&mut rng) * largest > -(-mean).exp_m1() {
                 continue;
             }

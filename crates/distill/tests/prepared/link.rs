@@ -2,13 +2,12 @@
 
 use distill::bounds;
 use distill::config::{
-    Authentication, Bound, Emission, Framing, Intensity, PostProcessing, Reconciliation, Security, SinglePhotons,
+    Authentication, Bound, Framing, LinkProtocol, PostProcessing, Reconciliation, Security, Side, Sifting,
 };
 use distill::pipeline::{Action, FinishedBlock, Module, ModuleError, PeerInput, SessionStart, Setpoints};
+use distill::sifting::SiftingError;
 use distill::sifting::prepared::config::{Part, Prepared};
-use distill::sifting::prepared::half;
 use distill::sifting::prepared::recovery::RecoveryError;
-use distill::sifting::{SiftingError, SiftingStart};
 
 use crate::halves::{self, Sent, frames, with_part};
 use crate::light::{FRAME_PS, Light, decoy, single_photons};
@@ -16,21 +15,7 @@ use crate::light::{FRAME_PS, Light, decoy, single_photons};
 const FRAMES: u64 = 25;
 const ROUND_FRAMES: u64 = 10;
 
-fn emission(light: &Light) -> Emission {
-    let config = &light.config;
-    if let [mean_photons] = config.mean_photons[..] {
-        let key_basis_probability = [light.chosen.z_probability, light.z_probability];
-        return Emission::SinglePhotons(SinglePhotons { mean_photons, g2: 0.01, key_basis_probability });
-    }
-    let intensity = |place: usize| {
-        let mean_photons = config.mean_photons[place];
-        let rest = 1.0 - light.chosen.probabilities.iter().sum::<f64>();
-        Intensity { mean_photons, probability: light.chosen.probabilities.get(place).copied().unwrap_or(rest) }
-    };
-    Emission::TwoDecoys([0, 1, 2].map(intensity))
-}
-
-fn post_processing(emission: Emission) -> PostProcessing {
+fn post_processing(light: &Light) -> PostProcessing {
     PostProcessing {
         framing: Framing { frame_ps: FRAME_PS, round_frames: ROUND_FRAMES },
         reconciliation: Reconciliation { frame_bits: 10_000, initial_qber: 0.03 },
@@ -39,7 +24,7 @@ fn post_processing(emission: Emission) -> PostProcessing {
             epsilon_secrecy: 1e-10,
             epsilon_correctness: 1e-15,
             tolerated_qber: 0.11,
-            emission,
+            emission: light.emission,
         },
         authentication: Authentication { tags_per_hash_key: 64 },
     }
@@ -56,11 +41,9 @@ fn run(light: &Light, sent: &Sent) -> Result<[Vec<Action>; 2], ModuleError> {
         setpoints: Setpoints::default(),
     };
     let mut modules = [Part::Transmitter, Part::Receiver].map(|part| {
-        let config = post_processing(emission(light));
-        let sifting = SiftingStart { latency_steps: 1, setpoints: start.setpoints };
-        let sifting = half(config.framing, &with_part(&light.config, part), &sifting);
-        let seed = [if part == Part::Receiver { 1 } else { 2 }; 32];
-        Module::with_sifting(sifting, part.side(), &config, &start, seed)
+        let sifting = Sifting::Prepared(with_part(&light.config, part));
+        let protocol = LinkProtocol { post_processing: post_processing(light), sifting };
+        Module::new(&protocol, &start, [if part == Part::Receiver { 1 } else { 2 }; 32])
     });
     let mut frames = frames(light, sent, FRAMES).into_iter();
     let (mut said, mut finished, mut actions) = ([None, None], [false; 2], [Vec::new(), Vec::new()]);
@@ -113,10 +96,11 @@ fn aborted(actions: &[Vec<Action>; 2]) -> Vec<String> {
 
 #[test]
 fn both_ends_make_equal_key_with_decoys_and_with_single_photons() {
-    for (config, transmittance, seed) in
-        [(decoy(Part::Receiver), 0.02, 31), (Prepared { preamble_pulses: 1 << 19, ..single_photons() }, 0.5, 32)]
+    let short = Prepared { preamble_pulses: 1 << 19, ..single_photons() };
+    for (light, transmittance) in
+        [(Light::new(decoy(Part::Receiver), 31), 0.02), (Light::single_photons(short, 32), 0.5)]
     {
-        let light = Light { transmittance, ..Light::new(config, seed) };
+        let light = Light { transmittance, ..light };
         let runs = [0, 1].map(|_| run(&light, &Sent::new(&light.chosen)).unwrap());
         let [sent, seen] = runs[0].each_ref().map(|actions| stored(actions));
         assert!(sent.len() >= 2, "{:?}", runs[0][1]);
@@ -153,7 +137,7 @@ fn pulses_under_wrong_numbers_give_no_key() {
         let key_bits = round.key.len() as u64;
         let reconciled =
             bounds::Reconciled { key_bits, key_errors: key_bits / 2, leaked_bits: 0, verification_bits: 64 };
-        let length = bounds::key_length(&post_processing(emission(&light)).security, &round.evidence, &reconciled);
+        let length = bounds::key_length(&post_processing(&light).security, &round.evidence, &reconciled);
         assert!(key_bits > 10_000 && length.chosen == 0 && length.abort.is_some(), "{length:?}");
     }
 }
@@ -170,4 +154,20 @@ fn nothing_in_a_basis_or_of_an_intensity_is_no_crash_and_no_key() {
         assert_eq!(reasons.len(), 3, "no {what}: {reasons:?}");
         eprintln!("no {what}: {reasons:?}");
     }
+}
+
+#[test]
+fn a_protocol_of_pulses_is_written_and_read_again_and_equal_at_both_ends_but_for_the_part() {
+    let light = Light::new(decoy(Part::Receiver), 37);
+    let [transmitter, receiver] = [Part::Transmitter, Part::Receiver].map(|part| {
+        let sifting = Sifting::Prepared(with_part(&light.config, part));
+        LinkProtocol { post_processing: post_processing(&light), sifting }
+    });
+    assert_eq!((transmitter.side(), receiver.side()), (Side::Reference, Side::Corrector));
+    assert_eq!((transmitter.part(), receiver.part()), ("transmitter", "receiver"));
+    assert_eq!(transmitter.in_common(), receiver.in_common());
+    assert_ne!(transmitter, receiver);
+    let written = serde_json::to_value(&receiver).unwrap();
+    assert_eq!(written["sifting"]["protocol"], "prepared");
+    assert_eq!(serde_json::from_value::<LinkProtocol>(written).unwrap(), receiver);
 }

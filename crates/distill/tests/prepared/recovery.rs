@@ -19,8 +19,8 @@ struct Seen {
 }
 
 fn recover(light: &Light, frames: u64) -> Result<Seen, RecoveryError> {
-    light.config.check(FRAME_PS).unwrap();
-    let mut recovery = Recovery::new(&light.config, FRAME_PS);
+    light.config.check(FRAME_PS, &light.emission).unwrap();
+    let mut recovery = Recovery::new(&light.config, &light.emission, FRAME_PS);
     let (mut numbered, mut truth) = (Vec::new(), Vec::new());
     for (frame, tags) in light.tags(frames).into_iter().enumerate() {
         truth.push(tags.iter().filter_map(|(_, pulse)| *pulse).collect::<Vec<u64>>());
@@ -104,7 +104,7 @@ fn time_bins_are_told_apart_at_half_a_period_and_at_less() {
 
 #[test]
 fn single_photons_are_numbered_by_their_states_alone() {
-    let light = Light { jitter_ps: 300.0, dark_rate_hz: 200.0, ..Light::new(single_photons(), 5) };
+    let light = Light { jitter_ps: 300.0, dark_rate_hz: 200.0, ..Light::single_photons(single_photons(), 5) };
     let seen = assert_right(&light, 200);
     assert!(seen.recovery.status().settled);
 }
@@ -156,7 +156,7 @@ fn the_preamble_that_is_looked_for_is_the_one_that_a_transmitter_sends() {
     let transmitter = Transmitter {
         repetition_rate_hz: 1e9,
         encoding: photonics::config::Encoding::Polarisation,
-        light: photonics::config::Light::Coherent(light.config.mean_photons.iter().map(intensity).collect()),
+        light: photonics::config::Light::Coherent(light.emission.mean_photons().iter().map(intensity).collect()),
         z_probability: 0.8,
         intrinsic_error: [0.0; 2],
         pulse_fwhm_ps: 0.0,

@@ -1,6 +1,6 @@
 //! What the formulae say of a planned link, and what its services will ask of a machine.
 
-use distill::config::{LinkProtocol, Sifting};
+use distill::config::LinkProtocol;
 use photonics::expect::inputs::mean_cos_phase;
 use photonics::expect::load::{Buffering, Load, load};
 use photonics::expect::optimum::{OperatingPoint, at_pump, at_qber_z};
@@ -59,9 +59,9 @@ impl Plan {
         let link = self.link(link)?;
         let source = self.sources().find(|source| source.name == link.source.service)?;
         let end = self.detectors().find(|detector| detector.name == link.ends[0].detector)?;
-        let inputs = inputs(source, &end.protocol);
+        let inputs = inputs(source, &end.protocol)?;
         let point = operating_point(&inputs, end, source);
-        Some(load(&point.prediction, &buffering(link, &end.protocol)))
+        Some(load(&point.prediction, &buffering(link, &end.protocol)?))
     }
 }
 
@@ -89,11 +89,11 @@ fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
     }
 }
 
-/// The formulae's inputs at nominal pump.
-pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Bbm92Inputs {
+/// The formulae's inputs at nominal pump, of a link of entangled pairs.
+pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Option<Bbm92Inputs> {
     let (arms, analysers, detectors) =
         (source.arms.each_ref(), source.analysers.each_ref(), source.detectors.each_ref());
-    let Sifting::Entangled(sifting) = &protocol.sifting;
+    let sifting = protocol.sifting.entangled()?;
     let window_ps = sifting.coincidence_window_ps as f64;
     let mut inputs = from_config(&source.emitter, arms, analysers, detectors, window_ps, 1.0);
     inputs.peak_fwhm_ps = inputs.peak_fwhm_ps.hypot(TRACKING_FWHM_PS);
@@ -101,22 +101,23 @@ pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Bbm92Inputs {
         inputs.mean_cos_phase = mean_cos_phase(sifting.loops.phase_dither_rad, 0.0);
     }
     inputs.matching = Matching { merge_doubles: true, kept_dead_time_ps: sifting.dead_time_ps as f64 };
-    inputs
+    Some(inputs)
 }
 
 /// Where the pump loop settles, within what the laser can do.
 pub fn operating_point(inputs: &Bbm92Inputs, end: &DetectorConfig, source: &SourceConfig) -> OperatingPoint {
-    let Sifting::Entangled(sifting) = &end.protocol.sifting;
-    if !sifting.loops.pump {
+    let Some(loops) = end.protocol.sifting.entangled().map(|sifting| &sifting.loops).filter(|loops| loops.pump) else {
         return at_pump(inputs, end.initial_pump);
-    }
-    let held = at_qber_z(inputs, sifting.loops.target_qber_z);
+    };
+    let held = at_qber_z(inputs, loops.target_qber_z);
     if held.pump > source.emitter.pump_max { at_pump(inputs, source.emitter.pump_max) } else { held }
 }
 
-pub fn buffering(link: &PlannedLink, protocol: &LinkProtocol) -> Buffering {
-    let LinkProtocol { post_processing, sifting: Sifting::Entangled(sifting) } = protocol;
-    Buffering {
+/// What the modules of a link of entangled pairs keep at hand.
+pub fn buffering(link: &PlannedLink, protocol: &LinkProtocol) -> Option<Buffering> {
+    let LinkProtocol { post_processing, sifting } = protocol;
+    let sifting = sifting.entangled()?;
+    Some(Buffering {
         announcer: link.reference(),
         frame_s: post_processing.framing.frame_s(),
         frames_in_flight: FRAMES_IN_FLIGHT,
@@ -124,5 +125,5 @@ pub fn buffering(link: &PlannedLink, protocol: &LinkProtocol) -> Buffering {
         search_s: sifting.acquisition.search_ps as f64 * 1e-12,
         block_s: post_processing.framing.round_s(),
         bin_s: CORRELATION_BIN_S,
-    }
+    })
 }

@@ -1,7 +1,7 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
 use distill::bounds::threshold_qber;
-use distill::config::{Entangled, LinkProtocol, Sifting};
+use distill::config::LinkProtocol;
 use photonics::expect::Bbm92Inputs;
 use photonics::expect::load::load;
 use photonics::expect::math::loss_db;
@@ -108,7 +108,8 @@ fn report(plan: &Plan) -> Report {
     }
 }
 
-/// `None` where the plan lacks a service that it names, which `topology` never does.
+/// `None` where the link is not of entangled pairs, or the plan lacks a service that it names, which `topology` never
+/// does.
 fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
     let source = match &plan.service(&link.source.service)?.config {
         ServiceConfig::Source(source) => &**source,
@@ -116,12 +117,12 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
     };
     let ends = [end(plan, &link.ends[0].detector)?, end(plan, &link.ends[1].detector)?];
     let protocol = &ends[0].protocol.post_processing;
-    let inputs = inputs(source, &ends[0].protocol);
+    let inputs = inputs(source, &ends[0].protocol)?;
     let key = KeyInputs::of(protocol);
     let best = optimum(&inputs, |expected| key.rate(expected).asymptotic_bps);
     let operating = operating_point(&inputs, ends[0], source);
     let p = &operating.prediction;
-    let load = load(p, &buffering(link, &ends[0].protocol));
+    let load = load(p, &buffering(link, &ends[0].protocol)?);
     let key_bits = key.rate(p).by(protocol.security.bound) * key.block_s;
     let share = |bits: f64| if key_bits > 0.0 { bits / key_bits } else { f64::INFINITY };
     let renewals = 1.0 + 1.0 / protocol.authentication.tags_per_hash_key.max(1) as f64;
@@ -170,7 +171,7 @@ fn loss_only(source: &SourceConfig, end: &DetectorConfig) -> Option<f64> {
     source.arms.iter_mut().for_each(|arm| arm.dispersion_ps_per_nm = 0.0);
     // The laser is not what limits a link that does not exist.
     source.emitter.pump_max = f64::INFINITY;
-    let point = operating_point(&inputs(&source, &end.protocol), end, &source);
+    let point = operating_point(&inputs(&source, &end.protocol)?, end, &source);
     Some(KeyInputs::of(&end.protocol.post_processing).rate(&point.prediction).asymptotic_bps)
 }
 
@@ -204,7 +205,7 @@ fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, key: &KeyInputs) -> Point
 
 /// What a person would want to know before starting this.
 fn notes(operating: &OperatingPoint, end: &DetectorConfig, key_bits: f64, authentication_bits: f64) -> Vec<String> {
-    let LinkProtocol { post_processing, sifting: Sifting::Entangled(Entangled { loops, .. }) } = &end.protocol;
+    let LinkProtocol { post_processing, sifting } = &end.protocol;
     let p = &operating.prediction;
     let mut notes = Vec::new();
     let tolerated = post_processing.security.tolerated_qber;
@@ -218,7 +219,8 @@ fn notes(operating: &OperatingPoint, end: &DetectorConfig, key_bits: f64, authen
         let seconds = 100.0 * authentication_bits / key_bits * post_processing.framing.round_s();
         notes.push(format!("authentication takes more than 1 % of the key; rounds of {seconds:.0} s would not"));
     }
-    if loops.pump && p.z.qber < loops.target_qber_z - 1e-4 {
+    let loops = sifting.entangled().map(|entangled| &entangled.loops);
+    if loops.is_some_and(|loops| loops.pump && p.z.qber < loops.target_qber_z - 1e-4) {
         notes.push("the pump loop ends at the laser's limit".to_owned());
     }
     notes

@@ -1,6 +1,6 @@
 //! What is shown and summed up of a network, by what its services tell.
 
-use distill::config::{Entangled, Sifting};
+use distill::config::Entangled;
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleStatus};
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use shell::figures::{hear, of_module};
@@ -96,7 +96,9 @@ pub fn fill(row: &mut LinkRow, both: &[ModuleStatus], corrector: &ModuleStatus, 
 }
 
 fn loops(config: &DetectorConfig, row: &LinkRow) -> Loops {
-    let Sifting::Entangled(Entangled { loops, .. }) = &config.protocol.sifting;
+    let Some(Entangled { loops, .. }) = config.protocol.sifting.entangled() else {
+        return Loops { polarisation: LoopState::Off, phase: LoopState::Off, pump: LoopState::Off };
+    };
     let acting = if row.ready { LoopState::Holding } else { LoopState::Seeking };
     let state = |on: bool| if on { acting } else { LoopState::Off };
     let at_limit = row.figures.value(Figure::Pump).is_some_and(|pump| pump >= loops.pump_max);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::FRAMES_WAITING_MAX;
-use crate::config::{INTENSITIES, Side};
+use crate::config::{Emission, Side};
 
 /// Longest preamble: a receiver looks through all of it.
 pub const PREAMBLE_PULSES_MAX: u64 = 1 << 25;
@@ -85,8 +85,6 @@ pub struct Prepared {
     pub part: Part,
     /// Between two pulses, by the transmitter's clock.
     pub period_ps: f64,
-    /// Mean number of photons of a pulse, the brightest first; a single one for single photons.
-    pub mean_photons: Vec<f64>,
     pub encoding: Encoding,
     pub key_basis: Basis,
     /// Clicks further than half of this from where they are expected are dropped.
@@ -103,8 +101,10 @@ pub struct Prepared {
 pub enum ConfigError {
     #[error("a period of {period_ps} ps is not between 10 ps and 1 ms")]
     Period { period_ps: f64 },
-    #[error("{count} intensities are not between 1 and {INTENSITIES}")]
-    Intensities { count: usize },
+    #[error(
+        "the proof takes the light for entangled pairs, and a transmitter prepares pulses: decoys or single photons"
+    )]
+    Pairs,
     #[error("intensities must be numbers in falling order, the first above 0")]
     Order,
     #[error("a gate of {gate_ps} ps is not between 0 and the {limit_ps} ps between moments at which light may come")]
@@ -132,12 +132,12 @@ pub enum ConfigError {
 
 impl Prepared {
     /// Checks what nothing here can work with.
-    pub fn check(&self, frame_ps: u64) -> Result<(), ConfigError> {
+    pub fn check(&self, frame_ps: u64, emission: &Emission) -> Result<(), ConfigError> {
         let period_ps = self.period_ps;
         if !(10.0..=1e9).contains(&period_ps) {
             return Err(ConfigError::Period { period_ps });
         }
-        self.check_intensities()?;
+        check_emission(emission)?;
         self.check_gate()?;
         let pulses = self.preamble_pulses;
         if pulses > PREAMBLE_PULSES_MAX {
@@ -178,16 +178,6 @@ impl Prepared {
         libm::ceil(self.preamble_pulses as f64 * longest) as u64
     }
 
-    fn check_intensities(&self) -> Result<(), ConfigError> {
-        let count = self.mean_photons.len();
-        if !(1..=INTENSITIES).contains(&count) {
-            return Err(ConfigError::Intensities { count });
-        }
-        let falling = self.mean_photons.is_sorted_by(|a, b| a > b);
-        let numbers = self.mean_photons.iter().all(|mean| mean.is_finite() && *mean >= 0.0);
-        if falling && numbers && self.mean_photons[0] > 0.0 { Ok(()) } else { Err(ConfigError::Order) }
-    }
-
     fn check_gate(&self) -> Result<(), ConfigError> {
         let (gate_ps, period_ps) = (self.gate_ps, self.period_ps);
         let limit_ps = match self.encoding {
@@ -207,4 +197,14 @@ impl Prepared {
             _ => 0.0,
         }
     }
+}
+
+fn check_emission(emission: &Emission) -> Result<(), ConfigError> {
+    if emission.is_pairs() {
+        return Err(ConfigError::Pairs);
+    }
+    let means = emission.mean_photons();
+    let falling = means.is_sorted_by(|a, b| a > b);
+    let numbers = means.iter().all(|mean| mean.is_finite() && *mean >= 0.0);
+    if falling && numbers && means.first().is_some_and(|mean| *mean > 0.0) { Ok(()) } else { Err(ConfigError::Order) }
 }

@@ -25,7 +25,7 @@ pub use transmitter::Transmitter;
 
 use self::config::{Part, Prepared};
 use super::{Sifting, SiftingStart, Tag};
-use crate::config::Framing;
+use crate::config::{Emission, Framing};
 
 /// Of every message of this protocol.
 pub const TAG: Tag = Tag(2);
@@ -33,10 +33,10 @@ pub const TAG: Tag = Tag(2);
 /// Frames that may wait for the other end at most: well above lag, acquisition and clock offsets.
 const FRAMES_WAITING_MAX: usize = 4096;
 
-/// The half of an end, by its part.
-pub fn half(framing: Framing, config: &Prepared, start: &SiftingStart) -> Box<dyn Sifting> {
+/// The half of an end, by its part. `emission` says of which intensities the pulses are.
+pub fn half(framing: Framing, config: &Prepared, emission: &Emission, start: &SiftingStart) -> Box<dyn Sifting> {
     match config.part {
-        Part::Transmitter => Box::new(Transmitter::new(framing, config, start)),
-        Part::Receiver => Box::new(Receiver::new(framing, config, start)),
+        Part::Transmitter => Box::new(Transmitter::new(framing, config, emission, start)),
+        Part::Receiver => Box::new(Receiver::new(framing, config, emission, start)),
     }
 }

@@ -9,7 +9,7 @@ use super::recovery::{Numbered, Recovery};
 use super::reply::{self, Disclosure, Reply};
 use super::round::OpenRound;
 use super::{FRAMES_WAITING_MAX, TAG};
-use crate::config::{Framing, INTENSITIES};
+use crate::config::{Emission, Framing, INTENSITIES};
 use crate::ledger::BlockLedger;
 use crate::loops::Setpoints;
 use crate::sifting::entangled::recovery::State as LockState;
@@ -27,6 +27,8 @@ struct Waiting {
 pub struct Receiver {
     framing: Framing,
     config: Prepared,
+    emission: Emission,
+    intensities: usize,
     checked: bool,
     recovery: Recovery,
     was_locked: bool,
@@ -44,12 +46,14 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    pub fn new(framing: Framing, config: &Prepared, start: &SiftingStart) -> Self {
+    pub fn new(framing: Framing, config: &Prepared, emission: &Emission, start: &SiftingStart) -> Self {
         Self {
             framing,
             config: config.clone(),
+            emission: *emission,
+            intensities: emission.mean_photons().len(),
             checked: false,
-            recovery: Recovery::new(config, framing.frame_ps),
+            recovery: Recovery::new(config, emission, framing.frame_ps),
             was_locked: false,
             steps: VecDeque::new(),
             frames_taken: 0,
@@ -97,7 +101,7 @@ impl Receiver {
         let Some(waiting) = self.waiting.front() else {
             return Err(SiftingError::Protocol("a reply to a frame that was never announced"));
         };
-        let intensities = self.config.mean_photons.len();
+        let intensities = self.intensities;
         let (sifted, peer) = reply::apply(reply, &waiting.own, self.config.key_basis, intensities)?;
         let full = self.open.frames + 1 == self.framing.round_frames;
         let bits = self.open.key_bits() + sifted.key.len() as u64;
@@ -121,7 +125,7 @@ impl Receiver {
 
     fn close_round(&mut self, counts: &[u64; INTENSITIES]) {
         self.open.count(counts);
-        self.sifted.push_back(self.open.next().sifted(self.config.mean_photons.len()));
+        self.sifted.push_back(self.open.next().sifted(self.intensities));
     }
 }
 
@@ -144,8 +148,7 @@ impl Sifting for Receiver {
             if self.open.frames == 0 || !self.last_said || !self.waiting.is_empty() {
                 return Err(SiftingError::Protocol("end of a round that goes on"));
             }
-            let intensities = self.config.mean_photons.len();
-            let counts = end.counts(self.open.frames, self.open.key_bits(), intensities)?;
+            let counts = end.counts(self.open.frames, self.open.key_bits(), self.intensities)?;
             self.close_round(&counts);
         }
         Ok(())
@@ -155,7 +158,7 @@ impl Sifting for Receiver {
 
     fn take(&mut self, frame: FrameInput, context: &mut Context<'_>) -> Result<(), SiftingError> {
         if !self.checked {
-            self.config.check(self.framing.frame_ps)?;
+            self.config.check(self.framing.frame_ps, &self.emission)?;
             self.checked = true;
         }
         let (number, tags) = (frame.number, frame.into_tags()?);

@@ -12,7 +12,7 @@ use super::reply::{self, Disclosure, RoundEnd};
 use super::round::OpenRound;
 use super::{FRAMES_WAITING_MAX, TAG};
 use crate::bits::Bits;
-use crate::config::{Framing, INTENSITIES};
+use crate::config::{Emission, Framing, INTENSITIES};
 use crate::ledger::BlockLedger;
 use crate::loops::Setpoints;
 use crate::sifting::{
@@ -43,6 +43,8 @@ struct Full {
 pub struct Transmitter {
     framing: Framing,
     config: Prepared,
+    emission: Emission,
+    intensities: usize,
     checked: bool,
     choices: Option<Arc<dyn Choices>>,
     /// Pulses of the session that were sent.
@@ -64,11 +66,13 @@ pub struct Transmitter {
 }
 
 impl Transmitter {
-    pub fn new(framing: Framing, config: &Prepared, start: &SiftingStart) -> Self {
+    pub fn new(framing: Framing, config: &Prepared, emission: &Emission, start: &SiftingStart) -> Self {
         let pulses = framing.frame_ps as f64 / config.period_ps * (1.0 + CLOCK_ERROR_MAX);
         Self {
             framing,
             config: config.clone(),
+            emission: *emission,
+            intensities: emission.mean_photons().len(),
             checked: false,
             choices: None,
             sent: 0,
@@ -130,7 +134,7 @@ impl Transmitter {
             None if announced.pulses.is_empty() => {}
             None => return Err(SiftingError::Protocol("detections without any light")),
         }
-        if choices.iter().any(|choice| usize::from(choice.intensity) >= self.config.mean_photons.len()) {
+        if choices.iter().any(|choice| usize::from(choice.intensity) >= self.intensities) {
             return Err(SiftingError::Light("pulses of an intensity that is not configured"));
         }
         let (mut reply, sifted) = reply::reply(announced, &choices, self.sent, self.config.key_basis);
@@ -198,7 +202,7 @@ impl Sifting for Transmitter {
 
     fn take(&mut self, frame: FrameInput, context: &mut Context<'_>) -> Result<(), SiftingError> {
         if !self.checked {
-            self.config.check(self.framing.frame_ps)?;
+            self.config.check(self.framing.frame_ps, &self.emission)?;
             self.checked = true;
         }
         let Light::Pulses { choices, sent } = frame.light else {
@@ -230,7 +234,7 @@ impl Sifting for Transmitter {
     /// Only when all check bits are in, the error rates are public.
     fn next_round(&mut self) -> Option<SiftedRound> {
         self.full.front().filter(|full| full.check_waiting == 0)?;
-        self.full.pop_front().map(|full| full.round.sifted(self.config.mean_photons.len()))
+        self.full.pop_front().map(|full| full.round.sifted(self.intensities))
     }
 
     fn is_over(&self) -> bool {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use detector::{Beginning, Playback};
-use distill::config::{Entangled, Sifting};
+use distill::config::Entangled;
 use photonics::tag::UNIT_PS;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
@@ -87,7 +87,10 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     used::check(&folders, ends, &link)?;
     let config = plan.detectors().next().ok_or_else(|| Failure::bad_input(format!("link `{link}` has no ends")))?;
     let frame_ps = config.protocol.post_processing.framing.frame_ps;
-    let Sifting::Entangled(Entangled { acquisition, .. }) = config.protocol.sifting.clone();
+    let Some(Entangled { acquisition, .. }) = config.protocol.sifting.entangled().cloned() else {
+        let refused = format!("link `{link}` has a transmitter, and recordings of clicks alone make no key of it");
+        return Err(Failure::bad_input(refused).hint("replay takes recordings of links of entangled pairs"));
+    };
     let alignment = alignment::align(ends, frame_ps, &acquisition)?;
     let replay = Replay::open(ends, frame_ps, &alignment, &link)?;
     if let Some(reserve) = &args.reserve {

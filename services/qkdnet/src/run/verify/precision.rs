@@ -85,7 +85,7 @@ impl Expected {
     fn of(plan: &Plan, link: &PlannedLink) -> Option<Self> {
         let source = plan.sources().find(|source| source.name == link.source.service)?;
         let end = plan.detectors().find(|detector| detector.name == link.ends[0].detector)?;
-        let inputs = inputs(source, &end.protocol);
+        let inputs = inputs(source, &end.protocol)?;
         let point = operating_point(&inputs, end, source).prediction;
         let (z, x) = (point.z, point.x);
         let block_s = KeyInputs::of(&end.protocol.post_processing).block_s;

@@ -17,6 +17,7 @@ use self::clock::PulseClock;
 use self::fold::{Acquired, Click, Fold, Gathered};
 use self::preamble::Seen;
 use super::config::{Encoding, Prepared, Search, Sync};
+use crate::config::Emission;
 use crate::sifting::entangled::announce::{self, AnnounceError, UNIT_PS};
 use crate::sifting::entangled::recovery::{RecoveryStatus, State as LockState};
 use crate::sifting::tracking::Filter;
@@ -111,6 +112,8 @@ struct Lock {
 /// See the module.
 pub struct Recovery {
     config: Prepared,
+    /// Mean numbers of photons of the brightest and of the dimmest pulses.
+    intensities: [f64; 2],
     frame_ps: u64,
     fold: Fold,
     frames: VecDeque<Frame>,
@@ -125,9 +128,12 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    pub fn new(config: &Prepared, frame_ps: u64) -> Self {
+    pub fn new(config: &Prepared, emission: &Emission, frame_ps: u64) -> Self {
+        let means = emission.mean_photons();
+        let brightest = means.first().copied().unwrap_or(1.0);
         Self {
             config: config.clone(),
+            intensities: [brightest, means.last().copied().unwrap_or(brightest)],
             frame_ps,
             fold: Fold::new(config.encoding, config.period_ps),
             frames: VecDeque::new(),
@@ -243,8 +249,6 @@ impl Recovery {
     ) -> Result<(), RecoveryError> {
         let config = &self.config;
         let reach = (search.reach_ps as f64 / config.period_ps) as i64 + 2;
-        let brightest = config.mean_photons.first().copied().unwrap_or(1.0);
-        let intensities = [brightest, config.mean_photons.last().copied().unwrap_or(brightest)];
         let mut best: Option<(preamble::Found, PulseClock)> = None;
         // A fold at a harmonic leaves open which of its maxima in a period is the first moment of a pulse.
         for part in 0..self.fold.harmonic {
@@ -253,7 +257,7 @@ impl Recovery {
             let seen: Vec<Seen> = clicks.iter().filter_map(|click| self.seen(&shifted, *click)).collect();
             let (origin, _) = shifted.place(origin_ps, 0.0);
             let found =
-                preamble::find(&seen, config.preamble_pulses, intensities, origin - reach, 2 * reach as usize + 1);
+                preamble::find(&seen, config.preamble_pulses, self.intensities, origin - reach, 2 * reach as usize + 1);
             let better = |found: &preamble::Found| best.as_ref().is_none_or(|b| found.significance > b.0.significance);
             if let Some(found) = found.filter(better) {
                 best = Some((found, shifted));
