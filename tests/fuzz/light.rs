@@ -4,7 +4,7 @@ use photonics::photons;
 use photonics::random::Subseed;
 use photonics::receiver::{Frame, Instrument};
 use photonics::tagfile::{Format, FrameReader, TagReader, recognise, survey};
-use topology::plan::DetectorConfig;
+use topology::plan::{DetectorConfig, Receiver};
 
 use crate::engine::{Target, verdict};
 use crate::people::plan;
@@ -29,15 +29,16 @@ fn photons_are_words_or_an_error() {
 #[test]
 fn an_instrument_takes_photons_of_any_source() {
     let config = detector();
+    let Receiver::Entangled(receiver) = &config.receiver else { panic!("a receiver of pairs") };
     let good = vec![epoch(&[4_000, 8_001, 12_003, 400_002], u32::MAX), epoch(&[40; 200], 19_000)];
     Target { share: 3, ..Target::new("instrument", good) }.fuzz(|input| {
         let seed = Subseed::new([7; 32]);
         let mut instrument = Instrument::new(
-            &config.detector,
-            &config.clock,
-            &config.analyser,
-            config.epoch_ps,
-            config.protocol.post_processing.framing.frame_ps,
+            &receiver.detector,
+            &receiver.clock,
+            &receiver.analyser,
+            config.module.epoch_ps,
+            config.module.protocol.post_processing.framing.frame_ps,
             &seed,
         );
         instrument.start(0);

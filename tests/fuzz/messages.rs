@@ -9,7 +9,7 @@ use distill::pipeline::{Hello, Module, PeerInput, SessionStart, Setpoints};
 use prost::Message as _;
 use proto::kms::v1::RelayAnswer;
 use proto::relay::v1::RelayMessage;
-use topology::plan::DetectorConfig;
+use topology::plan::ModuleConfig;
 
 use crate::engine::{Target, verdict};
 use crate::people::plan;
@@ -131,13 +131,13 @@ fn answers_about_parities_are_taken_or_refused() {
     });
 }
 
-fn detectors() -> Vec<DetectorConfig> {
-    plan("nice-50km.yaml").detectors().cloned().collect()
+fn modules() -> Vec<ModuleConfig> {
+    plan("nice-50km.yaml").modules().cloned().collect()
 }
 
 #[test]
 fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
-    let detectors = detectors();
+    let modules = modules();
     let start = SessionStart {
         first_block: 0,
         in_doubt: None,
@@ -146,7 +146,7 @@ fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
         latency_steps: 8,
         setpoints: Setpoints::default(),
     };
-    let step = |config: &DetectorConfig, peer: Option<Vec<u8>>| {
+    let step = |config: &ModuleConfig, peer: Option<Vec<u8>>| {
         let mut module = Module::new(&config.protocol, &start, [1; 32]);
         let first = module.step(None, None).unwrap().payload;
         let Some(payload) = peer else { return (first, "good".to_owned()) };
@@ -162,7 +162,7 @@ fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
         module.void();
         (first, said)
     };
-    let mut good: Vec<Vec<u8>> = detectors.iter().map(|config| step(config, None).0).collect();
+    let mut good: Vec<Vec<u8>> = modules.iter().map(|config| step(config, None).0).collect();
     // Step 0 with two empty replies, or with an empty X reply and a trace; step 1 of a peer that is done.
     good.push(b"\x52\x08\x08\x01\x12\x04\x12\x00\x12\x00".to_vec());
     good.push(b"\x52\x06\x08\x01\x12\x02\x1a\x00\x4a\x0300-".to_vec());
@@ -173,7 +173,7 @@ fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
         good.push([&[0x2a, step.len() as u8 + 2, 0x08, 0x00], step].concat());
     }
     Target { share: 3, ..Target::new("bundles", good) }.fuzz(|input| {
-        let said: Vec<String> = detectors.iter().map(|config| step(config, Some(input.to_vec())).1).collect();
+        let said: Vec<String> = modules.iter().map(|config| step(config, Some(input.to_vec())).1).collect();
         said.join(", ")
     });
 }

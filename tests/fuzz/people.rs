@@ -88,6 +88,7 @@ fn configurations_of_services_are_read_or_refused() {
         let inner = match service {
             ServiceConfig::Source(config) => serde_yaml::to_value(config),
             ServiceConfig::Detector(config) => serde_yaml::to_value(config),
+            ServiceConfig::Transmitter(config) => serde_yaml::to_value(config),
             ServiceConfig::Channel(config) => serde_yaml::to_value(config),
             ServiceConfig::Kms(config) => serde_yaml::to_value(config),
             ServiceConfig::Relay(config) => serde_yaml::to_value(config),

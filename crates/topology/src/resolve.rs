@@ -64,9 +64,3 @@ impl<'a> EntangledEnd<'a> {
         self.arm.fibre.loss_db() - 10.0 * self.detector.efficiency.value().max(f64::MIN_POSITIVE).log10()
     }
 }
-
-impl<'a> EntangledLink<'a> {
-    pub fn peer_of(&self, end: usize) -> &EntangledEnd<'a> {
-        &self.ends[usize::from(end == 0)]
-    }
-}

@@ -17,9 +17,9 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new(config: &DetectorConfig) -> Self {
-        let meter = Meter::new(&config.name)
-            .with(attribute::LINK_ID, config.link.as_str())
-            .with(attribute::SITE_ID, config.site.as_str());
+        let meter = Meter::new(&config.module.name)
+            .with(attribute::LINK_ID, config.module.link.as_str())
+            .with(attribute::SITE_ID, config.module.site.as_str());
         let count = |name, unit, read: Read| (meter.gauge(name, unit), read);
         let figure = |figure: Figure| (meter.gauge(names::figure(figure.name()), figure.unit()), figure);
         Self {

@@ -68,14 +68,14 @@ struct Window {
 
 impl Reporter {
     pub fn new(config: &DetectorConfig, first_epoch: u64) -> Self {
-        let epoch_s = config.epoch_ps as f64 * 1e-12;
+        let epoch_s = config.module.epoch_ps as f64 * 1e-12;
         Self {
-            tracer: Tracer::new(config.name.clone()),
+            tracer: Tracer::new(config.module.name.clone()),
             metrics: Metrics::new(config),
-            link: config.link.clone(),
-            site: config.site.clone(),
+            link: config.module.link.clone(),
+            site: config.module.site.clone(),
             epoch_s,
-            frame_s: config.protocol.post_processing.framing.frame_s(),
+            frame_s: config.module.protocol.post_processing.framing.frame_s(),
             epochs_per_report: (1.0 / epoch_s).ceil() as u64,
             session: 0,
             began: SystemTime::now(),

@@ -18,7 +18,7 @@ use shell::duplex::Duplex;
 use shell::fault::Desk;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{DetectorConfig, SecretSeed};
+use topology::plan::{DetectorConfig, EntangledReceiver, PreparedReceiver, Receiver, SecretSeed};
 
 use crate::delivery::Delivery;
 use crate::instrument::{self, EPOCHS_AHEAD, EpochClicks};
@@ -60,7 +60,7 @@ impl Seeds {
     pub fn of(config: &DetectorConfig) -> Result<Self> {
         Ok(Self {
             instrument: subseed(config.instrument_subseed.as_ref())?,
-            module: subseed(config.module_subseed.as_ref())?,
+            module: subseed(config.module.subseed.as_ref())?,
         })
     }
 }
@@ -94,14 +94,14 @@ impl Node {
         let Some(delivery) = &mut self.delivery else { return Ok(()) };
         while let Some((stored, key)) = self.vault.next_committed(delivery.next())? {
             let epoch = self.vault.next_epoch();
-            delivery.send(&self.config.link, (&stored, &key), epoch, traceparent).await?;
+            delivery.send(&self.config.module.link, (&stored, &key), epoch, traceparent).await?;
         }
         Ok(())
     }
 
     /// Whether a session from this epoch on would be without light: there is only what is undecided to decide.
     fn without_light(&self, first_epoch: u64) -> bool {
-        self.light_over || self.config.epochs_limit.is_some_and(|limit| first_epoch >= limit)
+        self.light_over || self.config.module.epochs_limit.is_some_and(|limit| first_epoch >= limit)
     }
 }
 
@@ -128,7 +128,7 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
 /// Session after session; true where the run is complete, false where it was stopped.
 async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
     node.deliver_committed("").await?;
-    let pump = if node.config.protocol.sets_pump() { node.config.initial_pump } else { 0.0 };
+    let pump = if node.config.module.protocol.sets_pump() { node.config.module.initial_pump } else { 0.0 };
     let mut setpoints = Setpoints { pump, ..Setpoints::default() };
     let (mut retry, mut said) = (RETRY_MIN, String::new());
     loop {
@@ -167,7 +167,7 @@ async fn sessions(node: &mut Node, stop: &CancellationToken) -> Result<bool> {
 
 /// One session, from greeting to farewell.
 async fn session(node: &mut Node, setpoints: &mut Setpoints) -> Result<()> {
-    let protocol = node.config.protocol.clone();
+    let protocol = node.config.module.protocol.clone();
     if let Some(faults) = &node.faults
         && faults.clock_stands_still()
     {
@@ -250,7 +250,7 @@ fn agree(
         in_doubt: node.vault.in_doubt(),
         peer_committed_end: peer.committed_end,
         own_committed_end: node.vault.committed_end(),
-        latency_steps: node.config.latency_epochs,
+        latency_steps: node.config.module.latency_epochs,
         setpoints,
     };
     Ok((start, first_epoch))
@@ -282,7 +282,7 @@ async fn attach(
         }
     };
     let source = dial.dial().await.context("reach the source")?;
-    let hello = AttachOutput { output: node.config.output, session, first_epoch };
+    let hello = AttachOutput { output: node.config.module.output, session, first_epoch };
     let hello = AnalyserUpdate { update: Some(analyser_update::Update::Attach(hello)) };
     source.tx.send(hello).await.ok().context("attach to the source: it has gone")?;
     let Duplex { tx, rx } = source;
@@ -296,7 +296,7 @@ async fn attach(
         }
     });
     // What the set-points are before the first measurement can act.
-    for epoch in first_epoch..first_epoch + node.config.latency_epochs {
+    for epoch in first_epoch..first_epoch + node.config.module.latency_epochs {
         let state = state_message(&mut before, epoch, setpoints);
         tx.send(state).await.ok().context("send analyser states: the source has gone")?;
     }
@@ -304,15 +304,17 @@ async fn attach(
 }
 
 fn analyser(node: &Node) -> Instrument {
-    let config = &node.config;
-    Instrument::new(
-        &config.detector,
-        &config.clock,
-        &config.analyser,
-        config.epoch_ps,
-        config.protocol.post_processing.framing.frame_ps,
-        &node.seeds.instrument,
-    )
+    let module = &node.config.module;
+    let (epoch_ps, frame_ps) = (module.epoch_ps, module.protocol.post_processing.framing.frame_ps);
+    match &node.config.receiver {
+        Receiver::Entangled(EntangledReceiver { detector, clock, analyser, .. }) => {
+            Instrument::new(detector, clock, analyser, epoch_ps, frame_ps, &node.seeds.instrument)
+        }
+        Receiver::Prepared(PreparedReceiver { detectors, clock, analyser, repetition_rate_hz, .. }) => {
+            let (rate_hz, subseed) = (*repetition_rate_hz, &node.seeds.instrument);
+            Instrument::pulsed(detectors, clock, analyser, rate_hz, epoch_ps, frame_ps, subseed)
+        }
+    }
 }
 
 /// A session's own randomness: no session draws what another one drew.
@@ -372,7 +374,7 @@ impl Run<'_> {
             }
             self.node.vault.lease(done.epoch)?;
             let state =
-                state_message(&mut self.analyser, done.epoch + self.node.config.latency_epochs, *self.setpoints);
+                state_message(&mut self.analyser, done.epoch + self.node.config.module.latency_epochs, *self.setpoints);
             // A source that has ended the run does not read any more states.
             let _ = self.states.send(state).await;
             self.reporter.epoch(&self.node.monitor, done.epoch, &self.module, *self.setpoints);

@@ -213,7 +213,9 @@ impl Unit {
         container.resources += resources;
         let volume = match &service.config {
             ServiceConfig::Source(_) => None,
-            ServiceConfig::Detector(_) | ServiceConfig::Channel(_) => Some(Volume::LinkEnd),
+            ServiceConfig::Detector(_) | ServiceConfig::Transmitter(_) | ServiceConfig::Channel(_) => {
+                Some(Volume::LinkEnd)
+            }
             ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => Some(Volume::Site),
         };
         if self.volume != Some(Volume::Site) {
@@ -323,7 +325,7 @@ impl Ports {
 fn health_port(kind: &str) -> u16 {
     match kind {
         "source" => 7101,
-        "detector" => 7102,
+        "detector" | "transmitter" => 7102,
         "channel" => 7103,
         "kms" => 7104,
         _ => 7105,

@@ -43,7 +43,7 @@ pub struct Target {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum TargetKind {
-    Detector { link: String, site: String },
+    Module { link: String, site: String },
     Store { site: String },
     Relay { site: String },
 }
@@ -109,12 +109,12 @@ pub fn address(layout: &Layout, unit: &Unit, placed: &Placed, settings: &Setting
 pub fn targets(layout: &Layout, settings: &Settings) -> Vec<Target> {
     let target = |(unit, placed): (&Unit, &Placed)| {
         let kind = match &placed.service.config {
-            ServiceConfig::Detector(config) => {
-                TargetKind::Detector { link: config.link.clone(), site: config.site.clone() }
-            }
             ServiceConfig::Kms(config) => TargetKind::Store { site: config.site.clone() },
             ServiceConfig::Relay(config) => TargetKind::Relay { site: config.site.clone() },
-            _ => return None,
+            other => {
+                let module = other.module()?;
+                TargetKind::Module { link: module.link.clone(), site: module.site.clone() }
+            }
         };
         Some(Target { name: placed.service.name.clone(), kind, address: address(layout, unit, placed, settings) })
     };
@@ -187,7 +187,7 @@ impl Round {
         for target in &self.targets {
             let recent = self.answers.get(&target.name).filter(|(at, _)| now.duration_since(*at) < PATIENCE);
             match (&target.kind, recent.map(|(_, answer)| answer.clone())) {
-                (TargetKind::Detector { link, site }, answer) => {
+                (TargetKind::Module { link, site }, answer) => {
                     let status = match answer {
                         Some(Answer::Module(status)) => Some(*status),
                         _ => None,
@@ -232,7 +232,7 @@ async fn ask(target: &Target, channel: Option<Channel>, credentials: &Credential
     };
     let call = async {
         match &target.kind {
-            TargetKind::Detector { .. } => {
+            TargetKind::Module { .. } => {
                 let mut client = shell::limited!(DetectorClient::new(channel.clone()));
                 let status = client.get_status(GetStatusRequest {}).await?.into_inner();
                 Ok::<_, tonic::Status>(Answer::Module(Box::new(status)))

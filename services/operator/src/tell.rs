@@ -60,7 +60,7 @@ impl Message {
     fn of(config: &ServiceConfig, network: &Directory) -> Option<(Self, String)> {
         match config {
             ServiceConfig::Source(config) => {
-                let loss_db = config.losses_db().to_vec();
+                let loss_db = config.losses_db();
                 let digest = names::digest(&format!("{loss_db:?}"));
                 Some((Self::Loss(SetLossRequest { loss_db }), digest))
             }
@@ -80,7 +80,7 @@ impl Message {
                 let digest = names::digest(&format!("{sites:?}"));
                 Some((Self::Targets(SetTargetsRequest { sites }), digest))
             }
-            ServiceConfig::Detector(_) | ServiceConfig::Channel(_) => None,
+            ServiceConfig::Detector(_) | ServiceConfig::Transmitter(_) | ServiceConfig::Channel(_) => None,
         }
     }
 }

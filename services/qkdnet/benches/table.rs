@@ -33,7 +33,7 @@ use photonics::random::Subseed;
 use photonics::receiver::{Frame, Instrument};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use topology::plan::{DetectorConfig, Plan, RunOptions, plan};
+use topology::plan::{DetectorConfig, EntangledReceiver, Nature, Plan, Receiver, RunOptions, plan};
 
 /// Epochs of light that the stages are measured on: five simulated seconds.
 const EPOCHS: u64 = 250;
@@ -92,8 +92,9 @@ fn stages(plan: &Plan) {
     let ends: Vec<&DetectorConfig> = plan.detectors().collect();
     let [link] = plan.links.as_slice() else { panic!("one link") };
     let (announcer, matcher) = (link.reference(), link.corrector());
-    let framing = ends[0].protocol.post_processing.framing;
-    let sifting: Vec<_> = ends.iter().map(|end| end.protocol.sifting.entangled().expect("a link of pairs")).collect();
+    let framing = ends[0].module.protocol.post_processing.framing;
+    let sifting = ends.iter().map(|end| end.module.protocol.sifting.entangled().expect("a link of pairs"));
+    let sifting: Vec<_> = sifting.collect();
     let mut emitter = emitter(plan);
     let mut instruments: Vec<Instrument> = ends.iter().map(|config| instrument(config)).collect();
     let mut recovery = Recovery::new(framing, sifting[matcher]);
@@ -157,21 +158,25 @@ fn stages(plan: &Plan) {
 
 fn emitter(plan: &Plan) -> Emitter {
     let config = plan.sources().next().expect("a source");
+    let Nature::Pairs(pairs) = &config.nature else { panic!("a source of pairs") };
     Emitter::new(
-        &config.emitter,
-        [&config.arms[0], &config.arms[1]],
-        [&config.analysers[0], &config.analysers[1]],
-        [&config.detectors[0], &config.detectors[1]],
+        &pairs.emitter,
+        pairs.arms.each_ref(),
+        pairs.analysers.each_ref(),
+        pairs.detectors.each_ref(),
         config.epoch_ps,
         &Subseed::new([1; 32]),
     )
 }
 
 fn instrument(config: &DetectorConfig) -> Instrument {
-    let seed = Subseed::new([2 + config.output as u8; 32]);
-    let frame_ps = config.protocol.post_processing.framing.frame_ps;
-    let mut instrument =
-        Instrument::new(&config.detector, &config.clock, &config.analyser, config.epoch_ps, frame_ps, &seed);
+    let Receiver::Entangled(EntangledReceiver { detector, clock, analyser, .. }) = &config.receiver else {
+        panic!("a receiver of pairs")
+    };
+    let module = &config.module;
+    let seed = Subseed::new([2 + module.output as u8; 32]);
+    let frame_ps = module.protocol.post_processing.framing.frame_ps;
+    let mut instrument = Instrument::new(detector, clock, analyser, module.epoch_ps, frame_ps, &seed);
     instrument.start(0);
     instrument
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use shell::Shutdown;
 use shell::launch::ServiceFile;
 use tokio::task::JoinSet;
@@ -51,7 +51,8 @@ pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
 fn faults_allowed(service: &ServiceConfig) -> bool {
     match service {
         ServiceConfig::Source(config) => config.faults_allowed,
-        ServiceConfig::Detector(config) => config.faults_allowed,
+        ServiceConfig::Detector(config) => config.module.faults_allowed,
+        ServiceConfig::Transmitter(config) => config.module.faults_allowed,
         ServiceConfig::Channel(config) => config.faults_allowed,
         ServiceConfig::Kms(config) => config.faults_allowed,
         ServiceConfig::Relay(config) => config.faults_allowed,
@@ -85,9 +86,10 @@ async fn one(file: HostedFile, shutdown: &Shutdown) -> Result<()> {
             source::serve(file.map(|_| *config), shutdown).await.context(name)
         }
         ServiceConfig::Detector(config) => {
-            let name = name(&config.name);
+            let name = name(&config.module.name);
             detector::serve(file.map(|_| *config), shutdown).await.context(name)
         }
+        ServiceConfig::Transmitter(config) => bail!("run {}: this release has no transmitters", config.module.name),
         ServiceConfig::Channel(config) => {
             let name = name(&config.name);
             channel::serve(file.map(|_| *config), shutdown).await.context(name)

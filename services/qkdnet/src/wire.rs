@@ -55,8 +55,8 @@ pub fn source(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
 
 pub fn detector(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file: ServiceFile<topology::plan::DetectorConfig> = load(&args)?;
-    let telemetry = service_telemetry(&file, &file.service.name, log);
-    let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
+    let telemetry = service_telemetry(&file, &file.service.module.name, log);
+    let failpoints = failpoints(&file, &file.service.module.name, file.service.module.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| detector::serve(file, shutdown).await)
 }
 

@@ -22,8 +22,8 @@ use crate::{EPOCHS_IN_FLIGHT, Losses, Output};
 /// Hands each stream to the emission loop.
 pub struct SourceService {
     link: String,
-    /// Names of the detectors, by output.
-    detectors: Vec<String>,
+    /// Names of the modules, by output.
+    modules: Vec<String>,
     outputs: mpsc::Sender<Output>,
     status: Arc<crate::Status>,
     losses: Losses,
@@ -36,8 +36,8 @@ impl SourceService {
         status: Arc<crate::Status>,
         losses: Losses,
     ) -> Self {
-        let detectors = config.detectors_by_output().cloned().collect();
-        Self { link: config.link.clone(), detectors, outputs, status, losses }
+        let modules = config.modules_by_output().cloned().collect();
+        Self { link: config.link.clone(), modules, outputs, status, losses }
     }
 }
 
@@ -50,10 +50,10 @@ impl Source for SourceService {
         request: Request<Streaming<AnalyserUpdate>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let caller = &PeerIdentity::of(&request)?.name;
-        let own = self.detectors.iter().position(|detector| detector == caller);
+        let own = self.modules.iter().position(|module| module == caller);
         let check = move |update: &AnalyserUpdate| match &update.update {
             Some(Update::Attach(hello)) if own != Some(hello.output as usize) => {
-                Err(Status::permission_denied(format!("output {} is another detector's", hello.output)))
+                Err(Status::permission_denied(format!("output {} is another module's", hello.output)))
             }
             _ => Ok(()),
         };
@@ -70,15 +70,17 @@ impl Source for SourceService {
             photons_sent: now.photons_sent,
             outputs_attached: now.outputs_attached,
             lag_s: now.lag_s,
-            loss_db: self.losses.now_db().to_vec(),
+            loss_db: self.losses.now_db(),
             figures: figures::tell(&Figures::of([(Figure::Pump, now.pump)])),
         }))
     }
 
     async fn set_loss(&self, request: Request<SetLossRequest>) -> Result<Response<SetLossResponse>, Status> {
-        let losses_db = request.into_inner().loss_db;
-        let asked: [f64; 2] =
-            losses_db.try_into().map_err(|_| Status::invalid_argument("a source has two outputs: give two losses"))?;
+        let asked = request.into_inner().loss_db;
+        let arms = self.losses.now_db().len();
+        if asked.len() != arms {
+            return Err(Status::invalid_argument(format!("{} losses for {arms} arms: give one for each", asked.len())));
+        }
         if asked.iter().any(|loss_db| !loss_db.is_finite() || *loss_db < 0.0) {
             return Err(Status::invalid_argument(format!("{asked:?} dB: a loss is a number from 0 on")));
         }
@@ -105,7 +107,7 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     let orders = FaultService::of(faults.as_ref(), &closing);
     let allow = AllowList::new(&config.accepts)?
         .with(Role::Control, [CONTROL_IDENTITY])?
-        .with(Role::Module, config.detectors_by_output())?;
+        .with(Role::Module, config.modules_by_output())?;
     let server = file.server(&config.name, &allow)?.add_service(service).add_optional_service(orders);
     let running = server.start(closing.clone()).await?;
     if file.restarted {

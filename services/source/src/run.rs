@@ -16,7 +16,7 @@ use telemetry::names::{attribute, span};
 use telemetry::trace::{Span, Tracer};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{SourceConfig, Speed};
+use topology::plan::{Nature, SourceConfig, Speed};
 use tracing::{info, warn};
 
 use crate::{EPOCHS_IN_FLIGHT, Losses, Output, Status};
@@ -130,11 +130,12 @@ async fn emit(
     (status, faults): (&Status, Option<&Desk>),
     stop: &CancellationToken,
 ) -> Result<()> {
+    let Nature::Pairs(pairs) = &config.nature else { bail!("this source knows no pulses") };
     let mut emitter = Emitter::new(
-        &config.emitter,
-        [&config.arms[0], &config.arms[1]],
-        [&config.analysers[0], &config.analysers[1]],
-        [&config.detectors[0], &config.detectors[1]],
+        &pairs.emitter,
+        pairs.arms.each_ref(),
+        pairs.analysers.each_ref(),
+        pairs.detectors.each_ref(),
         config.epoch_ps,
         subseed,
     );
@@ -156,8 +157,9 @@ async fn emit(
         let asked_db = losses.now_db();
         if asked_db != losses_db {
             losses_db = asked_db;
-            emitter.set_loss_db(losses_db);
-            info!(epoch, first_db = losses_db[0], second_db = losses_db[1], "the arms have another loss");
+            let [first_db, second_db] = <[f64; 2]>::try_from(losses_db.as_slice()).unwrap_or_default();
+            emitter.set_loss_db([first_db, second_db]);
+            info!(epoch, first_db, second_db, "the arms have another loss");
         }
         if let Some(faults) = faults {
             let effects = faults.enter_epoch(epoch);

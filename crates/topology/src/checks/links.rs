@@ -67,7 +67,7 @@ fn names(spec: &Spec, report: &mut Report<'_>) {
         if first == second {
             continue;
         }
-        let names = ServiceNames::of(link.name.as_str(), [first.as_str(), second.as_str()]);
+        let names = ServiceNames::of(link, [first.as_str(), second.as_str()]);
         if let Some(longest) = names.all().max_by_key(|name| name.len())
             && longest.len() > SERVICE_NAME_LENGTH_MAX
         {

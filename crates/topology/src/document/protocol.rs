@@ -14,6 +14,15 @@ pub enum Protocol {
     Bbm92EnergyTime,
 }
 
+impl Protocol {
+    /// Which kind of service holds the module of each end.
+    pub(crate) fn modules(self) -> [&'static str; 2] {
+        match self {
+            Self::Bbm92EnergyTime => ["detector"; 2],
+        }
+    }
+}
+
 /// How much of the light is simulated one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use distill::config::LinkProtocol;
-use photonics::config::{Arm, Clock, Detector, EnergyTimeAnalyser, SpdcCw};
+use photonics::config::{
+    Arm, Clock, Detector, EnergyTimeAnalyser, PreparedAnalyser, PreparedDetectors, SpdcCw, Transmitter,
+};
 use serde::{Deserialize, Serialize};
 
 use super::seed::SecretSeed;
@@ -28,52 +30,70 @@ pub struct SourceConfig {
     /// Without one, randomness is the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subseed: Option<SecretSeed>,
+    pub nature: Nature,
+    pub faults_allowed: bool,
+    /// Peers that may connect: the modules by output, then who controls the run.
+    pub accepts: Vec<String>,
+}
+
+/// What a source draws the light of its link by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Nature {
+    Pairs(Pairs),
+    Pulses(Pulses),
+}
+
+/// Entangled pairs, a photon to each output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pairs {
     pub emitter: SpdcCw,
     pub arms: [Arm; 2],
     pub analysers: [EnergyTimeAnalyser; 2],
     pub detectors: [Detector; 2],
-    pub faults_allowed: bool,
-    /// Peers that may connect: the two detectors by output, then who controls the run.
-    pub accepts: Vec<String>,
+}
+
+/// Pulses that the transmitter, output 0, prepares, through one arm to the detector, output 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pulses {
+    pub transmitter: Transmitter,
+    pub arm: Arm,
+    pub analyser: PreparedAnalyser,
+    /// Of the receiver's detectors.
+    pub efficiency: f64,
 }
 
 impl SourceConfig {
-    /// Names of the two detectors, by output.
-    pub fn detectors_by_output(&self) -> impl Iterator<Item = &String> {
+    /// Names of the two modules, by output.
+    pub fn modules_by_output(&self) -> impl Iterator<Item = &String> {
         self.accepts.iter().take(2)
     }
 }
 
-/// One end of a link: the instrument and the module behind it.
+/// The module at one end of a link: sessions with its peer, blocks, delivery to the key store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DetectorConfig {
-    /// Name of this service and of its certificate.
+pub struct ModuleConfig {
+    /// Name of the service that holds it, and of its certificate.
     pub name: String,
     pub link: String,
     pub site: String,
     /// Site at the other end.
     pub peer_site: String,
-    /// Output of the source that feeds this end: 0 or 1.
+    /// Output of the source that this end takes its light from or follows: 0 or 1.
     pub output: u32,
     pub epoch_ps: u64,
     pub latency_epochs: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs_limit: Option<u64>,
-    pub detector: Detector,
-    pub clock: Clock,
-    pub analyser: EnergyTimeAnalyser,
-    /// Group delay of this end's arm at the start.
-    pub arm_delay_ps: f64,
     pub protocol: LinkProtocol,
     /// Pump set-point until the loop has measured something, relative to nominal.
     pub initial_pump: f64,
-    /// Nature's randomness in the instrument; without one it is the system's.
+    /// The protocol's randomness; without one it is the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instrument_subseed: Option<SecretSeed>,
-    /// The protocol's randomness in the module; without one it is the system's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub module_subseed: Option<SecretSeed>,
+    pub subseed: Option<SecretSeed>,
     /// Service that sends the photons.
     pub source: String,
     /// Service that reaches the other module.
@@ -84,6 +104,58 @@ pub struct DetectorConfig {
     pub faults_allowed: bool,
     /// Peers that may connect.
     pub accepts: Vec<String>,
+}
+
+/// A receiving end of a link: the instrument and the module behind it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorConfig {
+    pub module: ModuleConfig,
+    pub receiver: Receiver,
+    /// Nature's randomness in the instrument; without one it is the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instrument_subseed: Option<SecretSeed>,
+}
+
+/// The instruments of a detector node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Receiver {
+    Entangled(EntangledReceiver),
+    Prepared(PreparedReceiver),
+}
+
+/// The instruments at an end of a link of entangled pairs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntangledReceiver {
+    pub detector: Detector,
+    pub clock: Clock,
+    pub analyser: EnergyTimeAnalyser,
+    /// Group delay of this end's arm at the start.
+    pub arm_delay_ps: f64,
+}
+
+/// The instruments at the receiving end of a prepared link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreparedReceiver {
+    pub detectors: PreparedDetectors,
+    pub clock: Clock,
+    pub analyser: PreparedAnalyser,
+    /// Of the pulses, which gates follow.
+    pub repetition_rate_hz: f64,
+    /// Group delay of the arm at the start.
+    pub arm_delay_ps: f64,
+}
+
+/// The sending end of a prepared link: what chooses each pulse's state, and the module that knows it. The choices of a
+/// session are derived from the module's subseed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransmitterConfig {
+    pub module: ModuleConfig,
+    pub transmitter: Transmitter,
 }
 
 /// One endpoint of the classical authenticated channel of a link.
@@ -214,17 +286,40 @@ pub struct RelayNeighbour {
 pub enum ServiceConfig {
     Source(Box<SourceConfig>),
     Detector(Box<DetectorConfig>),
+    Transmitter(Box<TransmitterConfig>),
     Channel(Box<ChannelConfig>),
     Kms(Box<KmsConfig>),
     Relay(Box<RelayConfig>),
 }
 
 impl ServiceConfig {
+    /// The module of a link's end, where this holds one.
+    pub fn module(&self) -> Option<&ModuleConfig> {
+        match self {
+            ServiceConfig::Detector(config) => Some(&config.module),
+            ServiceConfig::Transmitter(config) => Some(&config.module),
+            ServiceConfig::Source(_) | ServiceConfig::Channel(_) | ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => {
+                None
+            }
+        }
+    }
+
+    pub(super) fn module_mut(&mut self) -> Option<&mut ModuleConfig> {
+        match self {
+            ServiceConfig::Detector(config) => Some(&mut config.module),
+            ServiceConfig::Transmitter(config) => Some(&mut config.module),
+            ServiceConfig::Source(_) | ServiceConfig::Channel(_) | ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => {
+                None
+            }
+        }
+    }
+
     /// Kind of the service, as the command line names it.
     pub fn kind(&self) -> &'static str {
         match self {
             ServiceConfig::Source(_) => "source",
             ServiceConfig::Detector(_) => "detector",
+            ServiceConfig::Transmitter(_) => "transmitter",
             ServiceConfig::Channel(_) => "channel",
             ServiceConfig::Kms(_) => "kms",
             ServiceConfig::Relay(_) => "relay",

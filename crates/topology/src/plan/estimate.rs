@@ -6,7 +6,7 @@ use photonics::expect::load::{Buffering, Load, load};
 use photonics::expect::optimum::{OperatingPoint, at_pump, at_qber_z};
 use photonics::expect::{Bbm92Inputs, Matching, from_config};
 
-use super::{DetectorConfig, Plan, PlannedLink, Service, ServiceConfig, SourceConfig, Speed};
+use super::{ModuleConfig, Nature, Pairs, Plan, PlannedLink, Service, ServiceConfig, Speed};
 
 /// Efficiency that Cascade reaches on frames of this length; what a run measures stands in its ledger.
 pub const RECONCILIATION_EFFICIENCY: f64 = 1.05;
@@ -54,13 +54,20 @@ impl Plan {
         self.services.iter().map(|service| resources(self, service, load(service))).collect()
     }
 
+    /// What draws the pairs of a link, and the modules of its ends; nothing of another kind of link.
+    pub fn entangled(&self, link: &PlannedLink) -> Option<(&Pairs, [&ModuleConfig; 2])> {
+        let ServiceConfig::Source(source) = &self.service(&link.source.service)?.config else { return None };
+        let Nature::Pairs(pairs) = &source.nature else { return None };
+        let end = |end: usize| self.service(&link.ends[end].module)?.config.module();
+        Some((pairs, [end(0)?, end(1)?]))
+    }
+
     /// Tags and memory of a link at its operating point.
     pub fn load(&self, link: &str) -> Option<Load> {
         let link = self.link(link)?;
-        let source = self.sources().find(|source| source.name == link.source.service)?;
-        let end = self.detectors().find(|detector| detector.name == link.ends[0].detector)?;
-        let inputs = inputs(source, &end.protocol)?;
-        let point = operating_point(&inputs, end, source);
+        let (pairs, [end, _]) = self.entangled(link)?;
+        let inputs = inputs(pairs, &end.protocol)?;
+        let point = operating_point(&inputs, end, pairs);
         Some(load(&point.prediction, &buffering(link, &end.protocol)?))
     }
 }
@@ -81,7 +88,7 @@ fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
             busy(load.total_tags_hz, IDLE_BYTES as f64 + photons * BYTES_PER_PHOTON)
         }
         (ServiceConfig::Detector(config), Some(load)) => {
-            let end = config.output.min(1) as usize;
+            let end = config.module.output.min(1) as usize;
             busy(load.tags_hz[end], load.module_bytes[end])
         }
         (ServiceConfig::Kms(_), _) => Resources { memory_bytes: IDLE_BYTES + STORE_CACHE_BYTES, ..idle },
@@ -90,7 +97,7 @@ fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
 }
 
 /// The formulae's inputs at nominal pump, of a link of entangled pairs.
-pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Option<Bbm92Inputs> {
+pub fn inputs(source: &Pairs, protocol: &LinkProtocol) -> Option<Bbm92Inputs> {
     let (arms, analysers, detectors) =
         (source.arms.each_ref(), source.analysers.each_ref(), source.detectors.each_ref());
     let sifting = protocol.sifting.entangled()?;
@@ -105,7 +112,7 @@ pub fn inputs(source: &SourceConfig, protocol: &LinkProtocol) -> Option<Bbm92Inp
 }
 
 /// Where the pump loop settles, within what the laser can do.
-pub fn operating_point(inputs: &Bbm92Inputs, end: &DetectorConfig, source: &SourceConfig) -> OperatingPoint {
+pub fn operating_point(inputs: &Bbm92Inputs, end: &ModuleConfig, source: &Pairs) -> OperatingPoint {
     let Some(loops) = end.protocol.sifting.entangled().map(|sifting| &sifting.loops).filter(|loops| loops.pump) else {
         return at_pump(inputs, end.initial_pump);
     };

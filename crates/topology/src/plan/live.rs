@@ -1,15 +1,28 @@
 //! What of a configuration a service can be told while it runs; anything else takes a start.
 
-use super::{KmsConfig, KmsPeer, ServiceConfig, SourceConfig};
+use photonics::config::Arm;
+
+use super::{KmsConfig, KmsPeer, Nature, ServiceConfig, SourceConfig};
 
 impl SourceConfig {
-    /// Loss of the arms by output, which a running source can be told.
-    pub fn losses_db(&self) -> [f64; 2] {
-        [self.arms[0].loss_db, self.arms[1].loss_db]
+    /// Loss of the arms, which a running source can be told.
+    pub fn losses_db(&self) -> Vec<f64> {
+        self.arms().iter().map(|arm| arm.loss_db).collect()
+    }
+
+    /// The arms by output that light goes through; that of pulses is one.
+    pub fn arms(&self) -> &[Arm] {
+        match &self.nature {
+            Nature::Pairs(pairs) => &pairs.arms,
+            Nature::Pulses(pulses) => std::slice::from_ref(&pulses.arm),
+        }
     }
 
     fn fixed(mut self) -> Self {
-        self.arms.iter_mut().for_each(|arm| arm.loss_db = 0.0);
+        match &mut self.nature {
+            Nature::Pairs(pairs) => pairs.arms.iter_mut().for_each(|arm| arm.loss_db = 0.0),
+            Nature::Pulses(pulses) => pulses.arm.loss_db = 0.0,
+        }
         self
     }
 }
@@ -39,7 +52,7 @@ impl ServiceConfig {
         match self.clone() {
             Self::Source(config) => Self::Source(Box::new(config.fixed())),
             Self::Kms(config) => Self::Kms(Box::new(config.fixed())),
-            other @ (Self::Detector(_) | Self::Channel(_) | Self::Relay(_)) => other,
+            other @ (Self::Detector(_) | Self::Transmitter(_) | Self::Channel(_) | Self::Relay(_)) => other,
         }
     }
 }

@@ -17,8 +17,9 @@ use serde::Serialize;
 use crate::document::{Link, Measure, Protocol, Spec, Topology};
 use crate::figure::Listing;
 pub use config::{
-    ChannelConfig, DetectorConfig, KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour,
-    ServiceConfig, SourceConfig, Speed,
+    ChannelConfig, DetectorConfig, EntangledReceiver, KeySupply, KmsConfig, KmsModule, KmsPeer, ModuleConfig, Nature,
+    Pairs, PreparedReceiver, Pulses, Receiver, RelayConfig, RelayNeighbour, ServiceConfig, SourceConfig, Speed,
+    TransmitterConfig,
 };
 pub use directory::{Directory, DirectorySite};
 pub use seed::{Role, SecretSeed, derive_subseed};
@@ -29,7 +30,7 @@ pub use sites::{kms_name, relay_name};
 pub const CONTROL_IDENTITY: &str = "control";
 
 /// What names of services begin with, before a hyphen.
-const SERVICE_KINDS: [&str; 5] = ["source", "detector", "channel", "kms", "relay"];
+const SERVICE_KINDS: [&str; 6] = ["source", "detector", "transmitter", "channel", "kms", "relay"];
 
 /// Whether a name has the form of an identity of the network's own: `control`, or a service of whatever link or site.
 /// No application may be called so, or one could be taken for the other.
@@ -39,8 +40,7 @@ pub fn is_service_name(name: &str) -> bool {
 }
 
 /// How names of applications and services are kept apart, for messages.
-pub const APPLICATION_NAMES: &str =
-    "neither `control` nor a name that begins with `source-`, `detector-`, `channel-`, `kms-` or `relay-`";
+pub const APPLICATION_NAMES: &str = "neither `control` nor a name that begins with `source-`, `detector-`, `transmitter-`, `channel-`, `kms-` or `relay-`";
 
 /// A local clock may be this much ahead of simulated time: where it starts, its offset, and what it gains.
 const TAG_MARGIN_PS: u64 = 60_000_000_000_000;
@@ -120,7 +120,7 @@ pub struct PlannedSource {
 pub struct PlannedEnd {
     pub site: String,
     /// Service of the instrument and the module behind it.
-    pub detector: String,
+    pub module: String,
     /// Service of its end of the classical channel.
     pub channel: String,
     /// Between source and clicks, the detector's efficiency included.
@@ -173,10 +173,10 @@ impl Plan {
     pub fn shift_limits(&mut self, first_epoch: impl Fn(&str) -> u64) {
         for service in &mut self.services {
             let limit = match &mut service.config {
-                ServiceConfig::Source(config) => &mut config.epochs_limit,
-                ServiceConfig::Detector(config) => &mut config.epochs_limit,
-                ServiceConfig::Channel(_) | ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => continue,
+                ServiceConfig::Source(config) => Some(&mut config.epochs_limit),
+                other => other.module_mut().map(|module| &mut module.epochs_limit),
             };
+            let Some(limit) = limit else { continue };
             let seen = service.link.as_deref().map_or(0, &first_epoch);
             let asked = self.epochs_limit.map_or(u64::MAX, |epochs| epochs.saturating_add(seen));
             *limit = Some(asked.min(self.tag_epochs));
@@ -187,9 +187,7 @@ impl Plan {
     pub fn without_key_management(&mut self) {
         self.services.retain(|service| service.link.is_some());
         for service in &mut self.services {
-            if let ServiceConfig::Detector(config) = &mut service.config
-                && let Some(kms) = config.kms.take()
-            {
+            if let Some(kms) = service.config.module_mut().and_then(|module| module.kms.take()) {
                 service.connects_to.retain(|peer| *peer != kms);
             }
         }
@@ -210,9 +208,21 @@ impl Plan {
         })
     }
 
+    /// The modules, both ends of each link in the order of the links.
+    pub fn modules(&self) -> impl Iterator<Item = &ModuleConfig> {
+        self.services.iter().filter_map(|service| service.config.module())
+    }
+
     pub fn detectors(&self) -> impl Iterator<Item = &DetectorConfig> {
         self.services.iter().filter_map(|service| match &service.config {
             ServiceConfig::Detector(config) => Some(&**config),
+            _ => None,
+        })
+    }
+
+    pub fn transmitters(&self) -> impl Iterator<Item = &TransmitterConfig> {
+        self.services.iter().filter_map(|service| match &service.config {
+            ServiceConfig::Transmitter(config) => Some(&**config),
             _ => None,
         })
     }
@@ -243,21 +253,22 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceNames {
     pub source: String,
-    pub detectors: [String; 2],
+    pub modules: [String; 2],
     pub channels: [String; 2],
 }
 
 impl ServiceNames {
-    pub fn of(link: &str, sites: [&str; 2]) -> Self {
+    pub fn of(link: &Link, sites: [&str; 2]) -> Self {
+        let (modules, link) = (link.protocol.modules(), &link.name);
         ServiceNames {
             source: format!("source-{link}"),
-            detectors: sites.map(|site| format!("detector-{link}-{site}")),
+            modules: std::array::from_fn(|end| format!("{}-{link}-{}", modules[end], sites[end])),
             channels: sites.map(|site| format!("channel-{link}-{site}")),
         }
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &String> {
-        std::iter::once(&self.source).chain(&self.detectors).chain(&self.channels)
+        std::iter::once(&self.source).chain(&self.modules).chain(&self.channels)
     }
 }
 

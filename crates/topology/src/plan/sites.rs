@@ -34,7 +34,7 @@ impl<'a> SitePlanner<'a> {
             let Some([a, b]) = link.pair().map(|ends| ends.map(Name::as_str)) else { continue };
             neighbours.entry(a).or_default().insert(b);
             neighbours.entry(b).or_default().insert(a);
-            let [first, second] = ServiceNames::of(link.name.as_str(), [a, b]).detectors;
+            let [first, second] = ServiceNames::of(link, [a, b]).modules;
             for (site, service, peer) in [(a, first, b), (b, second, a)] {
                 let module = KmsModule { service, link: link.name.to_string(), peer_site: peer.to_owned() };
                 modules.entry(site).or_default().push(module);

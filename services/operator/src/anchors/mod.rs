@@ -59,7 +59,10 @@ pub struct Keepers(Mutex<HashMap<ObjectRef<TopologyObject>, Keeper>>);
 pub fn counts(config: &ServiceConfig) -> bool {
     match config {
         ServiceConfig::Channel(_) | ServiceConfig::Kms(_) => true,
-        ServiceConfig::Source(_) | ServiceConfig::Detector(_) | ServiceConfig::Relay(_) => false,
+        ServiceConfig::Source(_)
+        | ServiceConfig::Detector(_)
+        | ServiceConfig::Transmitter(_)
+        | ServiceConfig::Relay(_) => false,
     }
 }
 

@@ -243,7 +243,9 @@ impl Context<'_> {
                     optional.push((secret, mark));
                 }
                 // Secrets that an earlier release rendered do not have it: then one is made on the volume.
-                ServiceConfig::Detector(end) if end.kms.is_some() && sites_with_blocks.insert(&end.site) => {
+                other => {
+                    let end = other.module().filter(|end| end.kms.is_some());
+                    let Some(end) = end.filter(|end| sites_with_blocks.insert(&end.site)) else { continue };
                     let key = KeyToPath {
                         key: keys::BLOCKS_KEY.to_owned(),
                         path: format!("secrets/blocks/{}.key", end.site),
@@ -251,7 +253,6 @@ impl Context<'_> {
                     };
                     optional.push((secret_names::store(topology, &end.site), key));
                 }
-                _ => {}
             }
         }
         let projection = |(secret, items): (String, Vec<KeyToPath>), optional: Option<bool>| VolumeProjection {

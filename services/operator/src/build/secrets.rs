@@ -175,6 +175,7 @@ impl Context<'_> {
 enum Plain<'a> {
     Source(&'a topology::plan::SourceConfig),
     Detector(&'a topology::plan::DetectorConfig),
+    Transmitter(&'a topology::plan::TransmitterConfig),
     Channel(&'a topology::plan::ChannelConfig),
     Kms(&'a topology::plan::KmsConfig),
     Relay(&'a topology::plan::RelayConfig),
@@ -185,6 +186,7 @@ fn plain(config: &topology::plan::ServiceConfig) -> Plain<'_> {
     match config {
         ServiceConfig::Source(config) => Plain::Source(config),
         ServiceConfig::Detector(config) => Plain::Detector(config),
+        ServiceConfig::Transmitter(config) => Plain::Transmitter(config),
         ServiceConfig::Channel(config) => Plain::Channel(config),
         ServiceConfig::Kms(config) => Plain::Kms(config),
         ServiceConfig::Relay(config) => Plain::Relay(config),

@@ -25,15 +25,15 @@ pub async fn measured(cluster: &Cluster, links: &[String], duration_s: f64) -> R
 
 /// What the end that knows the figures of the link tells.
 async fn follow(roster: &Roster, link: &PlannedLink, duration_s: f64) -> Result<LinkReport> {
-    let detector = &link.ends[link.corrector()].detector;
-    let channel = roster.connector(detector)?.connect().await?;
+    let module = &link.ends[link.corrector()].module;
+    let channel = roster.connector(module)?.connect().await?;
     let mut client = shell::limited!(DetectorClient::new(channel));
     let mut events = client.watch(WatchRequest {}).await?.into_inner();
     let mut status = client.get_status(GetStatusRequest {}).await?.into_inner();
     let until_s = status.simulated_s + duration_s;
     let mut report = LinkReport::of(link);
     while status.simulated_s < until_s && status.state() != LinkState::Ended {
-        let event = events.message().await?.with_context(|| format!("{detector} has nothing more to say"))?;
+        let event = events.message().await?.with_context(|| format!("{module} has nothing more to say"))?;
         report.take(&event);
         if let Some(Event::Status(latest)) = event.event {
             status = latest;

@@ -89,9 +89,8 @@ fn stored(config: &ServiceConfig) -> Option<Voided> {
     match config {
         ServiceConfig::Kms(store) => Some(row(&store.site, "key store".to_owned(), KEY_STORE)),
         ServiceConfig::Relay(relay) => Some(row(&relay.site, "relay".to_owned(), RELAY)),
-        ServiceConfig::Detector(end) => Some(row(&end.site, format!("blocks of {}", end.link), BLOCKS)),
         ServiceConfig::Channel(end) => Some(row(&end.site, format!("authentication reserve of {}", end.link), RESERVE)),
-        ServiceConfig::Source(_) => None,
+        other => other.module().map(|end| row(&end.site, format!("blocks of {}", end.link), BLOCKS)),
     }
 }
 

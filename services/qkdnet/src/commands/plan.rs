@@ -10,7 +10,7 @@ use serde::Serialize;
 use topology::figure::{Figure, Figures};
 use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, buffering, inputs, operating_point};
 use topology::plan::key::KeyInputs;
-use topology::plan::{DetectorConfig, Plan, PlannedLink, ServiceConfig, SourceConfig};
+use topology::plan::{ModuleConfig, Pairs, Plan, PlannedLink};
 
 use super::{files, print, print_json};
 use crate::cli::{Output, PlanArgs};
@@ -111,11 +111,7 @@ fn report(plan: &Plan) -> Report {
 /// `None` where the link is not of entangled pairs, or the plan lacks a service that it names, which `topology` never
 /// does.
 fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
-    let source = match &plan.service(&link.source.service)?.config {
-        ServiceConfig::Source(source) => &**source,
-        _ => return None,
-    };
-    let ends = [end(plan, &link.ends[0].detector)?, end(plan, &link.ends[1].detector)?];
+    let (source, ends) = plan.entangled(link)?;
     let protocol = &ends[0].protocol.post_processing;
     let inputs = inputs(source, &ends[0].protocol)?;
     let key = KeyInputs::of(protocol);
@@ -156,14 +152,7 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
     })
 }
 
-fn end<'a>(plan: &'a Plan, name: &str) -> Option<&'a DetectorConfig> {
-    match &plan.service(name)?.config {
-        ServiceConfig::Detector(detector) => Some(detector),
-        _ => None,
-    }
-}
-
-fn loss_only(source: &SourceConfig, end: &DetectorConfig) -> Option<f64> {
+fn loss_only(source: &Pairs, end: &ModuleConfig) -> Option<f64> {
     if source.arms.iter().map(|arm| arm.dispersion_ps_per_nm).sum::<f64>().abs() < 1.0 {
         return None;
     }
@@ -204,7 +193,7 @@ fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, key: &KeyInputs) -> Point
 }
 
 /// What a person would want to know before starting this.
-fn notes(operating: &OperatingPoint, end: &DetectorConfig, key_bits: f64, authentication_bits: f64) -> Vec<String> {
+fn notes(operating: &OperatingPoint, end: &ModuleConfig, key_bits: f64, authentication_bits: f64) -> Vec<String> {
     let LinkProtocol { post_processing, sifting } = &end.protocol;
     let p = &operating.prediction;
     let mut notes = Vec::new();

@@ -61,7 +61,7 @@ impl Ends {
 
 /// Compares the ends of a link.
 pub fn compare(link: &str, plan: &Plan, folders: &Folders) -> Ends {
-    let mut sites = plan.detectors().filter(|config| config.link == link).map(|config| config.site.as_str());
+    let mut sites = plan.modules().filter(|config| config.link == link).map(|config| config.site.as_str());
     match (sites.next(), sites.next()) {
         (Some(a), Some(b)) => at_sites(&folders.data, link, [a, b])
             .unwrap_or_else(|error| Ends::Unreadable(shell::chain(&error).to_string())),

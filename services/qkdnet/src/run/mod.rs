@@ -37,7 +37,7 @@ use shell::launch::ServiceFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{DetectorConfig, Directory, Plan, ServiceConfig};
+use topology::plan::{Directory, ModuleConfig, Plan, ServiceConfig};
 
 use self::anchors::Anchors;
 use self::keys::{RelayMonitor, StoreMonitor};
@@ -96,8 +96,8 @@ impl Recording {
 
     /// What is there already is never touched.
     pub fn refuse_to_overwrite(&self, plan: &Plan) -> Result<(), Failure> {
-        for config in plan.detectors() {
-            let path = self.path(&config.link, &config.site);
+        for module in plan.detectors().map(|detector| &detector.module) {
+            let path = self.path(&module.link, &module.site);
             detector::refuse_to_overwrite(&path).map_err(|error| {
                 Failure::bad_input(shell::chain(&error).to_string())
                     .hint("recordings are not overwritten: give another `--record`")
@@ -117,7 +117,7 @@ pub struct End {
 }
 
 impl End {
-    fn new(config: &DetectorConfig, monitor: Arc<Monitor>) -> Self {
+    fn new(config: &ModuleConfig, monitor: Arc<Monitor>) -> Self {
         let corrects = config.protocol.side() == Side::Corrector;
         Self { link: config.link.clone(), site: config.site.clone(), corrects, monitor }
     }
@@ -271,6 +271,7 @@ fn service_file(frame: ServiceFile<()>, config: &ServiceConfig) -> Result<String
     let text = match config {
         ServiceConfig::Source(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
         ServiceConfig::Detector(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Transmitter(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
         ServiceConfig::Channel(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
         ServiceConfig::Kms(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
         ServiceConfig::Relay(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
@@ -311,7 +312,7 @@ pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<u64> {
 /// Epochs that each link has already used.
 fn epochs_seen(plan: &Plan, data: &Path) -> Result<BTreeMap<String, u64>> {
     let mut seen = BTreeMap::new();
-    for config in plan.detectors() {
+    for config in plan.modules() {
         let next = detector::vault::next_epoch(data, &config.site, &config.link)?;
         let entry = seen.entry(config.link.clone()).or_insert(0u64);
         *entry = next.max(*entry);

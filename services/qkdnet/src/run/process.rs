@@ -51,7 +51,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         }
         let child = Process { program: program.clone(), kind: service.config.kind(), config, log };
         others.spawn(child.supervise(service.name.clone(), end, stop.clone()));
-        if let ServiceConfig::Detector(config) = &service.config {
+        if let Some(config) = service.config.module() {
             let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
             ends.push(End::new(config, monitor.clone()));
             let endpoint = Endpoint::in_run_dir(&start.folders.run, &service.name);

@@ -25,7 +25,8 @@ pub struct RosterLink {
     /// At outputs 0 and 1 of the source.
     pub sites: [String; 2],
     pub source: String,
-    pub detectors: [String; 2],
+    /// The services of the two modules.
+    pub modules: [String; 2],
     pub channels: [String; 2],
 }
 
@@ -45,7 +46,7 @@ impl RosterLink {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RosterService {
     pub name: String,
-    /// `source`, `detector`, `channel`, `kms` or `relay`.
+    /// As [`ServiceConfig::kind`](topology::plan::ServiceConfig::kind) says it.
     pub kind: String,
     pub site: String,
     /// Who answers for it: the service itself, or the process that it is a task of.
@@ -60,7 +61,7 @@ impl Roster {
             name: link.name.clone(),
             sites: link.ends.each_ref().map(|end| end.site.clone()),
             source: link.source.service.clone(),
-            detectors: link.ends.each_ref().map(|end| end.detector.clone()),
+            modules: link.ends.each_ref().map(|end| end.module.clone()),
             channels: link.ends.each_ref().map(|end| end.channel.clone()),
         };
         let service = |service: &'p topology::plan::Service| RosterService {

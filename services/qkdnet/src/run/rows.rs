@@ -5,7 +5,7 @@ use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleStatus};
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use shell::figures::{hear, of_module};
 use topology::figure::{Figure, Measured};
-use topology::plan::DetectorConfig;
+use topology::plan::ModuleConfig;
 
 use super::ends::Ends;
 use super::watch::LinkReport;
@@ -61,7 +61,7 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-pub fn fill(row: &mut LinkRow, both: &[ModuleStatus], corrector: &ModuleStatus, config: Option<&DetectorConfig>) {
+pub fn fill(row: &mut LinkRow, both: &[ModuleStatus], corrector: &ModuleStatus, config: Option<&ModuleConfig>) {
     row.state = both.iter().map(|status| state(status.state())).min_by_key(|s| *s as u8).unwrap_or_default();
     // The other end notices a lock only by the bits that come back.
     if corrector.state() == WireState::Locked {
@@ -95,7 +95,7 @@ pub fn fill(row: &mut LinkRow, both: &[ModuleStatus], corrector: &ModuleStatus, 
     }
 }
 
-fn loops(config: &DetectorConfig, row: &LinkRow) -> Loops {
+fn loops(config: &ModuleConfig, row: &LinkRow) -> Loops {
     let Some(Entangled { loops, .. }) = config.protocol.sifting.entangled() else {
         return Loops { polarisation: LoopState::Off, phase: LoopState::Off, pump: LoopState::Off };
     };

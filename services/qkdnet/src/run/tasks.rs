@@ -48,12 +48,12 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |_| CONTROL_IDENTITY));
     let mut ends = Vec::new();
     for config in start.plan.detectors() {
-        let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
-        ends.push(End::new(config, monitor.clone()));
-        let mut parts = parts(start, config, &doors, &keys, monitor, desks.get(&config.name))?;
+        let monitor = Arc::new(Monitor::new(detector::initial_status(&config.module)));
+        ends.push(End::new(&config.module, monitor.clone()));
+        let mut parts = parts(start, config, &doors, &keys, monitor, desks.get(&config.module.name))?;
         let desk = parts.faults.clone();
         let begin = move |life| parts.begin(life);
-        nodes.spawn(Life::start(&config.name, desk, &stop, begin).await?.keep());
+        nodes.spawn(Life::start(&config.module.name, desk, &stop, begin).await?.keep());
     }
     Ok(Running { ends, stores, relays, drain, stop, nodes, others, faults, roster, held })
 }
@@ -151,18 +151,18 @@ fn parts(
     faults: Option<Desk>,
 ) -> Result<Parts> {
     let light = match &start.replay {
-        Some(replay) => Source::Recording(replay.of(&config.site)?),
-        None => Source::Dial(doors.sources.get(&config.source).context("a source is not planned")?.clone()),
+        Some(replay) => Source::Recording(replay.of(&config.module.site)?),
+        None => Source::Dial(doors.sources.get(&config.module.source).context("a source is not planned")?.clone()),
     };
-    let channel = doors.channels.get(&config.channel).context("a channel is not planned")?.clone();
+    let channel = doors.channels.get(&config.module.channel).context("a channel is not planned")?.clone();
     let recorder = match &start.recording {
         Some(recording) => {
-            let path = recording.path(&config.link, &config.site);
+            let path = recording.path(&config.module.link, &config.module.site);
             Some(Recorder::create(&path, recording.format.into(), recording.frames, recording.bytes)?)
         }
         None => None,
     };
-    let delivery = match &config.kms {
+    let delivery = match &config.module.kms {
         Some(kms) => Some(keys.modules.get(kms).context("a key store is not planned")?.clone()),
         None => None,
     };
@@ -182,7 +182,13 @@ impl Parts {
 
     fn node(&mut self, life: &CancellationToken) -> Result<Node> {
         let config = self.config.clone();
-        let vault = Vault::open(&self.data, None, &config.site, &config.link, detector::disk(self.faults.as_ref()))?;
+        let vault = Vault::open(
+            &self.data,
+            None,
+            &config.module.site,
+            &config.module.link,
+            detector::disk(self.faults.as_ref()),
+        )?;
         let delivery = match &self.delivery {
             Some(dial) => Some(Delivery::start(dial.clone(), &vault, self.anchors.open()?, life.clone())?),
             None => None,

@@ -322,7 +322,7 @@ impl<'p> Follower<'p> {
             let of_link: Vec<&End> = ends.iter().filter(|end| end.link == row.name).collect();
             let both: Vec<ModuleStatus> = of_link.iter().map(|end| end.monitor.status()).collect();
             let Some(corrector) = of_link.iter().position(|end| end.corrects) else { continue };
-            let config = self.plan.detectors().find(|d| d.link == row.name);
+            let config = self.plan.modules().find(|module| module.link == row.name);
             fill(row, &both, &both[corrector], config);
             let report = self.links.iter_mut().find(|report| report.name == row.name);
             if let (Some(report), Some(status)) = (report, both.into_iter().nth(corrector)) {

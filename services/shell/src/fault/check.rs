@@ -116,6 +116,7 @@ fn name(kind: Kind) -> &'static str {
     match kind {
         Kind::Source => "source",
         Kind::Detector => "detector",
+        Kind::Transmitter => "transmitter",
         Kind::Channel => "channel",
         Kind::Kms => "key store",
         Kind::Relay => "relay",

@@ -31,6 +31,7 @@ pub use crate::disk::Disk;
 pub enum Kind {
     Source,
     Detector,
+    Transmitter,
     Channel,
     Kms,
     Relay,

@@ -3,13 +3,11 @@
 use distill::config as protocol;
 use photonics::config as instrument;
 
-use super::{post_processing, references};
+use super::{Common, post_processing};
 use crate::document::{Disturbance, FreeRunningClock, Link, Snspd};
-use crate::plan::config::{ChannelConfig, DetectorConfig, ServiceConfig, SourceConfig};
-use crate::plan::seed::{Role, SecretSeed, derive_subseed};
-use crate::plan::{
-    CONTROL_IDENTITY, PlannedEnd, PlannedLink, PlannedSource, RunPlan, Service, ServiceNames, kms_name, round_epochs,
-};
+use crate::plan::config::{DetectorConfig, EntangledReceiver, Nature, Pairs, Receiver, ServiceConfig, SourceConfig};
+use crate::plan::seed::Role;
+use crate::plan::{PlannedLink, RunPlan, Service};
 use crate::quantity::Duration;
 use crate::resolve::{EntangledEnd, EntangledLink};
 
@@ -17,11 +15,11 @@ const PS_PER_S: f64 = 1e12;
 
 pub(super) fn plan(kind: EntangledLink<'_>, run: RunPlan) -> (PlannedLink, Vec<Service>) {
     let link = kind.link;
-    let names = ServiceNames::of(link.name.as_str(), kind.ends.map(|end| end.site()));
+    let common = Common::new(link, kind.ends.map(|end| end.site()), run);
     // The end with the larger loss announces: it has fewer clicks, so less is said.
     let [first, second] = kind.ends.map(|end| end.loss_db());
     let announcer = usize::from(second >= first);
-    let planner = Planner { link, kind, names, announcer, run };
+    let planner = Planner { link, kind, common, announcer };
     (planner.link(), planner.services())
 }
 
@@ -39,145 +37,50 @@ pub(super) fn warnings(kind: &EntangledLink<'_>) -> Vec<String> {
 struct Planner<'a> {
     link: &'a Link,
     kind: EntangledLink<'a>,
-    names: ServiceNames,
+    common: Common<'a>,
     /// The end that says when it clicked; the other one answers.
     announcer: usize,
-    run: RunPlan,
 }
 
 impl Planner<'_> {
     fn link(&self) -> PlannedLink {
-        let end = |end: usize| PlannedEnd {
-            site: self.kind.ends[end].site().to_owned(),
-            detector: self.names.detectors[end].clone(),
-            channel: self.names.channels[end].clone(),
-            loss_db: self.kind.ends[end].loss_db(),
-            side: self.role(end).side(),
-        };
-        PlannedLink {
-            name: self.link.name.to_string(),
-            protocol: self.link.protocol,
-            epoch_ps: self.run.epoch_ps,
-            source: PlannedSource { site: self.kind.source.site.to_string(), service: self.names.source.clone() },
-            ends: [end(0), end(1)],
-            references: references(self.link),
-        }
+        let end = |end: usize| (self.kind.ends[end].loss_db(), self.role(end).side());
+        self.common.link(self.kind.source.site.as_str(), [end(0), end(1)])
     }
 
     fn role(&self, end: usize) -> protocol::Role {
         if end == self.announcer { protocol::Role::Announcer } else { protocol::Role::Matcher }
     }
 
-    /// Source, then both detectors, then both channels.
     fn services(&self) -> Vec<Service> {
-        let service = |name: &str, site: &str, connects_to: Vec<String>, accepts: &[String], config| Service {
-            name: name.to_owned(),
-            site: site.to_owned(),
-            link: Some(self.link.name.to_string()),
-            connects_to,
-            accepts: accepts.to_vec(),
-            config,
-        };
-        let source = self.source_config();
-        let mut services = vec![service(
-            &source.name,
-            &source.site,
-            Vec::new(),
-            &source.accepts,
-            ServiceConfig::Source(Box::new(source.clone())),
-        )];
-        for end in 0..2 {
-            let config = self.detector_config(end);
-            let connects_to =
-                [config.source.clone(), config.channel.clone()].into_iter().chain(config.kms.clone()).collect();
-            let boxed = ServiceConfig::Detector(Box::new(config.clone()));
-            services.push(service(&config.name, &config.site, connects_to, &config.accepts, boxed));
-        }
-        for end in 0..2 {
-            let config = self.channel_config(end);
-            let connects_to = if config.initiates { vec![config.peer.clone()] } else { Vec::new() };
-            let boxed = ServiceConfig::Channel(Box::new(config.clone()));
-            services.push(service(&config.name, &config.site, connects_to, &config.accepts, boxed));
-        }
-        services
-    }
-
-    fn subseed(&self, role: Role, site: &str) -> Option<SecretSeed> {
-        self.run.seed.map(|seed| derive_subseed(seed, role, self.link.name.as_str(), site))
+        let modules = [0, 1].map(|end| ServiceConfig::Detector(Box::new(self.detector_config(end))));
+        // Classical traffic takes the same route, past the source.
+        let delay_ps = self.kind.ends.iter().map(|end| end.arm.fibre.delay_ps()).sum::<f64>().round() as u64;
+        self.common.services(self.source_config(), modules, delay_ps)
     }
 
     fn source_config(&self) -> SourceConfig {
-        let [first, second] = self.names.detectors.clone();
-        SourceConfig {
-            name: self.names.source.clone(),
-            link: self.link.name.to_string(),
-            site: self.kind.source.site.to_string(),
-            epoch_ps: self.run.epoch_ps,
-            latency_epochs: self.run.latency_epochs,
-            round_epochs: round_epochs(self.link, self.run.epoch_ps),
-            speed: self.run.speed,
-            epochs_limit: Some(self.run.last_epoch()),
-            subseed: self.subseed(Role::Source, ""),
+        let nature = Nature::Pairs(Pairs {
             emitter: self.emitter(),
             arms: [0, 1].map(|end| self.arm(end)),
             analysers: [0, 1].map(|end| self.analyser(end)),
             detectors: self.kind.ends.map(|end| detector(end.detector)),
-            faults_allowed: self.run.faults_allowed,
-            accepts: vec![first, second, CONTROL_IDENTITY.to_owned()],
-        }
+        });
+        self.common.source(self.kind.source.site.as_str(), nature)
     }
 
     fn detector_config(&self, end: usize) -> DetectorConfig {
         let own = &self.kind.ends[end];
-        let site = own.site();
-        DetectorConfig {
-            name: self.names.detectors[end].clone(),
-            link: self.link.name.to_string(),
-            site: site.to_owned(),
-            peer_site: self.kind.peer_of(end).site().to_owned(),
-            output: end as u32,
-            epoch_ps: self.run.epoch_ps,
-            latency_epochs: self.run.latency_epochs,
-            epochs_limit: Some(self.run.last_epoch()),
+        let receiver = Receiver::Entangled(EntangledReceiver {
             detector: detector(own.detector),
             clock: clock(own.clock),
             analyser: self.analyser(end),
             arm_delay_ps: own.arm.fibre.delay_ps(),
-            protocol: self.protocol(end),
-            initial_pump: self.kind.source.pump_initial,
-            instrument_subseed: self.subseed(Role::Instrument, site),
-            module_subseed: self.subseed(Role::Module, site),
-            source: self.names.source.clone(),
-            channel: self.names.channels[end].clone(),
-            kms: Some(kms_name(site)),
-            faults_allowed: self.run.faults_allowed,
-            accepts: vec![CONTROL_IDENTITY.to_owned()],
-        }
-    }
-
-    fn channel_config(&self, end: usize) -> ChannelConfig {
-        let initiates = end == 0;
-        let peer = &self.names.channels[usize::from(initiates)];
-        let mut accepts = vec![self.names.detectors[end].clone()];
-        if !initiates {
-            accepts.push(peer.clone());
-        }
-        accepts.push(CONTROL_IDENTITY.to_owned());
-        ChannelConfig {
-            name: self.names.channels[end].clone(),
-            link: self.link.name.to_string(),
-            site: self.kind.ends[end].site().to_owned(),
-            peer_site: self.kind.peer_of(end).site().to_owned(),
-            initiates,
-            peer: peer.clone(),
-            module: self.names.detectors[end].clone(),
-            // Classical traffic takes the same route, past the source.
-            delay_ps: self.kind.ends.iter().map(|end| end.arm.fibre.delay_ps()).sum::<f64>().round() as u64,
-            speed: self.run.speed,
-            reserve_bits: self.link.authentication.reserve.rounded(),
-            tags_per_hash_key: self.link.authentication.tags_per_hash_key,
-            faults_allowed: self.run.faults_allowed,
-            accepts,
+        });
+        DetectorConfig {
+            module: self.common.module(end, self.protocol(end), self.kind.source.pump_initial),
+            receiver,
+            instrument_subseed: self.common.subseed(Role::Instrument, own.site()),
         }
     }
 
@@ -205,7 +108,7 @@ impl Planner<'_> {
                 pump_max: self.kind.source.pump_max,
             },
         };
-        let post_processing = post_processing(link, self.run);
+        let post_processing = post_processing(link, self.common.run);
         protocol::LinkProtocol { post_processing, sifting: protocol::Sifting::Entangled(sifting) }
     }
 
@@ -278,8 +181,8 @@ impl Planner<'_> {
         let mut level = undisturbed;
         let steps = steps.into_iter().map(|(at_ps, step)| {
             level = apply(level, step);
-            let epoch = at_ps.div_ceil(self.run.epoch_ps);
-            instrument::Step { at_s: instrument::epoch_start_s(epoch, self.run.epoch_ps), value: level }
+            let epoch = at_ps.div_ceil(self.common.run.epoch_ps);
+            instrument::Step { at_s: instrument::epoch_start_s(epoch, self.common.run.epoch_ps), value: level }
         });
         steps.collect()
     }

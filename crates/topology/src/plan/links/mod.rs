@@ -4,8 +4,14 @@
 mod entangled;
 
 use distill::config as protocol;
+use distill::config::{LinkProtocol, Side};
 
-use super::{PlannedLink, PlannedReference, RunPlan, Service, round_epochs};
+use super::config::{ChannelConfig, ModuleConfig, Nature, ServiceConfig, SourceConfig};
+use super::seed::{Role, SecretSeed, derive_subseed};
+use super::{
+    CONTROL_IDENTITY, PlannedEnd, PlannedLink, PlannedReference, PlannedSource, RunPlan, Service, ServiceNames,
+    kms_name, round_epochs,
+};
 use crate::document::{Bound, Link};
 use crate::resolve::{LinkKind, resolve};
 
@@ -21,6 +27,135 @@ pub(super) fn warnings(link: &Link) -> Vec<String> {
     match resolve(link) {
         Ok(LinkKind::Entangled(kind)) => entangled::warnings(&kind),
         Err(_) => Vec::new(),
+    }
+}
+
+/// What the services of every kind of link have in common.
+struct Common<'a> {
+    link: &'a Link,
+    names: ServiceNames,
+    /// By output of the source.
+    sites: [&'a str; 2],
+    run: RunPlan,
+}
+
+impl<'a> Common<'a> {
+    fn new(link: &'a Link, sites: [&'a str; 2], run: RunPlan) -> Self {
+        Self { link, names: ServiceNames::of(link, sites), sites, run }
+    }
+
+    /// `ends` are the loss between source and clicks, and the part in post-processing.
+    fn link(&self, source_site: &str, ends: [(f64, Side); 2]) -> PlannedLink {
+        let end = |end: usize| PlannedEnd {
+            site: self.sites[end].to_owned(),
+            module: self.names.modules[end].clone(),
+            channel: self.names.channels[end].clone(),
+            loss_db: ends[end].0,
+            side: ends[end].1,
+        };
+        PlannedLink {
+            name: self.link.name.to_string(),
+            protocol: self.link.protocol,
+            epoch_ps: self.run.epoch_ps,
+            source: PlannedSource { site: source_site.to_owned(), service: self.names.source.clone() },
+            ends: [end(0), end(1)],
+            references: references(self.link),
+        }
+    }
+
+    /// Source, then both modules, then both channels, between which light and classical traffic take `delay_ps`.
+    fn services(&self, source: SourceConfig, modules: [ServiceConfig; 2], delay_ps: u64) -> Vec<Service> {
+        let service = |name: &str, site: &str, connects_to: Vec<String>, accepts: &[String], config| Service {
+            name: name.to_owned(),
+            site: site.to_owned(),
+            link: Some(self.link.name.to_string()),
+            connects_to,
+            accepts: accepts.to_vec(),
+            config,
+        };
+        let (name, site, accepts) = (source.name.clone(), source.site.clone(), source.accepts.clone());
+        let mut services = vec![service(&name, &site, Vec::new(), &accepts, ServiceConfig::Source(Box::new(source)))];
+        for config in modules {
+            let Some(module) = config.module().cloned() else { continue };
+            let connects_to = [module.source, module.channel].into_iter().chain(module.kms).collect();
+            services.push(service(&module.name, &module.site, connects_to, &module.accepts, config));
+        }
+        for end in 0..2 {
+            let config = self.channel(end, delay_ps);
+            let connects_to = if config.initiates { vec![config.peer.clone()] } else { Vec::new() };
+            let boxed = ServiceConfig::Channel(Box::new(config.clone()));
+            services.push(service(&config.name, &config.site, connects_to, &config.accepts, boxed));
+        }
+        services
+    }
+
+    fn source(&self, site: &str, nature: Nature) -> SourceConfig {
+        let [first, second] = self.names.modules.clone();
+        SourceConfig {
+            name: self.names.source.clone(),
+            link: self.link.name.to_string(),
+            site: site.to_owned(),
+            epoch_ps: self.run.epoch_ps,
+            latency_epochs: self.run.latency_epochs,
+            round_epochs: round_epochs(self.link, self.run.epoch_ps),
+            speed: self.run.speed,
+            epochs_limit: Some(self.run.last_epoch()),
+            subseed: self.subseed(Role::Source, ""),
+            nature,
+            faults_allowed: self.run.faults_allowed,
+            accepts: vec![first, second, CONTROL_IDENTITY.to_owned()],
+        }
+    }
+
+    fn module(&self, end: usize, protocol: LinkProtocol, initial_pump: f64) -> ModuleConfig {
+        let site = self.sites[end];
+        ModuleConfig {
+            name: self.names.modules[end].clone(),
+            link: self.link.name.to_string(),
+            site: site.to_owned(),
+            peer_site: self.sites[1 - end].to_owned(),
+            output: end as u32,
+            epoch_ps: self.run.epoch_ps,
+            latency_epochs: self.run.latency_epochs,
+            epochs_limit: Some(self.run.last_epoch()),
+            protocol,
+            initial_pump,
+            subseed: self.subseed(Role::Module, site),
+            source: self.names.source.clone(),
+            channel: self.names.channels[end].clone(),
+            kms: Some(kms_name(site)),
+            faults_allowed: self.run.faults_allowed,
+            accepts: vec![CONTROL_IDENTITY.to_owned()],
+        }
+    }
+
+    fn channel(&self, end: usize, delay_ps: u64) -> ChannelConfig {
+        let initiates = end == 0;
+        let peer = &self.names.channels[usize::from(initiates)];
+        let mut accepts = vec![self.names.modules[end].clone()];
+        if !initiates {
+            accepts.push(peer.clone());
+        }
+        accepts.push(CONTROL_IDENTITY.to_owned());
+        ChannelConfig {
+            name: self.names.channels[end].clone(),
+            link: self.link.name.to_string(),
+            site: self.sites[end].to_owned(),
+            peer_site: self.sites[1 - end].to_owned(),
+            initiates,
+            peer: peer.clone(),
+            module: self.names.modules[end].clone(),
+            delay_ps,
+            speed: self.run.speed,
+            reserve_bits: self.link.authentication.reserve.rounded(),
+            tags_per_hash_key: self.link.authentication.tags_per_hash_key,
+            faults_allowed: self.run.faults_allowed,
+            accepts,
+        }
+    }
+
+    fn subseed(&self, role: Role, site: &str) -> Option<SecretSeed> {
+        self.run.seed.map(|seed| derive_subseed(seed, role, self.link.name.as_str(), site))
     }
 }
 

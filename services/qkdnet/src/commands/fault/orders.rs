@@ -78,12 +78,12 @@ pub fn orders(roster: &Roster, ordered: &Ordered<'_>) -> Result<Orders, OrderErr
             let (link, end) = desk.end(link, site)?;
             let description = format!("the clock of {} at {site} is off by {by}", link.name);
             let step = What::ClockStep(ClockStep { by_ps: by.rounded_signed() });
-            desk.orders(description, [(link.detectors[end].as_str(), step)])
+            desk.orders(description, [(link.modules[end].as_str(), step)])
         }
         Ordered::StopClock { link, site } => {
             let (link, end) = desk.end(link, site)?;
             let description = format!("the clock of {} at {site} stands still", link.name);
-            desk.orders(description, [(link.detectors[end].as_str(), What::ClockStop(ClockStop {}))])
+            desk.orders(description, [(link.modules[end].as_str(), What::ClockStop(ClockStop {}))])
         }
         Ordered::FillDisk { what, site, link } => {
             let (service, holds) = desk.disk(what, site, link)?;
@@ -192,7 +192,7 @@ impl<'r> Addresses<'r> {
         let (link, end) = self.end(link, site)?;
         Ok(match what {
             Stored::Reserve => (&link.channels[end], format!("the authentication reserve of {} at {site}", link.name)),
-            _ => (&link.detectors[end], format!("the blocks of {} at {site}", link.name)),
+            _ => (&link.modules[end], format!("the blocks of {} at {site}", link.name)),
         })
     }
 

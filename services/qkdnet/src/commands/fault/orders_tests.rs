@@ -9,7 +9,7 @@ fn roster() -> Roster {
         name: name.to_owned(),
         sites: sites.map(str::to_owned),
         source: format!("source-{name}"),
-        detectors: sites.map(|site| format!("detector-{name}-{site}")),
+        modules: sites.map(|site| format!("detector-{name}-{site}")),
         channels: sites.map(|site| format!("channel-{name}-{site}")),
     };
     let links = vec![link("one", ["valrose", "sophia"]), link("two", ["valrose", "calern"])];
@@ -23,7 +23,7 @@ fn roster() -> Roster {
     for link in &links {
         services.push(service("source", &link.source, "plaine"));
         for end in 0..2 {
-            services.push(service("detector", &link.detectors[end], &link.sites[end]));
+            services.push(service("detector", &link.modules[end], &link.sites[end]));
             services.push(service("channel", &link.channels[end], &link.sites[end]));
         }
     }

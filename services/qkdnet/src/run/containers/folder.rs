@@ -211,8 +211,9 @@ fn store(folders: &Folders, service: &Service) -> (Option<PathBuf>, String) {
     let site = &service.site;
     let inside = match &service.config {
         ServiceConfig::Source(_) => return (None, String::new()),
-        ServiceConfig::Detector(config) => format!("{site}/{}", config.link),
-        ServiceConfig::Channel(config) => format!("{site}/{}", config.link),
+        ServiceConfig::Detector(_) | ServiceConfig::Transmitter(_) | ServiceConfig::Channel(_) => {
+            format!("{site}/{}", service.link.as_deref().unwrap_or_default())
+        }
         ServiceConfig::Kms(_) => format!("{site}/kms"),
         ServiceConfig::Relay(_) => format!("{site}/relay"),
     };

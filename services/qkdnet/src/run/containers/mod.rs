@@ -187,12 +187,12 @@ fn watch_service(
     if start.plan.faults_allowed {
         started.watching_faults.follow(connector.clone(), &mut started.watchers);
     }
+    if let Some(module) = service.config.module() {
+        let monitor = Arc::new(Monitor::new(detector::initial_status(module)));
+        started.ends.push(End::new(module, monitor.clone()));
+        started.nodes.spawn(mirror(connector, monitor, started.stop.clone()));
+    }
     match &service.config {
-        ServiceConfig::Detector(config) => {
-            let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
-            started.ends.push(End::new(config, monitor.clone()));
-            started.nodes.spawn(mirror(connector, monitor, started.stop.clone()));
-        }
         ServiceConfig::Kms(config) => {
             let monitor = watch_key_store(start, config, credentials, ports, started);
             started.stores.push(monitor);
@@ -201,7 +201,10 @@ fn watch_service(
             let monitor = keys::watch_relay_process(start, config, credentials, &mut started.watchers, &started.stop);
             started.relays.push(monitor);
         }
-        ServiceConfig::Source(_) | ServiceConfig::Channel(_) => {}
+        ServiceConfig::Source(_)
+        | ServiceConfig::Detector(_)
+        | ServiceConfig::Transmitter(_)
+        | ServiceConfig::Channel(_) => {}
     }
 }
 

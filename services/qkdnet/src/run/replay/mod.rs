@@ -85,7 +85,7 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let recordings = recordings::open(args, &plan, &link)?;
     let ends = [&recordings[0], &recordings[1]];
     used::check(&folders, ends, &link)?;
-    let config = plan.detectors().next().ok_or_else(|| Failure::bad_input(format!("link `{link}` has no ends")))?;
+    let config = plan.modules().next().ok_or_else(|| Failure::bad_input(format!("link `{link}` has no ends")))?;
     let frame_ps = config.protocol.post_processing.framing.frame_ps;
     let Some(Entangled { acquisition, .. }) = config.protocol.sifting.entangled().cloned() else {
         let refused = format!("link `{link}` has a transmitter, and recordings of clicks alone make no key of it");
@@ -127,7 +127,7 @@ fn restrict(plan: &mut Plan, link: &str) {
     plan.services.retain(|service| service.link.as_deref() == Some(link));
     for service in &mut plan.services {
         if let ServiceConfig::Detector(config) = &mut service.config {
-            config.epochs_limit = None;
+            config.module.epochs_limit = None;
         }
     }
 }

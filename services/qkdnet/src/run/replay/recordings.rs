@@ -56,7 +56,7 @@ impl Recording {
 
 /// Surveys both recordings; the order is that of the plan's ends.
 pub fn open(args: &ReplayArgs, plan: &Plan, link: &str) -> Result<Vec<Recording>, Failure> {
-    let sites: Vec<&str> = plan.detectors().map(|detector| detector.site.as_str()).collect();
+    let sites: Vec<&str> = plan.modules().map(|module| module.site.as_str()).collect();
     let named = args.tags.iter().map(|(site, _)| Some(site));
     let named = named.chain(args.formats.iter().map(|(site, _)| site.as_ref()));
     let named = named.chain(args.channels.iter().map(|(site, _)| site.as_ref()));

@@ -83,8 +83,7 @@ struct Expected {
 
 impl Expected {
     fn of(plan: &Plan, link: &PlannedLink) -> Option<Self> {
-        let source = plan.sources().find(|source| source.name == link.source.service)?;
-        let end = plan.detectors().find(|detector| detector.name == link.ends[0].detector)?;
+        let (source, [end, _]) = plan.entangled(link)?;
         let inputs = inputs(source, &end.protocol)?;
         let point = operating_point(&inputs, end, source).prediction;
         let (z, x) = (point.z, point.x);
