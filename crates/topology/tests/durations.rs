@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use topology::parse;
-use topology::plan::{RunOptions, ServiceConfig, plan};
+use topology::plan::{RunOptions, plan};
 
 const GOOD: &str = include_str!("minimal.yaml");
 const MS_PS: u64 = 1_000_000_000;
@@ -57,8 +57,8 @@ fn a_step_acts_from_the_first_epoch_at_its_time_on() {
         );
         let document = parse("net.yaml", with("run: {epoch: 17 ms}", &link).as_bytes()).unwrap();
         let plan = plan(&document.topology, &RunOptions::default());
-        let ServiceConfig::Source(source) = &plan.services[0].config else { panic!("not a source") };
-        let start_s = |epoch| photonics::config::epoch_start_s(epoch, source.epoch_ps);
+        let (source, _) = plan.entangled(&plan.links[0]).unwrap();
+        let start_s = |epoch| photonics::config::epoch_start_s(epoch, plan.epoch_ps);
         let at_s = source.emitter.steps[0].at_s;
         let epoch = thousandths / 17;
         assert!(start_s(epoch - 1) < at_s && at_s <= start_s(epoch), "{at}");

@@ -121,7 +121,7 @@ fn links_alone_have_no_key_stores() {
     let mut plan = plan(&nice(), &RunOptions::default());
     plan.without_key_management();
     assert_eq!((plan.services.len(), plan.key_stores().count()), (10, 0));
-    assert!(plan.detectors().all(|detector| detector.kms.is_none()));
+    assert!(plan.modules().all(|module| module.kms.is_none()));
     assert!(plan.services.iter().all(|s| s.connects_to.iter().all(|peer| plan.service(peer).is_some())));
 }
 
@@ -129,7 +129,7 @@ fn links_alone_have_no_key_stores() {
 fn the_end_with_the_larger_loss_announces_and_the_other_one_matches() {
     let sides = |plan: Plan| -> Vec<Side> {
         let planned: Vec<Side> = plan.links[0].ends.iter().map(|end| end.side).collect();
-        let told: Vec<Side> = plan.detectors().map(|detector| detector.protocol.side()).collect();
+        let told: Vec<Side> = plan.modules().map(|module| module.protocol.side()).collect();
         assert_eq!(planned, told);
         planned
     };
@@ -143,8 +143,8 @@ fn the_end_with_the_larger_loss_announces_and_the_other_one_matches() {
 #[test]
 fn both_ends_agree_on_everything_but_their_role() {
     let plan = plan(&nice(), &RunOptions::default());
-    let detectors: Vec<_> = plan.detectors().collect();
-    for ends in detectors.chunks(2) {
+    let modules: Vec<_> = plan.modules().collect();
+    for ends in modules.chunks(2) {
         let [one, other] = [0, 1].map(|end| &ends[end].protocol);
         assert_ne!(one, other);
         assert_eq!(one.in_common(), other.in_common());
@@ -175,7 +175,7 @@ fn a_seed_warns_and_gives_each_role_a_subseed_of_its_own() {
     let mut seeds: Vec<[u8; 32]> = with.sources().map(|source| *source.subseed.as_ref().unwrap().bytes()).collect();
     for detector in with.detectors() {
         seeds.push(*detector.instrument_subseed.as_ref().unwrap().bytes());
-        seeds.push(*detector.module_subseed.as_ref().unwrap().bytes());
+        seeds.push(*detector.module.subseed.as_ref().unwrap().bytes());
     }
     assert_eq!(seeds.len(), 10);
     for (index, seed) in seeds.iter().enumerate() {
@@ -202,7 +202,7 @@ fn disturbances_add_up_to_levels_in_order_of_time() {
         - {type: pump, at: 1 s, factor: 0.5}
         - {type: pump, at: 2 s, factor: 0.5}";
     let plan = plan(&topology(&[("window: 120 ps", text)]), &RunOptions::default());
-    let source = plan.sources().next().unwrap();
+    let (source, _) = plan.entangled(&plan.links[0]).unwrap();
     let levels =
         |steps: &[photonics::config::Step]| steps.iter().map(|step| (step.at_s, step.value)).collect::<Vec<_>>();
     assert_eq!(levels(&source.analysers[1].steps), [(10.0, 0.2), (20.0, 0.7)]);

@@ -7,7 +7,7 @@ use photonics::expect::inputs::mean_cos_phase;
 use photonics::expect::{from_config, optimum};
 use topology::document::Measure;
 use topology::plan::key::KeyInputs;
-use topology::plan::{Plan, RunOptions, SourceConfig, plan};
+use topology::plan::{ModuleConfig, Pairs, RunOptions, plan};
 use topology::{Topology, parse};
 
 fn nice() -> Topology {
@@ -16,20 +16,19 @@ fn nice() -> Topology {
 }
 
 /// Where the pump loop settles: pump set-point, key rate, both error rates, width of the peak.
-fn settled(config: &SourceConfig, plan: &Plan, topology: &Topology) -> (f64, [f64; 4]) {
-    let document = topology.spec.links.iter().find(|link| link.name.as_str() == config.link).unwrap();
+fn settled(pairs: &Pairs, end: &ModuleConfig, topology: &Topology) -> (f64, [f64; 4]) {
+    let document = topology.spec.links.iter().find(|link| link.name.as_str() == end.link).unwrap();
     let mut inputs = from_config(
-        &config.emitter,
-        config.arms.each_ref(),
-        config.analysers.each_ref(),
-        config.detectors.each_ref(),
+        &pairs.emitter,
+        pairs.arms.each_ref(),
+        pairs.analysers.each_ref(),
+        pairs.detectors.each_ref(),
         document.window.value(),
         1.0,
     );
     inputs.mean_cos_phase = mean_cos_phase(document.loops.phase.dither_rad(), 0.0);
     let point = optimum::at_qber_z(&inputs, document.loops.pump.target());
     let prediction = point.prediction;
-    let end = plan.detectors().find(|end| end.link == config.link).unwrap();
     let key = KeyInputs { reconciliation_efficiency: 1.06, ..KeyInputs::of(&end.protocol.post_processing) };
     (point.pump, [key.rate(&prediction).asymptotic_bps, prediction.z.qber, prediction.x.qber, prediction.peak_fwhm_ps])
 }
@@ -47,8 +46,9 @@ fn index(quantity: Measure) -> usize {
 fn one_set_of_parameters_gives_rate_error_rates_and_width_of_each_link() {
     let topology = nice();
     let plan = plan(&topology, &RunOptions::default());
-    for (link, source) in plan.links.iter().zip(plan.sources()) {
-        let (pump, measured) = settled(source, &plan, &topology);
+    for link in &plan.links {
+        let (pairs, [end, _]) = plan.entangled(link).unwrap();
+        let (pump, measured) = settled(pairs, end, &topology);
         eprintln!("{}: pump {pump:.3}, {measured:?}", link.name);
         assert!((pump - 1.0).abs() < 0.05, "the pump settles near its nominal power: {pump}");
         for reference in &link.references {
@@ -63,12 +63,13 @@ fn one_set_of_parameters_gives_rate_error_rates_and_width_of_each_link() {
 fn without_its_dispersion_the_100_km_link_would_make_500_bits_per_second() {
     let topology = nice();
     let plan = plan(&topology, &RunOptions::default());
-    let mut source = plan.sources().find(|source| source.link == "valrose-calern").unwrap().clone();
-    for arm in &mut source.arms {
+    let (pairs, [end, _]) = plan.entangled(plan.link("valrose-calern").unwrap()).unwrap();
+    let mut pairs = pairs.clone();
+    for arm in &mut pairs.arms {
         arm.dispersion_ps_per_nm = 0.0;
     }
     // The pump that the 50 km link has: the error rate does not depend on the loss.
-    source.emitter = SpdcCw { pair_rate_hz: 3.21e8, ..source.emitter };
-    let (_, [key_rate_bps, ..]) = settled(&source, &plan, &topology);
+    pairs.emitter = SpdcCw { pair_rate_hz: 3.21e8, ..pairs.emitter };
+    let (_, [key_rate_bps, ..]) = settled(&pairs, end, &topology);
     assert!((key_rate_bps / 500.0 - 1.0).abs() < 0.1, "{key_rate_bps}");
 }
