@@ -105,14 +105,32 @@ impl<'p> Network<'p> {
         self.place.path("data")
     }
 
-    fn ready(&self) -> Value {
-        eventually("key flows", || {
+    fn ready(&mut self) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
             let mut command = qkdnet();
             command.arg("status").arg("--data").arg(self.data()).args(["--output", "json"]);
             let output = command.output().expect("run qkdnet");
             let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-            (status["ready"] == true).then_some(status)
-        })
+            if status["ready"] == true {
+                return status;
+            }
+            let ended = self.child.try_wait().expect("ask for the state of qkdnet");
+            assert!(ended.is_none(), "the network has ended: {ended:?}");
+            assert!(Instant::now() < until, "no key flows: {output:?}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The last lines of every service.
+    fn logs(&self) -> String {
+        let folder = self.data().join(".qkdnet/logs");
+        let last_lines = |entry: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            format!("{}:\n{}\n", entry.path().display(), lines[lines.len().saturating_sub(12)..].join("\n"))
+        };
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(last_lines).collect()
     }
 
     fn key(&self, words: &[&str]) -> std::process::Output {
@@ -245,7 +263,7 @@ fn assert_restricted(network: &Network<'_>, service: &str) {
 fn of_a_run_that_was_killed_nothing_is_left() {
     let Some(engine) = Engine::find() else { return };
     let place = Place::new(&bright(&[]));
-    let network = Network::start(engine, &place, &[]);
+    let mut network = Network::start(engine, &place, &[]);
     network.ready();
     assert_eq!(engine.containers(&network.data()).len(), 7);
     network.signal("-KILL");

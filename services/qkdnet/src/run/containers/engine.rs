@@ -4,14 +4,20 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
+use tokio::sync::Semaphore;
 
 use crate::cli::containers::EngineName;
 use crate::failure::Failure;
 
+/// Containers that start at a time. An engine that is asked for a whole network at once starts none of it in time.
+const STARTS_AT_A_TIME: usize = 4;
+/// Longest wait for a container to start, on a busy machine or one that reads the image for the first time.
+const START_PATIENCE: Duration = Duration::from_secs(180);
 /// Longest wait for an engine's answer. Stopping takes the grace of the containers on top.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time that a container gets to end after it was asked to; services drain for 10 s.
@@ -31,6 +37,7 @@ pub struct Engine {
     dialect: Dialect,
     /// The engine runs without root: what a container writes belongs to its user.
     rootless: bool,
+    starts: Arc<Semaphore>,
 }
 
 impl EngineName {
@@ -93,7 +100,12 @@ impl Engine {
     }
 
     async fn ask(name: EngineName) -> Result<Self> {
-        let mut engine = Self { name, dialect: Dialect::Docker, rootless: false };
+        let mut engine = Self {
+            name,
+            dialect: Dialect::Docker,
+            rootless: false,
+            starts: Arc::new(Semaphore::new(STARTS_AT_A_TIME)),
+        };
         // A `docker` command may be Podman's stand-in.
         let version = engine.run(&["--version"]).await?;
         if version.to_lowercase().contains("podman") {
@@ -132,6 +144,12 @@ impl Engine {
     /// Runs one command of the engine to its end; what it printed.
     pub async fn run(&self, args: &[&str]) -> Result<String> {
         self.run_within(args, PATIENCE).await
+    }
+
+    /// Runs the command that starts a container, when its turn comes.
+    pub async fn start(&self, args: &[&str]) -> Result<()> {
+        let _turn = self.starts.acquire().await.context("wait for a turn to start a container")?;
+        self.run_within(args, START_PATIENCE).await.map(drop)
     }
 
     async fn run_within(&self, args: &[&str], patience: Duration) -> Result<String> {

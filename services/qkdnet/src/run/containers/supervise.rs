@@ -95,7 +95,7 @@ impl Container {
         args.extend(self.arguments.iter().cloned());
         args.extend([&self.network.image, self.kind, "--config", "/etc/qkdnet/config.yaml"].map(str::to_owned));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        self.network.engine.run(&args).await?;
+        self.network.engine.start(&args).await?;
         self.started = Instant::now();
         self.tell_ports().await
     }
