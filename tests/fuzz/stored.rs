@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use channel::{FileReserve, Places};
-use detector::store::{BlockStore, NewBlock};
-use detector::waiting::{Part, Waiting};
 use distill::auth::{Layout, Reserve, Side};
 use distill::bits::Bits;
 use keystore::{KeyStore, MasterKey, Offer, SPAN_BYTES, Secret, Settings};
+use module::store::{BlockStore, NewBlock};
+use module::waiting::{Part, Waiting};
 use shell::disk::Disk;
 
 use crate::engine::{Target, verdict};

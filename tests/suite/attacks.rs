@@ -26,8 +26,8 @@ fn every_attack_on_the_channel_is_survived_and_no_wrong_key_is_stored() {
     command.args(["--isolation", "process", "--output", "json", "--for", "40s"]);
     let child = command.stdout(Stdio::piped()).spawn().expect("start qkdnet");
     let committed = || {
-        let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
-        detector::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().1)
+        let path = module::store::path(&place.path("data"), "valrose", "valrose-sophia");
+        module::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().1)
     };
     for attack in ATTACKS {
         let before = committed();

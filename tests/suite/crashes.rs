@@ -44,8 +44,8 @@ fn interrupt(child: &Child, signal: &str) {
 }
 
 fn committed_blocks(place: &Place) -> u64 {
-    let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
-    detector::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().0)
+    let path = module::store::path(&place.path("data"), "valrose", "valrose-sophia");
+    module::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().0)
 }
 
 /// Waits until the site has at least so many committed blocks.
@@ -90,8 +90,8 @@ fn a_crash_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
         let key = assert_equal_keys(&digest(&place.path("data")));
         assert!(committed_blocks(&place) > TAGS, "failpoint {point}: the link has not recovered");
         for site in ["valrose", "sophia"] {
-            let path = detector::store::path(&place.path("data"), site, "valrose-sophia");
-            let store = detector::store::BlockStore::open_read_only(path).expect("open the blocks");
+            let path = module::store::path(&place.path("data"), site, "valrose-sophia");
+            let store = module::store::BlockStore::open_read_only(path).expect("open the blocks");
             assert!(store.in_doubt().is_empty(), "failpoint {point}: a block is left undecided at {site}");
             assert_eq!(store.committed_totals().1, key.bits);
         }

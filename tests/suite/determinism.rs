@@ -21,8 +21,8 @@ fn the_nonces_of_sessions_come_from_the_system_and_enter_no_key() {
     let run = || {
         let place = Place::new(&bright(&[]));
         place.up("data", &["--for", "3s", "--seed", "7"]);
-        let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
-        let store = detector::store::BlockStore::open_read_only(path).expect("open the blocks");
+        let path = module::store::path(&place.path("data"), "valrose", "valrose-sophia");
+        let store = module::store::BlockStore::open_read_only(path).expect("open the blocks");
         let sessions: Vec<u64> = store.all().map(|block| block.expect("a block").session).collect();
         (sessions, assert_equal_keys(&place.digest("data")))
     };

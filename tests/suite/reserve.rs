@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use detector::store::BlockStore;
+use module::store::BlockStore;
 
 use crate::support::{Place, assert_equal_keys, bright, digest, lines, qkdnet, success, summary};
 
@@ -26,7 +26,7 @@ impl Drop for Running {
 }
 
 fn stored(place: &Place) -> (u64, u64) {
-    let path = detector::store::path(&place.path("data"), "valrose", "valrose-sophia");
+    let path = module::store::path(&place.path("data"), "valrose", "valrose-sophia");
     BlockStore::open_read_only(path).map_or((0, 0), |store| store.committed_totals())
 }
 

@@ -101,7 +101,7 @@ fn a_data_folder_of_the_previous_release_goes_on_and_no_key_comes_twice() {
     }
     let more = eventually("new blocks are stored", || {
         let stored = |site: &str, link: &str| {
-            let store = detector::store::BlockStore::open_read_only(detector::store::path(&data, site, link));
+            let store = module::store::BlockStore::open_read_only(module::store::path(&data, site, link));
             store.map_or(0, |store| store.committed_totals().1)
         };
         (stored("calern", "valrose-calern") > 90_925 && stored("sophia", "valrose-sophia") > 287_139).then_some(())

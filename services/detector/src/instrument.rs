@@ -1,58 +1,49 @@
-//! The instrument's task: photons in, frames of local tags out, running ahead of the module by a few epochs.
+//! The instrument of a session: photons in, frames of local tags out.
 
 use anyhow::{Context, Result, bail};
+use distill::pipeline::FrameInput;
+use module::CLOCK_STANDS_STILL;
+use module::light::Frames;
 use photonics::receiver::{Frame, Instrument, Shift};
 use proto::source::v1::PhotonEpoch;
 use shell::fault::Desk;
-use tokio::sync::mpsc;
 
-/// Epochs that may wait between instrument and module.
-pub const EPOCHS_AHEAD: usize = 2;
-
-pub const CLOCK_STANDS_STILL: &str = "the local clock stands still";
-
-/// What one epoch of light gave: the frames that it completed.
-pub struct EpochClicks {
-    pub epoch: u64,
-    pub frames: Vec<Frame>,
-    pub traceparent: String,
-    /// There is no light after this.
-    pub end: bool,
+/// Makes frames of the photons of one session.
+pub struct Detecting {
+    instrument: Instrument,
+    faults: Option<Desk>,
+    /// How often the clock had stopped when the session began.
+    stops: Option<u64>,
+    frames: Vec<Frame>,
 }
 
-/// Runs until the source says that the run has ended, or goes.
-pub async fn run(
-    mut instrument: Instrument,
-    first_epoch: u64,
-    mut photons: mpsc::Receiver<PhotonEpoch>,
-    clicks: &mpsc::Sender<Result<EpochClicks>>,
-    faults: Option<&Desk>,
-) -> Result<()> {
-    instrument.start(first_epoch);
-    let stops = faults.map(Desk::clock_stops);
-    for epoch in first_epoch.. {
-        let light = photons.recv().await.context("receive photons: the source has gone")?;
-        let mut frames = Vec::new();
-        if light.end {
-            frames.extend(instrument.finish());
-            let last = EpochClicks { epoch, frames, traceparent: String::new(), end: true };
-            clicks.send(Ok(last)).await.ok().context("hand over clicks: the module has gone")?;
-            return Ok(());
-        }
-        if light.epoch != epoch {
-            bail!("expected the photons of epoch {epoch}, got those of {}", light.epoch);
-        }
-        if let Some(faults) = faults {
-            suffer(&mut instrument, faults, epoch);
-            if Some(faults.clock_stops()) != stops {
+impl Detecting {
+    pub fn start(mut instrument: Instrument, first_epoch: u64, faults: Option<Desk>) -> Self {
+        instrument.start(first_epoch);
+        let stops = faults.as_ref().map(Desk::clock_stops);
+        Self { instrument, faults, stops, frames: Vec::new() }
+    }
+}
+
+impl Frames for Detecting {
+    fn take(&mut self, light: PhotonEpoch) -> Result<Vec<FrameInput>> {
+        if let Some(faults) = &self.faults {
+            suffer(&mut self.instrument, faults, light.epoch);
+            if Some(faults.clock_stops()) != self.stops {
                 bail!(CLOCK_STANDS_STILL);
             }
         }
-        instrument.detect(epoch, &light.photons, &mut frames).context("detect photons")?;
-        let done = EpochClicks { epoch, frames, traceparent: light.traceparent, end: false };
-        clicks.send(Ok(done)).await.ok().context("hand over clicks: the module has gone")?;
+        self.instrument.detect(light.epoch, &light.photons, &mut self.frames).context("detect photons")?;
+        Ok(self.frames.drain(..).map(|frame| input(frame, light.traceparent.clone())).collect())
     }
-    Ok(())
+
+    fn finish(&mut self) -> Option<FrameInput> {
+        self.instrument.finish().map(|frame| input(frame, String::new()))
+    }
+}
+
+fn input(Frame { number, tags }: Frame, traceparent: String) -> FrameInput {
+    FrameInput::tags(number, tags, traceparent)
 }
 
 /// What the local clock suffers.

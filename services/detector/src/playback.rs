@@ -7,12 +7,12 @@ use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
+use distill::pipeline::FrameInput;
+use module::EpochLight;
 use photonics::receiver::Frame;
 use photonics::tagfile::FrameReader;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
-
-use crate::instrument::EpochClicks;
 
 /// A recording's bytes.
 pub type Bytes = Box<dyn Read + Send>;
@@ -52,7 +52,7 @@ impl Playback {
     }
 
     /// Hands frames to a session that starts at `first_epoch`, until the end or until nobody takes them any more.
-    pub async fn play(&self, first_epoch: u64, clicks: mpsc::Sender<Result<EpochClicks>>) -> Result<()> {
+    pub async fn play(&self, first_epoch: u64, clicks: mpsc::Sender<Result<EpochLight>>) -> Result<()> {
         let begins = *self.begins.get_or_init(|| first_epoch);
         // An earlier session lets go as soon as it sees that its module has gone.
         let mut state = self.state.lock().await;
@@ -62,7 +62,11 @@ impl Playback {
             let index = epoch.saturating_sub(begins);
             let end = index >= self.frames || self.drain.get().is_some_and(CancellationToken::is_cancelled);
             let frames = if end { Vec::new() } else { vec![state.take(self.first, index)] };
-            room.send(Ok(EpochClicks { epoch, frames, traceparent: String::new(), end }));
+            let frames = frames
+                .into_iter()
+                .map(|Frame { number, tags }| FrameInput::tags(number, tags, String::new()))
+                .collect();
+            room.send(Ok(EpochLight { epoch, frames, end }));
             if end {
                 break;
             }
@@ -104,6 +108,7 @@ impl State {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use distill::sifting::Light;
     use photonics::tag::{tag, units};
     use photonics::tagfile::{Format, TagReader, TagWriter};
 
@@ -123,16 +128,15 @@ mod tests {
 
     /// What a session gets: per epoch the number of the frame, and the frame that its click was recorded in.
     async fn session(playback: &Playback, first_epoch: u64, epochs: usize) -> Vec<(u64, u64, Option<u64>)> {
-        let (tx, mut rx) = mpsc::channel::<Result<EpochClicks>>(2);
+        let (tx, mut rx) = mpsc::channel::<Result<EpochLight>>(2);
         let taking = async {
             let mut got = Vec::new();
             while got.len() < epochs {
                 let Some(Ok(done)) = rx.recv().await else { break };
-                got.extend(
-                    done.frames
-                        .iter()
-                        .map(|frame| (done.epoch, frame.number, frame.tags.first().map(|tag| units(*tag) / 50))),
-                );
+                got.extend(done.frames.iter().map(|frame| {
+                    let Light::Tags(tags) = &frame.light else { panic!("a recording has tags") };
+                    (done.epoch, frame.number, tags.first().map(|tag| units(*tag) / 50))
+                }));
                 if done.end {
                     break;
                 }

@@ -6,11 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use photonics::receiver::Frame;
+use module::Remark;
 use photonics::tagfile::{Format, TagWriter};
-
-/// What there is to say of a recording while it runs: the name of an event, and its words.
-pub type Remark = (&'static str, String);
 
 /// Event of a recording that cannot go on. The link does.
 pub const FAILED: &str = "recording-failed";
@@ -38,10 +35,10 @@ impl Recorder {
         Ok(Self { writer: Some(writer), path: path.to_owned(), frames_left: frames, bytes_left: bytes })
     }
 
-    /// Appends a whole frame, or nothing where it would pass a limit. Gives what there is to say, once.
-    pub fn frame(&mut self, frame: &Frame) -> Option<Remark> {
+    /// Appends the tags of a whole frame, or nothing where they would pass a limit. Gives what there is to say, once.
+    pub fn frame(&mut self, tags: &[u64]) -> Option<Remark> {
         let writer = self.writer.as_mut()?;
-        let bytes = frame.tags.len() as u64 * writer.tag_bytes();
+        let bytes = tags.len() as u64 * writer.tag_bytes();
         if self.frames_left == 0 {
             return None;
         }
@@ -51,7 +48,7 @@ impl Recorder {
         }
         self.frames_left -= 1;
         self.bytes_left -= bytes;
-        let error = writer.write(frame).err()?;
+        let error = writer.write_tags(tags).err()?;
         self.writer = None;
         Some(self.failed(&error))
     }
@@ -94,8 +91,8 @@ mod tests {
 
     use super::*;
 
-    fn frame(number: u64) -> Frame {
-        Frame { number, tags: (0..10_000).map(|i| tag(number * 5_000_000_000 + i * 1000, 0)).collect() }
+    fn frame(number: u64) -> Vec<u64> {
+        (0..10_000).map(|i| tag(number * 5_000_000_000 + i * 1000, 0)).collect()
     }
 
     #[test]

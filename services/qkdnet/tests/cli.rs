@@ -6,9 +6,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use detector::store::{BlockStore, NewBlock, path};
 use distill::bits::Bits;
 use distill::ledger::BlockLedger;
+use module::store::{BlockStore, NewBlock, path};
 
 fn qkdnet(arguments: &[&str]) -> Output {
     let topologies = concat!(env!("CARGO_MANIFEST_DIR"), "/../../topologies");

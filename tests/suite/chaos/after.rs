@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use detector::store::{self, BlockStore};
 use kms::node::{Incoming, Node, PairDial};
 use kms::pair::{MESSAGES_IN_FLIGHT, PairStream};
 use kms::supply::KeySupply;
+use module::store::{self, BlockStore};
 use serde_json::Value;
 use shell::dial::Dial;
 use shell::duplex::Duplex;

@@ -34,8 +34,16 @@ impl<W: Write> TagWriter<W> {
     /// # Errors
     /// If the file does not take them.
     pub fn write(&mut self, frame: &Frame) -> io::Result<()> {
+        self.write_tags(&frame.tags)
+    }
+
+    /// Writes some tags.
+    ///
+    /// # Errors
+    /// If the file does not take them.
+    pub fn write_tags(&mut self, tags: &[u64]) -> io::Result<()> {
         self.buffer.clear();
-        for &tag in &frame.tags {
+        for &tag in tags {
             let count = self.layout.unit.of_ticks(u128::from(units(tag)));
             let word = self.layout.compose(count, tag & PATTERN_MASK);
             if self.text {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use detector::store::{self, BlockStore, StoreError};
+use module::store::{self, BlockStore, StoreError};
 
 use crate::failure::Failure;
 use crate::style::tell;
@@ -80,9 +80,9 @@ pub fn directories(path: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
 pub mod testing {
     use std::path::Path;
 
-    use detector::store::{BlockStore, NewBlock, path};
     use distill::bits::Bits;
     use distill::ledger::{BlockLedger, Book, Item, Line};
+    use module::store::{BlockStore, NewBlock, path};
 
     /// A consistent ledger: `delivered` bits of key.
     pub fn ledger(delivered: u64) -> BlockLedger {

@@ -128,7 +128,7 @@ impl Stored {
     /// Each step may be repeated: what was voided is voided again.
     fn void(&self, anchors: &Anchors) -> Result<Vec<Voided>> {
         for (link, site) in &self.ends {
-            detector::vault::void_restored(&self.data, None, site, link, anchors.open()?)
+            module::vault::void_restored(&self.data, None, site, link, anchors.open()?)
                 .with_context(|| format!("void the blocks of {link} at {site}"))?;
         }
         for link in self.ends.chunk_by(|(a, _), (b, _)| a == b) {
@@ -177,7 +177,7 @@ impl Stored {
 /// What an end of a link keeps: its reserve, its placed secret, its blocks.
 fn places(data: &Path, site: &str, link: &str) -> [PathBuf; 3] {
     let secret = channel::secret_path(data, site, link);
-    [secret.with_extension("reserve"), secret, detector::store::path(data, site, link)]
+    [secret.with_extension("reserve"), secret, module::store::path(data, site, link)]
 }
 
 pub const KEY_STORE: &str = "what it held is void; each of its pools starts over with fresh key";

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use detector::store::{BlockState, BlockStore};
+use module::store::{BlockState, BlockStore};
 use topology::plan::Plan;
 
 use super::Folders;
@@ -70,10 +70,10 @@ pub fn compare(link: &str, plan: &Plan, folders: &Folders) -> Ends {
 }
 
 fn at_sites(data: &Path, link: &str, sites: [&str; 2]) -> Result<Ends> {
-    let open = |site: &str| BlockStore::open_read_only(detector::store::path(data, site, link));
+    let open = |site: &str| BlockStore::open_read_only(module::store::path(data, site, link));
     let ends = [open(sites[0])?, open(sites[1])?];
     // What was made before either end was restored need not be at both.
-    let restored = |site: &str| detector::vault::restored_until(data, site, link);
+    let restored = |site: &str| module::vault::restored_until(data, site, link);
     let first = restored(sites[0])?.max(restored(sites[1])?);
     let blocks = ends.each_ref().map(|end| end.digests_from(first));
     let (mut undecided, mut alone) = (0, [0, 0]);
@@ -102,8 +102,8 @@ fn at_sites(data: &Path, link: &str, sites: [&str; 2]) -> Result<Ends> {
 mod tests {
     use std::sync::Arc;
 
-    use detector::store::NewBlock;
     use distill::bits::Bits;
+    use module::store::NewBlock;
 
     use super::*;
 
@@ -113,7 +113,7 @@ mod tests {
 
     /// Commits the first blocks of a site and prepares the rest.
     fn write(data: &Path, site: &str, keys: &[u64], committed: usize) {
-        let mut store = BlockStore::open(detector::store::path(data, site, "link")).unwrap();
+        let mut store = BlockStore::open(module::store::path(data, site, "link")).unwrap();
         for (number, word) in keys.iter().enumerate() {
             let key = Bits::from_words(vec![*word], 64);
             store.prepare(&block(&key, number as u64)).unwrap();
@@ -156,7 +156,7 @@ mod tests {
             assert_eq!(reason.kind, Kind::RolledBack);
             assert!(reason.message.contains(&format!("{missing} at valrose")), "{}", reason.message);
             for site in ["valrose", "sophia"] {
-                detector::vault::void_restored(data.path(), None, site, "link", Arc::new(anchor::Unanchored)).unwrap();
+                module::vault::void_restored(data.path(), None, site, "link", Arc::new(anchor::Unanchored)).unwrap();
             }
             assert_eq!(ends(data.path()), Ends::Equal { undecided: 0 }, "{other:?}");
         }

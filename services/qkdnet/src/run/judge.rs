@@ -108,7 +108,7 @@ pub fn no_key(ends: &[End], links: &[LinkReport]) -> Option<Reason> {
 mod tests {
     use std::sync::Arc;
 
-    use detector::Monitor;
+    use module::Monitor;
     use proto::detector::v1::ModuleStatus;
     use proto::kms::v1::PoolStatus;
 

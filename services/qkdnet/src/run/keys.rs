@@ -109,7 +109,7 @@ pub fn watch_relay_process(
 /// What key stores in this process hand to those that connect to them.
 #[derive(Default)]
 pub struct Doors {
-    pub modules: BTreeMap<String, detector::KmsDial>,
+    pub modules: BTreeMap<String, module::KmsDial>,
     relays: BTreeMap<String, Door<RelayStream>>,
 }
 

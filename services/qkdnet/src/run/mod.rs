@@ -29,9 +29,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use detector::Monitor;
 use distill::config::Side;
 use futures::future::OptionFuture;
+use module::Monitor;
 use shell::files;
 use shell::launch::ServiceFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -313,7 +313,7 @@ pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<u64> {
 fn epochs_seen(plan: &Plan, data: &Path) -> Result<BTreeMap<String, u64>> {
     let mut seen = BTreeMap::new();
     for config in plan.modules() {
-        let next = detector::vault::next_epoch(data, &config.site, &config.link)?;
+        let next = module::vault::next_epoch(data, &config.site, &config.link)?;
         let entry = seen.entry(config.link.clone()).or_insert(0u64);
         *entry = next.max(*entry);
     }

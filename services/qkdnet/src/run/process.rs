@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use detector::Monitor;
+use module::Monitor;
 use proto::detector::v1::WatchRequest;
 use proto::detector::v1::detector_client::DetectorClient;
 use proto::detector::v1::module_event::Event;
@@ -52,7 +52,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         let child = Process { program: program.clone(), kind: service.config.kind(), config, log };
         others.spawn(child.supervise(service.name.clone(), end, stop.clone()));
         if let Some(config) = service.config.module() {
-            let monitor = Arc::new(Monitor::new(detector::initial_status(config)));
+            let monitor = Arc::new(Monitor::new(module::initial_status(config)));
             ends.push(End::new(config, monitor.clone()));
             let endpoint = Endpoint::in_run_dir(&start.folders.run, &service.name);
             let connector = Connector::new(&endpoint, &service.name, &credentials).deadline(Duration::from_secs(3600));

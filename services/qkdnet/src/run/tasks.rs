@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use detector::vault::Vault;
-use detector::{Delivery, Light, Links, Monitor, Node, Playback, Recorder, Seeds};
+use detector::{Clicks, Origin, Playback, Recorder};
 use futures::future::BoxFuture;
+use module::vault::Vault;
+use module::{Delivery, Monitor, Node};
 use proto::channel::v1::{ChannelMessage, ModuleMessage};
 use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
 use shell::dial::{Dial, Door, MemoryDial};
@@ -48,7 +49,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |_| CONTROL_IDENTITY));
     let mut ends = Vec::new();
     for config in start.plan.detectors() {
-        let monitor = Arc::new(Monitor::new(detector::initial_status(&config.module)));
+        let monitor = Arc::new(Monitor::new(module::initial_status(&config.module)));
         ends.push(End::new(&config.module, monitor.clone()));
         let mut parts = parts(start, config, &doors, &keys, monitor, desks.get(&config.module.name))?;
         let desk = parts.faults.clone();
@@ -129,7 +130,7 @@ struct Parts {
     data: std::path::PathBuf,
     light: Source,
     channel: Arc<dyn Dial<ModuleMessage, ChannelMessage>>,
-    delivery: Option<detector::KmsDial>,
+    delivery: Option<module::KmsDial>,
     anchors: Anchors,
     monitor: Arc<Monitor>,
     /// For its first life: a node that starts again has lost the beginning.
@@ -175,7 +176,7 @@ impl Parts {
     fn begin(&mut self, life: CancellationToken) -> BoxFuture<'static, Result<Run>> {
         let node = self.node(&life);
         Box::pin(async move {
-            let run: Run = Box::pin(detector::run(node?, life));
+            let run: Run = Box::pin(module::run(node?, life));
             Ok(run)
         })
     }
@@ -187,26 +188,26 @@ impl Parts {
             None,
             &config.module.site,
             &config.module.link,
-            detector::disk(self.faults.as_ref()),
+            module::disk(self.faults.as_ref()),
         )?;
         let delivery = match &self.delivery {
             Some(dial) => Some(Delivery::start(dial.clone(), &vault, self.anchors.open()?, life.clone())?),
             None => None,
         };
         let light = match &self.light {
-            Source::Dial(dial) => Light::Source(dial.clone()),
-            Source::Recording(playback) => Light::Recording(playback.clone()),
+            Source::Dial(dial) => Origin::Source(dial.clone()),
+            Source::Recording(playback) => Origin::Recording(playback.clone()),
         };
+        let light = Clicks::new(&config, light, self.recorder.take(), self.faults.clone())?;
         Ok(Node {
-            seeds: Seeds::of(&config)?,
-            links: Links { light, channel: self.channel.clone() },
+            config: config.module,
+            light: Box::new(light),
+            channel: self.channel.clone(),
             vault,
             monitor: self.monitor.clone(),
-            recorder: self.recorder.take(),
             delivery,
             light_over: false,
             faults: self.faults.clone(),
-            config,
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use detector::store::{BlockState, StoredBlock};
 use distill::ledger::{BlockLedger, Line};
+use module::store::{BlockState, StoredBlock};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::data::{LinkEnd, damaged, link_ends};
@@ -129,8 +129,8 @@ pub fn text(end: &EndLedger, blocks: bool) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use detector::store::{BlockStore, NewBlock, path};
     use distill::bits::Bits;
+    use module::store::{BlockStore, NewBlock, path};
 
     use super::*;
     use crate::commands::data::testing::{ledger, write};

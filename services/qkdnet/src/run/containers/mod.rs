@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use detector::Monitor;
+use module::Monitor;
 use shell::{Connector, Credentials, Endpoint};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -188,7 +188,7 @@ fn watch_service(
         started.watching_faults.follow(connector.clone(), &mut started.watchers);
     }
     if let Some(module) = service.config.module() {
-        let monitor = Arc::new(Monitor::new(detector::initial_status(module)));
+        let monitor = Arc::new(Monitor::new(module::initial_status(module)));
         started.ends.push(End::new(module, monitor.clone()));
         started.nodes.spawn(mirror(connector, monitor, started.stop.clone()));
     }

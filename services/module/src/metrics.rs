@@ -4,7 +4,7 @@ use proto::detector::v1::ModuleStatus;
 use telemetry::metrics::{Gauge, Meter};
 use telemetry::names::{self, attribute, metric};
 use topology::figure::{Figure, Figures};
-use topology::plan::DetectorConfig;
+use topology::plan::ModuleConfig;
 
 /// How a count is read from a status.
 type Read = fn(&ModuleStatus) -> f64;
@@ -16,10 +16,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new(config: &DetectorConfig) -> Self {
-        let meter = Meter::new(&config.module.name)
-            .with(attribute::LINK_ID, config.module.link.as_str())
-            .with(attribute::SITE_ID, config.module.site.as_str());
+    pub fn new(config: &ModuleConfig) -> Self {
+        let meter = Meter::new(&config.name)
+            .with(attribute::LINK_ID, config.link.as_str())
+            .with(attribute::SITE_ID, config.site.as_str());
         let count = |name, unit, read: Read| (meter.gauge(name, unit), read);
         let figure = |figure: Figure| (meter.gauge(names::figure(figure.name()), figure.unit()), figure);
         Self {

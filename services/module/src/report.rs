@@ -6,12 +6,13 @@ use std::time::SystemTime;
 use distill::ledger::{BlockLedger, Line};
 use distill::pipeline::{self, Action, Compared, FinishedBlock, Module, Setpoints, Stage};
 use distill::sifting::SiftingFigures;
+use distill::sifting::prepared::config::Part;
 use proto::detector::v1::{BlockStored, LinkState};
 use shell::figures;
 use telemetry::names::{attribute as attr, span};
 use telemetry::trace::{Span, Tracer};
 use topology::figure::{Figure, Figures, Measured};
-use topology::plan::DetectorConfig;
+use topology::plan::ModuleConfig;
 
 use crate::metrics::Metrics;
 use crate::status::Monitor;
@@ -28,6 +29,8 @@ pub struct Reporter {
     epoch_s: f64,
     frame_s: f64,
     epochs_per_report: u64,
+    /// Not so at a transmitter.
+    has_detectors: bool,
     session: u64,
     /// When the step under way, or the write under way, began: a state machine has no clock of its own.
     began: SystemTime,
@@ -67,16 +70,17 @@ struct Window {
 }
 
 impl Reporter {
-    pub fn new(config: &DetectorConfig, first_epoch: u64) -> Self {
-        let epoch_s = config.module.epoch_ps as f64 * 1e-12;
+    pub fn new(config: &ModuleConfig, first_epoch: u64) -> Self {
+        let epoch_s = config.epoch_ps as f64 * 1e-12;
         Self {
-            tracer: Tracer::new(config.module.name.clone()),
+            tracer: Tracer::new(config.name.clone()),
             metrics: Metrics::new(config),
-            link: config.module.link.clone(),
-            site: config.module.site.clone(),
+            link: config.link.clone(),
+            site: config.site.clone(),
             epoch_s,
-            frame_s: config.module.protocol.post_processing.framing.frame_s(),
+            frame_s: config.protocol.post_processing.framing.frame_s(),
             epochs_per_report: (1.0 / epoch_s).ceil() as u64,
+            has_detectors: config.protocol.sifting.prepared().is_none_or(|prepared| prepared.part == Part::Receiver),
             session: 0,
             began: SystemTime::now(),
             blocks: BTreeMap::new(),
@@ -116,7 +120,7 @@ impl Reporter {
         let last = std::mem::replace(&mut self.window, window);
         let mut figures = measured(&told, setpoints);
         let rate = |count: u64| Measured::Value(count as f64 / (epochs as f64 * self.epoch_s));
-        figures.set(Figure::ClickRate, rate(window.clicks - last.clicks));
+        figures.set(Figure::ClickRate, self.has_detectors.then(|| rate(window.clicks - last.clicks)));
         figures.set(Figure::SiftedRateZ, rate(window.sifted_z - last.sifted_z));
         figures.set(Figure::SiftedRateX, rate(window.sifted_x - last.sifted_x));
         let simulated_s = (epoch + 1) as f64 * self.epoch_s;
@@ -299,7 +303,7 @@ fn measured(told: &pipeline::Figures, setpoints: Setpoints) -> Figures {
     // The other end moves neither phase nor pump.
     if let Some(clock) = &told.sifting.recovery {
         figures.set(Figure::Phase, Measured::Value(setpoints.phase_rad));
-        figures.set(Figure::Pump, Measured::Value(setpoints.pump));
+        figures.set(Figure::Pump, (setpoints.pump > 0.0).then_some(Measured::Value(setpoints.pump)));
         if told.sifting.locked {
             figures.set(Figure::ClockOffset, Measured::Value(clock.offset_ps));
             figures.set(Figure::ClockFrequency, Measured::Value(clock.frequency));

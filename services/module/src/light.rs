@@ -1,0 +1,146 @@
+//! Where a session's light comes from, and where its set-points go.
+//!
+//! An instrument stands at an output of a source: it says epoch by epoch what the light meets, and makes frames of what
+//! comes, in a task that runs ahead of the module by a few epochs.
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use distill::pipeline::{FrameInput, Setpoints};
+use futures::future::BoxFuture;
+use proto::source::v1::{AnalyserState, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update::Update};
+use shell::dial::Dial;
+use shell::duplex::Duplex;
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+/// Epochs that may wait between instrument and module.
+pub const EPOCHS_AHEAD: usize = 2;
+
+/// What one epoch of light gave: the frames that it completed.
+pub struct EpochLight {
+    pub epoch: u64,
+    pub frames: Vec<FrameInput>,
+    /// There is no light after this.
+    pub end: bool,
+}
+
+impl EpochLight {
+    /// The end of the light.
+    pub fn end(epoch: u64) -> Self {
+        Self { epoch, frames: Vec::new(), end: true }
+    }
+}
+
+/// A session's light, epoch after epoch, until its end or until an error.
+pub type Epochs = mpsc::Receiver<Result<EpochLight>>;
+
+/// How a session begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning {
+    pub session: u64,
+    /// Never used before, by any session of this link end.
+    pub first_epoch: u64,
+    /// What holds before the first measurement can act.
+    pub setpoints: Setpoints,
+    /// Epochs from a measurement to its effect.
+    pub latency_epochs: u64,
+}
+
+/// What there is to say of a recording while it runs: the name of an event, and its words.
+pub type Remark = (&'static str, String);
+
+/// An end's instrument, or what takes its place, as the module knows it.
+pub trait Light: Send {
+    /// Begins a session. `beginning.setpoints` hold for the epochs within the latency.
+    fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Epochs>>;
+
+    /// Where the module sets the instrument in `epoch`: once for each epoch, in their order.
+    fn set(&mut self, epoch: u64, setpoints: Setpoints) -> BoxFuture<'_, ()>;
+
+    /// The module is about to take this frame.
+    fn taken(&mut self, _frame: &FrameInput) -> Option<Remark> {
+        None
+    }
+
+    /// The session has ended: what is secret of it is wiped.
+    fn end(&mut self) {}
+
+    /// There are no more sessions.
+    fn finish(&mut self) -> Option<Remark> {
+        None
+    }
+}
+
+/// A session's key for the source, wiped when nobody has it any more.
+pub fn secret(key: Zeroizing<[u8; 32]>) -> Bytes {
+    struct Wiped(Zeroizing<[u8; 32]>);
+    impl AsRef<[u8]> for Wiped {
+        fn as_ref(&self) -> &[u8] {
+            &self.0[..]
+        }
+    }
+    Bytes::from_owner(Wiped(key))
+}
+
+/// The way to a source.
+pub type SourceLink = std::sync::Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>;
+
+/// Makes frames of a session's light.
+pub trait Frames: Send + 'static {
+    /// The frames that the light of this epoch completes.
+    fn take(&mut self, light: PhotonEpoch) -> Result<Vec<FrameInput>>;
+
+    /// What is left of the last frame, once the light is over.
+    fn finish(&mut self) -> Option<FrameInput>;
+}
+
+/// An instrument's stream of states to the source.
+pub struct States(mpsc::Sender<AnalyserUpdate>);
+
+impl States {
+    /// Says what the light meets in the state's epoch; an error where the source has gone.
+    pub async fn tell(&self, state: AnalyserState) -> Result<()> {
+        let update = AnalyserUpdate { update: Some(Update::State(state)) };
+        self.0.send(update).await.ok().context("send analyser states: the source has gone")
+    }
+}
+
+/// Attaches to the source and starts the task that makes frames of what it sends.
+pub async fn attach(source: &SourceLink, hello: AttachOutput, frames: impl Frames) -> Result<(Epochs, States)> {
+    let source = source.dial().await.context("reach the source")?;
+    let first_epoch = hello.first_epoch;
+    let hello = AnalyserUpdate { update: Some(Update::Attach(hello)) };
+    source.tx.send(hello).await.ok().context("attach to the source: it has gone")?;
+    let Duplex { tx, rx } = source;
+    let (epochs_tx, epochs) = mpsc::channel(EPOCHS_AHEAD);
+    tokio::spawn(async move {
+        if let Err(error) = follow(frames, first_epoch, rx, &epochs_tx).await {
+            // A session that has ended for another reason does not ask any more.
+            let _ = epochs_tx.send(Err(error)).await;
+        }
+    });
+    Ok((epochs, States(tx)))
+}
+
+/// Runs until the source says that the run has ended, or goes.
+async fn follow(
+    mut frames: impl Frames,
+    first_epoch: u64,
+    mut photons: mpsc::Receiver<PhotonEpoch>,
+    epochs: &mpsc::Sender<Result<EpochLight>>,
+) -> Result<()> {
+    for epoch in first_epoch.. {
+        let light = photons.recv().await.context("receive photons: the source has gone")?;
+        let end = light.end;
+        if !end && light.epoch != epoch {
+            bail!("expected the photons of epoch {epoch}, got those of {}", light.epoch);
+        }
+        let frames = if end { frames.finish().into_iter().collect() } else { frames.take(light)? };
+        let done = EpochLight { epoch, frames, end };
+        epochs.send(Ok(done)).await.ok().context("hand over clicks: the module has gone")?;
+        if end {
+            break;
+        }
+    }
+    Ok(())
+}
