@@ -2,6 +2,8 @@
 
 #![allow(clippy::large_enum_variant)] // generated types
 
+mod secret;
+
 /// Every message and service, for gRPC reflection.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 

@@ -6,12 +6,15 @@ use anyhow::Result;
 use distill::pipeline::{FrameInput, Setpoints};
 use futures::future::BoxFuture;
 use module::light::{self, Beginning, EPOCHS_AHEAD, Epochs, Light, Remark, SourceLink, States};
+use photonics::config::BasisChoice;
+use photonics::nature::pulses::ChoiceKey;
 use photonics::random::Subseed;
 use photonics::receiver::{Controls, Instrument};
 use proto::source::v1::{AnalyserState, AttachOutput};
 use shell::fault::Desk;
 use tokio::sync::mpsc;
 use topology::plan::{DetectorConfig, EntangledReceiver, PreparedReceiver, Receiver};
+use zeroize::Zeroizing;
 
 use crate::instrument::Detecting;
 use crate::playback::Playback;
@@ -67,10 +70,25 @@ impl Clicks {
         }
     }
 
+    /// The key of the bases that this end measures in during a session, where it chooses them pulse by pulse. Nature's
+    /// randomness, as a beam splitter's would be.
+    fn basis_key(&self, first_epoch: u64) -> Option<Zeroizing<[u8; 32]>> {
+        match &self.config.receiver {
+            Receiver::Prepared(receiver) if receiver.analyser.basis_choice == BasisChoice::Active => {
+                // The first epoch of a session is never used twice, also not after a kill.
+                Some(Zeroizing::new(*self.subseed.derive(&format!("bases from epoch {first_epoch}")).bytes()))
+            }
+            _ => None,
+        }
+    }
+
     async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Epochs> {
         let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
-        let detecting = Detecting::start(self.instrument(), first_epoch, self.faults.clone());
-        let hello = AttachOutput { output: self.config.module.output, session, first_epoch };
+        let (mut instrument, key) = (self.instrument(), self.basis_key(first_epoch));
+        instrument.choose_bases(first_epoch, key.as_deref().map(ChoiceKey::new));
+        let detecting = Detecting::start(instrument, first_epoch, self.faults.clone());
+        let choice_key = key.map(light::secret).unwrap_or_default();
+        let hello = AttachOutput { output: self.config.module.output, session, first_epoch, choice_key };
         let (epochs, states) = light::attach(source, hello, detecting).await?;
         let mut analyser = Analyser { instrument: self.instrument(), states };
         for epoch in first_epoch..first_epoch + latency_epochs {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use topology::figure::{Figure, Figures};
-use topology::plan::{CONTROL_IDENTITY, SourceConfig};
+use topology::plan::{CONTROL_IDENTITY, Nature, SourceConfig};
 
 use crate::{EPOCHS_IN_FLIGHT, Losses, Output};
 
@@ -27,6 +27,8 @@ pub struct SourceService {
     outputs: mpsc::Sender<Output>,
     status: Arc<crate::Status>,
     losses: Losses,
+    /// Whether the light comes of a pump; pulses have none.
+    is_pumped: bool,
 }
 
 impl SourceService {
@@ -37,7 +39,8 @@ impl SourceService {
         losses: Losses,
     ) -> Self {
         let modules = config.modules_by_output().cloned().collect();
-        Self { link: config.link.clone(), modules, outputs, status, losses }
+        let is_pumped = matches!(config.nature, Nature::Pairs(_));
+        Self { link: config.link.clone(), modules, outputs, status, losses, is_pumped }
     }
 }
 
@@ -71,7 +74,7 @@ impl Source for SourceService {
             outputs_attached: now.outputs_attached,
             lag_s: now.lag_s,
             loss_db: self.losses.now_db(),
-            figures: figures::tell(&Figures::of([(Figure::Pump, now.pump)])),
+            figures: figures::tell(&Figures::of([(Figure::Pump, self.is_pumped.then_some(now.pump))])),
         }))
     }
 

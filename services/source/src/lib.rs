@@ -1,11 +1,14 @@
 //! The source service: nature's joint outcomes are drawn here, and what survives both arms leaves here.
 //!
-//! Epoch `k` is emitted only when the analyser states of both outputs and the pump set-point for `k` are in
+//! Of a prepared link output 0 is the transmitter, which says what its pulses are, and output 1 the receiver.
+//!
+//! Epoch `k` is emitted only when the states of both outputs and the pump set-point for `k` are in
 //! hand, so what a run produces depends on the seed and on simulated time alone. Another loss of the arms is input, too:
 //! the log says with which epoch it begins.
 
 mod grpc;
 mod losses;
+mod nature;
 mod run;
 mod status;
 

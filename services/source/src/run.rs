@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use photonics::analyser::AnalyserState;
-use photonics::nature::pairs::Emitter;
 use photonics::random::Subseed;
 use proto::source::v1::{
     AnalyserState as StateMessage, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update::Update,
@@ -16,9 +15,10 @@ use telemetry::names::{attribute, span};
 use telemetry::trace::{Span, Tracer};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{Nature, SourceConfig, Speed};
+use topology::plan::{SourceConfig, Speed};
 use tracing::{info, warn};
 
+use crate::nature::Nature;
 use crate::{EPOCHS_IN_FLIGHT, Losses, Output, Status};
 
 /// An output that has said which session it wants.
@@ -130,15 +130,7 @@ async fn emit(
     (status, faults): (&Status, Option<&Desk>),
     stop: &CancellationToken,
 ) -> Result<()> {
-    let Nature::Pairs(pairs) = &config.nature else { bail!("this source knows no pulses") };
-    let mut emitter = Emitter::new(
-        &pairs.emitter,
-        pairs.arms.each_ref(),
-        pairs.analysers.each_ref(),
-        pairs.detectors.each_ref(),
-        config.epoch_ps,
-        subseed,
-    );
+    let mut light = Nature::begin(config, subseed, [&pair[0].hello, &pair[1].hello])?;
     let first = pair[0].hello.first_epoch;
     let mut outputs = pair.map(|attached| Flow::new(attached.output, config.latency_epochs));
     let mut states = [AnalyserState::default(), AnalyserState::default()];
@@ -157,16 +149,15 @@ async fn emit(
         let asked_db = losses.now_db();
         if asked_db != losses_db {
             losses_db = asked_db;
-            let [first_db, second_db] = <[f64; 2]>::try_from(losses_db.as_slice()).unwrap_or_default();
-            emitter.set_loss_db([first_db, second_db]);
-            info!(epoch, first_db, second_db, "the arms have another loss");
+            light.set_losses_db(&losses_db);
+            info!(epoch, ?losses_db, "the arms have another loss");
         }
         if let Some(faults) = faults {
             let effects = faults.enter_epoch(epoch);
-            emitter.attenuate(effects.loss_db);
+            light.attenuate(effects.loss_db);
             batch.suffers(effects.ids);
         }
-        let photons = emitter.emit(epoch, pump, [&states[0], &states[1]]);
+        let photons = light.emit(epoch, pump, [&states[0], &states[1]]);
         let traceparent = batch.traceparent(epoch, photons.iter().map(|p| u64::from(p.count)).sum());
         status.update(|s| {
             s.epoch = epoch;

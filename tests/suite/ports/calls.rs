@@ -156,7 +156,7 @@ impl Caller<'_> {
     /// Attaches to a source as one of its outputs.
     fn attach(&self, detector: &str, source: &str, output: u32) -> Code {
         let mut client = SourceClient::new(self.connect(&self.issue(detector), source));
-        let hello = AttachOutput { output, session: u64::MAX, first_epoch: 0 };
+        let hello = AttachOutput { output, session: u64::MAX, ..AttachOutput::default() };
         let hello = AnalyserUpdate { update: Some(analyser_update::Update::Attach(hello)) };
         self.runtime.block_on(async {
             let updates = tokio_stream::once(hello).chain(tokio_stream::pending());

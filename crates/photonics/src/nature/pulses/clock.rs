@@ -2,7 +2,7 @@
 
 /// Pulses of a fixed rate against epochs of a fixed length.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PulseClock {
+pub struct PulseClock {
     rate_mhz: u128,
     epoch_ps: u128,
 }
@@ -12,17 +12,17 @@ const KILOSECOND_PS: u128 = 1_000_000_000_000_000;
 
 /// Pulses of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct EpochPulses {
+pub struct EpochPulses {
     /// Number of the first, from simulated time zero on.
-    pub(crate) first: u64,
-    pub(crate) count: u64,
+    pub first: u64,
+    pub count: u64,
     /// When the first one is born, after the epoch's start.
-    pub(crate) first_ps: f64,
+    pub first_ps: f64,
 }
 
 impl PulseClock {
     /// `rate_hz` counts to a thousandth of a hertz; at least that.
-    pub(crate) fn new(rate_hz: f64, epoch_ps: u64) -> Self {
+    pub fn new(rate_hz: f64, epoch_ps: u64) -> Self {
         let rate_mhz = libm::round(if rate_hz > 0.0 { rate_hz.min(1e12) * 1e3 } else { 0.0 }) as u128;
         Self { rate_mhz: rate_mhz.max(1), epoch_ps: u128::from(epoch_ps.max(1)) }
     }
@@ -31,7 +31,7 @@ impl PulseClock {
         KILOSECOND_PS as f64 / self.rate_mhz as f64
     }
 
-    pub(crate) fn epoch(&self, epoch: u64) -> EpochPulses {
+    pub fn epoch(&self, epoch: u64) -> EpochPulses {
         let (first, next) = (self.first(epoch), self.first(epoch.saturating_add(1)));
         let into = (u128::from(first) * KILOSECOND_PS).saturating_sub(self.elapsed(epoch));
         // Born in the middle of their period.

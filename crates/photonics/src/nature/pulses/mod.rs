@@ -16,7 +16,7 @@ pub(crate) mod law;
 mod optics;
 
 pub use choices::{BasisChoices, Choice, ChoiceKey, Choices, INTENSITIES_MAX};
-pub(crate) use clock::PulseClock;
+pub use clock::{EpochPulses, PulseClock};
 
 use super::dots::{Delay, Emission};
 use super::under_way::UnderWay;

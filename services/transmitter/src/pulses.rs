@@ -1,0 +1,131 @@
+//! What a transmitter gives its module: the pulses that were sent, and what they are.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use distill::pipeline::{FrameInput, Setpoints};
+use distill::sifting::{Choices, Light as Sent};
+use futures::future::BoxFuture;
+use module::light::{self, Beginning, Epochs, Frames, Light, SourceLink, States};
+use photonics::analyser::Encoder;
+use photonics::nature::pulses::{ChoiceKey, PulseClock};
+use photonics::random::Subseed;
+use proto::source::v1::{AnalyserState, AttachOutput, PhotonEpoch};
+use topology::plan::TransmitterConfig;
+use zeroize::Zeroizing;
+
+use crate::choices::SessionChoices;
+
+/// See the module.
+pub struct Pulses {
+    config: TransmitterConfig,
+    /// What the keys of the sessions and the drift of the encoder follow from.
+    subseed: Subseed,
+    source: SourceLink,
+    encoder: Option<Told>,
+}
+
+/// The encoder while a session runs, and how the source is told of it.
+struct Told {
+    encoder: Encoder,
+    states: States,
+}
+
+impl Pulses {
+    pub fn new(config: &TransmitterConfig, source: SourceLink) -> Result<Self> {
+        let (epoch_ps, frame_ps) = (config.module.epoch_ps, config.module.protocol.post_processing.framing.frame_ps);
+        ensure!(
+            frame_ps == epoch_ps,
+            "a frame of {frame_ps} ps is no epoch of {epoch_ps} ps: a transmitter sends epoch by epoch"
+        );
+        let subseed = module::subseed(config.module.subseed.as_ref())?;
+        Ok(Self { config: config.clone(), subseed, source, encoder: None })
+    }
+
+    async fn attach(&mut self, beginning: Beginning) -> Result<Epochs> {
+        let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
+        let TransmitterConfig { module, transmitter } = &self.config;
+        let key = session_key(&self.subseed, first_epoch);
+        let sending = Sending {
+            choices: Arc::new(SessionChoices::new(transmitter, ChoiceKey::new(&key))),
+            clock: PulseClock::new(transmitter.repetition_rate_hz, module.epoch_ps),
+            first_epoch,
+        };
+        let hello = AttachOutput { output: module.output, session, first_epoch, choice_key: light::secret(key) };
+        let (epochs, states) = light::attach(&self.source, hello, sending).await?;
+        let encoder = Encoder::new(transmitter, module.epoch_ps, &self.subseed.derive("encoder"));
+        let mut told = Told { encoder, states };
+        for epoch in first_epoch..first_epoch + latency_epochs {
+            told.tell(epoch, setpoints).await?;
+        }
+        self.encoder = Some(told);
+        Ok(epochs)
+    }
+}
+
+/// The key of a session's choices. The first epoch of a session is never used twice, also not after a kill.
+fn session_key(subseed: &Subseed, first_epoch: u64) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(*subseed.derive(&format!("choices from epoch {first_epoch}")).bytes())
+}
+
+impl Light for Pulses {
+    fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Epochs>> {
+        Box::pin(self.attach(beginning))
+    }
+
+    fn set(&mut self, epoch: u64, setpoints: Setpoints) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(told) = &mut self.encoder {
+                // A source that has ended the run does not read any more states.
+                let _ = told.tell(epoch, setpoints).await;
+            }
+        })
+    }
+
+    fn end(&mut self) {
+        self.encoder = None;
+    }
+}
+
+impl Told {
+    async fn tell(&mut self, epoch: u64, setpoints: Setpoints) -> Result<()> {
+        let phase_rad = self.encoder.state(epoch, setpoints.phase_rad).phase_rad;
+        self.states.tell(AnalyserState { epoch, phase_rad, pump: setpoints.pump, ..AnalyserState::default() }).await
+    }
+}
+
+/// A session's pulses. The choices are wiped when the session's last frame and its module have gone.
+struct Sending {
+    choices: Arc<dyn Choices>,
+    clock: PulseClock,
+    first_epoch: u64,
+}
+
+impl Frames for Sending {
+    fn take(&mut self, light: PhotonEpoch) -> Result<Vec<FrameInput>> {
+        ensure!(light.photons.is_empty(), "the source sent photons to its transmitter");
+        let PhotonEpoch { epoch, traceparent, .. } = light;
+        let sent = self.clock.epoch(epoch.saturating_add(1)).first - self.clock.epoch(self.first_epoch).first;
+        let light = Sent::Pulses { choices: self.choices.clone(), sent };
+        Ok(vec![FrameInput { number: epoch, light, traceparent }])
+    }
+
+    fn finish(&mut self) -> Option<FrameInput> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_sessions_have_a_key_in_common_and_none_is_the_modules_own_randomness() {
+        let subseed = Subseed::new([3; 32]);
+        let keys: std::collections::BTreeSet<[u8; 32]> =
+            (0..1000).map(|first_epoch| *session_key(&subseed, first_epoch)).collect();
+        assert_eq!(keys.len(), 1000);
+        assert_eq!(session_key(&subseed, 7), session_key(&subseed, 7));
+        assert_ne!(*session_key(&subseed, 7), *subseed.derive("session from epoch 7").bytes());
+    }
+}
