@@ -6,7 +6,7 @@ use distill::bounds::AbortReason;
 use distill::config::{Bound, Emission, Intensity, Security};
 use photonics::expect::math::transmission;
 use photonics::expect::pulses::{self, PulseClass, PulsesInputs};
-use photonics::expect::response::{BasisChoice, KEY, Rates, Receiver, Response};
+use photonics::expect::response::{BasisChoice, Counted, KEY, Rates, Receiver, Response};
 use photonics::expect::single_photon::SinglePhotonInputs;
 use topology::plan::optimise::{Choice, Optimum, decoys, one_decoy, two_decoys, with_choice};
 use topology::plan::prepared;
@@ -31,9 +31,10 @@ fn t12(loss_db: f64, key_basis_probability: f64) -> PulsesInputs {
             basis_choice: BasisChoice::Active,
             key_basis_probability: [key_basis_probability; 2],
             intrinsic_error: [0.01277, 0.00616],
-            noise_probability: 1.0 - (1.0f64 - 2.1e-5).powi(2),
+            noise_probability: [1.0 - (1.0f64 - 2.1e-5).powi(2); 2],
             afterpulse_probability: 0.0525,
             hold_off_pulses: 0.0,
+            counted: [Counted::ALL; 2],
         },
     }
 }
@@ -97,7 +98,7 @@ fn the_spans_of_the_british_backbone_have_the_rates_of_their_parameters() {
         let mut inputs = t12(loss_db, 0.94);
         inputs.receiver.transmission = 0.205 * transmission(2.84 + loss_db);
         inputs.receiver.intrinsic_error = [0.012; 2];
-        (inputs.receiver.noise_probability, inputs.receiver.afterpulse_probability) = (2e-6, 0.0);
+        (inputs.receiver.noise_probability, inputs.receiver.afterpulse_probability) = ([2e-6; 2], 0.0);
         let rate = asymptotic_bps(&inputs, 1.09) / 1e3;
         println!("{loss_db} dB: {rate:.2} kbit/s");
         assert!((rate / reference - 1.0).abs() < 0.01, "{loss_db} dB: {rate}");
@@ -106,7 +107,7 @@ fn the_spans_of_the_british_backbone_have_the_rates_of_their_parameters() {
     for loss_db in [26.00, 28.23] {
         let mut inputs = t12(loss_db, 0.94);
         inputs.receiver.transmission = 0.205 * transmission(2.84 + loss_db);
-        (inputs.receiver.noise_probability, inputs.receiver.afterpulse_probability) = (4.2e-5, 0.0);
+        (inputs.receiver.noise_probability, inputs.receiver.afterpulse_probability) = ([4.2e-5; 2], 0.0);
         assert!(asymptotic_bps(&inputs, 1.09) < 0.0);
     }
 }
@@ -124,9 +125,10 @@ fn the_quantum_dot_is_expected_to_make_its_published_rate() {
                 basis_choice: BasisChoice::Active,
                 key_basis_probability: [0.84; 2],
                 intrinsic_error: [0.0566, 0.0849],
-                noise_probability: 2e-7,
+                noise_probability: [2e-7; 2],
                 afterpulse_probability: 0.0,
                 hold_off_pulses: 0.0,
+                counted: [Counted::ALL; 2],
             },
         };
         let security = security(Bound::Finite, prepared::single_photon_emission(&inputs), 5e-10);
@@ -156,7 +158,7 @@ fn lim_rate(choice: &Choice, key_bits: f64, km: f64, bound: Bound) -> f64 {
         })
     };
     let kinds = choice.emission.intensities().iter().map(rates).collect();
-    let response = Response { noise_probability: [1.2e-6; 2], live_share: 1.0, kinds };
+    let response = Response { noise_probability: [1.2e-6; 2], live_share: 1.0, kinds, unsifted: vec![] };
     let pulses = key_bits / response.kinds.iter().map(|kind| kind[KEY].sifted).sum::<f64>();
     let block = prepared::decoy_block(&response, pulses, 1.16);
     let mut length = 0.2 * key_bits;

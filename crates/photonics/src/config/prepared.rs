@@ -88,7 +88,14 @@ impl Light {
     }
 }
 
-/// The transmitter of a prepared link. Its clock is simulated time: pulse 0 is born half a period after an epoch's start.
+/// The transmitter of a prepared link.
+///
+/// It has no clock of its own among its parameters: its clock *is* the link's simulated time, by definition. Pulse 0 is born
+/// half a period after an epoch's start, and every period is as long as it says. Nothing on a link can tell the wander of
+/// the one clock from that of the other; only their difference is seen, and all of it is given to the receiver's
+/// [`Clock`](super::Clock): offset, frequency error and both random walks are those of the receiver against the transmitter.
+/// (Two independent walks differ by one whose strength is their root sum of squares.) A receiver that several transmitters
+/// send to has one clock for all of them; what their clocks differ by belongs into the repetition rates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transmitter {
@@ -180,24 +187,6 @@ pub struct GatedAvalanche {
     pub tdc_resolution_ps: f64,
     /// Electronic delay of each port's detector that is left after calibration.
     pub skew_ps: [f64; PORTS],
-}
-
-impl GatedAvalanche {
-    /// Free-running detectors whose clicks count where they are within `window_ps` around a pulse.
-    pub fn always_on(detector: &Detector, period_ps: f64, window_ps: f64) -> Self {
-        Self {
-            efficiency: detector.efficiency,
-            jitter_fwhm_ps: detector.jitter_fwhm_ps,
-            gate_width_ps: window_ps,
-            dark_probability: -libm::expm1(-detector.dark_rate_hz.max(0.0) * window_ps * 1e-12),
-            afterpulse_probability: detector.afterpulse_probability,
-            afterpulse_decay_gates: (detector.dead_time_ps + detector.afterpulse_decay_ps) / period_ps,
-            hold_off_gates: 0,
-            saturation_hz: 1e12 / detector.dead_time_ps,
-            tdc_resolution_ps: detector.tdc_resolution_ps,
-            skew_ps: detector.skew_ps,
-        }
-    }
 }
 
 /// The detectors of a prepared link's receiver.

@@ -15,11 +15,16 @@ pub fn window_efficiency(window_over_fwhm: f64) -> f64 {
 /// `window_share(0, w, fwhm)` is `window_efficiency(w / fwhm)`; side peaks and skewed detectors have other centres.
 pub fn window_share(centre_ps: f64, window_ps: f64, fwhm_ps: f64) -> f64 {
     let half_ps = window_ps / 2.0;
+    interval_share(-half_ps - centre_ps, half_ps - centre_ps, fwhm_ps)
+}
+
+/// Share of a Gaussian peak around zero that falls between two places.
+pub fn interval_share(from_ps: f64, to_ps: f64, fwhm_ps: f64) -> f64 {
     if fwhm_ps <= 0.0 {
-        return if libm::fabs(centre_ps) <= half_ps { 1.0 } else { 0.0 };
+        return if from_ps <= 0.0 && to_ps >= 0.0 { 1.0 } else { 0.0 };
     }
     let scale = 2.0 * libm::sqrt(LN_2) / fwhm_ps;
-    0.5 * (libm::erf((half_ps - centre_ps) * scale) + libm::erf((half_ps + centre_ps) * scale))
+    0.5 * (libm::erf(to_ps * scale) - libm::erf(from_ps * scale))
 }
 
 /// Secret-key capacity of a lossy channel, bits per use: Pirandola et al., Nat. Commun. 8, 15043 (2017), eq. (1).

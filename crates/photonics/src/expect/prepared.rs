@@ -1,104 +1,211 @@
-//! A prepared link: gains and error rates to expect. Free-running detectors are taken as gated ones
-//! ([`GatedAvalanche::always_on`]).
+//! A prepared link as it is configured, reduced to the figures of [`response`](super::response), which say what is expected
+//! of it.
 //!
-//! X. Ma et al., PRA 72, 012326 (2005), with a background that afterpulses are part of: they follow the rate of their
-//! parents, not the intensity of the pulse that they fall on, so each adds to the yield of every intensity alike.
-//!
-//! Left out: that a detector which clicks by light cannot click by noise as well, the drift of polarisation and phase, light
-//! outside of the gate.
+//! Taken for granted: loops hold polarisation and phase, light comes where the receiver expects it. Left out: latching, and
+//! that a switch between detectors of their own (time-bin encoding with an active choice) keeps photons of one pulse
+//! together; it is taken as a splitter.
 
-use super::math::transmission;
-use crate::config::{Arm, BasisChoice, Encoding, GatedAvalanche, PreparedAnalyser, Transmitter};
+use super::math::{interval_share, transmission};
+use super::pulses::{self, PulseClass, PulsesInputs};
+use super::response::{self, Counted, Receiver, Response};
+use super::single_photon::{self, SinglePhotonInputs};
+use crate::config::{
+    Arm, Basis, BasisChoice, Encoding, Intensity, Light, PreparedAnalyser, PreparedDetectors, Transmitter,
+};
+use crate::nature::dots::{Delay, Emission};
 use crate::nature::pulses::law::PhotonNumber;
-use crate::nature::{dots::Emission, pulses};
+use crate::path::probability;
 
-/// What a receiver sees per pulse, of gates in which every detector is ready.
+/// A link by its light.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ExpectedPulses {
-    /// Probability of a detection, by intensity.
-    pub gains: Vec<f64>,
-    /// Error rate where both ends have the same basis, by intensity and for Z and X.
-    pub error_rates: Vec<[f64; 2]>,
-    /// Probability of a detection without light: dark counts and afterpulses.
-    pub background: f64,
-    /// Share of gates in which every detector is ready.
-    pub ready: f64,
+pub enum Inputs {
+    Pulses(PulsesInputs),
+    SinglePhotons(SinglePhotonInputs),
 }
 
-/// Rounds until the background agrees with the gains that it is part of.
-const ROUNDS: usize = 60;
-
-/// Light and noise that some of the detectors see.
-struct Part {
-    /// Share of the light that goes there.
-    light: f64,
-    detectors: i32,
-}
-
-impl Part {
-    /// Background, and gain of each intensity.
-    fn gains(&self, detectors: &GatedAvalanche, arriving: &dyn Fn(f64) -> Vec<f64>, shares: &[f64]) -> (f64, Vec<f64>) {
-        let signal = arriving(self.light);
-        let dark = 1.0 - libm::pow(1.0 - detectors.dark_probability, f64::from(self.detectors));
-        let decay = detectors.afterpulse_decay_gates;
-        let held = if decay > 0.0 { libm::exp(-(detectors.hold_off_gates as f64) / decay) } else { 0.0 };
-        let survives = if detectors.hold_off_gates == 0 { 1.0 } else { held };
-        let mut background = dark;
-        let gain = |background: f64| {
-            signal.iter().map(|signal| 1.0 - (1.0 - background) * (1.0 - signal)).collect::<Vec<f64>>()
-        };
-        for _ in 0..ROUNDS {
-            let gains: Vec<f64> = gain(background);
-            let mean: f64 = gains.iter().zip(shares).map(|(gain, share)| gain * share).sum();
-            background = (dark + detectors.afterpulse_probability * survives * mean).min(1.0);
+impl Inputs {
+    pub fn predict(&self) -> Response {
+        match self {
+            Self::Pulses(inputs) => pulses::predict(inputs),
+            Self::SinglePhotons(inputs) => single_photon::predict(inputs),
         }
-        (background, gain(background))
+    }
+
+    pub fn receiver(&self) -> &Receiver {
+        match self {
+            Self::Pulses(inputs) => &inputs.receiver,
+            Self::SinglePhotons(inputs) => &inputs.receiver,
+        }
+    }
+
+    pub fn pulse_rate_hz(&self) -> f64 {
+        match self {
+            Self::Pulses(inputs) => inputs.pulse_rate_hz,
+            Self::SinglePhotons(inputs) => inputs.pulse_rate_hz,
+        }
     }
 }
 
-/// Gains and error rates of a link whose loops hold polarisation and phase.
-pub fn expect(
+/// Reduces instruments to lumped figures; Z is the key basis. `gate_ps` is what sifting keeps: clicks further than half of it
+/// from the moment at which light is expected are dropped.
+pub fn inputs(
     transmitter: &Transmitter,
     arm: &Arm,
     analyser: &PreparedAnalyser,
-    detectors: &GatedAvalanche,
-) -> ExpectedPulses {
-    let survival = transmission(arm.loss_db) * detectors.efficiency;
-    let numbers: Vec<PhotonNumber> = match &transmitter.light {
-        crate::config::Light::Coherent(intensities) => {
-            let intensities = intensities.iter().take(pulses::INTENSITIES_MAX);
-            intensities.map(|intensity| PhotonNumber::Poisson { mean: intensity.mean_photons }).collect()
+    detectors: &PreparedDetectors,
+    gate_ps: f64,
+) -> Inputs {
+    let pulse_rate_hz = transmitter.repetition_rate_hz;
+    let (number, delay) = match &transmitter.light {
+        Light::Coherent(_) => (None, Delay::NONE),
+        Light::QuantumDot(dot) => {
+            let Emission { number, delay } = Emission::of(dot);
+            (Some(number), delay)
         }
-        crate::config::Light::QuantumDot(dot) => vec![Emission::of(dot).number],
     };
-    let arriving = |light: f64| numbers.iter().map(|number| number.arriving(survival * light).any).collect::<Vec<_>>();
-    let shares = transmitter.light.probabilities();
-    let active = analyser.basis_choice == BasisChoice::Active;
-    let time_bin = analyser.encoding == Encoding::TimeBin;
-    // In time-bin encoding one detector reads Z.
-    let in_basis = [if time_bin { 1 } else { 2 }, 2];
-    let count = if active && !time_bin { 2 } else { in_basis.iter().sum() };
-    let all = Part { light: 1.0, detectors: count };
-    let (background, gains) = all.gains(detectors, &arriving, &shares);
-    let mut error_rates = vec![[0.0; 2]; gains.len()];
-    for basis in 0..2 {
-        let share = [analyser.z_probability, 1.0 - analyser.z_probability][basis];
-        let light = if active { 1.0 } else { share };
-        let (noise, gains) = Part { light, detectors: in_basis[basis] }.gains(detectors, &arriving, &shares);
-        let contrast = (1.0 - 2.0 * transmitter.intrinsic_error[basis]) * (1.0 - 2.0 * analyser.error[basis]);
-        for ((rates, gain), signal) in error_rates.iter_mut().zip(gains).zip(arriving(light)) {
-            let wrong = 0.5 * (1.0 - contrast) * signal + 0.5 * noise * (1.0 - signal);
-            rates[basis] = if gain > 0.0 { wrong / gain } else { 0.0 };
+    let receiver = receiver(transmitter, arm, analyser, detectors, gate_ps, &delay);
+    match (&transmitter.light, number) {
+        (_, Some(PhotonNumber::UpToTwo { one, two })) => {
+            let mean_photons = one + 2.0 * two;
+            let g2 = if mean_photons > 0.0 { 2.0 * two / (mean_photons * mean_photons) } else { 0.0 };
+            Inputs::SinglePhotons(SinglePhotonInputs { pulse_rate_hz, mean_photons, g2, receiver })
+        }
+        (light, _) => {
+            let intensities: &[Intensity] = if let Light::Coherent(intensities) = light { intensities } else { &[] };
+            let class = |k: &Intensity| PulseClass { mean_photons: k.mean_photons, probability: k.probability };
+            let classes = intensities.iter().map(class).collect();
+            Inputs::Pulses(PulsesInputs { pulse_rate_hz, classes, receiver })
         }
     }
-    let mean: f64 = gains.iter().zip(&shares).map(|(gain, share)| gain * share).sum();
-    let blind_gates = (detectors.hold_off_gates as f64).max(if detectors.saturation_hz > 0.0 {
-        libm::floor(transmitter.repetition_rate_hz / detectors.saturation_hz)
-    } else {
-        0.0
-    });
-    // Detectors see independent parts of the light, so each is ready by itself.
-    let one_clicks = -libm::expm1(libm::log1p(-mean) / f64::from(count));
-    let one_ready = 1.0 / (1.0 + one_clicks * blind_gates);
-    ExpectedPulses { gains, error_rates, background, ready: libm::pow(one_ready, f64::from(count)) }
+}
+
+/// What a detector does in the period of one pulse.
+struct OneDetector {
+    jitter_fwhm_ps: f64,
+    /// Time around the middle of the light in which it clicks at all.
+    gate_ps: f64,
+    /// Probability of a dark count in it.
+    dark: f64,
+    /// Probability that a click is followed by an afterpulse when the detector sees again.
+    afterpulse: f64,
+    /// Pulses that it misses after a click.
+    blind_pulses: f64,
+}
+
+impl OneDetector {
+    fn new(detectors: &PreparedDetectors, pulse_rate_hz: f64) -> Self {
+        let period_ps = 1e12 / pulse_rate_hz;
+        match detectors {
+            PreparedDetectors::GatedAvalanche(gated) => {
+                let saturated =
+                    if gated.saturation_hz > 0.0 { libm::floor(pulse_rate_hz / gated.saturation_hz) } else { 0.0 };
+                let blind_pulses = (gated.hold_off_gates as f64).max(saturated);
+                // The first gate that a charge may be released in is the next one.
+                let decay = gated.afterpulse_decay_gates;
+                let survives = if blind_pulses <= 0.0 {
+                    1.0
+                } else if decay > 0.0 {
+                    libm::exp(-blind_pulses / decay)
+                } else {
+                    0.0
+                };
+                Self {
+                    jitter_fwhm_ps: gated.jitter_fwhm_ps,
+                    gate_ps: gated.gate_width_ps.min(period_ps),
+                    dark: probability(gated.dark_probability),
+                    afterpulse: gated.afterpulse_probability * survives,
+                    blind_pulses,
+                }
+            }
+            PreparedDetectors::FreeRunning(free) => Self {
+                jitter_fwhm_ps: free.jitter_fwhm_ps,
+                gate_ps: period_ps,
+                dark: -libm::expm1(-free.dark_rate_hz.max(0.0) * period_ps * 1e-12),
+                afterpulse: free.afterpulse_probability,
+                blind_pulses: free.dead_time_ps / period_ps,
+            },
+        }
+    }
+}
+
+fn receiver(
+    transmitter: &Transmitter,
+    arm: &Arm,
+    analyser: &PreparedAnalyser,
+    detectors: &PreparedDetectors,
+    gate_ps: f64,
+    delay: &Delay,
+) -> Receiver {
+    let one = OneDetector::new(detectors, transmitter.repetition_rate_hz);
+    let time_bin = analyser.encoding == Encoding::TimeBin;
+    let bases = [Basis::Z, Basis::X];
+    let contrast = |error: f64| 1.0 - 2.0 * probability(error);
+    let timing = Timing {
+        width_ps: gate_ps,
+        gate_ps: one.gate_ps,
+        fwhm_ps: libm::hypot(transmitter.pulse_fwhm_ps, one.jitter_fwhm_ps),
+        delay,
+    };
+    Receiver {
+        transmission: transmission(arm.loss_db) * detectors.efficiency(),
+        basis_choice: match analyser.basis_choice {
+            BasisChoice::Active if !time_bin => response::BasisChoice::Active,
+            _ => response::BasisChoice::Passive,
+        },
+        key_basis_probability: [transmitter.z_probability, analyser.z_probability],
+        intrinsic_error: bases.map(|basis| {
+            let parts = [transmitter.intrinsic_error, analyser.error].map(|error| contrast(error[basis as usize]));
+            0.5 * (1.0 - parts[0] * parts[1])
+        }),
+        noise_probability: bases.map(|basis| {
+            // In time-bin encoding one detector reads Z.
+            let count = if time_bin && basis == Basis::Z { 1.0 } else { 2.0 };
+            -libm::expm1(count * libm::log1p(-one.dark))
+        }),
+        afterpulse_probability: one.afterpulse,
+        hold_off_pulses: one.blind_pulses,
+        counted: bases.map(|basis| match (time_bin, basis) {
+            (false, _) => timing.counted(&[0.0], 1.0),
+            // Gates have the middle of three moments in their own.
+            (true, Basis::Z) => timing.counted(&[-analyser.bin_separation_ps, 0.0], 0.5),
+            (true, Basis::X) => timing.counted(&[0.0], 0.5),
+        }),
+    }
+}
+
+/// Where clicks come, and where they count.
+struct Timing<'a> {
+    width_ps: f64,
+    gate_ps: f64,
+    fwhm_ps: f64,
+    delay: &'a Delay,
+}
+
+impl Timing<'_> {
+    /// Points at which the law of a dot's delay is taken.
+    const QUANTILES: u32 = 256;
+
+    /// Light comes at each of these moments of the gate with probability `each`.
+    fn counted(&self, moments_ps: &[f64], each: f64) -> Counted {
+        let mut counted = Counted { light: 0.0, noise: 0.0 };
+        for &moment_ps in moments_ps {
+            let from_ps = (moment_ps - 0.5 * self.width_ps).max(-0.5 * self.gate_ps);
+            let to_ps = (moment_ps + 0.5 * self.width_ps).min(0.5 * self.gate_ps);
+            if to_ps > from_ps {
+                counted.light += each * self.light(from_ps - moment_ps, to_ps - moment_ps);
+                counted.noise += (to_ps - from_ps) / self.gate_ps;
+            }
+        }
+        counted
+    }
+
+    /// Share of the light that comes between two times after its moment.
+    fn light(&self, from_ps: f64, to_ps: f64) -> f64 {
+        let quantiles = if self.delay.is_none() { 1 } else { Self::QUANTILES };
+        let share = |quantile: u32| {
+            let delay_ps = self.delay.at((f64::from(quantile) + 0.5) / f64::from(quantiles));
+            interval_share(from_ps - delay_ps, to_ps - delay_ps, self.fwhm_ps)
+        };
+        (0..quantiles).map(share).sum::<f64>() / f64::from(quantiles)
+    }
 }

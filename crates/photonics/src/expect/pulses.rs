@@ -33,7 +33,7 @@ pub fn predict(inputs: &PulsesInputs) -> Response {
 #[cfg(test)]
 mod tests {
     use super::super::math::transmission;
-    use super::super::response::{BasisChoice, CHECK, KEY};
+    use super::super::response::{BasisChoice, CHECK, Counted, KEY};
     use super::*;
 
     /// Lucamarini et al., Opt. Express 21, 24550 (2013), over 50 km: 1 GHz, 2.1e-5 dark counts per gate and detector,
@@ -50,9 +50,10 @@ mod tests {
                 basis_choice: BasisChoice::Active,
                 key_basis_probability: [key_basis_probability; 2],
                 intrinsic_error: [0.01277, 0.00616],
-                noise_probability: 1.0 - (1.0f64 - 2.1e-5).powi(2),
+                noise_probability: [1.0 - (1.0f64 - 2.1e-5).powi(2); 2],
                 afterpulse_probability: 0.0525,
                 hold_off_pulses: 0.0,
+                counted: [Counted::ALL; 2],
             },
         }
     }
@@ -123,18 +124,51 @@ mod tests {
     }
 
     #[test]
-    fn a_splitter_costs_the_light_of_the_other_basis_but_none_of_the_noise() {
-        let active = t12(0.5);
-        let mut passive = active.clone();
+    fn a_splitter_costs_the_light_of_the_other_basis_and_clicks_of_both_none_of_the_noise() {
+        let mut passive = t12(0.5);
         passive.receiver.basis_choice = BasisChoice::Passive;
         passive.receiver.afterpulse_probability = 0.0;
-        passive.receiver.noise_probability = 0.0;
-        let (mut without, mut with) = (predict(&passive), passive.clone());
-        let light = without.kinds.remove(0)[KEY].gain;
-        let half = -libm::expm1(-active.receiver.transmission / 2.0 * 0.425);
-        assert!((light - half).abs() < 1e-15);
-        with.receiver.noise_probability = 1e-4;
-        assert!((predict(&with).kinds[0][KEY].gain - light - 1e-4 * (1.0 - light)).abs() < 1e-15);
+        for noise in [0.0, 1e-4] {
+            passive.receiver.noise_probability = [noise; 2];
+            let response = predict(&passive);
+            let dark = (1.0 - noise) * libm::exp(-passive.receiver.transmission / 2.0 * 0.425);
+            assert!((response.kinds[0][KEY].gain - (1.0 - dark) * dark).abs() < 1e-15);
+            let crossed = response.unsifted[0].crossed / passive.classes[0].probability;
+            assert!((crossed - (1.0 - dark) * (1.0 - dark)).abs() < 1e-15);
+        }
+    }
+
+    /// Photons of one pulse go to ports by themselves, and every detector has its noise: all 16 patterns of clicks.
+    #[test]
+    fn rates_are_the_sums_over_all_patterns_of_clicks() {
+        let mut inputs = t12(0.7);
+        inputs.receiver.afterpulse_probability = 0.0;
+        (inputs.receiver.transmission, inputs.receiver.noise_probability) = (0.6, [0.02, 0.05]);
+        inputs.receiver.intrinsic_error = [0.03, 0.1];
+        for basis_choice in [BasisChoice::Active, BasisChoice::Passive] {
+            inputs.receiver.basis_choice = basis_choice;
+            let response = predict(&inputs);
+            for (basis, error) in [(KEY, 0.03), (CHECK, 0.1)] {
+                let passive = basis_choice == BasisChoice::Passive;
+                let share = |basis: usize| if passive { [0.7, 0.3][basis] } else { 1.0 };
+                let fired = |basis: usize, part: f64| {
+                    let noise = 1.0 - (1.0 - inputs.receiver.noise_probability[basis]).sqrt();
+                    1.0 - (1.0 - noise) * libm::exp(-0.6 * 0.425 * share(basis) * part)
+                };
+                let other = if passive { fired(1 - basis, 0.5) } else { 0.0 };
+                let ports = [fired(basis, 1.0 - error), fired(basis, error), other, other];
+                let (mut gain, mut wrong) = (0.0, 0.0);
+                for pattern in 1..4u32 {
+                    let of_port = |port: usize| if pattern >> port & 1 == 1 { ports[port] } else { 1.0 - ports[port] };
+                    let probability: f64 = (0..4).map(of_port).product();
+                    gain += probability;
+                    wrong += probability * [0.0, 0.0, 1.0, 0.5][pattern as usize];
+                }
+                let rates = response.kinds[0][basis];
+                assert!((rates.gain / gain - 1.0).abs() < 1e-12, "{basis_choice:?} {basis}: {rates:?} {gain}");
+                assert!((rates.qber * rates.gain / wrong - 1.0).abs() < 1e-12, "{basis_choice:?} {basis}: {rates:?}");
+            }
+        }
     }
 
     #[test]
@@ -143,7 +177,7 @@ mod tests {
         inputs.receiver.transmission = transmission(400.0);
         let response = predict(&inputs);
         assert!(response.kinds.iter().flatten().all(|rates| (rates.qber - 0.5).abs() < 1e-6));
-        (inputs.receiver.transmission, inputs.receiver.noise_probability) = (0.0, 0.0);
+        (inputs.receiver.transmission, inputs.receiver.noise_probability) = (0.0, [0.0; 2]);
         assert!(predict(&inputs).kinds.iter().flatten().all(|rates| rates.gain == 0.0 && rates.qber == 0.0));
     }
 }

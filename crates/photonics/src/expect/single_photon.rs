@@ -29,7 +29,7 @@ pub fn predict(inputs: &SinglePhotonInputs) -> Response {
 #[cfg(test)]
 mod tests {
     use super::super::math::transmission;
-    use super::super::response::{BasisChoice, CHECK, KEY};
+    use super::super::response::{BasisChoice, CHECK, Counted, KEY};
     use super::*;
 
     #[test]
@@ -52,9 +52,10 @@ mod tests {
                 basis_choice: BasisChoice::Active,
                 key_basis_probability: [0.84; 2],
                 intrinsic_error: [0.0566, 0.0849],
-                noise_probability: 2e-7,
+                noise_probability: [2e-7; 2],
                 afterpulse_probability: 0.0,
                 hold_off_pulses: 0.0,
+                counted: [Counted::ALL; 2],
             },
         });
         let [z, x] = [KEY, CHECK].map(|basis| 100.0 * response.kinds[0][basis].qber);

@@ -3,7 +3,7 @@
 //! Gates stand where pulses arrive: the first light of an epoch and that of the next one bound the epoch's gates, so
 //! they follow the arm's delay as a receiver's own gate control does.
 
-use crate::config::{Basis, BasisChoice, Encoding, GatedAvalanche, PORTS, PreparedAnalyser};
+use crate::config::{Basis, BasisChoice, Detector, Encoding, GatedAvalanche, PORTS, PreparedAnalyser};
 use crate::nature::pulses::{BasisChoices, PulseClock};
 use crate::photons::{Arrival, arrival, port, time_ps};
 use crate::random::{Draws, Stream, Subseed};
@@ -66,6 +66,56 @@ impl Grid {
     }
 }
 
+/// Detectors as gates see them.
+pub(super) struct Gates {
+    width_ps: f64,
+    dark_probability: f64,
+    hold_off_gates: i64,
+    blind_ps: i64,
+    afterpulse_probability: f64,
+    release: Release,
+    skew_ps: [f64; PORTS],
+}
+
+/// When a charge that a click has left behind is released.
+#[derive(Clone, Copy)]
+enum Release {
+    /// In a gate after the one of the click, where it is lost if the detector is still off.
+    InGate { decay_gates: f64 },
+    /// After the dead time.
+    AfterDeadTime { decay_ps: f64 },
+}
+
+impl From<&GatedAvalanche> for Gates {
+    fn from(detector: &GatedAvalanche) -> Self {
+        let saturation_ps = if detector.saturation_hz > 0.0 { 1e12 / detector.saturation_hz } else { 0.0 };
+        Self {
+            width_ps: detector.gate_width_ps,
+            dark_probability: detector.dark_probability,
+            hold_off_gates: i64::try_from(detector.hold_off_gates).unwrap_or(i64::MAX).min(1 << 40),
+            blind_ps: libm::round(saturation_ps) as i64,
+            afterpulse_probability: detector.afterpulse_probability,
+            release: Release::InGate { decay_gates: detector.afterpulse_decay_gates.max(0.0) },
+            skew_ps: detector.skew_ps,
+        }
+    }
+}
+
+impl Gates {
+    /// Free-running detectors that are read pulse by pulse: gates of a whole period. They do not latch.
+    pub(super) fn always_open(detector: &Detector, period_ps: f64) -> Self {
+        Self {
+            width_ps: period_ps,
+            dark_probability: -libm::expm1(-detector.dark_rate_hz.max(0.0) * period_ps * 1e-12),
+            hold_off_gates: 0,
+            blind_ps: libm::round(detector.dead_time_ps) as i64,
+            afterpulse_probability: detector.afterpulse_probability,
+            release: Release::AfterDeadTime { decay_ps: detector.afterpulse_decay_ps.max(0.0) },
+            skew_ps: detector.skew_ps,
+        }
+    }
+}
+
 pub(super) struct Gated {
     clock: PulseClock,
     epoch_ps: i64,
@@ -80,7 +130,7 @@ pub(super) struct Gated {
     afterpulse_probability: f64,
     /// Clicks until the next one that leaves a charge behind.
     clicks_to_afterpulse: u64,
-    afterpulse_decay_gates: f64,
+    release: Release,
     hold_off_gates: i64,
     blind_ps: i64,
     bases: Option<BasisChoices>,
@@ -98,7 +148,7 @@ pub(super) struct Gated {
 
 impl Gated {
     pub(super) fn new(
-        detector: &GatedAvalanche,
+        gates: &Gates,
         analyser: &PreparedAnalyser,
         clock: PulseClock,
         epoch_ps: u64,
@@ -106,7 +156,6 @@ impl Gated {
     ) -> Self {
         let chance_words = subseed.stream("gated afterpulses");
         let separation_ps = if analyser.encoding == Encoding::TimeBin { analyser.bin_separation_ps } else { 0.0 };
-        let saturation_ps = if detector.saturation_hz > 0.0 { 1e12 / detector.saturation_hz } else { 0.0 };
         let step_ps = clock.period_ps();
         Self {
             clock,
@@ -114,16 +163,16 @@ impl Gated {
             // Time slots of a time-bin analyser reach over twice the separation.
             centre_ps: separation_ps,
             wiring: Wiring::new(analyser),
-            half_width_ps: 0.5 * detector.gate_width_ps.min(step_ps),
-            dark_probability: detector.dark_probability,
+            half_width_ps: 0.5 * gates.width_ps.min(step_ps),
+            dark_probability: gates.dark_probability,
             dark_words: subseed.stream("gated dark counts"),
             draws: chance_words.draws(0),
             chance_words,
-            afterpulse_probability: detector.afterpulse_probability,
+            afterpulse_probability: gates.afterpulse_probability,
             clicks_to_afterpulse: u64::MAX,
-            afterpulse_decay_gates: detector.afterpulse_decay_gates.max(0.0),
-            hold_off_gates: i64::try_from(detector.hold_off_gates).unwrap_or(i64::MAX).min(1 << 40),
-            blind_ps: libm::round(saturation_ps) as i64,
+            release: gates.release,
+            hold_off_gates: gates.hold_off_gates,
+            blind_ps: gates.blind_ps,
             bases: None,
             session_pulse: 0,
             grid: Grid { first_ps: 0.0, step_ps, pulse: 0 },
@@ -131,7 +180,7 @@ impl Gated {
             darks: VecDeque::new(),
             pulses: BinaryHeap::new(),
             clicks: Vec::new(),
-            skew_ps: detector.skew_ps.map(|skew_ps| libm::round(skew_ps) as i64),
+            skew_ps: gates.skew_ps.map(|skew_ps| libm::round(skew_ps) as i64),
         }
     }
 
@@ -242,10 +291,17 @@ impl Gated {
         self.blind[detector] = (libm::ceil(next_ps) as i64).max(time_ps(event).saturating_add(self.blind_ps));
         self.clicks_to_afterpulse -= 1;
         if self.clicks_to_afterpulse == 0 {
-            let later = 1.0 + libm::floor(self.draws.exponential() * self.afterpulse_decay_gates);
-            let within = (2.0 * self.draws.uniform() - 1.0) * self.half_width_ps;
-            let middle_ps = self.grid.middle_ps(gate) + later * self.grid.step_ps;
-            self.pulses.push(Reverse(arrival(libm::round((middle_ps + within).min(LATEST_PS)) as i64, port(event))));
+            let at_ps = match self.release {
+                Release::InGate { decay_gates } => {
+                    let later = 1.0 + libm::floor(self.draws.exponential() * decay_gates);
+                    let within = (2.0 * self.draws.uniform() - 1.0) * self.half_width_ps;
+                    self.grid.middle_ps(gate) + later * self.grid.step_ps + within
+                }
+                Release::AfterDeadTime { decay_ps } => {
+                    self.blind[detector] as f64 + self.draws.exponential() * decay_ps
+                }
+            };
+            self.pulses.push(Reverse(arrival(libm::round(at_ps.min(LATEST_PS)) as i64, port(event))));
             self.clicks_to_afterpulse = self.draws.trials_to_success(self.afterpulse_probability);
         }
     }

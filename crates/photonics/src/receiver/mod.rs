@@ -17,8 +17,7 @@ pub use guard::{Detection, Guard, Tally};
 
 use crate::analyser::{AnalyserState, Phase};
 use crate::config::{
-    BasisChoice, Clock, Detector, Encoding, EnergyTimeAnalyser, GatedAvalanche, PORTS, PreparedAnalyser,
-    PreparedDetectors,
+    BasisChoice, Clock, Detector, Encoding, EnergyTimeAnalyser, PORTS, PreparedAnalyser, PreparedDetectors,
 };
 use crate::nature::pulses::{BasisChoices, ChoiceKey, PulseClock};
 use crate::photons::{self, Arrival, PhotonsError, Survey, time_ps};
@@ -28,7 +27,7 @@ use arrivals::{Arrivals, CHUNK};
 use clicks::Clicks;
 use clock::{LocalClock, Segment};
 use frames::Framer;
-use gated::Gated;
+use gated::{Gated, Gates};
 
 /// Longest delay of an arm that photons may come with: a satellite in a high orbit fits, nonsense does not.
 const DELAY_MAX_PS: i64 = 1_000_000_000_000;
@@ -155,22 +154,25 @@ impl Instrument {
     ) -> Self {
         let pulses = PulseClock::new(repetition_rate_hz, epoch_ps);
         let shared = analyser.basis_choice == BasisChoice::Active && analyser.encoding != Encoding::TimeBin;
-        let gated = |detector: &GatedAvalanche| {
+        let gated = |gates: Gates, jitter_fwhm_ps: f64| {
             // Skew comes after the gate.
-            let arrivals = Arrivals::new(detector.jitter_fwhm_ps, &[0.0; PORTS], subseed);
-            let gated = Gated::new(detector, analyser, pulses, epoch_ps, subseed);
-            (arrivals, Front::Gated(Box::new(gated)), detector.tdc_resolution_ps)
+            let arrivals = Arrivals::new(jitter_fwhm_ps, &[0.0; PORTS], subseed);
+            let gated = Gated::new(&gates, analyser, pulses, epoch_ps, subseed);
+            (arrivals, Front::Gated(Box::new(gated)))
         };
-        let (arrivals, front, resolution_ps) = match detectors {
-            PreparedDetectors::GatedAvalanche(detector) => gated(detector),
+        let (arrivals, front) = match detectors {
+            PreparedDetectors::GatedAvalanche(detector) => gated(Gates::from(detector), detector.jitter_fwhm_ps),
             PreparedDetectors::FreeRunning(detector) if shared => {
-                gated(&GatedAvalanche::always_on(detector, pulses.period_ps(), pulses.period_ps()))
+                gated(Gates::always_open(detector, pulses.period_ps()), detector.jitter_fwhm_ps)
             }
             PreparedDetectors::FreeRunning(detector) => (
                 Arrivals::new(detector.jitter_fwhm_ps, &detector.skew_ps, subseed),
                 Front::FreeRunning(Box::new(Clicks::new(detector, subseed))),
-                detector.tdc_resolution_ps,
             ),
+        };
+        let resolution_ps = match detectors {
+            PreparedDetectors::GatedAvalanche(detector) => detector.tdc_resolution_ps,
+            PreparedDetectors::FreeRunning(detector) => detector.tdc_resolution_ps,
         };
         Self {
             epoch_ps: epoch_ps as i64,

@@ -6,6 +6,8 @@ use photonics::config::{
     Arm, Basis, BasisChoice, Detector, Encoding, GatedAvalanche, Intensity, Light, PhaseDrift, PreparedAnalyser,
     PreparedDetectors, Transmitter,
 };
+use photonics::expect::prepared::{self, Inputs};
+use photonics::expect::response::Response;
 use photonics::nature::pulses::{Choice, ChoiceKey, Choices, Emitter};
 use photonics::receiver::{Detection, Frame, Guard, Instrument, Tally};
 
@@ -77,6 +79,16 @@ impl Link {
 
     pub fn free_running(transmitter: Transmitter, analyser: PreparedAnalyser, detectors: Detector) -> Self {
         Self::new(transmitter, analyser, PreparedDetectors::FreeRunning(detectors))
+    }
+
+    /// What is expected of clicks within `gate_ps` around the moments at which light comes.
+    pub fn inputs(&self, gate_ps: f64) -> Inputs {
+        prepared::inputs(&self.transmitter, &self.arm, &self.analyser, &self.detectors, gate_ps)
+    }
+
+    /// The same of clicks anywhere.
+    pub fn expected(&self) -> Response {
+        self.inputs(1e12 / self.transmitter.repetition_rate_hz).predict()
     }
 
     fn is_active(&self) -> bool {
