@@ -23,6 +23,10 @@
 //! any detector is dead tell which detector clicked before: [`receiver::Guard`] drops them, and a service has to pass
 //! tags through it before they are sifted (none does so yet).
 //!
+//! **At the fidelity of counts** none of this happens photon by photon: [`nature::counts`] draws, slice by slice, how many sifted
+//! bits there are and how many of them are wrong, and gives each end its own strings. What it draws by is what
+//! [`expect`] says of the same instruments.
+//!
 //! **What is a function of what.** Photons: of configuration, the source's subseed, epoch, states, and of the photons that
 //! crossed into the epoch; of a prepared link also of the session's keys and of the epoch that it began at. Frames: of
 //! configuration, the receiver's subseed, the epoch that the session started at and all

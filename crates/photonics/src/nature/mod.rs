@@ -9,6 +9,7 @@
 //!   photons that will fire a detector that is ready.
 //! * Noise is never drawn here: dark counts, afterpulses, dead time are the receiver's.
 
+pub mod counts;
 pub(crate) mod dots;
 pub(crate) mod gaps;
 pub mod pairs;
