@@ -2,100 +2,17 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use photonics::analyser::AnalyserState;
-use photonics::config::{
-    Arm, Basis, BasisChoice, Clock, Encoding, GatedAvalanche, Intensity, Light, PhaseDrift, Polarisation,
-    PreparedAnalyser, PreparedDetectors, Transmitter,
-};
-use photonics::nature::pulses::{Choice, ChoiceKey, Choices, Emitter};
+use photonics::config::Basis;
+use photonics::nature::pulses::{Choice, ChoiceKey, Choices};
 use photonics::photons::Photons;
-use photonics::random::Subseed;
-use photonics::receiver::{Frame, Guard, Instrument};
+use photonics::receiver::{Frame, Guard};
 use std::hint::black_box;
 
-const EPOCH_PS: u64 = 20_000_000_000;
+#[path = "common/t12.rs"]
+mod t12;
+use t12::{TRANSMITTER_KEY, emitter, instrument, transmitter};
+
 const EPOCHS: u64 = 20;
-const RATE_HZ: f64 = 1e9;
-const EFFICIENCY: f64 = 0.205;
-
-fn transmitter() -> Transmitter {
-    let w = 1.0 / 256.0;
-    let intensity = |(mean_photons, probability)| Intensity { mean_photons, probability };
-    Transmitter {
-        repetition_rate_hz: RATE_HZ,
-        encoding: Encoding::Phase,
-        light: Light::Coherent([(0.425, 1.0 - 3.0 * w), (0.044, 2.0 * w), (0.001, w)].map(intensity).to_vec()),
-        z_probability: 15.0 / 16.0,
-        intrinsic_error: [0.01277, 0.00616],
-        pulse_fwhm_ps: 50.0,
-        bin_separation_ps: 0.0,
-        phase: PhaseDrift::default(),
-        preamble_pulses: 0,
-        steps: vec![],
-    }
-}
-
-fn arm() -> Arm {
-    Arm {
-        length_km: 50.0,
-        loss_db: 12.84,
-        delay_ps: 245e6,
-        delay_drift_amplitude_ps: 1000.0,
-        delay_drift_period_s: 86_400.0,
-        dispersion_ps_per_nm: 0.0,
-        polarisation: Polarisation {
-            initial_rad: [0.0; 2],
-            drift_amplitude_rad: 0.0,
-            drift_period_s: 0.0,
-            dependent_loss: 0.0,
-            steps: vec![],
-        },
-    }
-}
-
-fn analyser() -> PreparedAnalyser {
-    PreparedAnalyser {
-        encoding: Encoding::Phase,
-        basis_choice: BasisChoice::Active,
-        z_probability: 15.0 / 16.0,
-        error: [0.0; 2],
-        bin_separation_ps: 0.0,
-        phase: PhaseDrift::default(),
-    }
-}
-
-fn detectors() -> PreparedDetectors {
-    PreparedDetectors::GatedAvalanche(GatedAvalanche {
-        efficiency: EFFICIENCY,
-        jitter_fwhm_ps: 100.0,
-        gate_width_ps: 400.0,
-        dark_probability: 2.1e-5,
-        afterpulse_probability: 0.0525,
-        afterpulse_decay_gates: 20.0,
-        hold_off_gates: 0,
-        saturation_hz: 0.0,
-        tdc_resolution_ps: 4.0,
-        skew_ps: [0.0; 4],
-    })
-}
-
-fn emitter() -> Emitter {
-    let mut emitter = Emitter::new(&transmitter(), &arm(), &analyser(), EFFICIENCY, EPOCH_PS, &Subseed::new([1; 32]));
-    emitter.start(0, ChoiceKey::new(&[3; 32]), Some(ChoiceKey::new(&[4; 32])));
-    emitter
-}
-
-fn instrument() -> Instrument {
-    let clock = Clock {
-        offset_ps: 3e9,
-        frequency_error: 7e-12,
-        frequency_walk_per_sqrt_s: 1e-13,
-        phase_walk_ps_per_sqrt_s: 1.0,
-    };
-    let subseed = Subseed::new([2; 32]);
-    let mut instrument = Instrument::pulsed(&detectors(), &clock, &analyser(), RATE_HZ, EPOCH_PS, EPOCH_PS, &subseed);
-    instrument.choose_bases(0, Some(ChoiceKey::new(&[4; 32])));
-    instrument
-}
 
 /// The photons of some epochs.
 fn light() -> Vec<Photons> {
@@ -153,7 +70,7 @@ fn prepared(c: &mut Criterion) {
         });
     });
 
-    let choices = Choices::new(&transmitter(), ChoiceKey::new(&[3; 32]));
+    let choices = Choices::new(&transmitter(), ChoiceKey::new(&TRANSMITTER_KEY));
     let pulses: Vec<u64> = (0..100_000).map(|click| click * 208).collect();
     let mut chosen = vec![Choice::new(0, Basis::Z, false); pulses.len()];
     group.throughput(Throughput::Elements(pulses.len() as u64));
