@@ -52,7 +52,7 @@ fn a_verification_of_nothing_or_without_an_end_is_refused() {
 fn services_refuse_a_configuration_that_is_not_theirs() {
     let place = Place::new("service: {name: x}\n");
     let file = place.topology();
-    for kind in ["source", "detector", "channel"] {
+    for kind in ["source", "detector", "transmitter", "channel"] {
         refused(&[kind, "--config", file.to_str().expect("a path")], &["link.yaml"]);
     }
 }

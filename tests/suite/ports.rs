@@ -42,6 +42,10 @@ fn configurations(run: &Path) -> Vec<serde_yaml::Value> {
             let text = fs::read_to_string(&path).expect("read a configuration");
             let mut file: serde_yaml::Value = serde_yaml::from_str(&text).expect("YAML");
             let mut service = std::mem::take(&mut file["service"]);
+            // What a module is stands one level lower, beside its instrument.
+            if service["module"].is_mapping() {
+                service = std::mem::take(&mut service["module"]);
+            }
             if service["name"].as_str().is_some_and(|name| name.starts_with("kms-")) {
                 let config = serde_yaml::from_value(service).expect("the configuration of a key store");
                 service = serde_yaml::to_value(network.complete_kms(config)).expect("YAML");

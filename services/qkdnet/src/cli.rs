@@ -104,6 +104,8 @@ pub enum Command {
     Source(ServiceArgs),
     /// Run one detector node: instrument and module of a link end.
     Detector(ServiceArgs),
+    /// Run one transmitter: what chooses the pulses of a prepared link, and the module of that end.
+    Transmitter(ServiceArgs),
     /// Run one endpoint of a classical authenticated channel.
     Channel(ServiceArgs),
     /// Run the key store of one site.

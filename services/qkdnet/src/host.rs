@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use shell::Shutdown;
 use shell::launch::ServiceFile;
 use tokio::task::JoinSet;
@@ -89,7 +89,10 @@ async fn one(file: HostedFile, shutdown: &Shutdown) -> Result<()> {
             let name = name(&config.module.name);
             detector::serve(file.map(|_| *config), shutdown).await.context(name)
         }
-        ServiceConfig::Transmitter(config) => bail!("run {}: this release has no transmitters", config.module.name),
+        ServiceConfig::Transmitter(config) => {
+            let name = name(&config.module.name);
+            transmitter::serve(file.map(|_| *config), shutdown).await.context(name)
+        }
         ServiceConfig::Channel(config) => {
             let name = name(&config.name);
             channel::serve(file.map(|_| *config), shutdown).await.context(name)

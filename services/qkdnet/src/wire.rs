@@ -60,6 +60,13 @@ pub fn detector(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     serve(telemetry, &failpoints, async |shutdown| detector::serve(file, shutdown).await)
 }
 
+pub fn transmitter(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
+    let file: ServiceFile<topology::plan::TransmitterConfig> = load(&args)?;
+    let telemetry = service_telemetry(&file, &file.service.module.name, log);
+    let failpoints = failpoints(&file, &file.service.module.name, file.service.module.faults_allowed);
+    serve(telemetry, &failpoints, async |shutdown| transmitter::serve(file, shutdown).await)
+}
+
 pub fn channel(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
     let file: ServiceFile<topology::plan::ChannelConfig> = load(&args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);

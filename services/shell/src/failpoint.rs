@@ -15,20 +15,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Name of the environment variable that arms failpoints.
 pub const VARIABLE: &str = "QKDNET_FAILPOINTS";
 
+/// Places of a module, whatever instrument it stands behind.
+const MODULE: &[&str] = &[
+    "epoch.leased",
+    "block.slice",
+    "block.prepared",
+    "block.refilled",
+    "block.committed",
+    "block.delivered",
+    "block.marked",
+];
+
 /// Every place there is, by the kind of the service that comes to it.
-pub const PLACES: [(&str, &[&str]); 4] = [
-    (
-        "detector",
-        &[
-            "epoch.leased",
-            "block.slice",
-            "block.prepared",
-            "block.refilled",
-            "block.committed",
-            "block.delivered",
-            "block.marked",
-        ],
-    ),
+pub const PLACES: [(&str, &[&str]); 5] = [
+    ("detector", MODULE),
+    ("transmitter", MODULE),
     ("channel", &["tag.persisted", "reserve.refilled", "reserve.cut", "reserve.rekeyed"]),
     (
         "kms",

@@ -43,7 +43,7 @@ impl Kills {
         {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(service) = name.strip_suffix(".yaml").filter(|name| *name != "directory") else { continue };
-            let kinds = ["source", "detector", "channel", "kms", "relay"];
+            let kinds = ["source", "detector", "transmitter", "channel", "kms", "relay"];
             let kind = kinds.into_iter().find(|kind| service.starts_with(&format!("{kind}-")));
             services.push((kind.expect("a known kind of service"), service.to_owned()));
         }
@@ -60,7 +60,7 @@ impl Kills {
             std::thread::sleep(Duration::from_millis(pause_ms));
             let (kind, service) = self.services[self.rng.random_range(0..self.services.len())].clone();
             // A link that never gets to lock makes no block, and without blocks there is little to lose.
-            let spared = matches!(kind, "source" | "detector" | "channel") && self.rng.random_bool(0.5);
+            let spared = matches!(kind, "source" | "detector" | "transmitter" | "channel") && self.rng.random_bool(0.5);
             if spared || self.armed.contains_key(&service) {
                 continue;
             }

@@ -79,7 +79,7 @@ impl Callee {
     fn offers(&self, entry: &Entry) -> bool {
         let own: &[&str] = match self.kind() {
             "source" => &["qkdnet.source.v1.Source"],
-            "detector" => &["qkdnet.detector.v1.Detector"],
+            "detector" | "transmitter" => &["qkdnet.detector.v1.Detector"],
             "channel" => &["qkdnet.channel.v1.Channel", "qkdnet.channel.v1.Reserve"],
             "kms" => &["qkdnet.kms.v1.Kms", "qkdnet.kms.v1.KmsPeer"],
             "relay" => &["qkdnet.relay.v1.Relay"],

@@ -23,7 +23,7 @@ const COMPLAINT_LIMIT_BYTES: u64 = 4096;
 
 /// What each link end answers to `qkdnet WORDS --data DIR --output json`: one list.
 pub async fn link_ends<T: DeserializeOwned>(cluster: &Cluster, words: &[&str]) -> Result<Vec<T>> {
-    rows(cluster, &["detector", "host"], words).await
+    rows(cluster, &["detector", "transmitter", "host"], words).await
 }
 
 /// The same of the key stores.

@@ -55,6 +55,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Completions(args) => completions::run(&args),
         Command::Source(args) => wire::source(args, log),
         Command::Detector(args) => wire::detector(args, log),
+        Command::Transmitter(args) => wire::transmitter(args, log),
         Command::Channel(args) => wire::channel(args, log),
         Command::Kms(args) => wire::kms(args, log),
         Command::Relay(args) => wire::relay(args, log),

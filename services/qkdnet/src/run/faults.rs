@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use proto::fault::v1::faults_client::FaultsClient;
 use proto::fault::v1::{FaultState, ListRequest, Phase, WatchRequest};
-use shell::fault::{Desk, FaultService, Kind, Place};
+use shell::fault::{Desk, FaultService, Place};
 use shell::{AllowList, Connector, Credentials, Role, Server};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -75,10 +75,7 @@ fn place(service: &Service) -> Place {
     match &service.config {
         ServiceConfig::Source(config) => source::place(config),
         ServiceConfig::Detector(config) => detector::place(config),
-        ServiceConfig::Transmitter(config) => {
-            let module = &config.module;
-            Place::new(&module.name, &module.site, &module.link, Kind::Transmitter, module.epoch_ps)
-        }
+        ServiceConfig::Transmitter(config) => transmitter::place(config),
         ServiceConfig::Channel(config) => channel::place(config),
         ServiceConfig::Kms(config) => kms::place(config),
         ServiceConfig::Relay(config) => relay::place(config),

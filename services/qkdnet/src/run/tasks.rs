@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use detector::{Clicks, Origin, Playback, Recorder};
 use futures::future::BoxFuture;
 use module::vault::Vault;
@@ -14,7 +14,10 @@ use shell::dial::{Dial, Door, MemoryDial};
 use shell::fault::Desk;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{CONTROL_IDENTITY, ChannelConfig, DetectorConfig, SourceConfig};
+use topology::plan::{
+    CONTROL_IDENTITY, ChannelConfig, DetectorConfig, ModuleConfig, ServiceConfig, SourceConfig, TransmitterConfig,
+};
+use transmitter::Pulses;
 
 use super::anchors::Anchors;
 use super::faults::Desks;
@@ -48,13 +51,15 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let relays = keys::start_relays(start, &desks, &keys, &mut others, &stop).await?;
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |_| CONTROL_IDENTITY));
     let mut ends = Vec::new();
-    for config in start.plan.detectors() {
-        let monitor = Arc::new(Monitor::new(module::initial_status(&config.module)));
-        ends.push(End::new(&config.module, monitor.clone()));
-        let mut parts = parts(start, config, &doors, &keys, monitor, desks.get(&config.module.name))?;
+    for service in &start.plan.services {
+        let Some(config) = service.config.module() else { continue };
+        let monitor = Arc::new(Monitor::new(module::initial_status(config)));
+        ends.push(End::new(config, monitor.clone()));
+        let instrument = Instrument::of(start, &service.config, &doors)?;
+        let mut parts = parts(start, config, instrument, &doors, &keys, monitor, desks.get(&config.name))?;
         let desk = parts.faults.clone();
         let begin = move |life| parts.begin(life);
-        nodes.spawn(Life::start(&config.module.name, desk, &stop, begin).await?.keep());
+        nodes.spawn(Life::start(&config.name, desk, &stop, begin).await?.keep());
     }
     Ok(Running { ends, stores, relays, drain, stop, nodes, others, faults, roster, held })
 }
@@ -124,18 +129,30 @@ async fn start_channels(
     Ok(())
 }
 
-/// What a detector node is made of, each time that it starts.
+/// What an end of a link is made of, each time that it starts.
 struct Parts {
-    config: DetectorConfig,
+    config: ModuleConfig,
     data: std::path::PathBuf,
-    light: Source,
+    instrument: Instrument,
     channel: Arc<dyn Dial<ModuleMessage, ChannelMessage>>,
     delivery: Option<module::KmsDial>,
     anchors: Anchors,
     monitor: Arc<Monitor>,
-    /// For its first life: a node that starts again has lost the beginning.
-    recorder: Option<Recorder>,
     faults: Option<Desk>,
+}
+
+/// What stands before the module.
+enum Instrument {
+    Detector {
+        config: DetectorConfig,
+        origin: Source,
+        /// For its first life: a node that starts again has lost the beginning.
+        recorder: Option<Recorder>,
+    },
+    Transmitter {
+        config: TransmitterConfig,
+        source: Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>,
+    },
 }
 
 enum Source {
@@ -143,33 +160,63 @@ enum Source {
     Recording(Arc<Playback>),
 }
 
+impl Instrument {
+    fn of(start: &Start<'_>, config: &ServiceConfig, doors: &Doors) -> Result<Self> {
+        let source =
+            |module: &ModuleConfig| doors.sources.get(&module.source).context("a source is not planned").cloned();
+        match config {
+            ServiceConfig::Detector(config) => {
+                let origin = match &start.replay {
+                    Some(replay) => Source::Recording(replay.of(&config.module.site)?),
+                    None => Source::Dial(source(&config.module)?),
+                };
+                let recorder = match &start.recording {
+                    Some(recording) => {
+                        let path = recording.path(&config.module.link, &config.module.site);
+                        Some(Recorder::create(&path, recording.format.into(), recording.frames, recording.bytes)?)
+                    }
+                    None => None,
+                };
+                Ok(Self::Detector { config: (**config).clone(), origin, recorder })
+            }
+            ServiceConfig::Transmitter(config) => {
+                Ok(Self::Transmitter { config: (**config).clone(), source: source(&config.module)? })
+            }
+            other => bail!("a {} has no module", other.kind()),
+        }
+    }
+
+    fn light(&mut self, faults: Option<&Desk>) -> Result<Box<dyn module::Light>> {
+        match self {
+            Self::Detector { config, origin, recorder } => {
+                let origin = match origin {
+                    Source::Dial(dial) => Origin::Source(dial.clone()),
+                    Source::Recording(playback) => Origin::Recording(playback.clone()),
+                };
+                Ok(Box::new(Clicks::new(config, origin, recorder.take(), faults.cloned())?))
+            }
+            Self::Transmitter { config, source } => Ok(Box::new(Pulses::new(config, source.clone())?)),
+        }
+    }
+}
+
 fn parts(
     start: &Start<'_>,
-    config: &DetectorConfig,
+    config: &ModuleConfig,
+    instrument: Instrument,
     doors: &Doors,
     keys: &keys::Doors,
     monitor: Arc<Monitor>,
     faults: Option<Desk>,
 ) -> Result<Parts> {
-    let light = match &start.replay {
-        Some(replay) => Source::Recording(replay.of(&config.module.site)?),
-        None => Source::Dial(doors.sources.get(&config.module.source).context("a source is not planned")?.clone()),
-    };
-    let channel = doors.channels.get(&config.module.channel).context("a channel is not planned")?.clone();
-    let recorder = match &start.recording {
-        Some(recording) => {
-            let path = recording.path(&config.module.link, &config.module.site);
-            Some(Recorder::create(&path, recording.format.into(), recording.frames, recording.bytes)?)
-        }
-        None => None,
-    };
-    let delivery = match &config.module.kms {
+    let channel = doors.channels.get(&config.channel).context("a channel is not planned")?.clone();
+    let delivery = match &config.kms {
         Some(kms) => Some(keys.modules.get(kms).context("a key store is not planned")?.clone()),
         None => None,
     };
     let (config, data) = (config.clone(), start.folders.data.clone());
     let anchors = start.anchors.clone();
-    Ok(Parts { config, data, light, channel, delivery, anchors, monitor, recorder, faults })
+    Ok(Parts { config, data, instrument, channel, delivery, anchors, monitor, faults })
 }
 
 impl Parts {
@@ -183,25 +230,14 @@ impl Parts {
 
     fn node(&mut self, life: &CancellationToken) -> Result<Node> {
         let config = self.config.clone();
-        let vault = Vault::open(
-            &self.data,
-            None,
-            &config.module.site,
-            &config.module.link,
-            module::disk(self.faults.as_ref()),
-        )?;
+        let vault = Vault::open(&self.data, None, &config.site, &config.link, module::disk(self.faults.as_ref()))?;
         let delivery = match &self.delivery {
             Some(dial) => Some(Delivery::start(dial.clone(), &vault, self.anchors.open()?, life.clone())?),
             None => None,
         };
-        let light = match &self.light {
-            Source::Dial(dial) => Origin::Source(dial.clone()),
-            Source::Recording(playback) => Origin::Recording(playback.clone()),
-        };
-        let light = Clicks::new(&config, light, self.recorder.take(), self.faults.clone())?;
         Ok(Node {
-            config: config.module,
-            light: Box::new(light),
+            config,
+            light: self.instrument.light(self.faults.as_ref())?,
             channel: self.channel.clone(),
             vault,
             monitor: self.monitor.clone(),

@@ -75,13 +75,13 @@ pub fn orders(roster: &Roster, ordered: &Ordered<'_>) -> Result<Orders, OrderErr
             desk.orders(description, [(link.source.as_str(), more(arms))])
         }
         Ordered::StepClock { link, site, by } => {
-            let (link, end) = desk.end(link, site)?;
+            let (link, end) = desk.clock(link, site)?;
             let description = format!("the clock of {} at {site} is off by {by}", link.name);
             let step = What::ClockStep(ClockStep { by_ps: by.rounded_signed() });
             desk.orders(description, [(link.modules[end].as_str(), step)])
         }
         Ordered::StopClock { link, site } => {
-            let (link, end) = desk.end(link, site)?;
+            let (link, end) = desk.clock(link, site)?;
             let description = format!("the clock of {} at {site} stands still", link.name);
             desk.orders(description, [(link.modules[end].as_str(), What::ClockStop(ClockStop {}))])
         }
@@ -165,6 +165,17 @@ impl<'r> Addresses<'r> {
             || OrderError::NotAnEnd { link: link.name.clone(), site: site.to_owned(), ends: link.sites.clone() };
         let end = link.end_at(site).ok_or_else(not_an_end)?;
         Ok((link, end))
+    }
+
+    /// An end whose clock may go wrong. A transmitter's does not: the light of its link has no other time.
+    fn clock(&self, link: &str, site: &str) -> Result<(&'r RosterLink, usize), OrderError> {
+        let (link, end) = self.end(link, site)?;
+        match self.0.service(&link.modules[end]) {
+            Some(service) if service.kind == "transmitter" => {
+                Err(OrderError::NotThere { site: site.to_owned(), what: "clock of its own, but a transmitter" })
+            }
+            _ => Ok((link, end)),
+        }
     }
 
     fn site(&self, name: &str) -> Result<(), OrderError> {
