@@ -29,7 +29,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// A connection to the service of a configuration file, as whoever controls the network.
 fn connector(path: &Path) -> anyhow::Result<Connector> {
     let file = ServiceFile::<serde_yaml::Value>::load(path)?;
-    let Some(name) = file.service.get("name").and_then(|name| name.as_str()) else {
+    // That of a detector or a transmitter is its module's.
+    let of_module = || file.service.get("module")?.get("name");
+    let Some(name) = file.service.get("name").or_else(of_module).and_then(|name| name.as_str()) else {
         bail!("{} names no service", path.display())
     };
     let endpoint = Endpoint::in_run_dir(&file.run_dir, name);
