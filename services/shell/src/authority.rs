@@ -56,8 +56,9 @@ impl Role {
             Anyone => "every service of the plan that connects to this one, and `control`",
             Control => "`control`: the command line, and the operator on a cluster",
             Module => {
-                "of a source the two detectors at its outputs, each for its own output; of a channel the detector that \
-                 it serves; of a key store the detectors of its site, each for the blocks of its own link"
+                "of a source the two modules at its outputs (detectors, or a transmitter and a detector), each for its \
+                 own output; of a channel the module that it serves; of a key store the modules of its site, each for \
+                 the blocks of its own link"
             }
             PeerChannel => "the channel at the other end of the link, where that end connects",
             KeyStore => {
