@@ -298,7 +298,7 @@ pub struct SinglePhotons {
 /// the peer; how bright its pulses are and how often it sends them is what a transmitter was characterised for, trusted
 /// by the proof and equal at both ends by the topology. A peer that could state its own intensities would choose its bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(tag = "light", content = "pulses", rename_all = "kebab-case")]
 pub enum Emission {
     /// One pair for each bit of the key: there is nothing to assume.
     #[default]

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use topology::plan::{RunOptions, plan};
+use topology::plan::{RunOptions, ServiceConfig, SourceConfig, plan};
 use topology::provenance::{Origin, physical_values};
 use topology::{Document, parse};
 
@@ -31,6 +31,24 @@ fn every_shipped_topology_is_valid_without_warnings() {
         let document = read(&file);
         assert!(document.warnings.is_empty(), "{}", document.warnings);
         assert_eq!(plan(&document.topology, &RunOptions::default()).warnings, Vec::<String>::new());
+    }
+}
+
+/// Services in processes and containers are told by files; hosted ones by files that say the kind, too.
+#[test]
+fn what_a_service_is_told_comes_through_its_file() {
+    for file in shipped() {
+        let plan = plan(&read(&file).topology, &RunOptions { seed: Some(7), ..RunOptions::default() });
+        for service in &plan.services {
+            let text = serde_yaml::to_string(&service.config).unwrap();
+            let read: ServiceConfig = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            assert_eq!(read, service.config, "{file}");
+            if let ServiceConfig::Source(config) = &service.config {
+                let text = serde_yaml::to_string(config).unwrap();
+                let read: SourceConfig = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+                assert_eq!(read, **config, "{file}");
+            }
+        }
     }
 }
 

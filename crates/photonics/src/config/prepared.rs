@@ -63,7 +63,7 @@ pub struct TemporalFilter {
 
 /// What a pulse is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "type", content = "of", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Light {
     /// Laser pulses with random phase, in at most [`INTENSITIES_MAX`](crate::nature::pulses::INTENSITIES_MAX) intensities.
     Coherent(Vec<Intensity>),
@@ -191,7 +191,7 @@ pub struct GatedAvalanche {
 
 /// The detectors of a prepared link's receiver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum PreparedDetectors {
     FreeRunning(Detector),
     GatedAvalanche(GatedAvalanche),

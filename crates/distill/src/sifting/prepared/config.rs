@@ -42,7 +42,7 @@ pub enum Basis {
 
 /// How a pulse carries its state, and where in time a receiver finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Encoding {
     /// Polarisation, or the phase between two halves of a pulse: a detector for each of the four outcomes.
     Detectors,
@@ -56,7 +56,7 @@ pub enum Encoding {
 
 /// How a receiver knows when pulses come, and their numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Sync {
     /// From the photons alone.
     Photons(Search),
