@@ -196,6 +196,7 @@ impl Supplier {
             let (asked_bits, available_bits) = (8 * (bytes * number) as u64, 0);
             return Err(SupplyError::Exhausted { asked_bits, available_bits, retry_after_s: RETRY_AFTER_S });
         }
+        let form = pool.id_form();
         let (mut keys, mut places) = (Vec::with_capacity(number), Vec::with_capacity(number));
         for drawn in drawn {
             let place = KeyPlace {
@@ -204,7 +205,7 @@ impl Supplier {
                 bytes: bytes as u32,
                 from_coordinator: pool.coordinates(),
             };
-            let id = ids.encode(Described { place, master, slave });
+            let id = ids.encode(Described { place, master, slave }, form);
             let id = id.ok_or(SupplyError::Failed("the pool is too long for key IDs"))?;
             places.push(drawn.start);
             keys.push(SuppliedKey { id, key: drawn.key });

@@ -65,6 +65,7 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
         }
         return Err(put_back.into());
     }
+    pool.hear_id_form(&theirs).await?;
     // What the follower had stored and this end had not is at both ends now.
     for grant in &theirs.ahead_grants {
         line.say(Message::Granted(Granted { seq: grant.seq }))?;

@@ -39,6 +39,7 @@ pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver
         line.flush().await?;
         return Err(put_back.into());
     }
+    pool.hear_id_form(&theirs).await?;
     let mut ours = pool.hello().await?;
     ours.ahead_blocks = ahead_blocks(pool, theirs.stream_end).await?;
     ours.ahead_grants = ahead_grants(pool, theirs.grants).await?;

@@ -1,7 +1,7 @@
 //! What a site knows about the pool that it shares with one other site.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
@@ -17,7 +17,7 @@ use super::{
     wire_rolled_back,
 };
 use crate::fair::FairShare;
-use crate::key_id::{ID_SECRET_BYTES, IdCodec};
+use crate::key_id::{Form, ID_SECRET_BYTES, IdCodec};
 use crate::origins::Origins;
 use crate::seal::SEAL_OVERHEAD_BYTES;
 
@@ -25,6 +25,7 @@ use crate::seal::SEAL_OVERHEAD_BYTES;
 /// a relay leaves untouched and sends.
 const TRANSFERS_AHEAD: u64 = 8;
 const META_INSTANCE: &str = "peer-instance";
+const META_ID_FORM: &str = "peer-key-id-form";
 const META_MARKS: &str = "peer-marks";
 
 /// What a site knows about the pool that it shares with one other site, beside what its store does.
@@ -41,6 +42,8 @@ pub struct Pool {
     pub retention_ms: u64,
     ids: RwLock<Option<Arc<IdCodec>>>,
     connected: AtomicBool,
+    /// Number of the newest form of key IDs that the peer reads, as it last said.
+    id_form: AtomicU32,
     /// Something has changed that the dialogue should look at: a block was offered, or key is wanted.
     pub wake: Notify,
     /// Counts what the dialogue has brought about: those who wait for key look again.
@@ -96,6 +99,7 @@ impl Pool {
             retention_ms,
             ids: RwLock::default(),
             connected: AtomicBool::new(false),
+            id_form: AtomicU32::new(Form::CycleWalking.number()),
             wake: Notify::new(),
             progress: watch::Sender::new(0),
             demand: Default::default(),
@@ -128,6 +132,23 @@ impl Pool {
         self.ids.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
+    /// The form that IDs for this peer have: what it last said that it reads, also across a restart. So a store that was
+    /// put back gives a place the ID that it had, before it meets its peer.
+    pub fn id_form(&self) -> Form {
+        Form::read_by(self.id_form.load(Ordering::Relaxed))
+    }
+
+    /// The peer says what it reads: it may have become another release.
+    pub(super) async fn hear_id_form(&self, theirs: &PairHello) -> Result<()> {
+        let form = Form::read_by(theirs.key_id_form);
+        if form != self.id_form() {
+            let known = Secret::new(form.number().to_le_bytes().to_vec());
+            self.store.meta_put(&self.peer, META_ID_FORM, known).await.context("note which key IDs the peer reads")?;
+            self.id_form.store(form.number(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Takes up what the two sites agreed on before this start, and how far the modules of these links came.
     pub async fn load(&self, links: impl Iterator<Item = &str>) -> Result<()> {
         for link in links {
@@ -141,6 +162,10 @@ impl Pool {
         let marks = self.store.meta_get(&self.peer, META_MARKS).await.context("read what the peer said of itself")?;
         if let Some(marks) = marks.as_ref().and_then(PeerMarks::decode) {
             *locked(&self.peer_marks) = marks;
+        }
+        let form = self.store.meta_get(&self.peer, META_ID_FORM).await.context("read which key IDs the peer reads")?;
+        if let Some(form) = form.and_then(|form| form.expose().try_into().ok()) {
+            self.id_form.store(u32::from_le_bytes(form), Ordering::Relaxed);
         }
         let generation = self.levels().generation;
         if let Some(secret) = self.id_secret_of(generation).await? {
@@ -348,6 +373,7 @@ impl Pool {
         let standing = self.store.standing(&self.peer).unwrap_or_default();
         Ok(PairHello {
             version: VERSION,
+            key_id_form: Form::NEWEST.number(),
             least: Some(wire_marks(&standing.least)),
             most: Some(wire_marks(&standing.most)),
             rolled_back: self.rolled_back().map(|known| wire_rolled_back(&known)),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pool::locked;
 use super::*;
+use crate::key_id::Form;
 use crate::seal::SEAL_OVERHEAD_BYTES;
 
 const RETENTION_MS: u64 = 60_000;
@@ -372,6 +373,48 @@ async fn a_peer_of_another_version_is_a_state_and_nothing_is_spent() {
     let told = told.and_then(|told| told.message);
     assert!(matches!(told, Some(pair_message::Message::Hello(hello)) if hello.version == VERSION), "it is told");
     assert_eq!((b.peer_version(), b.levels().generation), (Some(VERSION + 1), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_have_the_form_that_the_peer_last_said_that_it_reads() {
+    let world = World::new();
+    let hello = PairHello {
+        version: VERSION,
+        id_secret: vec![1; ID_SECRET_BYTES].into(),
+        instance: vec![1; 16].into(),
+        ..PairHello::default()
+    };
+    let old = Form::CycleWalking;
+    for at in 0..2 {
+        let mut before = old;
+        // One of an earlier release says nothing; one of a later release may read more.
+        for (number, form) in [(0, old), (1, Form::Ff1), (7, Form::NEWEST), (0, old)] {
+            let (pool, mut shares) = world.ends[at].open().await;
+            assert_eq!(pool.id_form(), before, "as before the restart");
+            let (ours, mut theirs): (PairStream, PairStream) = Duplex::pair(MESSAGES_IN_FLIGHT);
+            let hello = PairHello { key_id_form: number, ..hello.clone() };
+            let mut progress = pool.progress();
+            let peer = async {
+                theirs.send(PairMessage { message: Some(pair_message::Message::Hello(hello)) }).await.unwrap();
+                let Some(pair_message::Message::Hello(ours)) = theirs.receive().await.unwrap().message else {
+                    panic!("site {at} does not greet");
+                };
+                assert_eq!(ours.key_id_form, Form::NEWEST.number(), "it says what it reads");
+                progress.wait_for(|_| pool.connected()).await.unwrap();
+                assert_eq!(pool.id_form(), form, "site {at}, a peer that says {number}");
+                drop(theirs);
+            };
+            let dialogue = async {
+                let ended = match at {
+                    0 => coordinate(&pool, ours, &mut shares).await,
+                    _ => follow(&pool, ours, &mut shares).await,
+                };
+                ended.unwrap_err()
+            };
+            tokio::join!(peer, dialogue);
+            before = form;
+        }
+    }
 }
 
 /// A block of a link, as modules hand it over.
