@@ -281,12 +281,11 @@ impl Supplier {
 
     async fn fetch_places(
         &self,
-        master_site: &str,
+        pool: &Pool,
         slave: &SaeId,
         master: &SaeId,
         ids: &[KeyId],
     ) -> Result<Option<(Vec<Secret>, Vec<u64>)>, SupplyError> {
-        let Some(pool) = self.pools.get(master_site) else { return Ok(None) };
         let Some(codec) = pool.ids() else { return Ok(None) };
         let described: Vec<Option<Described>> = ids.iter().map(|id| codec.decode(id)).collect();
         if described.iter().all(Option::is_none) {
@@ -375,6 +374,17 @@ impl Supplier {
     }
 }
 
+/// Why there is no key: where nothing of the pool is used, that. The store sees to it that none is handed out then, so
+/// that a request which gets its key need not ask.
+fn lasting(pool: &Pool, error: SupplyError) -> SupplyError {
+    if pool.rolled_back().is_some() { SupplyError::RolledBack } else { error }
+}
+
+/// What does not come from the pool itself is handed out only while the pool is used.
+fn usable(pool: Option<&Pool>) -> Result<(), SupplyError> {
+    if pool.is_some_and(|pool| pool.rolled_back().is_some()) { Err(SupplyError::RolledBack) } else { Ok(()) }
+}
+
 impl KeySupply for Supplier {
     fn status(&self, caller: &SaeId, slave: &SaeId) -> Result<Status, SupplyError> {
         let site = self.site_of(slave)?;
@@ -428,10 +438,7 @@ impl KeySupply for Supplier {
         self.admit(request.master, request.number)?;
         let keys = if request.additional.is_empty() && *site != *self.site {
             let pool = self.pool(&site, 0)?;
-            if pool.rolled_back().is_some() {
-                return Err(SupplyError::RolledBack);
-            }
-            self.unicast(&request, &pool).await?
+            self.unicast(&request, &pool).await.map_err(|error| lasting(&pool, error))?
         } else {
             self.multicast(&request).await?
         };
@@ -446,20 +453,25 @@ impl KeySupply for Supplier {
         ids: &[KeyId],
     ) -> Result<Vec<SuppliedKey>, SupplyError> {
         let site = self.site_of(master)?;
-        if self.pools.get(&site).is_some_and(|pool| pool.rolled_back().is_some()) {
-            return Err(SupplyError::RolledBack);
-        }
+        let pool = self.pools.get(&site);
         if let Some(again) = self.repeated(caller, ids) {
+            usable(pool.as_deref())?;
             return Ok(again);
         }
-        let (keys, places) = match self.fetch_places(&site, caller, master, ids).await? {
+        let fetched = match pool.as_deref() {
+            Some(pool) => self.fetch_places(pool, caller, master, ids).await.map_err(|error| lasting(pool, error))?,
+            None => None,
+        };
+        let (keys, places) = match fetched {
             Some((keys, places)) => (keys, Some(places)),
-            None => (self.fetch_deposits(caller, master, ids).await?, None),
+            None => {
+                usable(pool.as_deref())?;
+                (self.fetch_deposits(caller, master, ids).await?, None)
+            }
         };
         let keys: Vec<SuppliedKey> = ids.iter().zip(keys).map(|(id, key)| SuppliedKey { id: *id, key }).collect();
         self.keep(caller, &keys);
         self.counts.fetched.fetch_add(keys.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        let pool = self.pools.get(&site);
         let pool = pool.as_deref().zip(places.as_deref());
         self.teller.tell(span::FETCH, &Told { master, slave: caller, keys: &keys, pool }).await;
         Ok(keys)
