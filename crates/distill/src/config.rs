@@ -323,6 +323,12 @@ impl Emission {
         }
     }
 
+    /// Whether a proof asks which intensity the errors of the key are of: with one decoy they bound what comes of the
+    /// vacuum.
+    pub fn needs_key_errors(&self) -> bool {
+        matches!(self, Self::OneDecoy(_))
+    }
+
     /// Of laser pulses, the brightest first.
     pub fn intensities(&self) -> &[Intensity] {
         match self {

@@ -51,6 +51,7 @@ fn round(number: u64) -> SiftedRound {
         frames: 0,
         first_step: 0,
         key: Bits::default(),
+        decoys: None,
         evidence: Evidence::CheckBits { bits: 0, errors: 0 },
         account: BlockLedger::default(),
     }

@@ -5,7 +5,6 @@ use photonics::analyser::AnalyserState;
 use photonics::config::Basis;
 use photonics::nature::pulses::{Choice, ChoiceKey, Choices};
 use photonics::photons::Photons;
-use photonics::receiver::{Frame, Guard};
 use std::hint::black_box;
 
 #[path = "common/t12.rs"]
@@ -18,16 +17,6 @@ const EPOCHS: u64 = 20;
 fn light() -> Vec<Photons> {
     let (mut emitter, state) = (emitter(), AnalyserState::default());
     (0..EPOCHS).map(|epoch| emitter.emit(epoch, [&state; 2])).collect()
-}
-
-/// The tags that they make.
-fn frames() -> Vec<Frame> {
-    let (mut instrument, mut frames) = (instrument(), Vec::new());
-    instrument.start(0);
-    for (epoch, photons) in (0..).zip(light()) {
-        instrument.detect(epoch, &photons.words, &mut frames).expect("the emitter's own photons");
-    }
-    frames
 }
 
 fn prepared(c: &mut Criterion) {
@@ -54,19 +43,6 @@ fn prepared(c: &mut Criterion) {
                 instrument.detect(epoch, &photons.words, &mut out).expect("the emitter's own photons");
                 out.drain(..).for_each(|frame| instrument.recycle(frame));
             }
-        });
-    });
-
-    let frames = frames();
-    let tags: u64 = frames.iter().map(|frame| frame.tags.len() as u64).sum();
-    group.throughput(Throughput::Elements(tags));
-    let mut detections = Vec::new();
-    group.bench_function("guard, per tag", |b| {
-        b.iter(|| {
-            let mut guard = Guard::new(450.0, 0.0);
-            detections.clear();
-            frames.iter().for_each(|frame| guard.take(&frame.tags, &mut detections));
-            guard.tally()
         });
     });
 

@@ -20,8 +20,8 @@
 //! ([`nature::pulses::Emitter::start`]), and where the receiver chooses its basis actively a key of its own to the source
 //! and to [`receiver::Instrument::choose_bases`]; both before the session's first epoch. The transmitter reads what it has
 //! sent from [`nature::pulses::Choices`] by the number of a pulse, which the receiver finds from the preamble. Clicks while
-//! any detector is dead tell which detector clicked before: [`receiver::Guard`] drops them, and a service has to pass
-//! tags through it before they are sifted (none does so yet).
+//! any detector is dead tell which detector clicked before: the receiver's half of sifting drops them, as long as it is
+//! told ([`config::PreparedDetectors::dead_time_ps`]).
 //!
 //! **At the fidelity of counts** none of this happens photon by photon: [`nature::counts`] draws, slice by slice, how many sifted
 //! bits there are and how many of them are wrong, and gives each end its own strings. What it draws by is what

@@ -34,8 +34,9 @@ pub struct Tally<N = u64> {
 pub struct Detections<N = u64> {
     /// In the key basis: all that became bits of the sifted key.
     pub key: N,
-    /// How many of those were wrong, where that is announced once they are corrected (no half of `sifting` does so yet). Only a protocol with one decoy
-    /// needs it; without it every error of the key counts as one of the vacuum.
+    /// How many of those that were corrected and verified were wrong. Only a protocol with one decoy needs it, and its ends
+    /// say it once reconciliation is over ([`crate::pipeline`]); without it every error of the key counts as one of the
+    /// vacuum.
     pub key_errors: Option<N>,
     pub check: Tally<N>,
 }
@@ -54,6 +55,14 @@ pub struct Reconciled<N = u64> {
 }
 
 impl Evidence {
+    /// With the errors of the key of signal and decoy, which are known after the rest.
+    pub fn with_key_errors(mut self, errors: [u64; 2]) -> Self {
+        if let Self::Decoy(rows) = &mut self {
+            rows.iter_mut().zip(errors).for_each(|(row, errors)| row.key_errors = Some(errors));
+        }
+        self
+    }
+
     pub(super) fn real(&self) -> Evidence<f64> {
         match self {
             Self::CheckBits { bits, errors } => Evidence::CheckBits { bits: *bits as f64, errors: *errors as f64 },

@@ -7,7 +7,7 @@
 //! Reconciliation by Cascade talks in both directions, so the error pattern of a block counts as public. For qubit
 //! protocols whose phase errors are bounded from the check basis that costs nothing beyond the parities of the
 //! reference string (Tupkary and Lütkenhaus, arXiv:2307.00576, section V): the phase-error entropy is bounded without
-//! conditioning on the bit errors.
+//! conditioning on the bit errors. So the ends may say which bits were wrong, too, and a protocol with one decoy does.
 
 mod check_bits;
 mod decoy;

@@ -34,7 +34,7 @@ pub enum Item {
     BasisMismatch,
     /// Detectors of both bases fired at once.
     CrossDouble,
-    /// Of two kept events within a dead time the second.
+    /// Of two kept events within a dead time the second; at a receiver of pulses, whatever comes while a detector is dead.
     DeadTimeDropped,
     /// Clicks while the clocks were not locked.
     Unlocked,
@@ -142,6 +142,7 @@ const RECEIVED: &[Item] = &[
     Item::OutsideGate,
     Item::BasisMismatch,
     Item::CrossDouble,
+    Item::DeadTimeDropped,
     Item::Merged,
     Item::Invalid,
     Item::SiftedCheck,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use rand::Rng;
 
-use super::messages::{Amplify, Begin, BlockMessage, BlockStep, Verify};
+use super::messages::{Amplify, Begin, BlockMessage, BlockStep, KeyErrors, Verify};
 use super::round::{self, Corrected, Round};
 use super::{Action, Draft, FinishedBlock, ModuleError, SessionStart, Shared, Stage};
 use crate::amplify;
@@ -138,10 +138,13 @@ impl Corrector {
             .map(|f| Corrected { bits: f.bits, leaked: f.leaked_bits, errors: f.errors_corrected })
             .collect();
         let key = shared.rng.next_u64();
+        let asked = shared.config.security.emission.needs_key_errors();
+        let right_before = if asked { round::right_before(&block.round.key, &frames) } else { Vec::new() };
         draft.say(
             number,
             BlockStep::Verify(Verify {
                 key,
+                right_before,
                 tags: frames.iter().map(|f| hash::frame_tag(&f.bits, key)).collect(),
                 errors: frames.iter().map(|f| u32::try_from(f.errors).unwrap_or(u32::MAX)).collect(),
             }),
@@ -166,7 +169,12 @@ impl Corrector {
         if message.good.len() != frames.len() {
             return Err(ModuleError::Protocol("verification of another number of frames"));
         }
-        let done = round::reconcile(&block.round, &frames, &message.good, &shared.config.security, reserve)?;
+        let said = message.key_errors;
+        let done = round::reconcile(&block.round, &frames, &message.good, said, &shared.config.security, reserve)?;
+        let as_many = |said: KeyErrors| said.signal.checked_add(said.decoy) == Some(done.compared.errors);
+        if said.is_some_and(|said| !shared.config.security.emission.needs_key_errors() || !as_many(said)) {
+            return Err(ModuleError::Protocol("errors by intensity that are not those that were corrected"));
+        }
         let reconciled = block.round.reconciled(done.compared);
         shared.figures.key = done.compared;
         if !done.key.is_empty() {

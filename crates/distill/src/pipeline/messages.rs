@@ -184,6 +184,10 @@ pub struct Verify {
     /// Errors corrected in each frame (public: the dialogue showed where they were).
     #[prost(uint32, repeated, tag = "3")]
     pub errors: Vec<u32>,
+    /// Where the proof asks which intensity errors are of: right bits before each wrong one since the wrong one before it,
+    /// over all frames (public as well).
+    #[prost(uint64, repeated, tag = "4")]
+    pub right_before: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -195,6 +199,18 @@ pub struct Amplify {
     pub length: u64,
     #[prost(bytes = "vec", tag = "3")]
     pub seed: Vec<u8>,
+    /// Where the proof asks for them.
+    #[prost(message, optional, tag = "4")]
+    pub key_errors: Option<KeyErrors>,
+}
+
+/// Wrong bits of the frames that agree, by the intensity of their pulses.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct KeyErrors {
+    #[prost(uint64, tag = "1")]
+    pub signal: u64,
+    #[prost(uint64, tag = "2")]
+    pub decoy: u64,
 }
 
 #[cfg(test)]

@@ -169,13 +169,22 @@ impl Reference {
             .zip(&verify.errors)
             .map(|((bits, leaked), errors)| Corrected { bits, leaked, errors: u64::from(*errors) })
             .collect();
-        let done = round::reconcile(&block.round, &corrected, &good, &shared.config.security, reserve)?;
+        let security = &shared.config.security;
+        let asked = block.round.decoys.as_ref().filter(|_| security.emission.needs_key_errors());
+        let key_errors = match asked {
+            Some(decoys) => {
+                let counted = round::key_errors(decoys, &verify.right_before, &corrected, &good);
+                Some(counted.ok_or(ModuleError::Protocol("places of errors that are not as many as were corrected"))?)
+            }
+            None => None,
+        };
+        let done = round::reconcile(&block.round, &corrected, &good, key_errors, security, reserve)?;
         let reconciled = block.round.reconciled(done.compared);
         shared.figures.key = done.compared;
         draft.stage(number, Stage::Verify, false);
         if let Some(reason) = done.refusal() {
             draft.actions.push(done.abort(&block.round, reason));
-            draft.say(number, BlockStep::Amplify(Amplify { good, length: 0, seed: Vec::new() }));
+            draft.say(number, BlockStep::Amplify(Amplify { good, length: 0, seed: Vec::new(), key_errors }));
             self.blocks.remove(index);
             return Ok(reconciled);
         }
@@ -186,7 +195,8 @@ impl Reference {
         draft.stage(number, Stage::Amplify, false);
         draft.stage(number, Stage::Authenticate, true);
         block.state = State::Amplified(Box::new(done.finish(&block.round, key, reserve)));
-        draft.say(number, BlockStep::Amplify(Amplify { good, length: length as u64, seed: seed.to_bytes() }));
+        let (length, seed) = (length as u64, seed.to_bytes());
+        draft.say(number, BlockStep::Amplify(Amplify { good, length, seed, key_errors }));
         Ok(reconciled)
     }
 

@@ -1,5 +1,6 @@
 //! What both ends do with the sifted material of one round.
 
+use super::messages::KeyErrors;
 use super::{Action, Compared, FinishedBlock};
 use crate::bits::Bits;
 use crate::bounds::{self, Evidence, KeyLength};
@@ -16,14 +17,16 @@ pub struct Round {
     pub frames: u64,
     first_step: u64,
     pub key: Bits,
+    /// Which bits are of decoys: at the reference, where the proof asks.
+    pub decoys: Option<Bits>,
     evidence: Evidence,
     account: BlockLedger,
 }
 
 impl Round {
     pub fn new(block: u64, sifted: SiftedRound) -> Self {
-        let SiftedRound { number: _, frames, first_step, key, evidence, account } = sifted;
-        Self { block, frames, first_step, key, evidence, account }
+        let SiftedRound { number: _, frames, first_step, key, decoys, evidence, account } = sifted;
+        Self { block, frames, first_step, key, decoys, evidence, account }
     }
 
     /// The account of a round that does not end.
@@ -97,12 +100,54 @@ impl Reconciled {
     }
 }
 
+/// Right bits before each wrong one: what correction changed.
+pub fn right_before(key: &Bits, frames: &[Corrected]) -> Vec<u64> {
+    let (mut gaps, mut start, mut next) = (Vec::new(), 0, 0);
+    for frame in frames {
+        let wrong = (0..frame.bits.len()).filter(|index| frame.bits.get(*index) != key.get(start + index));
+        for place in wrong.map(|index| (start + index) as u64) {
+            gaps.push(place - next);
+            next = place + 1;
+        }
+        start += frame.bits.len();
+    }
+    gaps
+}
+
+/// Of the wrong bits of good frames, how many are of signals and of decoys. None where they are not as many as each frame is
+/// said to have had.
+pub fn key_errors(decoys: &Bits, gaps: &[u64], frames: &[Corrected], good: &[bool]) -> Option<KeyErrors> {
+    let (mut gaps, mut next, mut start) = (gaps.iter().copied().peekable(), 0u64, 0u64);
+    let mut errors = KeyErrors::default();
+    for (frame, good) in frames.iter().zip(good) {
+        let end = start + frame.bits.len() as u64;
+        let mut of_frame = KeyErrors::default();
+        while let Some(place) = gaps.peek().and_then(|gap| next.checked_add(*gap)).filter(|place| *place < end) {
+            gaps.next();
+            next = place + 1;
+            let decoy = decoys.get(usize::try_from(place).ok()?);
+            of_frame.decoy += u64::from(decoy);
+            of_frame.signal += u64::from(!decoy);
+        }
+        if *good && of_frame.signal + of_frame.decoy != frame.errors {
+            return None;
+        }
+        if *good {
+            errors.signal += of_frame.signal;
+            errors.decoy += of_frame.decoy;
+        }
+        start = end;
+    }
+    gaps.next().is_none().then_some(errors)
+}
+
 /// Keeps the frames whose hashes agree, books the rest as lost, and applies the bound. Of the key, `reserve` bits
-/// go to authentication.
+/// go to authentication. `key_errors` is what the ends said of the errors, if anything.
 pub fn reconcile(
     round: &Round,
     frames: &[Corrected],
     good: &[bool],
+    key_errors: Option<KeyErrors>,
     security: &Security,
     reserve: u64,
 ) -> Result<Reconciled, LedgerError> {
@@ -122,7 +167,11 @@ pub fn reconcile(
     let verification = verified * VERIFICATION_BITS;
     let disclosed =
         bounds::Reconciled { key_bits, key_errors: errors, leaked_bits: leaked, verification_bits: verification };
-    let length = bounds::key_length(security, &round.evidence, &disclosed);
+    let evidence = match key_errors {
+        Some(KeyErrors { signal, decoy }) => round.evidence.with_key_errors([signal, decoy]),
+        None => round.evidence,
+    };
+    let length = bounds::key_length(security, &evidence, &disclosed);
     let mut ledger = round.account.clone();
     ledger.set(Line::KEY_ERRORS, errors.min(key_bits));
     if length.chosen > reserve {
@@ -136,6 +185,8 @@ pub fn reconcile(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -153,5 +204,56 @@ mod tests {
             }
             assert!(joined.ct_eq(&z));
         }
+    }
+
+    /// Of what both ends hold in each frame, and which of it is of decoys: what the two say to each other about errors.
+    fn said(frames: &[(Bits, Bits, Bits)], good: &[bool]) -> (Bits, Vec<Corrected>, Vec<u64>, Option<KeyErrors>) {
+        let (mut seen, mut decoys, mut corrected) = (Bits::default(), Bits::default(), Vec::new());
+        for (own, sent, labels) in frames {
+            seen.extend(own);
+            decoys.extend(labels);
+            corrected.push(Corrected { bits: sent.slice(0, sent.len()), leaked: 0, errors: own.distance(sent) as u64 });
+        }
+        let gaps = right_before(&seen, &corrected);
+        let errors = key_errors(&decoys, &gaps, &corrected, good);
+        (decoys, corrected, gaps, errors)
+    }
+
+    proptest! {
+        #[test]
+        fn errors_are_counted_by_intensity_in_the_frames_that_agree(
+            words in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), 1usize..64, any::<bool>()), 1..6),
+        ) {
+            let bits = |word: u64, len: usize| Bits::from_words(vec![word & ((1 << len) - 1)], len);
+            let frames: Vec<_> =
+                words.iter().map(|(a, b, c, len, _)| (bits(*a, *len), bits(*b, *len), bits(*c, *len))).collect();
+            let good: Vec<bool> = words.iter().map(|(.., good)| *good).collect();
+            let (decoys, corrected, gaps, errors) = said(&frames, &good);
+            let mut expected = KeyErrors::default();
+            for ((a, b, c, len, _), _) in words.iter().zip(&good).filter(|(_, good)| **good) {
+                let wrong = (a ^ b) & ((1 << len) - 1);
+                expected.decoy += u64::from((wrong & c).count_ones());
+                expected.signal += u64::from((wrong & !c).count_ones());
+            }
+            prop_assert_eq!(errors, Some(expected));
+            // One more, and places that do not exist.
+            for wrong in [[gaps.clone(), vec![0]].concat(), [gaps, vec![u64::MAX]].concat(), vec![u64::MAX; 3]] {
+                let fits = key_errors(&decoys, &wrong, &corrected, &good);
+                prop_assert!(fits.is_none() || fits == Some(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn places_that_are_not_as_many_as_were_corrected_or_beyond_the_key_are_refused() {
+        let bits = |word| Bits::from_words(vec![word], 16);
+        let frames = [(bits(0b101), bits(0), bits(0b100)), (bits(0x8000), bits(0), bits(0))];
+        let (decoys, corrected, gaps, errors) = said(&frames, &[true, true]);
+        assert_eq!((gaps.as_slice(), errors), (&[0, 1, 28][..], Some(KeyErrors { signal: 2, decoy: 1 })));
+        for gaps in [&[][..], &[0, 1], &[0, 1, 2], &[0, 1, 28, 0], &[0, 1, 29], &[0, u64::MAX, 0]] {
+            assert_eq!(key_errors(&decoys, gaps, &corrected, &[true, true]), None, "{gaps:?}");
+        }
+        let good = [true, false];
+        assert_eq!(key_errors(&decoys, &[0, 1], &corrected, &good), Some(KeyErrors { signal: 1, decoy: 1 }));
     }
 }

@@ -137,6 +137,9 @@ pub struct SiftedRound {
     /// Step in which the light of the first one came.
     pub first_step: u64,
     pub key: Bits,
+    /// At the reference, where the proof [asks](crate::config::Emission::needs_key_errors) which intensity errors are of: a
+    /// bit for each of `key`, set where it is of the decoy. Nothing of it is told but counts.
+    pub decoys: Option<Bits>,
     pub evidence: Evidence,
     pub account: BlockLedger,
 }

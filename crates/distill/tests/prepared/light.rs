@@ -61,6 +61,8 @@ pub struct Light {
     pub z_probability: f64,
     pub dark_rate_hz: f64,
     pub jitter_ps: f64,
+    /// Of each detector, after a click of its own.
+    pub dead_time_ps: f64,
     /// When pulse 0 comes after the first frame's start.
     pub offset_ps: f64,
     /// The receiver's clock against the transmitter's: relative frequency, and its change per second.
@@ -80,6 +82,7 @@ pub fn decoy(part: Part) -> Prepared {
         encoding: Encoding::Detectors,
         key_basis: Basis::Z,
         gate_ps: 400.0,
+        dead_time_ps: 0.0,
         preamble_pulses: 1 << 20,
         sync: Sync::Photons(Search { reach_ps: 200_000_000, frequency: 2e-7 }),
         tracking_interval_ps: 4_000_000_000,
@@ -103,6 +106,12 @@ impl Light {
     pub fn new(config: Prepared, seed: u64) -> Self {
         let of = |mean_photons, probability| Intensity { mean_photons, probability };
         Self::of(Emission::TwoDecoys([of(0.425, 0.7), of(0.044, 0.2), of(0.001, 0.1)]), config, seed)
+    }
+
+    /// With one decoy.
+    pub fn one_decoy(config: Prepared, seed: u64) -> Self {
+        let of = |mean_photons, probability| Intensity { mean_photons, probability };
+        Self::of(Emission::OneDecoy([of(0.5, 0.7), of(0.15, 0.3)]), config, seed)
     }
 
     /// With single photons.
@@ -129,6 +138,7 @@ impl Light {
             z_probability: 0.8,
             dark_rate_hz: 2000.0,
             jitter_ps: 40.0,
+            dead_time_ps: 0.0,
             offset_ps: 70_000_123.0,
             frequency: 8e-8,
             drift_per_s: 1e-9,
@@ -193,10 +203,12 @@ impl Light {
     fn cut(&self, frames: u64, mut clicks: Vec<(f64, u64, Option<u64>)>) -> Vec<Vec<(u64, Option<u64>)>> {
         clicks.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut tags = vec![Vec::new(); frames as usize];
+        let mut dead_until_ps = [f64::MIN; 4];
         for (local_ps, port, number) in clicks {
-            if local_ps < 0.0 {
+            if local_ps < 0.0 || local_ps < dead_until_ps[port as usize] {
                 continue;
             }
+            dead_until_ps[port as usize] = local_ps + self.dead_time_ps;
             let units = local_ps as u64 / 4;
             let frame = (4 * units / FRAME_PS).wrapping_sub(self.first_frame);
             let dark = number.is_some() && self.dark_frames.contains(&frame);

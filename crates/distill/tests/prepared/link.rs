@@ -4,6 +4,7 @@ use distill::bounds;
 use distill::config::{
     Authentication, Bound, Framing, LinkProtocol, PostProcessing, Reconciliation, Security, Side, Sifting,
 };
+use distill::ledger::Line;
 use distill::pipeline::{Action, FinishedBlock, Module, ModuleError, PeerInput, SessionStart, Setpoints};
 use distill::sifting::SiftingError;
 use distill::sifting::prepared::config::{Part, Prepared};
@@ -113,6 +114,38 @@ fn both_ends_make_equal_key_with_decoys_and_with_single_photons() {
         }
         let again = stored(&runs[1][0]);
         assert!(sent.len() == again.len() && sent.iter().zip(again).all(|(a, b)| a.key.ct_eq(&b.key)));
+    }
+}
+
+/// With one decoy the vacuum is bounded by errors of the key: which intensity they are of is said once they are corrected.
+#[test]
+fn errors_of_the_key_are_counted_by_intensity_and_make_the_key_longer() {
+    let light = Light::one_decoy(decoy(Part::Receiver), 38);
+    let actions = run(&light, &Sent::new(&light.chosen)).unwrap();
+    let [sent, seen] = actions.each_ref().map(|actions| stored(actions));
+    let halves = halves::run(&light, &Sent::new(&light.chosen), FRAMES, ROUND_FRAMES).unwrap();
+    assert_eq!(sent.len(), 3, "{:?}", actions[1]);
+    for (own, peer) in sent.iter().zip(&seen) {
+        assert!(own.key.ct_eq(&peer.key) && own.length == peer.length && own.ledger.get(Line::FAILED_FRAMES) == 0);
+        // What the halves alone say of the same light; random bits of double clicks are others.
+        let [sent, seen] = halves.each_ref().map(|end| &end.rounds[own.number as usize]);
+        let decoys = sent.decoys.as_ref().unwrap();
+        let mut errors = [0, 0];
+        let wrong = (0..sent.key.len()).filter(|index| sent.key.get(*index) != seen.key.get(*index));
+        wrong.for_each(|index| errors[usize::from(decoys.get(index))] += 1);
+        assert!(errors[0] > 3 * errors[1] && errors[1] > 100, "{errors:?}");
+        assert!(seen.decoys.is_none());
+        let reconciled = bounds::Reconciled {
+            key_bits: own.ledger.get(Line::SIFTED_KEY),
+            key_errors: own.ledger.get(Line::KEY_ERRORS),
+            leaked_bits: own.ledger.get(Line::LEAKED),
+            verification_bits: own.ledger.get(Line::VERIFICATION),
+        };
+        let security = post_processing(&light).security;
+        let length = |evidence| bounds::key_length(&security, &evidence, &reconciled).asymptotic as f64;
+        let (known, unknown) = (length(sent.evidence.with_key_errors(errors)), length(sent.evidence));
+        let found = own.length.asymptotic as f64;
+        assert!((found / known - 1.0).abs() < 0.01 && unknown < 0.95 * known, "{found} {known} {unknown}");
     }
 }
 

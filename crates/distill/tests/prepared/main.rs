@@ -6,4 +6,5 @@ mod attacks;
 mod halves;
 mod light;
 mod link;
+mod observer;
 mod recovery;

@@ -43,7 +43,8 @@ fn recover(light: &Light, frames: u64) -> Result<Seen, RecoveryError> {
         }
         let counts = frame.counts;
         let used: u64 = frame.happenings.iter().map(|happening| u64::from(happening.clicks)).sum();
-        let rest = counts.invalid + counts.unlocked + counts.preamble + counts.outside_gate + counts.repeated;
+        let rest =
+            counts.invalid + counts.unlocked + counts.preamble + counts.outside_gate + counts.dead + counts.repeated;
         assert_eq!(counts.clicks, used + rest, "frame {}", frame.frame);
     }
     let mut next = light.config.preamble_pulses;
@@ -172,4 +173,49 @@ fn the_preamble_that_is_looked_for_is_the_one_that_a_transmitter_sends() {
         // The light of these tests, whose preamble recovery finds.
         assert_eq!(state, light.chosen.at(pulse), "pulse {pulse}");
     }
+}
+
+/// Clicks at these times and detectors, whose clock comes beside the light: numbers and outcomes of what is used.
+fn numbered(encoding: Encoding, clicks: &[(u64, u64)]) -> (Vec<(u64, u8, u32)>, u64) {
+    let sync = Sync::Distributed { delay_ps: -500.0 };
+    let base = decoy(Part::Receiver);
+    let config = Prepared { preamble_pulses: 0, sync, encoding, gate_ps: 240.0, dead_time_ps: 4000.0, ..base };
+    let light = Light::new(config, 11);
+    let mut recovery = Recovery::new(&light.config, &light.emission, FRAME_PS);
+    // In two frames: a dead detector knows nothing of them.
+    let (mut used, mut dead) = (Vec::new(), 0);
+    for frame in 0..2 {
+        let of_frame = clicks.iter().filter(|(at_ps, _)| at_ps / FRAME_PS == frame);
+        recovery.push(frame, of_frame.map(|(at_ps, port)| at_ps / 4 << 10 | 1 << port).collect()).unwrap();
+        let next = recovery.next_frame().unwrap().unwrap();
+        used.extend(next.happenings.iter().map(|seen| (seen.pulse, seen.outcomes, seen.clicks)));
+        dead += next.counts.dead;
+    }
+    (used, dead)
+}
+
+#[test]
+fn clicks_of_one_pulse_are_one_detection_and_those_of_a_dead_receiver_are_dropped_of_both_bases_alike() {
+    let numbered = |clicks: &[(u64, u64)]| numbered(Encoding::Detectors, clicks);
+    let doubles = [(1000, 0), (1100, 1), (10_000, 2), (20_000, 3), (20_100, 2)];
+    assert_eq!(numbered(&doubles), (vec![(1, 0b11, 2), (10, 0b100, 1), (20, 0b1100, 2)], 0));
+    // The third click is dropped because of the second one, which was dropped itself; so is a second click of its pulse.
+    let dead = [(1000, 0), (4000, 2), (7000, 1), (7100, 0), (12_000, 3), (17_000, 0)];
+    assert_eq!(numbered(&dead), (vec![(1, 1, 1), (12, 0b1000, 1), (17, 1, 1)], 3));
+    // A click that is of no pulse makes its detector dead all the same, in the next frame too.
+    assert_eq!(numbered(&[(1500, 0), (4000, 1), (9000, 1)]), (vec![(9, 0b10, 1)], 1));
+    let late = FRAME_PS - 2000;
+    let number = late / 1000;
+    assert_eq!(
+        numbered(&[(late, 0), (late + 4000, 1), (late + 9000, 2)]),
+        (vec![(number, 1, 1), (number + 9, 4, 1)], 1)
+    );
+}
+
+#[test]
+fn a_detector_that_comes_back_between_early_and_late_says_nothing_of_that_pulse() {
+    let time_bin = Encoding::TimeBin { separation_ps: 500.0 };
+    // Dead until 5000: the whole of pulse 5 would be seen, but for what its gate leaves; pulse 6 counts.
+    assert_eq!(numbered(time_bin, &[(1000, 0), (5500, 0)]), (vec![(1, 1, 1)], 1));
+    assert_eq!(numbered(time_bin, &[(1000, 0), (6500, 0)]), (vec![(1, 1, 1), (6, 0b10, 1)], 0));
 }

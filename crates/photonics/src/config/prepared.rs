@@ -206,7 +206,7 @@ impl PreparedDetectors {
     }
 
     /// Time after a click in which its detector sees nothing. Of two clicks closer than this the later one tells which
-    /// detector was dead, see [`crate::receiver::Guard`].
+    /// detector was dead: sifting has to drop it.
     pub fn dead_time_ps(&self, repetition_rate_hz: f64) -> f64 {
         match self {
             Self::FreeRunning(detector) => detector.dead_time_ps,

@@ -9,11 +9,9 @@ mod clicks;
 mod clock;
 mod frames;
 mod gated;
-mod guard;
 
 pub use clock::Shift;
 pub use frames::Frame;
-pub use guard::{Detection, Guard, Tally};
 
 use crate::analyser::{AnalyserState, Phase};
 use crate::config::{

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub mod guard;
 pub mod prepared;
 
 use photonics::analyser::AnalyserState;

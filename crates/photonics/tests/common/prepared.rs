@@ -1,5 +1,6 @@
 //! Instruments of a prepared link without faults, for tests to spoil one thing at a time.
 
+use super::guard::{Detection, Guard, Tally};
 use super::{EPOCH_PS, FRAME_PS, STILL, arm, clock, subseed, tags, unpacked};
 use photonics::analyser::AnalyserState;
 use photonics::config::{
@@ -9,7 +10,7 @@ use photonics::config::{
 use photonics::expect::prepared::{self, Inputs};
 use photonics::expect::response::Response;
 use photonics::nature::pulses::{Choice, ChoiceKey, Choices, Emitter};
-use photonics::receiver::{Detection, Frame, Guard, Instrument, Tally};
+use photonics::receiver::{Frame, Instrument};
 
 pub const TRANSMITTER_KEY: [u8; 32] = [17; 32];
 pub const RECEIVER_KEY: [u8; 32] = [23; 32];

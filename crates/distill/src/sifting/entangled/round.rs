@@ -98,6 +98,7 @@ impl OpenRound {
             evidence: Evidence::CheckBits { bits: self.x_total, errors: self.x_errors },
             account: self.account(),
             key: self.z,
+            decoys: None,
         }
     }
 

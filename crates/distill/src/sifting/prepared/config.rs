@@ -11,6 +11,8 @@ pub const PREAMBLE_PULSES_MAX: u64 = 1 << 25;
 const SEARCH_PULSES_MAX: f64 = (1 << 24) as f64;
 /// Most pulses in a frame: distances between events stay short on the wire.
 const FRAME_PULSES_MAX: f64 = (1 << 26) as f64;
+/// A receiver that is dead for longer than a second is broken.
+const DEAD_TIME_MAX_PS: f64 = 1e12;
 
 /// Frames that may wait beyond what acquisition needs.
 const SPARE_FRAMES: u64 = 10;
@@ -89,6 +91,9 @@ pub struct Prepared {
     pub key_basis: Basis,
     /// Clicks further than half of this from where they are expected are dropped.
     pub gate_ps: f64,
+    /// Dead time of the slowest detector of the receiver: of a pulse that comes while any of them may be dead, nothing is
+    /// used. 0 where clicks make no detector blind.
+    pub dead_time_ps: f64,
     /// Pulses of the preamble, from pulse 0 of a session on; they make no key.
     pub preamble_pulses: u64,
     pub sync: Sync,
@@ -111,6 +116,8 @@ pub enum ConfigError {
     Gate { gate_ps: f64, limit_ps: f64 },
     #[error("a bin separation of {separation_ps} ps is not between 0 and the period")]
     Separation { separation_ps: f64 },
+    #[error("a dead time of {dead_time_ps} ps is not between 0 and a second")]
+    DeadTime { dead_time_ps: f64 },
     #[error("a preamble of {pulses} pulses is longer than {PREAMBLE_PULSES_MAX}")]
     PreambleLong { pulses: u64 },
     #[error("a preamble of {pulses} pulses is shorter than the {needed} within reach of the search")]
@@ -139,6 +146,10 @@ impl Prepared {
         }
         check_emission(emission)?;
         self.check_gate()?;
+        let dead_time_ps = self.dead_time_ps;
+        if !(0.0..=DEAD_TIME_MAX_PS).contains(&dead_time_ps) {
+            return Err(ConfigError::DeadTime { dead_time_ps });
+        }
         let pulses = self.preamble_pulses;
         if pulses > PREAMBLE_PULSES_MAX {
             return Err(ConfigError::PreambleLong { pulses });

@@ -58,6 +58,8 @@ pub struct Disclosure {
 #[derive(Default)]
 pub struct Sifted {
     pub key: Bits,
+    /// Which of them are of the intensity after the brightest; known to the transmitter.
+    pub decoys: Bits,
     /// Own bits of the check basis.
     pub check: Bits,
     /// Intensity of each of them.
@@ -80,6 +82,7 @@ pub fn reply(announced: &Announced, choices: &[Choice], sent: u64, key_basis: Ba
         matches.set(index, true);
         if x == (key_basis == Basis::X) {
             sifted.key.push(choice.bit);
+            sifted.decoys.push(choice.intensity == 1);
             sifted.key_counts[usize::from(choice.intensity)] += 1;
         } else {
             sifted.check.push(choice.bit);

@@ -16,6 +16,8 @@ pub struct OpenRound {
     /// Step in which the light of the first one came.
     first_step: u64,
     key: Bits,
+    /// Which of them are of decoys, as the transmitter knows.
+    decoys: Bits,
     /// By intensity, the brightest first.
     detections: [Detections; INTENSITIES],
     /// Pulses that came while it was made.
@@ -40,6 +42,7 @@ impl OpenRound {
         self.frames += 1;
         self.pulses += pulses;
         self.key.extend(&sifted.key);
+        self.decoys.extend(&sifted.decoys);
         self.check_bits += sifted.check.len() as u64;
         self.count(&sifted.key_counts);
     }
@@ -74,6 +77,7 @@ impl OpenRound {
             (Item::OutsideGate, frame.outside_gate),
             (Item::BasisMismatch, sifted.basis_mismatch),
             (Item::CrossDouble, counts.cross_basis_doubles),
+            (Item::DeadTimeDropped, frame.dead),
             (Item::Merged, counts.merged),
             (Item::Invalid, frame.invalid),
             (Item::SiftedCheck, sifted.check.len() as u64),
@@ -111,6 +115,7 @@ impl OpenRound {
             first_step: self.first_step,
             evidence,
             account: self.account(),
+            decoys: (intensities == 2 && self.decoys.len() == self.key.len()).then_some(self.decoys),
             key: self.key,
         }
     }

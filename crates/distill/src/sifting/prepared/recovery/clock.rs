@@ -22,6 +22,12 @@ impl PulseClock {
         (self.number + pulses as i64, since - pulses * self.period_ps)
     }
 
+    /// How much later `time_ps` is than the first moment of pulse `number`.
+    pub fn since_ps(&self, number: i64, time_ps: u64) -> f64 {
+        let since = (time_ps as i64 - self.reference_ps as i64) as f64 - self.phase_ps;
+        since - (number - self.number) as f64 * self.period_ps
+    }
+
     /// Number of the first pulse that comes at `time_ps` or later.
     pub fn first_from(&self, time_ps: u64) -> i64 {
         let (number, late_ps) = self.place(time_ps, 0.0);
@@ -63,6 +69,7 @@ mod tests {
         assert_eq!(clock.place(1_000_505, 0.0).0, 71);
         assert_eq!(clock.place(1_000_505, 400.0), (70, 102.0));
         assert_eq!(clock.place(1_000_003 - 8001, 0.0), (62, 0.0));
+        assert_eq!((clock.since_ps(62, 1_000_003), clock.since_ps(71, 1_000_003)), (8001.0, -1000.125));
         assert_eq!((clock.first_from(1_000_003), clock.first_from(1_000_004)), (70, 71));
     }
 

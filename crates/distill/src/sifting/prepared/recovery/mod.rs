@@ -77,6 +77,8 @@ pub struct FrameCounts {
     pub preamble: u64,
     /// Too far from any moment at which light is expected.
     pub outside_gate: u64,
+    /// Of a pulse that came while a detector may have been dead.
+    pub dead: u64,
     /// Of a pulse that the frame before has taken.
     pub repeated: u64,
 }
@@ -107,6 +109,15 @@ struct Lock {
     begin_ps: u64,
     interval_ps: u64,
     weak: u32,
+    /// The last click of any detector, used or not.
+    last_click_ps: Option<u64>,
+}
+
+impl Lock {
+    fn new(clock: PulseClock, filter: Filter, begin_ps: u64, interval_ps: u64) -> Self {
+        let gathered = Gathered::default();
+        Self { clock, filter, gathered, begin_ps, interval_ps, weak: 0, last_click_ps: None }
+    }
 }
 
 /// See the module.
@@ -214,7 +225,7 @@ impl Recovery {
         let uncertain_ps = period_ps / 16.0;
         let filter = Filter::new(origin_ps / UNIT_PS, uncertain_ps * uncertain_ps, 1.0);
         let interval_ps = self.config.tracking_interval_ps;
-        self.start(Lock { clock, filter, gathered: Gathered::default(), begin_ps: origin_ps, interval_ps, weak: 0 });
+        self.start(Lock::new(clock, filter, origin_ps, interval_ps));
     }
 
     fn acquire(&mut self, origin_ps: u64, end_ps: u64, search: &Search) -> Result<(), RecoveryError> {
@@ -235,7 +246,7 @@ impl Recovery {
         self.status.significance = significance;
         let filter = Filter::new(middle_ps / UNIT_PS, variances[0], variances[1]);
         let interval_ps = (2 * (end_ps - middle_ps)).clamp(1, self.config.tracking_interval_ps);
-        self.start(Lock { clock, filter, gathered: Gathered::default(), begin_ps: end_ps, interval_ps, weak: 0 });
+        self.start(Lock::new(clock, filter, end_ps, interval_ps));
         Ok(())
     }
 
@@ -304,6 +315,18 @@ impl Recovery {
         }
     }
 
+    /// Whether a detector may have been dead in any moment of a pulse, after a click at `last_ps`.
+    ///
+    /// Which detector is dead is told by the click before, so a pulse that not every detector was ready for tells a bit
+    /// by its number alone. It counts from the first moment at which light of the pulse may be seen, so that early and late
+    /// have the same chance; the half gate before it is room for what a tag is wrong by.
+    #[inline]
+    fn is_dead(&self, clock: &PulseClock, pulse: u64, last_ps: Option<u64>) -> bool {
+        let blind_ps = self.config.dead_time_ps + 0.5 * self.config.gate_ps;
+        let blind = |last_ps| clock.since_ps(pulse as i64, last_ps) + blind_ps > 0.0;
+        self.config.dead_time_ps > 0.0 && last_ps.is_some_and(blind)
+    }
+
     fn number(&mut self, frame: &Frame, lock: &mut Lock) -> Result<Numbered, RecoveryError> {
         let mut counts = FrameCounts { clicks: frame.tags.len() as u64, ..FrameCounts::default() };
         let mut happenings: Zeroizing<Vec<Happening>> = Zeroizing::new(Vec::with_capacity(frame.tags.len()));
@@ -314,6 +337,7 @@ impl Recovery {
                 counts.invalid += 1;
                 continue;
             }
+            let before = lock.last_click_ps.replace(click.time_ps);
             self.track(lock, click.time_ps)?;
             if click.time_ps >= lock.begin_ps {
                 self.fold.add(&mut lock.gathered, &lock.clock, click);
@@ -335,6 +359,8 @@ impl Recovery {
                 last.clicks += 1;
             } else if pulse < happenings.last().map_or(self.taken, |last| last.pulse) {
                 counts.repeated += 1;
+            } else if self.is_dead(&lock.clock, pulse, before) {
+                counts.dead += 1;
             } else {
                 happenings.push(Happening { pulse, outcomes, clicks: 1 });
             }

@@ -4,9 +4,9 @@
 //! So a click is dropped, whatever basis it is of, if any detector of the receiver has clicked within the dead time
 //! before, kept or not. Two detectors that fire in one pulse are one detection, a double click.
 //!
-//! It works on tags alone, a recording's as well.
+//! What a link does stands in `distill`, which knows numbers of pulses. This one works on tags alone.
 
-use crate::tag::{PATTERN_MASK, UNIT_PS, units};
+use photonics::tag::{PATTERN_MASK, UNIT_PS, units};
 
 /// What was detected of one pulse.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub struct Guard {
 impl Guard {
     /// Clicks within `pulse_ps` of the first one are of one pulse; a detector is dead for `dead_ps` after a click.
     pub fn new(pulse_ps: f64, dead_ps: f64) -> Self {
-        let whole = |length_ps: f64| libm::ceil(length_ps.max(0.0) / UNIT_PS as f64) as u64;
+        let whole = |length_ps: f64| (length_ps.max(0.0) / UNIT_PS as f64).ceil() as u64;
         Self {
             pulse_units: whole(pulse_ps),
             dead_units: whole(dead_ps),
@@ -106,36 +106,5 @@ impl Guard {
             self.tally.doubles += u64::from(detection.is_double());
             detections.push(detection);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tag::tag;
-
-    fn run(clicks: &[(u64, u32)]) -> (Vec<(u64, u8)>, Tally) {
-        let mut guard = Guard::new(400.0, 4000.0);
-        let mut detections = Vec::new();
-        let tags: Vec<u64> = clicks.iter().map(|&(at_ps, port)| tag(at_ps / UNIT_PS, port)).collect();
-        // As frames cut them.
-        tags.chunks(2).for_each(|tags| guard.take(tags, &mut detections));
-        guard.finish(&mut detections);
-        (detections.iter().map(|detection| (detection.units * UNIT_PS, detection.pattern)).collect(), guard.tally())
-    }
-
-    #[test]
-    fn clicks_of_one_pulse_are_one_detection_and_doubles_are_counted() {
-        let (detections, tally) = run(&[(1000, 0), (1200, 1), (10_000, 2), (20_000, 3), (20_400, 2)]);
-        assert_eq!(detections, [(1000, 0b11), (10_000, 0b100), (20_000, 0b1100)]);
-        assert_eq!(tally, Tally { clicks: 5, dead: 0, detections: 3, doubles: 2 });
-    }
-
-    #[test]
-    fn what_comes_while_any_detector_is_dead_is_dropped_of_both_bases_alike_and_counted() {
-        // The third click is dropped by the second one, which was dropped itself.
-        let (detections, tally) = run(&[(1000, 0), (4000, 2), (7000, 1), (11_000, 3), (15_000, 0)]);
-        assert_eq!(detections, [(1000, 1), (11_000, 0b1000), (15_000, 1)]);
-        assert_eq!(tally, Tally { clicks: 5, dead: 2, detections: 3, doubles: 0 });
     }
 }
