@@ -1,4 +1,4 @@
-//! Holds the interferometers' phase at the minimum of the error rate in X.
+//! Holds an angle at the minimum of an error rate: the interferometers' phase at that of the error rate in X.
 //!
 //! At the minimum the slope is zero, so the set-point is dithered by a known angle `d` either way. With
 //! `E = (1 - V cos theta) / 2` the two error rates give both `V sin theta = (E+ - E-) / sin d` and
@@ -9,9 +9,7 @@
 use std::collections::VecDeque;
 
 use super::{Slots, slot_steps};
-use crate::config::Loops;
 
-const HALF_PERIOD_S: f64 = 0.5;
 /// Drift per period.
 const DRIFT_RAD: f64 = 0.01;
 /// Standard deviations by which the phasor must differ from nothing before the loop follows it.
@@ -31,6 +29,8 @@ struct Half {
 pub struct PhaseLoop {
     enabled: bool,
     dither_rad: f64,
+    /// Whether other angles move the same error rate.
+    shared: bool,
     slots: Slots,
     centre_rad: f64,
     phasor: Phasor,
@@ -42,11 +42,20 @@ pub struct PhaseLoop {
 }
 
 impl PhaseLoop {
-    pub fn new(config: &Loops, frame_ps: u64, latency_steps: u64, initial_rad: f64) -> Self {
+    /// Dithered by `dither_rad` one way for `half_s` seconds and then the other way.
+    pub fn new(
+        enabled: bool,
+        dither_rad: f64,
+        half_s: f64,
+        frame_ps: u64,
+        latency_steps: u64,
+        initial_rad: f64,
+    ) -> Self {
         Self {
-            enabled: config.phase,
-            dither_rad: config.phase_dither_rad,
-            slots: Slots { steps: slot_steps(HALF_PERIOD_S, frame_ps), latency: latency_steps },
+            enabled,
+            dither_rad,
+            shared: false,
+            slots: Slots { steps: slot_steps(half_s, frame_ps), latency: latency_steps },
             centre_rad: initial_rad,
             phasor: Phasor::default(),
             centres: VecDeque::new(),
@@ -55,7 +64,14 @@ impl PhaseLoop {
         }
     }
 
-    /// The phase to command at `step`; steps must not go back.
+    /// For an angle whose error rate other angles move as well: a period whose halves differ by more than this angle can make
+    /// of it is left out.
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
+    /// The angle to command at `step`; steps must not go back.
     pub fn setpoint(&mut self, step: u64) -> f64 {
         if !self.enabled {
             return self.centre_rad;
@@ -72,9 +88,16 @@ impl PhaseLoop {
         centre + if slot.is_multiple_of(2) { self.dither_rad } else { -self.dither_rad }
     }
 
-    /// What the X basis showed in the frame of `step`: kept bits and how many of them differ.
+    /// What was seen in the frame of `step`: bits that were compared and how many of them differ.
     pub fn observe(&mut self, step: u64, kept: u64, errors: u64) {
-        let Some(slot) = self.slots.active(step).filter(|_| self.enabled) else { return };
+        self.observe_stretch(step, 1, kept, errors);
+    }
+
+    /// The same of one frame in each of some steps. What was seen on both sides of a change says nothing.
+    pub fn observe_stretch(&mut self, first_step: u64, steps: u64, kept: u64, errors: u64) {
+        let last = first_step.saturating_add(steps.saturating_sub(1));
+        let slot = self.slots.active(first_step).filter(|slot| self.slots.active(last) == Some(*slot));
+        let Some(slot) = slot.filter(|_| self.enabled) else { return };
         let period = slot / 2;
         if period > self.period {
             self.finish_period();
@@ -96,7 +119,8 @@ impl PhaseLoop {
         if period != self.period {
             return;
         }
-        if let Some(fringe) = Fringe::measured(halves, self.dither_rad) {
+        let fringe = Fringe::measured(halves, self.dither_rad);
+        if let Some(fringe) = fringe.filter(|fringe| !self.shared || fringe.is_possible()) {
             self.phasor.update(&fringe, centre_rad);
             if let Some(angle_rad) = self.phasor.angle() {
                 self.centre_rad = angle_rad;
@@ -114,6 +138,11 @@ struct Fringe {
 }
 
 impl Fringe {
+    /// Whether its slope is one that a fringe can have, within what counts say.
+    fn is_possible(&self) -> bool {
+        self.sine.abs() <= 1.0 + FRINGE_SIGMA * libm::sqrt(self.sine_variance)
+    }
+
     fn measured([plus, minus]: [Half; 2], dither_rad: f64) -> Option<Self> {
         let (sin_d, cos_d) = (libm::sin(dither_rad), libm::cos(dither_rad));
         if plus.kept < 1.0 || minus.kept < 1.0 || sin_d.abs() < 1e-6 {
@@ -209,8 +238,8 @@ mod tests {
     const LATENCY: u64 = 4;
     const FRAME_PS: u64 = 20_000_000_000;
 
-    fn config(phase: bool) -> Loops {
-        Loops { polarisation: false, phase, pump: false, target_qber_z: 0.043, phase_dither_rad: 0.05, pump_max: 2.0 }
+    fn loop_of(enabled: bool, latency: u64, initial_rad: f64) -> PhaseLoop {
+        PhaseLoop::new(enabled, 0.05, 0.5, FRAME_PS, latency, initial_rad)
     }
 
     /// Interferometers at `phase` with photon statistics; runs `seconds` and gives back the phase error of the loop's
@@ -227,7 +256,7 @@ mod tests {
     impl Plant {
         fn new(phase_rad: f64, rate_hz: f64, enabled: bool, seed: u64) -> Self {
             Self {
-                control: PhaseLoop::new(&config(enabled), FRAME_PS, LATENCY, 0.0),
+                control: loop_of(enabled, LATENCY, 0.0),
                 commanded: VecDeque::new(),
                 phase_rad,
                 rate_hz,
@@ -316,7 +345,7 @@ mod tests {
     #[test]
     fn stays_where_it_is_without_light_or_without_a_fringe() {
         for rate_hz in [0.0, 100.0] {
-            let mut control = PhaseLoop::new(&config(true), FRAME_PS, LATENCY, 1.0);
+            let mut control = loop_of(true, LATENCY, 1.0);
             let mut random = StdRng::seed_from_u64(7);
             for step in 0..5000 {
                 let phase = control.setpoint(step);
@@ -330,9 +359,10 @@ mod tests {
 
     #[test]
     fn late_and_hostile_observations_do_no_harm() {
-        let mut control = PhaseLoop::new(&config(true), FRAME_PS, u64::MAX, 0.0);
+        let mut control = loop_of(true, u64::MAX, 0.0);
         control.observe(u64::MAX, u64::MAX, u64::MAX);
-        let mut control = PhaseLoop::new(&config(true), FRAME_PS, 0, 0.0);
+        control.observe_stretch(u64::MAX - 1, u64::MAX, u64::MAX, u64::MAX);
+        let mut control = loop_of(true, 0, 0.0);
         for step in (0..100_000).step_by(7) {
             assert!(control.setpoint(step).is_finite());
             control.observe(step.wrapping_mul(977) % 100_000, u64::MAX, 12);

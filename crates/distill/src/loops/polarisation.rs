@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 
 use super::{Slots, Tracker, slot_steps};
-use crate::config::Loops;
 
 /// Four slots, either way of either angle, make a cycle of about a second.
 const SLOT_S: f64 = 0.25;
@@ -35,10 +34,10 @@ pub struct PolarisationLoop {
 }
 
 impl PolarisationLoop {
-    pub fn new(config: &Loops, frame_ps: u64, latency_steps: u64, initial_rad: [f64; 2]) -> Self {
+    pub fn new(enabled: bool, frame_ps: u64, latency_steps: u64, initial_rad: [f64; 2]) -> Self {
         let tracker = |value| Tracker::new(value, 1.0, DRIFT_RAD * DRIFT_RAD, 0.8);
         Self {
-            enabled: config.polarisation,
+            enabled,
             slots: Slots { steps: slot_steps(SLOT_S, frame_ps), latency: latency_steps },
             angles: initial_rad.map(tracker),
             centres: VecDeque::new(),
@@ -125,10 +124,6 @@ mod tests {
     const LATENCY: u64 = 4;
     const FRAME_PS: u64 = 20_000_000_000;
 
-    fn config(polarisation: bool) -> Loops {
-        Loops { polarisation, phase: false, pump: false, target_qber_z: 0.043, phase_dither_rad: 0.05, pump_max: 2.0 }
-    }
-
     /// Transmission of light turned by both errors, and the loop that follows it.
     struct Plant {
         control: PolarisationLoop,
@@ -143,7 +138,7 @@ mod tests {
     impl Plant {
         fn new(enabled: bool, dependent_loss: f64, offset_rad: [f64; 2], seed: u64) -> Self {
             Self {
-                control: PolarisationLoop::new(&config(enabled), FRAME_PS, LATENCY, [0.0; 2]),
+                control: PolarisationLoop::new(enabled, FRAME_PS, LATENCY, [0.0; 2]),
                 commanded: VecDeque::new(),
                 dependent_loss,
                 offset_rad,
@@ -206,7 +201,7 @@ mod tests {
 
     #[test]
     fn stays_where_it_is_in_the_dark() {
-        let mut control = PolarisationLoop::new(&config(true), FRAME_PS, LATENCY, [0.5, -0.5]);
+        let mut control = PolarisationLoop::new(true, FRAME_PS, LATENCY, [0.5, -0.5]);
         for step in 0..2000 {
             let angles = control.setpoint(step);
             assert!((angles[0] - 0.5).abs() < 0.1001 && (angles[1] + 0.5).abs() < 0.1001);

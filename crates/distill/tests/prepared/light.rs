@@ -3,7 +3,7 @@
 use std::f64::consts::TAU;
 
 use distill::config::{Emission, Intensity, SinglePhotons};
-use distill::sifting::prepared::config::{Basis, Encoding, Part, Prepared, Search, Sync};
+use distill::sifting::prepared::config::{Basis, Encoding, Loops, Part, Prepared, Search, Sync};
 use rand::Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_chacha::{ChaCha8Rng, ChaCha12Rng};
@@ -86,6 +86,7 @@ pub fn decoy(part: Part) -> Prepared {
         preamble_pulses: 1 << 20,
         sync: Sync::Photons(Search { reach_ps: 200_000_000, frequency: 2e-7 }),
         tracking_interval_ps: 4_000_000_000,
+        loops: Loops::OFF,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is shown and summed up of a network, by what its services tell.
 
-use distill::config::Entangled;
+use distill::config::{Entangled, Sifting};
+use distill::sifting::prepared::config::Prepared;
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleStatus};
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
 use shell::figures::{hear, of_module};
@@ -96,11 +97,15 @@ pub fn fill(row: &mut LinkRow, both: &[ModuleStatus], corrector: &ModuleStatus, 
 }
 
 fn loops(config: &ModuleConfig, row: &LinkRow) -> Loops {
-    let Some(Entangled { loops, .. }) = config.protocol.sifting.entangled() else {
-        return Loops { polarisation: LoopState::Off, phase: LoopState::Off, pump: LoopState::Off };
-    };
     let acting = if row.ready { LoopState::Holding } else { LoopState::Seeking };
     let state = |on: bool| if on { acting } else { LoopState::Off };
+    let loops = match &config.protocol.sifting {
+        Sifting::Entangled(Entangled { loops, .. }) => loops,
+        Sifting::Prepared(Prepared { loops, .. }) => {
+            let (polarisation, phase) = (state(loops.polarisation), state(loops.phase));
+            return Loops { polarisation, phase, pump: LoopState::Off };
+        }
+    };
     let at_limit = row.figures.value(Figure::Pump).is_some_and(|pump| pump >= loops.pump_max);
     let pump = if loops.pump && at_limit { LoopState::Limited } else { state(loops.pump) };
     Loops { polarisation: state(loops.polarisation), phase: state(loops.phase), pump }

@@ -161,9 +161,11 @@ impl Instruments {
                 encoding: sifting::Encoding::Detectors,
                 key_basis: sifting::Basis::Z,
                 gate_ps: 2000.0,
+                dead_time_ps: self.detectors.dead_time_ps(self.transmitter.repetition_rate_hz),
                 preamble_pulses: self.transmitter.preamble_pulses,
                 sync: Sync::Photons(Search { reach_ps: 30_000_000_000, frequency: 1e-7 }),
                 tracking_interval_ps: 100_000_000_000,
+                loops: sifting::Loops::OFF,
             }),
         }
     }

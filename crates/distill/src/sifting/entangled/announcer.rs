@@ -41,7 +41,7 @@ impl Announcer {
     pub fn new(framing: Framing, config: &Entangled, start: &SiftingStart) -> Self {
         Self {
             polarisation: PolarisationLoop::new(
-                &config.loops,
+                config.loops.polarisation,
                 framing.frame_ps,
                 start.latency_steps,
                 start.setpoints.polarisation_rad,

@@ -16,6 +16,9 @@ use crate::sifting::{
     Context, Event, FrameInput, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, SiftingStart, Tag,
 };
 
+/// How long the phase is dithered one way.
+const PHASE_HALF_PERIOD_S: f64 = 0.5;
+
 /// X bits of one frame that wait for the announcer's.
 struct WaitingX {
     frame: u64,
@@ -66,8 +69,20 @@ impl Matcher {
             light_over: false,
             peer_light_over: false,
             said: Said::default(),
-            polarisation: PolarisationLoop::new(loops, framing.frame_ps, latency, setpoints.polarisation_rad),
-            phase: PhaseLoop::new(loops, framing.frame_ps, latency, setpoints.phase_rad),
+            polarisation: PolarisationLoop::new(
+                loops.polarisation,
+                framing.frame_ps,
+                latency,
+                setpoints.polarisation_rad,
+            ),
+            phase: PhaseLoop::new(
+                loops.phase,
+                loops.phase_dither_rad,
+                PHASE_HALF_PERIOD_S,
+                framing.frame_ps,
+                latency,
+                setpoints.phase_rad,
+            ),
             pump: PumpLoop::new(loops, latency, setpoints.pump),
             figures: SiftingFigures::default(),
         }

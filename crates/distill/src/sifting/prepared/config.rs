@@ -99,6 +99,25 @@ pub struct Prepared {
     pub sync: Sync,
     /// Stretch over which the arrival of pulses is measured before the clock is corrected.
     pub tracking_interval_ps: u64,
+    pub loops: Loops,
+}
+
+/// Control loops of the receiver, which act on what it measures alone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loops {
+    /// Where four detectors see polarisations (no loop of the phase), both angles of its controller are led by errors: the
+    /// first by those of the check basis, the second one by those of the Z basis. Elsewhere by the rate of clicks.
+    pub polarisation: bool,
+    /// Phase of the receiver's interferometer, by the errors of the check basis.
+    pub phase: bool,
+    /// Amplitude of the dither by which the fewest errors are found, of the phase or of the angles of polarisation.
+    pub phase_dither_rad: f64,
+}
+
+impl Loops {
+    /// All instruments stay where they are.
+    pub const OFF: Self = Self { polarisation: false, phase: false, phase_dither_rad: 0.0 };
 }
 
 /// Why a prepared link cannot be run as it is configured.
@@ -128,6 +147,8 @@ pub enum ConfigError {
     Search { reach_ps: u64, frequency: f64 },
     #[error("frames of {frame_ps} ps are not between one and {FRAME_PULSES_MAX} periods")]
     Frame { frame_ps: u64 },
+    #[error("a dither of {dither_rad} rad is not between 0 and half a radian, or 0 where a loop needs it")]
+    Dither { dither_rad: f64 },
     #[error("a tracking interval of 0")]
     Tracking,
     #[error(
@@ -165,6 +186,11 @@ impl Prepared {
         }
         if !(1.0..=FRAME_PULSES_MAX).contains(&(frame_ps as f64 / period_ps)) {
             return Err(ConfigError::Frame { frame_ps });
+        }
+        let Loops { polarisation, phase, phase_dither_rad: dither_rad } = self.loops;
+        let needed = phase || polarisation && self.encoding == Encoding::Detectors;
+        if !(0.0..=0.5).contains(&dither_rad) || needed && dither_rad < 1e-3 {
+            return Err(ConfigError::Dither { dither_rad });
         }
         if self.tracking_interval_ps == 0 {
             return Err(ConfigError::Tracking);

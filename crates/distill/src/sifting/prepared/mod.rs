@@ -17,6 +17,7 @@ mod receiver;
 pub mod recovery;
 pub mod reply;
 mod round;
+mod steering;
 mod transmitter;
 
 pub use messages::{MessageError, Said};

@@ -8,6 +8,7 @@ use super::messages::{MessageError, Said};
 use super::recovery::{Numbered, Recovery};
 use super::reply::{self, Disclosure, Reply};
 use super::round::OpenRound;
+use super::steering::Steering;
 use super::{FRAMES_WAITING_MAX, TAG};
 use crate::config::{Emission, Framing, INTENSITIES};
 use crate::ledger::BlockLedger;
@@ -41,7 +42,7 @@ pub struct Receiver {
     light_over: bool,
     last_said: bool,
     said: Said,
-    setpoints: Setpoints,
+    steering: Steering,
     figures: SiftingFigures,
 }
 
@@ -63,8 +64,7 @@ impl Receiver {
             light_over: false,
             last_said: false,
             said: Said::default(),
-            // The transmitter's end alone has the light in its hands.
-            setpoints: Setpoints { pump: 0.0, ..start.setpoints },
+            steering: Steering::new(framing, config, start.latency_steps, &start.setpoints),
             figures: SiftingFigures::default(),
         }
     }
@@ -113,7 +113,10 @@ impl Receiver {
         self.said.disclosures.push(Disclosure { frame: reply.frame, check_bits: sifted.check.to_bytes() });
         self.open.add(waiting.step, waiting.own.pulses, &sifted);
         self.open.book(&waiting.own.counts, &sifted);
-        self.open.compared(&reply::compare(&sifted.check, &peer, &sifted.intensities));
+        let tallies = reply::compare(&sifted.check, &peer, &sifted.intensities);
+        // Of the brightest pulses: what comes of the dimmest is wrong wherever the instruments stand.
+        self.steering.check(waiting.step, tallies[0].bits, tallies[0].errors);
+        self.open.compared(&tallies);
         self.figures.sifted_key += sifted.key.len() as u64;
         self.figures.sifted_check += sifted.check.len() as u64;
         self.waiting.pop_front();
@@ -154,7 +157,10 @@ impl Sifting for Receiver {
         Ok(())
     }
 
-    fn reconciled(&mut self, _reconciled: &Reconciled) {}
+    fn reconciled(&mut self, reconciled: &Reconciled) {
+        let Reconciled { first_step, frames, bits, qber } = *reconciled;
+        self.steering.key(first_step, frames, bits, libm::round(qber * bits as f64) as u64);
+    }
 
     fn take(&mut self, frame: FrameInput, context: &mut Context<'_>) -> Result<(), SiftingError> {
         if !self.checked {
@@ -163,6 +169,7 @@ impl Sifting for Receiver {
         }
         let (number, tags) = (frame.number, frame.into_tags()?);
         self.figures.clicks += tags.len() as u64;
+        self.steering.clicks(context.step, tags.len() as u64);
         if self.frames_taken.is_multiple_of(self.framing.round_frames) {
             context.events.push(Event::RoundBegins { round: self.frames_taken / self.framing.round_frames });
         }
@@ -197,8 +204,8 @@ impl Sifting for Receiver {
         self.last_said && self.waiting.is_empty() && self.open.frames == 0 && self.sifted.is_empty()
     }
 
-    fn setpoints(&mut self, _step: u64) -> Setpoints {
-        self.setpoints
+    fn setpoints(&mut self, step: u64) -> Setpoints {
+        self.steering.setpoints(step)
     }
 
     fn figures(&self) -> SiftingFigures {
