@@ -9,6 +9,9 @@ use zeroize::Zeroize;
 const DOUBLE_ROUNDS: usize = 6;
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
+/// So few words are made one by one: lanes cost the same however many of them are wanted.
+const SCALAR_MAX: usize = 2;
+
 /// Words of 64 bits in a block.
 const BLOCK: u64 = 8;
 
@@ -18,6 +21,9 @@ const BLOCK: u64 = 8;
 /// If the two slices differ in length.
 pub fn words(key: &[u32; 8], places: &[u64], out: &mut [u64]) {
     assert_eq!(places.len(), out.len());
+    if places.len() <= SCALAR_MAX {
+        return words_in_lanes::<1>(key, places, out, rounds);
+    }
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512f") {
@@ -35,56 +41,70 @@ pub fn words(key: &[u32; 8], places: &[u64], out: &mut [u64]) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn words_avx512(key: &[u32; 8], places: &[u64], out: &mut [u64]) {
-    words_in_lanes::<16>(key, places, out);
+    words_in_lanes::<16>(key, places, out, |first, blocks| simd::rounds_avx512(first, blocks));
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn words_avx2(key: &[u32; 8], places: &[u64], out: &mut [u64]) {
-    words_in_lanes::<8>(key, places, out);
+    words_in_lanes::<8>(key, places, out, |first, blocks| simd::rounds_avx2(first, blocks));
 }
 
 /// What [`words`] does on a machine without the vector instructions it knows.
 pub fn words_portable(key: &[u32; 8], places: &[u64], out: &mut [u64]) {
-    words_in_lanes::<4>(key, places, out);
+    words_in_lanes::<4>(key, places, out, rounds);
 }
 
+/// Words of the blocks that `rounds` makes of their first states, a lane for each.
 #[inline(always)]
-fn words_in_lanes<const LANES: usize>(key: &[u32; 8], places: &[u64], out: &mut [u64]) {
-    let mut blocks = [[0; LANES]; 16];
-    for (places, out) in places.chunks(LANES).zip(out.chunks_mut(LANES)) {
-        let mut counters = [0; LANES];
-        for (counter, place) in counters.iter_mut().zip(places) {
-            *counter = place / BLOCK;
-        }
-        fill(key, &counters, &mut blocks);
-        for (lane, (place, out)) in places.iter().zip(out).enumerate() {
-            let first = (place % BLOCK) as usize * 2;
-            *out = u64::from(blocks[first][lane]) | u64::from(blocks[first + 1][lane]) << 32;
-        }
-    }
-    blocks.as_flattened_mut().zeroize();
-}
-
-/// The blocks of `counters`, word by word, a lane for each.
-#[inline(always)]
-fn fill<const LANES: usize>(key: &[u32; 8], counters: &[u64; LANES], blocks: &mut [[u32; LANES]; 16]) {
+fn words_in_lanes<const LANES: usize>(
+    key: &[u32; 8],
+    places: &[u64],
+    out: &mut [u64],
+    rounds: impl Fn(&[[u32; LANES]; 16], &mut [[u32; LANES]; 16]),
+) {
     let mut first = [[0; LANES]; 16];
     for (row, word) in first.iter_mut().zip(CONSTANTS.iter().chain(key)) {
         *row = [*word; LANES];
     }
-    first[12] = counters.map(|counter| counter as u32);
-    first[13] = counters.map(|counter| (counter >> 32) as u32);
-    let mut x = first;
-    for _ in 0..DOUBLE_ROUNDS {
-        for [a, b, c, d] in [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]] {
-            quarter_round(&mut x, a, b, c, d);
+    let mut blocks = [[0; LANES]; 16];
+    for (places, out) in places.chunks(LANES).zip(out.chunks_mut(LANES)) {
+        for (lane, place) in places.iter().enumerate() {
+            let counter = place / BLOCK;
+            (first[12][lane], first[13][lane]) = (counter as u32, (counter >> 32) as u32);
         }
-        for [a, b, c, d] in [[0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]] {
-            quarter_round(&mut x, a, b, c, d);
+        rounds(&first, &mut blocks);
+        for (lane, (place, out)) in places.iter().zip(out).enumerate() {
+            let word = (place % BLOCK) as usize * 2;
+            *out = u64::from(blocks[word][lane]) | u64::from(blocks[word + 1][lane]) << 32;
         }
     }
-    for ((block, x), first) in blocks.iter_mut().zip(&x).zip(&first) {
+    blocks.as_flattened_mut().zeroize();
+    first.as_flattened_mut().zeroize();
+}
+
+/// The blocks of first states.
+#[inline(always)]
+fn rounds<const LANES: usize>(first: &[[u32; LANES]; 16], blocks: &mut [[u32; LANES]; 16]) {
+    let mut x = *first;
+    for _ in 0..DOUBLE_ROUNDS {
+        // A loop over lanes without another one in it is what a compiler may turn into vector code.
+        for lane in 0..LANES {
+            let mut s: [u32; 16] = std::array::from_fn(|word| x[word][lane]);
+            quarter_round(&mut s, 0, 4, 8, 12);
+            quarter_round(&mut s, 1, 5, 9, 13);
+            quarter_round(&mut s, 2, 6, 10, 14);
+            quarter_round(&mut s, 3, 7, 11, 15);
+            quarter_round(&mut s, 0, 5, 10, 15);
+            quarter_round(&mut s, 1, 6, 11, 12);
+            quarter_round(&mut s, 2, 7, 8, 13);
+            quarter_round(&mut s, 3, 4, 9, 14);
+            for (row, word) in x.iter_mut().zip(s) {
+                row[lane] = word;
+            }
+        }
+    }
+    for ((block, x), first) in blocks.iter_mut().zip(&x).zip(first) {
         for lane in 0..LANES {
             block[lane] = x[lane].wrapping_add(first[lane]);
         }
@@ -92,13 +112,93 @@ fn fill<const LANES: usize>(key: &[u32; 8], counters: &[u64; LANES], blocks: &mu
 }
 
 #[inline(always)]
-fn quarter_round<const LANES: usize>(x: &mut [[u32; LANES]; 16], a: usize, b: usize, c: usize, d: usize) {
-    for (into, from, turned, bits) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
-        let added = x[from];
-        x[into].iter_mut().zip(added).for_each(|(into, added)| *into = into.wrapping_add(added));
-        let mixed = x[into];
-        x[turned].iter_mut().zip(mixed).for_each(|(turned, mixed)| *turned = (*turned ^ mixed).rotate_left(bits));
+fn quarter_round(s: &mut [u32; 16], a: usize, b: usize, c: usize, d: usize) {
+    s[a] = s[a].wrapping_add(s[b]);
+    s[d] = (s[d] ^ s[a]).rotate_left(16);
+    s[c] = s[c].wrapping_add(s[d]);
+    s[b] = (s[b] ^ s[c]).rotate_left(12);
+    s[a] = s[a].wrapping_add(s[b]);
+    s[d] = (s[d] ^ s[a]).rotate_left(8);
+    s[c] = s[c].wrapping_add(s[d]);
+    s[b] = (s[b] ^ s[c]).rotate_left(7);
+}
+
+/// The same with a vector register for each word of the state: left to itself, the compiler keeps them in memory.
+#[cfg(target_arch = "x86_64")]
+mod simd {
+    use super::DOUBLE_ROUNDS;
+    use std::arch::x86_64::*;
+
+    macro_rules! rounds {
+        ($name:ident, $feature:literal, $lanes:literal, $load:ident, $store:ident, $add:ident, $xor:ident, $turn:ident) => {
+            #[target_feature(enable = $feature)]
+            pub(super) fn $name(first: &[[u32; $lanes]; 16], blocks: &mut [[u32; $lanes]; 16]) {
+                // SAFETY: a row is as long as a register, and no alignment is asked for.
+                let first = first.each_ref().map(|row| unsafe { $load(row.as_ptr().cast()) });
+                let mut x = first;
+                macro_rules! quarter_round {
+                    ($a:literal, $b:literal, $c:literal, $d:literal) => {
+                        x[$a] = $add(x[$a], x[$b]);
+                        x[$d] = $turn!($xor(x[$d], x[$a]), 16);
+                        x[$c] = $add(x[$c], x[$d]);
+                        x[$b] = $turn!($xor(x[$b], x[$c]), 12);
+                        x[$a] = $add(x[$a], x[$b]);
+                        x[$d] = $turn!($xor(x[$d], x[$a]), 8);
+                        x[$c] = $add(x[$c], x[$d]);
+                        x[$b] = $turn!($xor(x[$b], x[$c]), 7);
+                    };
+                }
+                for _ in 0..DOUBLE_ROUNDS {
+                    quarter_round!(0, 4, 8, 12);
+                    quarter_round!(1, 5, 9, 13);
+                    quarter_round!(2, 6, 10, 14);
+                    quarter_round!(3, 7, 11, 15);
+                    quarter_round!(0, 5, 10, 15);
+                    quarter_round!(1, 6, 11, 12);
+                    quarter_round!(2, 7, 8, 13);
+                    quarter_round!(3, 4, 9, 14);
+                }
+                for ((block, x), first) in blocks.iter_mut().zip(x).zip(first) {
+                    // SAFETY: as above.
+                    unsafe { $store(block.as_mut_ptr().cast(), $add(x, first)) };
+                }
+            }
+        };
     }
+
+    macro_rules! turn512 {
+        ($x:expr, $bits:literal) => {
+            _mm512_rol_epi32::<$bits>($x)
+        };
+    }
+
+    macro_rules! turn256 {
+        ($x:expr, $bits:literal) => {{
+            let x = $x;
+            _mm256_or_si256(_mm256_slli_epi32::<$bits>(x), _mm256_srli_epi32::<{ 32 - $bits }>(x))
+        }};
+    }
+
+    rounds!(
+        rounds_avx512,
+        "avx512f",
+        16,
+        _mm512_loadu_si512,
+        _mm512_storeu_si512,
+        _mm512_add_epi32,
+        _mm512_xor_si512,
+        turn512
+    );
+    rounds!(
+        rounds_avx2,
+        "avx2",
+        8,
+        _mm256_loadu_si256,
+        _mm256_storeu_si256,
+        _mm256_add_epi32,
+        _mm256_xor_si256,
+        turn256
+    );
 }
 
 #[cfg(test)]

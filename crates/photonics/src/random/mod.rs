@@ -107,11 +107,6 @@ impl Draws {
         (bits as f64 + 0.5) * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Logarithm of a uniform number.
-    pub(crate) fn log_uniform(&mut self) -> f64 {
-        libm::log(self.uniform())
-    }
-
     /// Exponential of mean 1.
     pub fn exponential(&mut self) -> f64 {
         -libm::log(self.uniform())
@@ -142,18 +137,6 @@ impl Draws {
     /// A count of this mean whose variance is `fano` times the mean.
     pub fn scattered(&mut self, mean: f64, fano: f64) -> u64 {
         binomial::scattered(self, mean, fano)
-    }
-
-    /// Uniform below `end`, which is not 0, without any bias: Lemire, ACM TOMACS 29, 3 (2019).
-    pub fn below(&mut self, end: u32) -> u32 {
-        let mut product = u64::from(self.word()) * u64::from(end);
-        if (product as u32) < end {
-            let threshold = end.wrapping_neg() % end;
-            while (product as u32) < threshold {
-                product = u64::from(self.word()) * u64::from(end);
-            }
-        }
-        (product >> 32) as u32
     }
 }
 

@@ -27,6 +27,7 @@ pub use law::{KINDS_MAX, Law, LawError, Statistics, Tally};
 
 use crate::nature::pulses::PulseClock;
 use crate::random::Subseed;
+use strings::Words;
 
 /// Bits that a slice is expected to have at most, in both bases together.
 const SLICE_BITS: f64 = (1 << 20) as f64;
@@ -83,8 +84,8 @@ impl Emitter {
         let key = subseed.derive("bits");
         let [first, second] = &mut halves;
         let strings = |basis: &'static str, tallies: &[Tally; KINDS_MAX], ends: [&mut Labelled; 2]| {
-            let mut draws = subseed.stream(basis).draws(0);
-            strings::fill(tallies, self.law.kinds(), &key.derive(basis), &mut draws, ends);
+            let mut random = Words::new(subseed.stream(basis));
+            strings::fill(tallies, self.law.kinds(), &key.derive(basis), &mut random, ends);
         };
         strings("key", &statistics.key, [&mut first.key, &mut second.key]);
         strings("check", &statistics.check, [&mut first.check, &mut second.check]);

@@ -24,11 +24,13 @@ impl PulseClock {
     /// `rate_hz` counts to a thousandth of a hertz; at least that.
     pub fn new(rate_hz: f64, epoch_ps: u64) -> Self {
         let rate_mhz = libm::round(if rate_hz > 0.0 { rate_hz.min(1e12) * 1e3 } else { 0.0 }) as u128;
-        Self { rate_mhz: rate_mhz.max(1), epoch_ps: u128::from(epoch_ps.max(1)) }
+        let rate_mhz = rate_mhz.max(1);
+        let period_ps = KILOSECOND_PS as f64 / rate_mhz as f64;
+        Self { rate_mhz, period_ps, epoch_ps: u128::from(epoch_ps.max(1)) }
     }
 
     pub(crate) fn period_ps(&self) -> f64 {
-        KILOSECOND_PS as f64 / self.rate_mhz as f64
+        self.period_ps
     }
 
     pub fn epoch(&self, epoch: u64) -> EpochPulses {

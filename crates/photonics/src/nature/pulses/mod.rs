@@ -249,7 +249,8 @@ impl Emitter {
                         if photon == 0 { [words[2], words[3], words[4]] } else { [0; 3].map(|_| several.word()) };
                     let cell = outcomes.pick(words[0]);
                     let left_ps = birth_ps + self.delay_ps(words[2]) + f64::from(cell.slot) * self.slot_ps;
-                    let arrival_ps = libm::round(self.fibre.arrival_ps(left_ps)) as i64;
+                    // To the nearest; times are not negative.
+                    let arrival_ps = (self.fibre.arrival_ps(left_ps) + 0.5) as i64;
                     self.under_way.add(arrival(arrival_ps + i64::from(self.shape.pick(words[1])), cell.port));
                 }
             }

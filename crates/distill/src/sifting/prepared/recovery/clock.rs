@@ -2,6 +2,13 @@
 
 use crate::sifting::tracking::Correction;
 
+/// The next whole number below: for each click, and so no call.
+#[inline]
+pub(super) fn whole(value: f64) -> i64 {
+    let towards_zero = value as i64;
+    towards_zero.saturating_sub(i64::from(towards_zero as f64 > value))
+}
+
 /// The first moment of pulse `number` is at `reference_ps + phase_ps`, and pulses follow each other by `period_ps`, all in
 /// the receiver's own time. The reference stays near, so that no digits are lost.
 #[derive(Clone, Debug)]
@@ -18,8 +25,8 @@ impl PulseClock {
     #[inline]
     pub fn place(&self, time_ps: u64, delay_ps: f64) -> (i64, f64) {
         let since = (time_ps as i64 - self.reference_ps as i64) as f64 - self.phase_ps - delay_ps;
-        let pulses = libm::floor(since / self.period_ps + 0.5);
-        (self.number + pulses as i64, since - pulses * self.period_ps)
+        let pulses = whole(since / self.period_ps + 0.5);
+        (self.number + pulses, since - pulses as f64 * self.period_ps)
     }
 
     /// How much later `time_ps` is than the first moment of pulse `number`.
