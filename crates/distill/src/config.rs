@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sifting::counts::Counts;
 use crate::sifting::prepared::config::{Part, Prepared};
 
 /// Which of the two ends of an entangled link a module is.
@@ -84,6 +85,8 @@ pub enum Sifting {
     Entangled(Entangled),
     /// BB84 with pulses that a transmitter prepares.
     Prepared(Prepared),
+    /// Any of these, its light drawn as counts.
+    Counts(Counts),
 }
 
 impl Sifting {
@@ -91,14 +94,14 @@ impl Sifting {
     pub fn entangled(&self) -> Option<&Entangled> {
         match self {
             Self::Entangled(entangled) => Some(entangled),
-            Self::Prepared(_) => None,
+            Self::Prepared(_) | Self::Counts(_) => None,
         }
     }
 
     /// What a prepared link has.
     pub fn prepared(&self) -> Option<&Prepared> {
         match self {
-            Self::Entangled(_) => None,
+            Self::Entangled(_) | Self::Counts(_) => None,
             Self::Prepared(prepared) => Some(prepared),
         }
     }
@@ -125,6 +128,7 @@ impl LinkProtocol {
         match &self.sifting {
             Sifting::Entangled(entangled) => entangled.role.side(),
             Sifting::Prepared(prepared) => prepared.part.side(),
+            Sifting::Counts(counts) => counts.side,
         }
     }
 
@@ -135,6 +139,8 @@ impl LinkProtocol {
             Sifting::Entangled(Entangled { role: Role::Matcher, .. }) => "matcher",
             Sifting::Prepared(Prepared { part: Part::Transmitter, .. }) => "transmitter",
             Sifting::Prepared(Prepared { part: Part::Receiver, .. }) => "receiver",
+            Sifting::Counts(Counts { side: Side::Reference }) => "reference",
+            Sifting::Counts(Counts { side: Side::Corrector }) => "corrector",
         }
     }
 
@@ -144,6 +150,7 @@ impl LinkProtocol {
         match &self.sifting {
             Sifting::Entangled(entangled) => entangled.role == Role::Matcher,
             Sifting::Prepared(prepared) => prepared.part == Part::Transmitter,
+            Sifting::Counts(counts) => counts.side == Side::Reference,
         }
     }
 
@@ -153,6 +160,7 @@ impl LinkProtocol {
         match &mut common.sifting {
             Sifting::Entangled(entangled) => entangled.role = Role::Announcer,
             Sifting::Prepared(prepared) => prepared.part = Part::Transmitter,
+            Sifting::Counts(counts) => counts.side = Side::Reference,
         }
         common
     }

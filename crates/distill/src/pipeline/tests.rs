@@ -18,7 +18,7 @@ const LATENCY: u64 = 25;
 fn entangled(protocol: &mut LinkProtocol) -> &mut Entangled {
     match &mut protocol.sifting {
         Sifting::Entangled(config) => config,
-        Sifting::Prepared(_) => panic!("a link of pairs"),
+        Sifting::Prepared(_) | Sifting::Counts(_) => panic!("a link of pairs"),
     }
 }
 

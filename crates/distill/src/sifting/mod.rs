@@ -5,6 +5,7 @@
 //! bundles. What they come to is a [`SiftedRound`] after the other: bits of the key, what was learned in public about an
 //! eavesdropper, and the account of every click. Everything after that is the same for all protocols.
 
+pub mod counts;
 pub mod entangled;
 mod packed;
 pub mod prepared;
@@ -44,6 +45,8 @@ pub enum Light {
         /// Pulses of the session that were sent until the end of the frame.
         sent: u64,
     },
+    /// Sifted bits at once, where light is drawn as counts.
+    Counts(Box<counts::Frame>),
 }
 
 impl FrameInput {
@@ -56,6 +59,7 @@ impl FrameInput {
         match self.light {
             Light::Tags(tags) => Ok(tags),
             Light::Pulses { .. } => Err(SiftingError::Light("a transmitter's pulses")),
+            Light::Counts(_) => Err(SiftingError::Light("counts")),
         }
     }
 }
@@ -232,6 +236,7 @@ pub fn half(protocol: &LinkProtocol, start: &SiftingStart) -> Box<dyn Sifting> {
     let PostProcessing { framing, ref security, .. } = protocol.post_processing;
     match &protocol.sifting {
         Config::Prepared(config) => prepared::half(framing, config, &security.emission, start),
+        Config::Counts(config) => Box::new(counts::Half::new(framing, config, &security.emission, start)),
         Config::Entangled(config) => match config.role {
             Role::Announcer => Box::new(entangled::Announcer::new(framing, config, start)),
             Role::Matcher => Box::new(entangled::Matcher::new(framing, config, start)),
