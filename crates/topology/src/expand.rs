@@ -42,15 +42,16 @@ pub(crate) struct InstrumentKind {
 }
 
 /// Links, arms, and the fields of both that can be defined.
-pub(crate) const KINDS: [InstrumentKind; 13] = [
+pub(crate) const KINDS: [InstrumentKind; 14] = [
     InstrumentKind {
         name: "link",
         schema: "Link",
-        parts: &["source", "acquisition", "tracking", "reconciliation", "security", "authentication", "loops"],
+        parts: &["source", "sync", "acquisition", "tracking", "reconciliation", "security", "authentication", "loops"],
         list: Some(("arms", "arm")),
     },
     InstrumentKind { name: "arm", schema: "Arm", parts: &["fibre", "analyser", "detector", "clock"], list: None },
     kind("source", "Source"),
+    kind("sync", "Sync"),
     kind("fibre", "Fibre"),
     kind("analyser", "Analyser"),
     kind("detector", "Detector"),

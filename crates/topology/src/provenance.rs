@@ -41,8 +41,10 @@ pub fn physical_values(topology: &Topology) -> Vec<Sourced> {
     for link in spec["links"].as_array().into_iter().flatten() {
         let path = format!("links[{}]", name_of(link));
         let mut walk = Walk { owners: vec![(link, Vec::new())], values: &mut values };
-        for field in ["source", "arms", "window"] {
-            walk.field(field, &link[field], &path);
+        for field in ["source", "arms", "window", "gate", "sync"] {
+            if let Some(value) = link.get(field) {
+                walk.field(field, value, &path);
+            }
         }
     }
     values

@@ -5,13 +5,17 @@
 
 use crate::checks::Finding;
 use crate::document::{
-    Analyser, Arm, Clock, Detector, EnergyTimeAnalyser, FreeRunningClock, Link, Protocol, Snspd, Source, SpdcCw,
+    Analyser, Arm, Bb84Analyser, Clock, Detector, Encoder, EnergyTimeAnalyser, FreeRunningClock, GatedAvalanche, Link,
+    Name, Protocol, QuantumDot, Snspd, Source, SpdcCw, WeakCoherent,
 };
+use crate::quantity::{Duration, Rate};
 
 /// A link with its parts taken out of their variants.
 pub(crate) enum LinkKind<'a> {
     /// A source of pairs in the middle, a receiver at each end.
     Entangled(EntangledLink<'a>),
+    /// A transmitter at one end, a receiver at the other.
+    Prepared(PreparedLink<'a>),
 }
 
 /// BBM92 with energy-time entangled pairs.
@@ -31,36 +35,209 @@ pub(crate) struct EntangledEnd<'a> {
     pub clock: &'a FreeRunningClock,
 }
 
+/// BB84 with pulses that a transmitter prepares.
+pub(crate) struct PreparedLink<'a> {
+    pub link: &'a Link,
+    pub transmitter: PreparedSource<'a>,
+    pub arm: &'a Arm,
+    pub analyser: &'a Bb84Analyser,
+    pub detector: PulseDetector<'a>,
+    pub clock: &'a FreeRunningClock,
+}
+
+/// What a transmitter's light is made of.
+#[derive(Clone, Copy)]
+pub(crate) enum PreparedSource<'a> {
+    Coherent(&'a WeakCoherent),
+    Dot(&'a QuantumDot),
+}
+
+/// The detectors of a receiver of pulses.
+#[derive(Clone, Copy)]
+pub(crate) enum PulseDetector<'a> {
+    FreeRunning(&'a Snspd),
+    Gated(&'a GatedAvalanche),
+}
+
 /// The kind of a link, or what in it does not belong together; paths are below the link.
 pub(crate) fn resolve(link: &Link) -> Result<LinkKind<'_>, Vec<Finding>> {
     match link.protocol {
         Protocol::Bbm92EnergyTime => entangled(link).map(LinkKind::Entangled),
+        Protocol::DecoyBb84 | Protocol::SinglePhotonBb84 => prepared(link).map(LinkKind::Prepared),
     }
 }
 
 fn entangled(link: &Link) -> Result<EntangledLink<'_>, Vec<Finding>> {
-    let Ok(arms) = <&[Arm; 2]>::try_from(link.arms.as_slice()) else {
-        let message = format!("a link of entangled pairs with {} arms", link.arms.len());
-        return Err(vec![Finding::error("arms", message, "exactly 2")]);
+    let mut findings = Vec::new();
+    let Source::SpdcCw(source) = &link.source else {
+        return Err(vec![wrong_source(
+            link,
+            "spdc-cw",
+            "a transmitter makes key under decoy-bb84 or single-photon-bb84",
+        )]);
     };
-    let Source::SpdcCw(source) = &link.source;
-    Ok(EntangledLink { link, source, ends: arms.each_ref().map(EntangledEnd::new) })
+    let Ok(arms) = <&[Arm; 2]>::try_from(link.arms.as_slice()) else {
+        let message = format!("a link of entangled pairs with {}", arms(link));
+        return Err(vec![Finding::error("arms", message, "exactly 2: one to each end")]);
+    };
+    let ends: Vec<EntangledEnd<'_>> =
+        arms.iter().enumerate().filter_map(|(index, arm)| entangled_end(link, index, arm, &mut findings)).collect();
+    match <[EntangledEnd<'_>; 2]>::try_from(ends) {
+        Ok(ends) if findings.is_empty() => Ok(EntangledLink { link, source, ends }),
+        _ => Err(findings),
+    }
+}
+
+fn entangled_end<'a>(link: &Link, index: usize, arm: &'a Arm, findings: &mut Vec<Finding>) -> Option<EntangledEnd<'a>> {
+    let Clock::Rubidium(clock) = &arm.clock;
+    let analyser = match &arm.analyser {
+        Analyser::EnergyTime(analyser) => Some(analyser),
+        Analyser::Bb84(_) => {
+            let finding =
+                wrong_type(link, format!("arms[{index}].analyser"), "an analyser of the type bb84", "energy-time");
+            findings.push(finding);
+            None
+        }
+    };
+    let detector = match &arm.detector {
+        Detector::Snspd(detector) => Some(detector),
+        Detector::GatedAvalanche(_) => {
+            let path = format!("arms[{index}].detector");
+            let finding = wrong_type(link, path, "a detector of the type gated-avalanche", "snspd");
+            findings.push(finding.hint(Some("pairs come at any time, so gates would miss them".into())));
+            None
+        }
+    };
+    Some(EntangledEnd { arm, analyser: analyser?, detector: detector?, clock })
+}
+
+fn prepared(link: &Link) -> Result<PreparedLink<'_>, Vec<Finding>> {
+    let transmitter = match (&link.source, link.protocol) {
+        (Source::WeakCoherent(source), Protocol::DecoyBb84) => PreparedSource::Coherent(source),
+        (Source::QuantumDot(source), Protocol::SinglePhotonBb84) => PreparedSource::Dot(source),
+        (Source::WeakCoherent(_), _) => {
+            return Err(vec![wrong_source(link, "quantum-dot", "laser pulses make key under decoy-bb84")]);
+        }
+        (Source::QuantumDot(_), _) => {
+            return Err(vec![wrong_source(link, "weak-coherent", "single photons make key under single-photon-bb84")]);
+        }
+        (Source::SpdcCw(_), protocol) => {
+            let expected = if protocol == Protocol::DecoyBb84 { "weak-coherent" } else { "quantum-dot" };
+            return Err(vec![wrong_source(link, expected, "pairs make key under bbm92-energy-time")]);
+        }
+    };
+    let [arm] = link.arms.as_slice() else { return Err(vec![arms_of_a_transmitter(link)]) };
+    let Clock::Rubidium(clock) = &arm.clock;
+    let detector = match &arm.detector {
+        Detector::Snspd(detector) => PulseDetector::FreeRunning(detector),
+        Detector::GatedAvalanche(detector) => PulseDetector::Gated(detector),
+    };
+    let analyser = match &arm.analyser {
+        Analyser::Bb84(analyser) => analyser,
+        // What stands for an analyser that is not there.
+        analyser if *analyser == Analyser::default() => {
+            let message = "the field \"analyser\" is missing";
+            return Err(vec![Finding::error("arms[0]", message, "an analyser of the type bb84")]);
+        }
+        Analyser::EnergyTime(_) => {
+            let found = "an analyser of the type energy-time";
+            return Err(vec![wrong_type(link, "arms[0].analyser".into(), found, "bb84")]);
+        }
+    };
+    Ok(PreparedLink { link, transmitter, arm, analyser, detector, clock })
+}
+
+fn arms(link: &Link) -> String {
+    match link.arms.len() {
+        1 => "1 arm".to_owned(),
+        count => format!("{count} arms"),
+    }
+}
+
+fn wrong_type(link: &Link, path: String, found: &str, expected: &str) -> Finding {
+    Finding::error(format!("{path}.type"), format!("{found} under {}", link.protocol.name()), expected)
+}
+
+fn wrong_source(link: &Link, expected: &str, hint: &str) -> Finding {
+    let found = format!("a source of the type {}", link.source.type_name());
+    wrong_type(link, "source".into(), &found, expected).hint(Some(hint.to_owned()))
+}
+
+/// A prepared link that has not exactly one arm.
+fn arms_of_a_transmitter(link: &Link) -> Finding {
+    let site = link.source_site();
+    if let Some(index) = link.arms.iter().position(|arm| arm.site == *site) {
+        let message = format!("a detector at \"{site}\", where the transmitter is");
+        return Finding::error(format!("arms[{index}].detector"), message, "one arm, which ends at the receiver")
+            .hint(Some("the transmitter is the source: remove its arm".into()));
+    }
+    let message = format!("a link under {} with {}", link.protocol.name(), arms(link));
+    Finding::error("arms", message, "exactly 1, from the transmitter to the receiver")
+        .hint(Some("the transmitter is the source, which is an end of the link itself".into()))
 }
 
 impl<'a> EntangledEnd<'a> {
-    fn new(arm: &'a Arm) -> Self {
-        let Analyser::EnergyTime(analyser) = &arm.analyser;
-        let Detector::Snspd(detector) = &arm.detector;
-        let Clock::Rubidium(clock) = &arm.clock;
-        EntangledEnd { arm, analyser, detector, clock }
-    }
-
     pub fn site(&self) -> &'a str {
         self.arm.site.as_str()
     }
 
     /// Fibre, devices and detector.
     pub fn loss_db(&self) -> f64 {
-        self.arm.fibre.loss_db() - 10.0 * self.detector.efficiency.value().max(f64::MIN_POSITIVE).log10()
+        loss_db(self.arm, self.detector.efficiency.value())
     }
+}
+
+impl<'a> PreparedSource<'a> {
+    pub fn site(self) -> &'a Name {
+        match self {
+            PreparedSource::Coherent(source) => &source.site,
+            PreparedSource::Dot(source) => &source.site,
+        }
+    }
+
+    pub fn repetition_rate(self) -> Rate {
+        match self {
+            PreparedSource::Coherent(source) => source.repetition_rate,
+            PreparedSource::Dot(source) => source.repetition_rate,
+        }
+    }
+
+    pub fn encoder(self) -> &'a Encoder {
+        match self {
+            PreparedSource::Coherent(source) => &source.encoder,
+            PreparedSource::Dot(source) => &source.encoder,
+        }
+    }
+
+    pub fn pulse_width(self) -> Duration {
+        match self {
+            PreparedSource::Coherent(source) => source.pulse_width,
+            PreparedSource::Dot(source) => source.pulse_width,
+        }
+    }
+}
+
+impl PulseDetector<'_> {
+    pub fn efficiency(self) -> f64 {
+        match self {
+            PulseDetector::FreeRunning(detector) => detector.efficiency.value(),
+            PulseDetector::Gated(detector) => detector.efficiency.value(),
+        }
+    }
+}
+
+impl<'a> PreparedLink<'a> {
+    /// Transmitter and receiver.
+    pub fn sites(&self) -> [&'a str; 2] {
+        [self.transmitter.site().as_str(), self.arm.site.as_str()]
+    }
+
+    /// Fibre, devices and detector.
+    pub fn loss_db(&self) -> f64 {
+        loss_db(self.arm, self.detector.efficiency())
+    }
+}
+
+fn loss_db(arm: &Arm, efficiency: f64) -> f64 {
+    arm.fibre.loss_db() - 10.0 * efficiency.max(f64::MIN_POSITIVE).log10()
 }

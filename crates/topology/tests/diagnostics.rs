@@ -39,7 +39,7 @@ golden! {
     unknown_field_like_nothing: ["window: 120 ps" => "window: 120 ps\n      colour: blue"];
     missing_field: ["      window: 120 ps\n" => ""];
     missing_block: ["      source: {site: middle, type: spdc-cw, pairRate: 1e8 /s}\n" => ""];
-    field_without_value: ["window: 120 ps" => "window:"];
+    field_without_value: ["jitter: 50 ps}" => "jitter: }"];
     a_text_for_a_block: ["fibre: {length: 10 km}" => "fibre: 10 km"];
     a_block_for_a_list: ["saes: [bank]" => "saes: {name: bank}"];
     duplicate_key: ["window: 120 ps" => "window: 120 ps\n      window: 130 ps"];

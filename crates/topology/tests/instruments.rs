@@ -83,7 +83,7 @@ fn a_definition_that_nobody_uses_is_a_warning() {
 fn detectors(topology: &Topology) -> [&Snspd; 2] {
     let Link { arms, .. } = &topology.spec.links[0];
     [0, 1].map(|end| {
-        let topology::document::Detector::Snspd(detector) = &arms[end].detector;
+        let topology::document::Detector::Snspd(detector) = &arms[end].detector else { panic!("nanowires") };
         detector
     })
 }
@@ -143,8 +143,8 @@ fn a_link_can_be_defined_and_its_list_of_arms_is_taken_whole() {
     let text = before.replace("  sites:\n", metro) + uses;
     let topology = read(&text).topology;
     assert_eq!(topology.spec.links[0], read(GOOD).topology.spec.links[0]);
-    assert_eq!(topology.spec.links[1].window.to_string(), "100 ps");
-    let topology::document::Source::SpdcCw(source) = &topology.spec.links[1].source;
+    assert_eq!(topology.spec.links[1].window.unwrap().to_string(), "100 ps");
+    let topology::document::Source::SpdcCw(source) = &topology.spec.links[1].source else { panic!("pairs") };
     assert_eq!((source.pair_rate.value(), source.site.as_str()), (2e8, "middle"));
     assert_eq!(topology.spec.links[1].arms, topology.spec.links[0].arms);
 }

@@ -23,7 +23,7 @@ fn settled(pairs: &Pairs, end: &ModuleConfig, topology: &Topology) -> (f64, [f64
         pairs.arms.each_ref(),
         pairs.analysers.each_ref(),
         pairs.detectors.each_ref(),
-        document.window.value(),
+        document.window.unwrap().value(),
         1.0,
     );
     inputs.mean_cos_phase = mean_cos_phase(document.loops.phase.dither_rad(), 0.0);

@@ -1,6 +1,7 @@
 //! The instruments of a prepared link: a transmitter that sends one state after the other, and the receiver for them.
 
 use super::{Detector, PORTS, Step};
+use crate::nature::dots::Emission;
 use serde::{Deserialize, Serialize};
 
 /// A basis. Z makes the key; X checks.
@@ -52,6 +53,13 @@ pub struct QuantumDot {
     /// `mean_photons` and `g2` are those before it. Light that it keeps back never leaves.
     #[serde(default)]
     pub temporal_filter: Option<TemporalFilter>,
+}
+
+impl QuantumDot {
+    /// Mean photons per pulse that its temporal filter lets out.
+    pub fn mean_photons_sent(&self) -> f64 {
+        Emission::of(self).number.mean()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

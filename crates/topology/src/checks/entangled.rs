@@ -1,13 +1,12 @@
 //! Links of entangled pairs: values that cannot be, and arms that do not fit each other.
 
-use super::links::{epochs, error_rate};
+use super::instruments::{TAG_UNIT_PS, clock, fibre, snspd, z_probability};
+use super::links::{bound, epochs, error_rate, round};
 use super::{Finding, Report};
-use crate::document::{FreeRunningClock, Link, Snspd, SpdcCw, Spec};
-use crate::quantity::{Decimal, Duration};
+use crate::document::{Disturbance, FreeRunningClock, Link, SpdcCw, Spec};
+use crate::quantity::Decimal;
 use crate::resolve::{EntangledEnd, EntangledLink};
 
-/// A time tag counts units of this.
-const TAG_UNIT_PS: i64 = 4;
 /// Pairs per second and channel pair beyond which an epoch does not fit into memory.
 const PAIR_RATE_HZ_MAX: f64 = 1e12;
 /// Photons per second at one end beyond which an epoch does not fit into memory.
@@ -15,11 +14,15 @@ const ARRIVAL_RATE_HZ_MAX: f64 = 1e9;
 
 pub(super) fn check(spec: &Spec, kind: &EntangledLink<'_>, path: &str, report: &mut Report<'_>) {
     let link = kind.link;
+    only_of_pulses(link, path, report);
+    bound(link, &distill::config::Emission::Pairs, path, report);
+    round(link, "1 h", path, report);
     source(kind.source, path, report);
     for (index, end) in kind.ends.iter().enumerate() {
         let at = format!("{path}.arms[{index}]");
-        arm(end, &at, report);
-        detector(end.detector, &format!("{at}.detector"), report);
+        fibre(&end.arm.fibre, &format!("{at}.fibre"), report);
+        clock(end.clock, &format!("{at}.clock"), report);
+        snspd(end.detector, &format!("{at}.detector"), report);
         analyser(link, end, path, &format!("{at}.analyser"), report);
         arrivals(kind, end, path, &at, report);
     }
@@ -27,6 +30,32 @@ pub(super) fn check(spec: &Spec, kind: &EntangledLink<'_>, path: &str, report: &
     epochs(spec, &[("tracking.interval", link.tracking.interval)], path, report);
     acquisition(spec, link, path, report);
     loops(link, path, report);
+}
+
+/// What belongs to prepared links.
+fn only_of_pulses(link: &Link, path: &str, report: &mut Report<'_>) {
+    if link.window.is_none() {
+        let expected = "a duration such as \"120 ps\"; full width of the coincidence window";
+        report.add(Finding::error(path, "the field \"window\" is missing", expected), &[]);
+    }
+    let given = [("gate", link.gate.is_some()), ("sync", link.sync.is_some()), ("keyBasis", link.key_basis.is_some())];
+    for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+        let message = format!("`{field}` on a link of entangled pairs");
+        let finding = Finding::error(format!("{path}.{field}"), message, "this field on prepared links alone");
+        let hint = match field {
+            "gate" => "coincidences are told by `window`",
+            "sync" => "the clocks of entangled links are found by `acquisition`",
+            _ => "the key of entangled links is made in basis Z",
+        };
+        report.add(finding.hint(Some(hint.into())), &[]);
+    }
+    for (index, disturbance) in link.disturbances.iter().enumerate() {
+        if matches!(disturbance, Disturbance::Power(_)) {
+            let path = format!("{path}.disturbances[{index}].type");
+            let finding = Finding::error(path, "a link of entangled pairs has no transmitter", "pump");
+            report.add(finding, &[]);
+        }
+    }
 }
 
 fn acquisition(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
@@ -94,94 +123,24 @@ fn source(source: &SpdcCw, path: &str, report: &mut Report<'_>) {
     }
 }
 
-fn arm(end: &EntangledEnd<'_>, path: &str, report: &mut Report<'_>) {
-    let fibre = &end.arm.fibre;
-    for (field, period) in
-        [("delayDrift.period", fibre.delay_drift.period), ("polarisation.driftPeriod", fibre.polarisation.drift_period)]
-    {
-        if period.rounded() == 0 {
-            report
-                .add(Finding::error(format!("{path}.fibre.{field}"), "a period of nothing", "a duration above 0"), &[]);
-        }
-    }
-    /// Beyond this not one photon in a day arrives.
-    const LOSS_DB_MAX: f64 = 200.0;
-    if fibre.loss_db() > LOSS_DB_MAX {
-        let message = format!("a loss of {:.0} dB on one arm", fibre.loss_db());
-        report.add(Finding::error(format!("{path}.fibre"), message, format!("at most {LOSS_DB_MAX} dB")), &[]);
-    }
-    let clock = end.clock;
-    /// Larger offsets are a mistake: no search reaches them.
-    const OFFSET_PS_MAX: i64 = 10_000_000_000_000;
-    if clock.offset.exact().map(Decimal::abs) > Some(OFFSET_PS_MAX.into()) {
-        let message = format!("a clock that is {} off", clock.offset);
-        report.add(Finding::error(format!("{path}.clock.offset"), message, "at most 10 s, either way"), &[]);
-    }
-}
-
-fn detector(detector: &Snspd, path: &str, report: &mut Report<'_>) {
-    if detector.efficiency.value() <= 0.0 {
-        let finding = Finding::error(format!("{path}.efficiency"), "a detector that sees nothing", "above 0 %");
-        report.add(finding, &[]);
-    }
-    let in_units = |resolution_ps: i128| resolution_ps > 0 && resolution_ps % i128::from(TAG_UNIT_PS) == 0;
-    if !detector.tdc.resolution.whole().is_some_and(in_units) {
-        let message = format!("{} is not a multiple of 4 ps", detector.tdc.resolution);
-        let expected = "a multiple of 4 ps, the unit of a time tag";
-        report.add(Finding::error(format!("{path}.tdc.resolution"), message, expected), &[]);
-    }
-    let mut bounded = |field: &str, value: Duration, most: &'static str| {
-        if value > Duration::preset(most) {
-            report.add(
-                Finding::error(format!("{path}.{field}"), format!("{value} is too long"), format!("at most {most}")),
-                &[],
-            );
-        }
-    };
-    bounded("jitter", detector.jitter, "100 ns");
-    bounded("deadTime", detector.dead_time, "1 ms");
-    bounded("afterpulse.decay", detector.afterpulse.decay, "1 ms");
-    bounded("latching.reset", detector.latching.reset, "10 s");
-    bounded("tdc.resolution", detector.tdc.resolution, "1 us");
-    const SKEW_PS_MAX: i64 = 1_000_000;
-    for (index, skew) in detector.skew.iter().enumerate() {
-        if skew.exact().map(Decimal::abs) > Some(SKEW_PS_MAX.into()) {
-            let message = format!("{skew} is too long");
-            report.add(Finding::error(format!("{path}.skew[{index}]"), message, "at most 1 us, either way"), &[]);
-        }
-    }
-    if detector.afterpulse.probability.value() > 0.5 {
-        let message = "more than every second click makes another one";
-        report.add(Finding::error(format!("{path}.afterpulse.probability"), message, "at most 50 %"), &[]);
-    }
-    if detector.dead_time.whole().is_none() {
-        let message = format!("{} is not a whole number of ps", detector.dead_time);
-        report.add(Finding::error(format!("{path}.deadTime"), message, "a multiple of 1 ps"), &[]);
-    }
-}
-
 fn analyser(link: &Link, end: &EntangledEnd<'_>, link_path: &str, path: &str, report: &mut Report<'_>) {
     const DELAY_PS_MAX: i128 = 1_000_000;
     let analyser = end.analyser;
     if !analyser.delay.whole().is_some_and(|delay_ps| (1..=DELAY_PS_MAX).contains(&delay_ps)) {
         let message = format!("a delay of {}", analyser.delay);
         report.add(Finding::error(format!("{path}.delay"), message, "a multiple of 1 ps between 1 ps and 1 us"), &[]);
-    } else if link.window > analyser.delay {
-        let message = format!("a window of {} is wider than the analyser's delay of {}", link.window, analyser.delay);
+    } else if let Some(window) = link.window.filter(|window| *window > analyser.delay) {
+        let message = format!("a window of {window} is wider than the analyser's delay of {}", analyser.delay);
         let finding = Finding::error(format!("{link_path}.window"), message, format!("at most {}", analyser.delay))
             .hint(Some("the side peaks at plus and minus the delay must stay outside".into()));
         report.add(finding, &[&format!("{path}.delay")]);
     }
-    if link.window.whole().is_none_or(|window_ps| window_ps < TAG_UNIT_PS.into()) {
-        let message = format!("a window of {}", link.window);
+    let is_sound = |window_ps: i128| window_ps >= TAG_UNIT_PS.into();
+    if let Some(window) = link.window.filter(|window| !window.whole().is_some_and(is_sound)) {
+        let message = format!("a window of {window}");
         report.add(Finding::error(format!("{link_path}.window"), message, "a multiple of 1 ps, at least 4 ps"), &[]);
     }
-    let z = analyser.z_probability.value();
-    if z <= 0.0 || z >= 1.0 {
-        let message = format!("basis Z with a probability of {}", analyser.z_probability);
-        let expected = "above 0 % and below 100 %: both bases are needed";
-        report.add(Finding::error(format!("{path}.zProbability"), message, expected), &[]);
-    }
+    z_probability(analyser.z_probability, &format!("{path}.zProbability"), report);
     if analyser.crosstalk.value() >= 0.5 {
         let message = format!("a crosstalk of {}", analyser.crosstalk);
         report.add(Finding::error(format!("{path}.crosstalk"), message, "below 50 %"), &[]);

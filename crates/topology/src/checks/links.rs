@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, Report, entangled};
-use crate::document::{Link, Measure, Name, Spec, Tolerance};
-use crate::plan::ServiceNames;
+use distill::config::Emission;
+
+use super::{Finding, Report, entangled, prepared};
+use crate::document::{Bound, Link, Measure, Name, Spec, Tolerance};
+use crate::figure::Listing;
+use crate::plan::{ServiceNames, links};
 use crate::quantity::{Decimal, Duration, Fraction};
 use crate::resolve::{LinkKind, resolve};
 use crate::structure::STAND_IN;
@@ -15,8 +18,6 @@ pub(super) const SERVICE_NAME_LENGTH_MAX: usize = 63;
 /// A time tag counts units of this.
 const TAG_UNIT_PS: u64 = 4;
 const PS_PER_MS: u64 = 1_000_000_000;
-/// Longest round: one block must fit into memory.
-const ROUND_PS_MAX: u64 = 3600 * 1000 * PS_PER_MS;
 
 pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
     run(spec, report);
@@ -30,7 +31,12 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
         references(link, &path, report);
         match resolve(link) {
             Ok(LinkKind::Entangled(kind)) => entangled::check(spec, &kind, &path, report),
-            Err(findings) => findings.into_iter().for_each(|finding| report.add(finding.below(&path), &[])),
+            Ok(LinkKind::Prepared(kind)) => prepared::check(spec, &kind, &path, report),
+            Err(findings) => {
+                let depends_on = [format!("{path}.protocol"), format!("{path}.source")];
+                let depends_on = depends_on.each_ref().map(String::as_str);
+                findings.into_iter().for_each(|finding| report.add(finding.below(&path), &depends_on));
+            }
         }
     }
 }
@@ -97,15 +103,18 @@ fn sites(spec: &Spec, known: &BTreeSet<&Name>, link: &Link, path: &str, report: 
         }
     };
     exists(link.source_site(), format!("{path}.source.site"));
-    for (index, site) in link.ends().enumerate() {
-        exists(site, format!("{path}.arms[{index}].site"));
+    for (index, arm) in link.arms.iter().enumerate() {
+        exists(&arm.site, format!("{path}.arms[{index}].site"));
     }
     if let Some([first, second]) = link.pair()
         && first == second
     {
-        let message = format!("both arms end at \"{first}\"");
-        let finding = Finding::error(format!("{path}.arms[1].site"), message, "two different sites");
-        report.add(finding, &[&format!("{path}.arms[0].site")]);
+        let (message, own, other) = match link.source.is_transmitter() {
+            true => (format!("transmitter and receiver are both at \"{first}\""), "arms[0].site", "source.site"),
+            false => (format!("both arms end at \"{first}\""), "arms[1].site", "arms[0].site"),
+        };
+        let finding = Finding::error(format!("{path}.{own}"), message, "two different sites");
+        report.add(finding, &[&format!("{path}.{other}")]);
     }
     for (index, disturbance) in link.disturbances.iter().enumerate() {
         let Some(site) = disturbance.site() else { continue };
@@ -136,6 +145,14 @@ pub(super) fn epochs(spec: &Spec, durations: &[(&str, Duration)], path: &str, re
     }
 }
 
+/// A round becomes one block, which must fit into memory.
+pub(super) fn round(link: &Link, most: &'static str, path: &str, report: &mut Report<'_>) {
+    if link.round > Duration::preset(most) {
+        let message = format!("a round of {}", link.round);
+        report.add(Finding::error(format!("{path}.round"), message, format!("at most {most}")), &[]);
+    }
+}
+
 /// An error rate that a protocol is told: above nothing, and below what it can mean.
 pub(super) fn error_rate(value: Fraction, most_percent: i64, path: String, report: &mut Report<'_>) {
     let most = Decimal::from(most_percent).scaled(1, -2);
@@ -147,10 +164,6 @@ pub(super) fn error_rate(value: Fraction, most_percent: i64, path: String, repor
 }
 
 fn post_processing(link: &Link, path: &str, report: &mut Report<'_>) {
-    if link.round.rounded() > ROUND_PS_MAX {
-        let message = format!("a round of {}", link.round);
-        report.add(Finding::error(format!("{path}.round"), message, "at most 1 h"), &[]);
-    }
     error_rate(link.security.tolerated_qber, 50, format!("{path}.security.toleratedQber"), report);
     error_rate(link.reconciliation.initial_qber, 50, format!("{path}.reconciliation.initialQber"), report);
     /// One hash key and a few tags.
@@ -162,6 +175,27 @@ fn post_processing(link: &Link, path: &str, report: &mut Report<'_>) {
     }
 }
 
+/// A bound must be one for the light of the link.
+pub(super) fn bound(link: &Link, emission: &Emission, path: &str, report: &mut Report<'_>) {
+    const ALL: [Bound; 5] = [Bound::Asymptotic, Bound::Finite, Bound::Lim2014, Bound::Rusca2018, Bound::Wiesemann2024];
+    let own = links::bound(link.security.bound);
+    if own.fits(emission) {
+        return;
+    }
+    let light = match emission {
+        Emission::Pairs => "pairs",
+        Emission::OneDecoy(_) => "pulses with one decoy",
+        Emission::TwoDecoys(_) => "pulses with two decoys (decoy and vacuum)",
+        Emission::SinglePhotons(_) => "single photons",
+    };
+    let fitting = ALL.into_iter().map(links::bound).filter(|bound| bound.fits(emission)).map(|bound| bound.name());
+    let expected = format!("one of {}", fitting.collect::<Vec<_>>().join(", "));
+    let message = format!("the bound {} does not hold for {light}", own.name());
+    let finding = Finding::error(format!("{path}.security.bound"), message, expected)
+        .hint(Some("`finite` is the recommended one of each kind of light".into()));
+    report.add(finding, &[&format!("{path}.source"), &format!("{path}.protocol")]);
+}
+
 fn references(link: &Link, path: &str, report: &mut Report<'_>) {
     for (index, reference) in link.reference.iter().enumerate() {
         let at = format!("{path}.reference[{index}]");
@@ -170,6 +204,11 @@ fn references(link: &Link, path: &str, report: &mut Report<'_>) {
             let message = format!("{} does not measure {}", reference.value, reference.quantity.name());
             let expected = format!("a value in {}", reference.quantity.unit());
             report.add(Finding::error(format!("{at}.value"), message, expected), &[&quantity]);
+        }
+        if !Listing::of(link.protocol).all().any(|figure| figure == reference.quantity.figure()) {
+            let message = format!("a link under {} has no {}", link.protocol.name(), reference.quantity.name());
+            let expected = "a figure that `qkdnet verify` can compare on such a link";
+            report.add(Finding::error(quantity.clone(), message, expected), &[&format!("{path}.protocol")]);
         }
         let of_percentages = matches!(reference.quantity, Measure::QberZ | Measure::QberX);
         if matches!(reference.tolerance, Tolerance::Points(_)) && !of_percentages {

@@ -1,9 +1,11 @@
 //! What the types cannot say: names that must exist, values that must fit each other.
 
 mod entangled;
+mod instruments;
 mod keys;
 mod links;
 pub(crate) mod paths;
+mod prepared;
 mod sites;
 
 use crate::diagnostic::{Diagnostic, Severity};
@@ -49,7 +51,7 @@ impl Finding {
         Finding { path: format!("{path}.{}", self.path), ..self }
     }
 
-    fn hint(mut self, hint: Option<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
         self
     }

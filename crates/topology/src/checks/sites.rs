@@ -34,6 +34,8 @@ fn applications(spec: &Spec, report: &mut Report<'_>) {
     let ends: BTreeSet<&Name> = spec.links.iter().flat_map(Link::ends).collect();
     let sources: BTreeSet<&Name> = spec.links.iter().map(Link::source_site).collect();
     let all_known = ends.union(&sources).all(|site| known.contains(*site));
+    // So does a link whose arms do not fit its source.
+    let all_known = all_known && spec.links.iter().all(|link| link.pair().is_some());
     let mut first: BTreeMap<&str, String> = BTreeMap::new();
     for (index, site) in spec.sites.iter().enumerate() {
         let path = format!("spec.sites[{index}]");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Provenance, provenance_map};
+use super::{Bb84Analyser, GatedAvalanche, Name, Provenance, QuantumDot, WeakCoherent, provenance_map};
 use crate::quantity::*;
 
 /// Where the light of a link comes from.
@@ -14,12 +14,35 @@ use crate::quantity::*;
 pub enum Source {
     /// Photon pairs from spontaneous parametric down-conversion under a continuous-wave pump.
     SpdcCw(SpdcCw),
+    /// A transmitter of weak laser pulses.
+    WeakCoherent(WeakCoherent),
+    /// A transmitter with a quantum dot.
+    QuantumDot(QuantumDot),
 }
 
 impl Source {
     pub fn site(&self) -> &Name {
         match self {
             Source::SpdcCw(source) => &source.site,
+            Source::WeakCoherent(transmitter) => &transmitter.site,
+            Source::QuantumDot(transmitter) => &transmitter.site,
+        }
+    }
+
+    /// Whether it prepares states and so is an end of its link.
+    pub fn is_transmitter(&self) -> bool {
+        match self {
+            Source::SpdcCw(_) => false,
+            Source::WeakCoherent(_) | Source::QuantumDot(_) => true,
+        }
+    }
+
+    /// Its `type` in a document.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Source::SpdcCw(_) => "spdc-cw",
+            Source::WeakCoherent(_) => "weak-coherent",
+            Source::QuantumDot(_) => "quantum-dot",
         }
     }
 }
@@ -59,7 +82,7 @@ fn perfect_visibility() -> Fraction {
     Fraction::preset("100 %")
 }
 
-fn default_wavelength() -> Wavelength {
+pub(super) fn default_wavelength() -> Wavelength {
     Wavelength::preset("1550 nm")
 }
 
@@ -224,6 +247,8 @@ impl Default for Polarisation {
 pub enum Analyser {
     /// An unbalanced interferometer: read inside its arms (basis Z) or after recombination (basis X).
     EnergyTime(EnergyTimeAnalyser),
+    /// What measures the states of BB84 in one of two bases.
+    Bb84(Bb84Analyser),
 }
 
 impl Default for Analyser {
@@ -293,6 +318,8 @@ impl Default for Phase {
 pub enum Detector {
     /// Superconducting nanowire single-photon detectors.
     Snspd(Snspd),
+    /// Gated avalanche photodiodes.
+    GatedAvalanche(GatedAvalanche),
 }
 
 /// Superconducting nanowire single-photon detectors and their time-to-digital converter.
@@ -318,7 +345,8 @@ pub struct Snspd {
     /// The time-to-digital converter.
     #[serde(default)]
     pub tdc: Tdc,
-    /// Electronic delay of each detector (short, long, plus, minus) that is left after calibration.
+    /// Electronic delay of each detector that is left after calibration: short, long, plus, minus of an energy-time analyser,
+    /// or Z 0, Z 1, X 0, X 1.
     #[serde(default = "no_skew")]
     pub skew: [TimeOffset; 4],
     /// Where these values come from.
@@ -335,7 +363,7 @@ fn default_dead_time() -> Duration {
     Duration::preset("30 ns")
 }
 
-fn no_skew() -> [TimeOffset; 4] {
+pub(super) fn no_skew() -> [TimeOffset; 4] {
     [TimeOffset::preset("0 ps"); 4]
 }
 

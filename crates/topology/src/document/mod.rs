@@ -5,6 +5,7 @@
 mod cluster;
 mod instruments;
 mod keys;
+mod prepared;
 mod protocol;
 mod reference;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use cluster::*;
 pub use instruments::*;
 pub use keys::*;
+pub use prepared::*;
 pub use protocol::*;
 pub use reference::*;
 
@@ -238,7 +240,8 @@ pub struct Location {
     pub lon: f64,
 }
 
-/// A quantum link: light from a source to two sites, and the protocol that makes key of it.
+/// A quantum link between two sites: the light, its ways, and the protocol that makes key of it. Pairs of photons come from a
+/// source between the two; pulses come from a transmitter, which is the source of a prepared link and stands at one end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Link {
@@ -251,11 +254,22 @@ pub struct Link {
     pub fidelity: Fidelity,
     /// Where the light comes from.
     pub source: Source,
-    /// The two optical paths with the instruments at their ends.
-    #[schemars(length(min = 2, max = 2))]
+    /// The optical paths with the instruments at their ends: two from a source of pairs, one from a transmitter.
+    #[schemars(length(min = 1, max = 2))]
     pub arms: Vec<Arm>,
-    /// Full width of the coincidence window.
-    pub window: Duration,
+    /// Full width of the coincidence window. Links of entangled pairs need it, others have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Duration>,
+    /// Full width around a pulse within which a click counts. Only prepared links have it; free-running detectors need it, gated
+    /// ones have their own unless it is narrower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Duration>,
+    /// How the receiver knows when pulses come, and their numbers. Prepared links need it, others have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<Sync>,
+    /// The basis whose bits become key, on prepared links; Z unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_basis: Option<KeyBasis>,
     /// Length of a round, which becomes one block: a multiple of `run.epoch`.
     #[serde(default = "default_round")]
     pub round: Duration,
@@ -292,9 +306,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// The sites that make key on this link.
+    /// The sites that make key on this link. A transmitter's is the first.
     pub fn ends(&self) -> impl Iterator<Item = &Name> {
-        self.arms.iter().map(|arm| &arm.site)
+        let transmitter = self.source.is_transmitter().then(|| self.source.site());
+        transmitter.into_iter().chain(self.arms.iter().map(|arm| &arm.site))
     }
 
     /// The two of them, in a document that was parsed.

@@ -12,13 +12,27 @@ use crate::quantity::*;
 pub enum Protocol {
     /// Entanglement-based protocol of Bennett, Brassard and Mermin with energy-time entangled pairs.
     Bbm92EnergyTime,
+    /// BB84 with weak laser pulses and decoy states.
+    DecoyBb84,
+    /// BB84 with a source of single photons.
+    SinglePhotonBb84,
 }
 
 impl Protocol {
+    /// As it stands in a document.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Bbm92EnergyTime => "bbm92-energy-time",
+            Protocol::DecoyBb84 => "decoy-bb84",
+            Protocol::SinglePhotonBb84 => "single-photon-bb84",
+        }
+    }
+
     /// Which kind of service holds the module of each end.
     pub(crate) fn modules(self) -> [&'static str; 2] {
         match self {
             Self::Bbm92EnergyTime => ["detector"; 2],
+            Self::DecoyBb84 | Self::SinglePhotonBb84 => ["transmitter", "detector"],
         }
     }
 }
@@ -121,8 +135,16 @@ impl Default for Security {
 pub enum Bound {
     /// The limit of long keys, as papers quote it.
     Asymptotic,
-    /// Tomamichel, Lim, Gisin and Renner, Nature Communications 3, 634 (2012).
+    /// The finite bound for the light of the link: Tomamichel, Lim, Gisin and Renner, Nature Communications 3, 634 (2012) for
+    /// pairs, `lim2014` with two decoys, `wiesemann2024` with one, Morrison et al., Nature Communications 14, 3573 (2023) for
+    /// single photons.
     Finite,
+    /// Two decoys: Lim et al., PRA 89, 022307 (2014).
+    Lim2014,
+    /// One decoy: Rusca et al., APL 112, 171104 (2018).
+    Rusca2018,
+    /// One decoy, with the constants of a newer proof: Wiesemann et al., arXiv:2405.16578.
+    Wiesemann2024,
 }
 
 /// Authentication of the classical channel (Wegman-Carter).
@@ -224,6 +246,8 @@ pub enum Disturbance {
     Polarisation(PolarisationStep),
     /// The power of the pump jumps.
     Pump(PumpStep),
+    /// The power of a transmitter's pulses jumps.
+    Power(PumpStep),
 }
 
 /// The phase of one interferometer jumps.
@@ -250,7 +274,7 @@ pub struct PolarisationStep {
     pub step: Angle,
 }
 
-/// The power of the pump jumps.
+/// The power of a pump or of a transmitter jumps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PumpStep {
@@ -266,7 +290,7 @@ impl Disturbance {
         match self {
             Disturbance::Phase(step) => step.at,
             Disturbance::Polarisation(step) => step.at,
-            Disturbance::Pump(step) => step.at,
+            Disturbance::Pump(step) | Disturbance::Power(step) => step.at,
         }
     }
 
@@ -274,7 +298,7 @@ impl Disturbance {
         match self {
             Disturbance::Phase(step) => Some(&step.site),
             Disturbance::Polarisation(step) => Some(&step.site),
-            Disturbance::Pump(_) => None,
+            Disturbance::Pump(_) | Disturbance::Power(_) => None,
         }
     }
 }

@@ -43,12 +43,34 @@ const BBM92_ENERGY_TIME: Listing = Listing {
     ],
 };
 
+/// Of links of pulses: BB84 with decoys or with single photons.
+const BB84: Listing = Listing {
+    columns: &[
+        Figure::SiftedRateZ,
+        Figure::SiftedRateX,
+        Figure::QberZ,
+        Figure::QberX,
+        Figure::ClockOffset,
+        Figure::ClickRate,
+    ],
+    brief: &[Figure::QberZ, Figure::QberX],
+    averaged: &[],
+    beside: &[
+        Figure::ClockResidual,
+        Figure::ClockFrequency,
+        Figure::Phase,
+        Figure::PolarisationFirst,
+        Figure::PolarisationSecond,
+    ],
+};
+
 static NOTHING: Listing = Listing { columns: &[], brief: &[], averaged: &[], beside: &[] };
 
 impl Listing {
     pub fn of(protocol: Protocol) -> &'static Self {
         match protocol {
             Protocol::Bbm92EnergyTime => &BBM92_ENERGY_TIME,
+            Protocol::DecoyBb84 | Protocol::SinglePhotonBb84 => &BB84,
         }
     }
 
@@ -71,10 +93,12 @@ mod tests {
 
     #[test]
     fn a_kind_of_link_lists_each_of_its_figures_once_and_shows_only_what_it_has() {
-        let listing = Listing::of(Protocol::Bbm92EnergyTime);
-        let all: Vec<Figure> = listing.all().collect();
-        let once: std::collections::BTreeSet<Figure> = all.iter().copied().collect();
-        assert_eq!(once.len(), all.len());
-        assert!(listing.brief.iter().chain(listing.averaged).all(|figure| once.contains(figure)));
+        for protocol in [Protocol::Bbm92EnergyTime, Protocol::DecoyBb84, Protocol::SinglePhotonBb84] {
+            let listing = Listing::of(protocol);
+            let all: Vec<Figure> = listing.all().collect();
+            let once: std::collections::BTreeSet<Figure> = all.iter().copied().collect();
+            assert_eq!(once.len(), all.len());
+            assert!(listing.brief.iter().chain(listing.averaged).all(|figure| once.contains(figure)));
+        }
     }
 }

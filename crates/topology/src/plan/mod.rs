@@ -4,7 +4,7 @@ mod config;
 mod directory;
 pub mod estimate;
 pub mod key;
-mod links;
+pub(crate) mod links;
 mod live;
 pub mod optimise;
 pub mod prepared;

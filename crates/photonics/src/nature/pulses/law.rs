@@ -16,6 +16,13 @@ pub(crate) enum PhotonNumber {
 }
 
 impl PhotonNumber {
+    pub(crate) fn mean(self) -> f64 {
+        match self {
+            Self::Poisson { mean } => mean,
+            Self::UpToTwo { one, two } => one + 2.0 * two,
+        }
+    }
+
     /// The number that arrives where each photon comes through with probability `survival`.
     pub(crate) fn arriving(self, survival: f64) -> Arriving {
         let survival = probability(survival);

@@ -3,15 +3,13 @@
 use distill::config as protocol;
 use photonics::config as instrument;
 
+use super::instruments::{self, clock, levels, snspd};
 use super::{Common, post_processing};
-use crate::document::{Disturbance, FreeRunningClock, Link, Snspd};
+use crate::document::{Disturbance, Link};
 use crate::plan::config::{DetectorConfig, EntangledReceiver, Nature, Pairs, Receiver, ServiceConfig, SourceConfig};
 use crate::plan::seed::Role;
 use crate::plan::{PlannedLink, RunPlan, Service};
-use crate::quantity::Duration;
 use crate::resolve::{EntangledEnd, EntangledLink};
-
-const PS_PER_S: f64 = 1e12;
 
 pub(super) fn plan(kind: EntangledLink<'_>, run: RunPlan) -> (PlannedLink, Vec<Service>) {
     let link = kind.link;
@@ -64,7 +62,7 @@ impl Planner<'_> {
             emitter: self.emitter(),
             arms: [0, 1].map(|end| self.arm(end)),
             analysers: [0, 1].map(|end| self.analyser(end)),
-            detectors: self.kind.ends.map(|end| detector(end.detector)),
+            detectors: self.kind.ends.map(|end| snspd(end.detector)),
         });
         self.common.source(self.kind.source.site.as_str(), nature)
     }
@@ -72,7 +70,7 @@ impl Planner<'_> {
     fn detector_config(&self, end: usize) -> DetectorConfig {
         let own = &self.kind.ends[end];
         let receiver = Receiver::Entangled(EntangledReceiver {
-            detector: detector(own.detector),
+            detector: snspd(own.detector),
             clock: clock(own.clock),
             analyser: self.analyser(end),
             arm_delay_ps: own.arm.fibre.delay_ps(),
@@ -89,7 +87,7 @@ impl Planner<'_> {
         let [one, other] = self.kind.ends.map(|end| end.detector.dead_time.rounded());
         let sifting = protocol::Entangled {
             role: self.role(end),
-            coincidence_window_ps: link.window.rounded(),
+            coincidence_window_ps: link.window.map_or(0, |window| window.rounded()),
             analyser_delay_ps: self.kind.ends[end].analyser.delay.rounded(),
             dead_time_ps: one.max(other),
             acquisition: protocol::Acquisition {
@@ -108,7 +106,7 @@ impl Planner<'_> {
                 pump_max: self.kind.source.pump_max,
             },
         };
-        let post_processing = post_processing(link, self.common.run);
+        let post_processing = post_processing(link, protocol::Emission::Pairs, self.common.run);
         protocol::LinkProtocol { post_processing, sifting: protocol::Sifting::Entangled(sifting) }
     }
 
@@ -122,92 +120,26 @@ impl Planner<'_> {
             visibility: self.kind.source.visibility.value(),
             bandwidth_nm: self.kind.source.bandwidth.value(),
             pump_max: self.kind.source.pump_max,
-            steps: self.levels(powers, 1.0, |level, factor| level * factor),
+            steps: levels(powers, self.common.run.epoch_ps, 1.0, |level, factor| level * factor),
         }
     }
 
     fn arm(&self, end: usize) -> instrument::Arm {
-        let arm = self.kind.ends[end].arm;
-        let fibre = &arm.fibre;
-        let turns = self.link.disturbances.iter().filter_map(|disturbance| match disturbance {
-            Disturbance::Polarisation(step) if step.site == arm.site => Some((step.at, step.step.value())),
-            _ => None,
-        });
-        instrument::Arm {
-            length_km: fibre.length.value(),
-            loss_db: fibre.loss_db(),
-            delay_ps: fibre.delay_ps(),
-            delay_drift_amplitude_ps: fibre.delay_drift.amplitude.value(),
-            delay_drift_period_s: fibre.delay_drift.period.value() / PS_PER_S,
-            dispersion_ps_per_nm: fibre.residual_dispersion_ps_per_nm(),
-            polarisation: instrument::Polarisation {
-                initial_rad: fibre.polarisation.initial.map(|angle| angle.value()),
-                drift_amplitude_rad: fibre.polarisation.drift_amplitude.value(),
-                drift_period_s: fibre.polarisation.drift_period.value() / PS_PER_S,
-                dependent_loss: fibre.polarisation.dependent_loss.value(),
-                steps: self.levels(turns, 0.0, |level, step| level + step),
-            },
-        }
+        instruments::arm(self.link, self.kind.ends[end].arm, self.common.run.epoch_ps)
     }
 
     fn analyser(&self, end: usize) -> instrument::EnergyTimeAnalyser {
         let EntangledEnd { arm, analyser, .. } = self.kind.ends[end];
-        let phases = self.link.disturbances.iter().filter_map(|disturbance| match disturbance {
-            Disturbance::Phase(step) if step.site == arm.site => Some((step.at, step.step.value())),
-            _ => None,
-        });
+        let phase = instruments::phase(self.link, arm.site.as_str(), &analyser.phase, self.common.run.epoch_ps);
         instrument::EnergyTimeAnalyser {
             delay_ps: analyser.delay.value(),
             z_probability: analyser.z_probability.value(),
             visibility: analyser.visibility.value(),
             crosstalk: analyser.crosstalk.value(),
-            phase_initial_rad: analyser.phase.initial.value(),
-            phase_drift_rad_per_s: analyser.phase.drift.value(),
-            phase_noise_rad_per_sqrt_s: analyser.phase.noise.value(),
-            steps: self.levels(phases, 0.0, |level, step| level + step),
+            phase_initial_rad: phase.initial_rad,
+            phase_drift_rad_per_s: phase.rad_per_s,
+            phase_noise_rad_per_sqrt_s: phase.noise_rad_per_sqrt_s,
+            steps: phase.steps,
         }
-    }
-
-    /// Steps to levels: each step changes the level that the steps before it have reached. It acts from an epoch's
-    /// beginning on, which is found here, where times are exact.
-    fn levels(
-        &self,
-        steps: impl Iterator<Item = (Duration, f64)>,
-        undisturbed: f64,
-        apply: impl Fn(f64, f64) -> f64,
-    ) -> Vec<instrument::Step> {
-        let mut steps: Vec<(u64, f64)> = steps.map(|(at, step)| (at.rounded(), step)).collect();
-        steps.sort_by_key(|(at_ps, _)| *at_ps);
-        let mut level = undisturbed;
-        let steps = steps.into_iter().map(|(at_ps, step)| {
-            level = apply(level, step);
-            let epoch = at_ps.div_ceil(self.common.run.epoch_ps);
-            instrument::Step { at_s: instrument::epoch_start_s(epoch, self.common.run.epoch_ps), value: level }
-        });
-        steps.collect()
-    }
-}
-
-fn detector(detector: &Snspd) -> instrument::Detector {
-    instrument::Detector {
-        efficiency: detector.efficiency.value(),
-        jitter_fwhm_ps: detector.jitter.value(),
-        dark_rate_hz: detector.dark_count_rate.value(),
-        dead_time_ps: detector.dead_time.value(),
-        afterpulse_probability: detector.afterpulse.probability.value(),
-        afterpulse_decay_ps: detector.afterpulse.decay.value(),
-        latch_probability: detector.latching.probability.value(),
-        latch_reset_ps: detector.latching.reset.value(),
-        tdc_resolution_ps: detector.tdc.resolution.value(),
-        skew_ps: detector.skew.map(|skew| skew.value()),
-    }
-}
-
-fn clock(clock: &FreeRunningClock) -> instrument::Clock {
-    instrument::Clock {
-        offset_ps: clock.offset.value(),
-        frequency_error: clock.frequency_error.value(),
-        frequency_walk_per_sqrt_s: clock.frequency_walk.value(),
-        phase_walk_ps_per_sqrt_s: clock.phase_walk.value(),
     }
 }

@@ -2,6 +2,9 @@
 //! and here what all kinds have.
 
 mod entangled;
+mod instruments;
+mod prepared;
+mod pulses;
 
 use distill::config as protocol;
 use distill::config::{LinkProtocol, Side};
@@ -19,6 +22,7 @@ use crate::resolve::{LinkKind, resolve};
 pub(super) fn plan(link: &Link, run: RunPlan) -> Option<(PlannedLink, Vec<Service>)> {
     match resolve(link).ok()? {
         LinkKind::Entangled(kind) => Some(entangled::plan(kind, run)),
+        LinkKind::Prepared(kind) => Some(prepared::plan(&kind, run)),
     }
 }
 
@@ -26,6 +30,7 @@ pub(super) fn plan(link: &Link, run: RunPlan) -> Option<(PlannedLink, Vec<Servic
 pub(super) fn warnings(link: &Link) -> Vec<String> {
     match resolve(link) {
         Ok(LinkKind::Entangled(kind)) => entangled::warnings(&kind),
+        Ok(LinkKind::Prepared(_)) => Vec::new(),
         Err(_) => Vec::new(),
     }
 }
@@ -169,7 +174,17 @@ fn references(link: &Link) -> Vec<PlannedReference> {
     planned.collect()
 }
 
-fn post_processing(link: &Link, run: RunPlan) -> protocol::PostProcessing {
+pub(crate) fn bound(bound: Bound) -> protocol::Bound {
+    match bound {
+        Bound::Asymptotic => protocol::Bound::Asymptotic,
+        Bound::Finite => protocol::Bound::Finite,
+        Bound::Lim2014 => protocol::Bound::Lim2014,
+        Bound::Rusca2018 => protocol::Bound::Rusca2018,
+        Bound::Wiesemann2024 => protocol::Bound::Wiesemann2024,
+    }
+}
+
+fn post_processing(link: &Link, emission: protocol::Emission, run: RunPlan) -> protocol::PostProcessing {
     protocol::PostProcessing {
         framing: protocol::Framing { frame_ps: run.epoch_ps, round_frames: round_epochs(link, run.epoch_ps) },
         reconciliation: protocol::Reconciliation {
@@ -177,14 +192,11 @@ fn post_processing(link: &Link, run: RunPlan) -> protocol::PostProcessing {
             initial_qber: link.reconciliation.initial_qber.value(),
         },
         security: protocol::Security {
-            bound: match link.security.bound {
-                Bound::Asymptotic => protocol::Bound::Asymptotic,
-                Bound::Finite => protocol::Bound::Finite,
-            },
+            bound: bound(link.security.bound),
             epsilon_secrecy: link.security.epsilon_secrecy,
             epsilon_correctness: link.security.epsilon_correctness,
             tolerated_qber: link.security.tolerated_qber.value(),
-            emission: protocol::Emission::Pairs,
+            emission,
         },
         authentication: protocol::Authentication { tags_per_hash_key: link.authentication.tags_per_hash_key },
     }

@@ -1,0 +1,79 @@
+//! A prepared link: a transmitter with its module at one end, a receiver with its module at the other. The source stands
+//! with the transmitter and is its modulator.
+
+use distill::config as protocol;
+use distill::sifting::prepared::config::Part;
+
+use super::{Common, instruments, post_processing};
+use crate::plan::config::{
+    DetectorConfig, Nature, PreparedReceiver, Pulses, Receiver, ServiceConfig, TransmitterConfig,
+};
+use crate::plan::seed::Role;
+use crate::plan::{PlannedLink, RunPlan, Service};
+use crate::resolve::PreparedLink;
+
+/// Ends by output of the source.
+const TRANSMITTER: usize = 0;
+const RECEIVER: usize = 1;
+
+pub(super) fn plan(kind: &PreparedLink<'_>, run: RunPlan) -> (PlannedLink, Vec<Service>) {
+    let common = Common::new(kind.link, kind.sites(), run);
+    let [site, _] = kind.sites();
+    let planned = common.link(site, [(0.0, Part::Transmitter.side()), (kind.loss_db(), Part::Receiver.side())]);
+    let planner = Planner { kind, common };
+    let modules = [planner.transmitter(), planner.receiver()];
+    let delay_ps = kind.arm.fibre.delay_ps().round() as u64;
+    let services = planner.common.services(planner.common.source(site, planner.nature()), modules, delay_ps);
+    (planned, services)
+}
+
+struct Planner<'a> {
+    kind: &'a PreparedLink<'a>,
+    common: Common<'a>,
+}
+
+impl Planner<'_> {
+    fn epoch_ps(&self) -> u64 {
+        self.common.run.epoch_ps
+    }
+
+    fn nature(&self) -> Nature {
+        let (kind, epoch_ps) = (self.kind, self.epoch_ps());
+        Nature::Pulses(Pulses {
+            transmitter: kind.transmitter_config(epoch_ps),
+            arm: instruments::arm(kind.link, kind.arm, epoch_ps),
+            analyser: kind.analyser_config(epoch_ps),
+            efficiency: kind.detector.efficiency(),
+        })
+    }
+
+    fn transmitter(&self) -> ServiceConfig {
+        ServiceConfig::Transmitter(Box::new(TransmitterConfig {
+            module: self.common.module(TRANSMITTER, self.protocol(Part::Transmitter), 1.0),
+            transmitter: self.kind.transmitter_config(self.epoch_ps()),
+        }))
+    }
+
+    fn receiver(&self) -> ServiceConfig {
+        let kind = self.kind;
+        let receiver = Receiver::Prepared(PreparedReceiver {
+            detectors: kind.detectors_config(),
+            clock: kind.clock_config(),
+            analyser: kind.analyser_config(self.epoch_ps()),
+            repetition_rate_hz: kind.transmitter.repetition_rate().value(),
+            arm_delay_ps: kind.arm.fibre.delay_ps(),
+        });
+        ServiceConfig::Detector(Box::new(DetectorConfig {
+            module: self.common.module(RECEIVER, self.protocol(Part::Receiver), 1.0),
+            receiver,
+            instrument_subseed: self.common.subseed(Role::Instrument, kind.arm.site.as_str()),
+        }))
+    }
+
+    fn protocol(&self, part: Part) -> protocol::LinkProtocol {
+        protocol::LinkProtocol {
+            post_processing: post_processing(self.kind.link, self.kind.emission(), self.common.run),
+            sifting: protocol::Sifting::Prepared(self.kind.sifting(part, self.epoch_ps())),
+        }
+    }
+}
