@@ -302,6 +302,17 @@ fn not_runnable(spec: &Spec, kind: &PreparedLink<'_>, error: ConfigError, path: 
                 Some(hint.to_owned()),
             )
         }
+        ConfigError::DeadTime { dead_time_ps } => {
+            let own = if matches!(kind.detector, PulseDetector::Gated(_)) { "holdOff" } else { "deadTime" };
+            let message = format!("a detector that is dead for {} after a click", in_ps(dead_time_ps));
+            (format!("{path}.arms[0].detector.{own}"), message, "at most 1 s".to_owned(), None)
+        }
+        ConfigError::Dither { dither_rad } => {
+            let message = format!("a dither of {dither_rad} rad");
+            let hint = "the loop finds the fewest errors by it";
+            let expected = "0.001 rad to 0.5 rad where a loop of phase or polarisation is on".to_owned();
+            (format!("{path}.loops.phase.dither"), message, expected, Some(hint.to_owned()))
+        }
         ConfigError::PreambleLong { pulses } => {
             let message = format!("a preamble of {pulses} pulses");
             let longest_ps = PREAMBLE_PULSES_MAX as f64 * kind.period_ps();

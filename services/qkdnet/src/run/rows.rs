@@ -105,6 +105,10 @@ fn loops(config: &ModuleConfig, row: &LinkRow) -> Loops {
             let (polarisation, phase) = (state(loops.polarisation), state(loops.phase));
             return Loops { polarisation, phase, pump: LoopState::Off };
         }
+        // What is drawn as counts has the means that loops keep.
+        Sifting::Counts(_) => {
+            return Loops { polarisation: LoopState::Off, phase: LoopState::Off, pump: LoopState::Off };
+        }
     };
     let at_limit = row.figures.value(Figure::Pump).is_some_and(|pump| pump >= loops.pump_max);
     let pump = if loops.pump && at_limit { LoopState::Limited } else { state(loops.pump) };

@@ -28,6 +28,8 @@ struct OpenRound {
     first_step: u64,
     pulses: u64,
     key: Bits,
+    /// Which of them are of decoys, where the proof asks and this end knows.
+    decoys: Bits,
     detections: [Detections; INTENSITIES],
     account: BlockLedger,
 }
@@ -139,6 +141,12 @@ impl Half {
         open.frames += 1;
         open.pulses += frame.pulses;
         open.key.extend(&frame.key.bits);
+        // Of two intensities there is one plane: set for the decoy.
+        if self.emission.needs_key_errors()
+            && let [decoys] = frame.key.kinds.as_slice()
+        {
+            open.decoys.extend(decoys);
+        }
         for ((row, key), tally) in open.detections.iter_mut().zip(key_counts).zip(check) {
             row.key += key;
             row.check.bits += tally.bits;
@@ -195,6 +203,7 @@ impl Half {
             number: round.number,
             frames: round.frames,
             first_step: round.first_step,
+            decoys: (self.side == Side::Reference && self.emission.needs_key_errors()).then_some(round.decoys),
             key: round.key,
             evidence,
             account: round.account,
@@ -248,7 +257,7 @@ impl Sifting for Half {
         if knows {
             let key_counts: [u64; INTENSITIES] = frame.key.tally(None);
             let intensities = self.intensities();
-            if frame.key.bits.len() as u64 != key_counts[..intensities].iter().sum() {
+            if frame.key.bits.len() as u64 != key_counts[..intensities].iter().sum::<u64>() {
                 return Err(SiftingError::Light("pulses of an intensity that is not configured"));
             }
             let disclosure = Disclosure::new(number, &frame.key, &frame.check, &key_counts[..intensities]);

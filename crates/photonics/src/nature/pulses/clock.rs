@@ -4,6 +4,7 @@
 #[derive(Clone, Copy, Debug)]
 pub struct PulseClock {
     rate_mhz: u128,
+    period_ps: f64,
     epoch_ps: u128,
 }
 

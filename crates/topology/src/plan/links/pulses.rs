@@ -108,9 +108,15 @@ impl PreparedLink<'_> {
                 KeyBasis::X => sifting::Basis::X,
             },
             gate_ps: self.gate_ps(),
+            dead_time_ps: self.detectors_config().dead_time_ps(self.transmitter.repetition_rate().value()),
             preamble_pulses: self.preamble_pulses(),
             sync,
             tracking_interval_ps: self.link.tracking.interval.rounded(),
+            loops: sifting::Loops {
+                polarisation: self.link.loops.polarisation.enabled,
+                phase: self.link.loops.phase.enabled,
+                phase_dither_rad: self.link.loops.phase.dither_rad(),
+            },
         }
     }
 
