@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use topology::document::Speed;
+use topology::plan::estimate::RECONCILIATION_EFFICIENCY;
 use topology::quantity::{self, Decimal};
 
 use self::containers::{DownArgs, ReapArgs};
@@ -147,6 +148,15 @@ pub struct OutputArgs {
 pub struct PlanArgs {
     /// Topology file; `-` is standard input.
     pub file: PathBuf,
+    /// Search the intensities, probabilities and bias of the bases (of entangled pairs the pump) that give the longest key.
+    #[arg(long)]
+    pub optimise: bool,
+    /// Length of the blocks to optimise, such as 20min; the round of each link unless given.
+    #[arg(long, value_name = "TIME", value_parser = simulated_time, requires = "optimise")]
+    pub block: Option<quantity::Duration>,
+    /// Parities that reconciliation discloses, as a multiple of the Shannon limit.
+    #[arg(long, value_name = "F", default_value_t = RECONCILIATION_EFFICIENCY, value_parser = efficiency)]
+    pub efficiency: f64,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -434,6 +444,11 @@ pub struct ServiceArgs {
     /// End when standard input does: whoever started this has gone.
     #[arg(long, hide = true)]
     pub tied: bool,
+}
+
+fn efficiency(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| (1.0..=3.0).contains(value));
+    value.ok_or_else(|| "a number from 1 to 3, such as 1.1".to_owned())
 }
 
 fn simulated_time(text: &str) -> Result<quantity::Duration, String> {

@@ -65,6 +65,9 @@ impl Plan {
     /// Tags and memory of a link at its operating point.
     pub fn load(&self, link: &str) -> Option<Load> {
         let link = self.link(link)?;
+        if let Some(parts) = self.prepared(link) {
+            return Some(parts.load());
+        }
         let (pairs, [end, _]) = self.entangled(link)?;
         let inputs = inputs(pairs, &end.protocol)?;
         let point = operating_point(&inputs, end, pairs);

@@ -3,11 +3,13 @@
 mod config;
 mod directory;
 pub mod estimate;
+pub mod expected;
 pub mod key;
 pub(crate) mod links;
 mod live;
 pub mod optimise;
 pub mod prepared;
+pub mod proposal;
 mod seed;
 mod sites;
 

@@ -5,8 +5,10 @@
 //! point is a protocol in the right order. The maximum is flat: a signal that is 10 % too bright costs less than
 //! 2 % of the key.
 
-use distill::config::{Emission, Intensity, Security};
+use distill::config::{Emission, Intensity, Security, SinglePhotons};
 use photonics::expect::pulses::{PulseClass, PulsesInputs};
+use photonics::expect::response::{CHECK, KEY};
+use photonics::expect::single_photon::SinglePhotonInputs;
 
 use super::prepared;
 
@@ -98,6 +100,42 @@ pub fn decoys(inputs: &PulsesInputs, security: &Security, block_s: f64, efficien
     }
 }
 
+/// The same of single photons, of which the bias of the bases alone is a choice. Nothing, where the light is another one.
+pub fn single_photons(
+    inputs: &SinglePhotonInputs,
+    security: &Security,
+    block_s: f64,
+    efficiency: f64,
+) -> Option<Optimum> {
+    let Emission::SinglePhotons(source) = security.emission else { return None };
+    let pulses = block_s * inputs.pulse_rate_hz;
+    let choose = |x: &[f64; 1]| {
+        let key_basis_probability = logistic(x[0]);
+        Choice { emission: emission_at(&source, inputs, key_basis_probability), key_basis_probability }
+    };
+    let rate = |choice: &Choice| {
+        let security = Security { emission: choice.emission, ..security.clone() };
+        let block = prepared::single_photons(&with_bias(inputs, choice.key_basis_probability), pulses, efficiency);
+        block.bounds(&security).chosen(security.bound).bits / pulses
+    };
+    Some(search([0.9, 0.7, 0.95, 0.5].map(|bias| [logit(bias)]), choose, rate))
+}
+
+/// A source of single photons before a receiver of another bias.
+pub fn with_bias(inputs: &SinglePhotonInputs, key_basis_probability: f64) -> SinglePhotonInputs {
+    let mut inputs = inputs.clone();
+    inputs.receiver.key_basis_probability = [key_basis_probability; 2];
+    inputs
+}
+
+/// What a proof takes for granted then: at the receiver the share of the key basis in what is kept.
+fn emission_at(source: &SinglePhotons, inputs: &SinglePhotonInputs, key: f64) -> Emission {
+    let counted = &inputs.receiver.counted;
+    let [own, other] = [key * counted[KEY].light, (1.0 - key) * counted[CHECK].light];
+    let kept = if own + other > 0.0 { own / (own + other) } else { key };
+    Emission::SinglePhotons(SinglePhotons { key_basis_probability: [key, kept], ..*source })
+}
+
 /// The link with other intensities and bases.
 pub fn with_choice(inputs: &PulsesInputs, choice: &Choice) -> PulsesInputs {
     let mut inputs = inputs.clone();
@@ -139,7 +177,7 @@ fn is_within_limits(choice: &Choice) -> bool {
     let intensities = choice.emission.intensities();
     let bias = choice.key_basis_probability;
     intensities.iter().all(|k| k.probability >= PROBABILITY_MIN)
-        && (SIGNAL_MIN..=SIGNAL_MAX).contains(&intensities[0].mean_photons)
+        && intensities.first().is_none_or(|signal| (SIGNAL_MIN..=SIGNAL_MAX).contains(&signal.mean_photons))
         && (PROBABILITY_MIN..=1.0 - PROBABILITY_MIN).contains(&bias)
 }
 

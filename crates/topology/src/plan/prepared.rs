@@ -2,6 +2,7 @@
 
 use distill::bounds::{Bounds, Detections, Evidence, Reconciled, Tally, binary_entropy, bounds};
 use distill::config::{Emission, INTENSITIES, Intensity, Security, SinglePhotons};
+use photonics::expect::prepared::Inputs;
 use photonics::expect::pulses::{self, PulsesInputs};
 use photonics::expect::response::{KEY, Response};
 use photonics::expect::single_photon::{self, SinglePhotonInputs};
@@ -38,6 +39,14 @@ pub fn single_photon_emission(inputs: &SinglePhotonInputs) -> Emission {
         g2: inputs.g2,
         key_basis_probability: inputs.receiver.key_basis_probability,
     })
+}
+
+/// So many pulses, whatever they are of; reconciliation discloses `efficiency` times the Shannon limit.
+pub fn block(inputs: &Inputs, count: f64, efficiency: f64) -> ExpectedBlock {
+    match inputs {
+        Inputs::Pulses(inputs) => pulses(inputs, count, efficiency),
+        Inputs::SinglePhotons(inputs) => single_photons(inputs, count, efficiency),
+    }
 }
 
 /// So many pulses of decoy BB84; reconciliation discloses `efficiency` times the Shannon limit.

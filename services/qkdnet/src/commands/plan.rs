@@ -1,22 +1,26 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
 use distill::bounds::threshold_qber;
-use distill::config::LinkProtocol;
+use distill::config::{LinkProtocol, PostProcessing};
 use photonics::expect::Bbm92Inputs;
 use photonics::expect::load::load;
 use photonics::expect::math::loss_db;
 use photonics::expect::optimum::{OperatingPoint, optimum};
 use serde::Serialize;
 use topology::figure::{Figure, Figures};
-use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, buffering, inputs, operating_point};
+use topology::plan::estimate::{buffering, inputs, operating_point};
 use topology::plan::key::KeyInputs;
+use topology::plan::proposal::{Proposal, propose};
 use topology::plan::{ModuleConfig, Pairs, Plan, PlannedLink};
 
 use super::{files, print, print_json};
 use crate::cli::{Output, PlanArgs};
 use crate::failure::Failure;
 
+mod pulses;
 mod text;
+
+use pulses::PulsesReport;
 
 /// Bits of an authentication tag, and of a hash key.
 const TAG_BITS: f64 = 128.0;
@@ -31,13 +35,39 @@ struct Report {
     topology: String,
     services: usize,
     links: Vec<LinkReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proposals: Vec<Proposal>,
     total_tags_hz: f64,
     total_memory_bytes: f64,
     warnings: Vec<String>,
 }
 
+/// A link by its kind.
 #[derive(Debug, PartialEq, Serialize)]
-struct LinkReport {
+#[serde(untagged)]
+enum LinkReport {
+    Pairs(Box<PairsReport>),
+    Pulses(Box<PulsesReport>),
+}
+
+impl LinkReport {
+    fn tags_hz(&self) -> [f64; 2] {
+        match self {
+            LinkReport::Pairs(report) => report.tags_hz,
+            LinkReport::Pulses(report) => report.tags_hz,
+        }
+    }
+
+    fn module_memory_bytes(&self) -> [f64; 2] {
+        match self {
+            LinkReport::Pairs(report) => report.module_memory_bytes,
+            LinkReport::Pulses(report) => report.module_memory_bytes,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct PairsReport {
     name: String,
     source_site: String,
     sites: [String; 2],
@@ -89,43 +119,67 @@ struct Point {
 pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     let topology = files::load(&args.file)?;
     let plan = topology::plan::plan(&topology, &topology::plan::RunOptions::default());
-    let report = report(&plan);
+    let report = report(&plan, args);
     match args.output.output {
         Output::Json => print_json(&report),
         Output::Text => print(&text::render(&report)),
     }
 }
 
-fn report(plan: &Plan) -> Report {
-    let links: Vec<LinkReport> = plan.links.iter().filter_map(|link| link_report(plan, link)).collect();
+fn report(plan: &Plan, args: &PlanArgs) -> Report {
+    let efficiency = args.efficiency;
+    let links: Vec<LinkReport> = plan.links.iter().filter_map(|link| link_report(plan, link, efficiency)).collect();
+    let proposals = if args.optimise { proposals(plan, args) } else { Vec::new() };
     Report {
         topology: plan.topology.clone(),
         services: plan.services.len(),
-        total_tags_hz: links.iter().flat_map(|link| link.tags_hz).sum(),
-        total_memory_bytes: links.iter().flat_map(|link| link.module_memory_bytes).sum(),
+        total_tags_hz: links.iter().flat_map(LinkReport::tags_hz).sum(),
+        total_memory_bytes: links.iter().flat_map(LinkReport::module_memory_bytes).sum(),
         links,
+        proposals,
         warnings: plan.warnings.clone(),
     }
 }
 
-/// `None` where the link is not of entangled pairs, or the plan lacks a service that it names, which `topology` never
-/// does.
-fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
+/// The optimum of each link, for blocks of a stated length or of its rounds.
+fn proposals(plan: &Plan, args: &PlanArgs) -> Vec<Proposal> {
+    let of_link = |link: &PlannedLink| {
+        let module = plan.modules().find(|module| module.link == link.name)?;
+        let round_s = module.protocol.post_processing.framing.round_s();
+        propose(plan, link, args.block.map_or(round_s, |block| block.value() * 1e-12), args.efficiency)
+    };
+    plan.links.iter().filter_map(of_link).collect()
+}
+
+fn link_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<LinkReport> {
+    if let Some(parts) = plan.prepared(link) {
+        return pulses::report(plan, link, &parts, efficiency).map(|report| LinkReport::Pulses(Box::new(report)));
+    }
+    pairs_report(plan, link, efficiency).map(|report| LinkReport::Pairs(Box::new(report)))
+}
+
+/// Bits that authentication takes of a block, of both ends together.
+fn authentication_bits(protocol: &PostProcessing) -> f64 {
+    let renewals = 1.0 + 1.0 / protocol.authentication.tags_per_hash_key.max(1) as f64;
+    TAGS_PER_ROUND * TAG_BITS * renewals
+}
+
+/// `None` where the plan lacks a service that it names, which `topology` never does.
+fn pairs_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<PairsReport> {
     let (source, ends) = plan.entangled(link)?;
     let protocol = &ends[0].protocol.post_processing;
     let inputs = inputs(source, &ends[0].protocol)?;
-    let key = KeyInputs::of(protocol);
+    let key = KeyInputs { reconciliation_efficiency: efficiency, ..KeyInputs::of(protocol) };
     let best = optimum(&inputs, |expected| key.rate(expected).asymptotic_bps);
     let operating = operating_point(&inputs, ends[0], source);
     let p = &operating.prediction;
     let load = load(p, &buffering(link, &ends[0].protocol)?);
     let key_bits = key.rate(p).by(protocol.security.bound) * key.block_s;
     let share = |bits: f64| if key_bits > 0.0 { bits / key_bits } else { f64::INFINITY };
-    let renewals = 1.0 + 1.0 / protocol.authentication.tags_per_hash_key.max(1) as f64;
-    let authentication_bits = TAGS_PER_ROUND * TAG_BITS * renewals;
+    let authentication_bits = authentication_bits(protocol);
     let frames = (p.z.sifted_hz * key.block_s / f64::from(protocol.reconciliation.frame_bits)).ceil();
     let arm_loss_db = [0, 1].map(|end| loss_db(inputs.transmission[end]));
-    Some(LinkReport {
+    Some(PairsReport {
         name: link.name.clone(),
         source_site: link.source.site.clone(),
         sites: link.ends.each_ref().map(|end| end.site.clone()),
@@ -133,7 +187,7 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
         total_loss_db: arm_loss_db[0] + arm_loss_db[1],
         peak_fwhm_ps: p.peak_fwhm_ps,
         window_ps: inputs.window_ps,
-        skr_loss_only_bps: loss_only(source, ends[0]),
+        skr_loss_only_bps: loss_only(source, ends[0], &key),
         click_rate_hz: p.click_rate_hz,
         tags_hz: load.tags_hz,
         record_bytes_per_s: load.record_bytes_hz,
@@ -141,8 +195,8 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
         block_s: key.block_s,
         bound: protocol.security.bound.name(),
         tolerated_qber: protocol.security.tolerated_qber,
-        threshold_qber: threshold_qber(RECONCILIATION_EFFICIENCY),
-        reconciliation_efficiency: RECONCILIATION_EFFICIENCY,
+        threshold_qber: threshold_qber(efficiency),
+        reconciliation_efficiency: efficiency,
         authentication_bits_per_block: authentication_bits,
         authentication_fraction: share(authentication_bits).min(1.0),
         verification_fraction: share(frames * VERIFICATION_BITS).min(1.0),
@@ -152,7 +206,7 @@ fn link_report(plan: &Plan, link: &PlannedLink) -> Option<LinkReport> {
     })
 }
 
-fn loss_only(source: &Pairs, end: &ModuleConfig) -> Option<f64> {
+fn loss_only(source: &Pairs, end: &ModuleConfig, key: &KeyInputs) -> Option<f64> {
     if source.arms.iter().map(|arm| arm.dispersion_ps_per_nm).sum::<f64>().abs() < 1.0 {
         return None;
     }
@@ -161,7 +215,7 @@ fn loss_only(source: &Pairs, end: &ModuleConfig) -> Option<f64> {
     // The laser is not what limits a link that does not exist.
     source.emitter.pump_max = f64::INFINITY;
     let point = operating_point(&inputs(&source, &end.protocol)?, end, &source);
-    Some(KeyInputs::of(&end.protocol.post_processing).rate(&point.prediction).asymptotic_bps)
+    Some(key.rate(&point.prediction).asymptotic_bps)
 }
 
 fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, key: &KeyInputs) -> Point {

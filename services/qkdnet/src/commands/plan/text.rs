@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{LinkReport, Report};
+use topology::plan::proposal::Proposal;
+
+use super::{LinkReport, PairsReport, PulsesReport, Report};
 
 pub(super) fn render(report: &Report) -> String {
     let links = match report.links.len() {
@@ -12,7 +14,13 @@ pub(super) fn render(report: &Report) -> String {
     let mut text = format!("{}: {links}, {} services\n", report.topology, report.services);
     for link in &report.links {
         text.push('\n');
-        link_text(&mut text, link);
+        match link {
+            LinkReport::Pairs(link) => pairs_text(&mut text, link),
+            LinkReport::Pulses(link) => pulses_text(&mut text, link),
+        }
+        if let Some(proposal) = report.proposals.iter().find(|proposal| proposal.link == *name_of(link)) {
+            proposal_text(&mut text, proposal);
+        }
     }
     let (tags, memory) = (si(report.total_tags_hz), bytes(report.total_memory_bytes));
     let _ = writeln!(text, "\nall links          {tags}tags/s, {memory} in modules");
@@ -22,7 +30,75 @@ pub(super) fn render(report: &Report) -> String {
     text
 }
 
-fn link_text(text: &mut String, link: &LinkReport) {
+fn name_of(link: &LinkReport) -> &String {
+    match link {
+        LinkReport::Pairs(link) => &link.name,
+        LinkReport::Pulses(link) => &link.name,
+    }
+}
+
+fn pulses_text(text: &mut String, link: &PulsesReport) {
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<17}{value}");
+    };
+    let [transmitter, receiver] = &link.sites;
+    line("link", format!("{}: {transmitter} - {receiver}, {}", link.name, link.protocol));
+    line("loss", format!("{:.2} dB, detectors included", link.total_loss_db));
+    line(
+        "pulses",
+        format!("{}/s, {:.3e} in a block of {} s", si(link.pulse_rate_hz), link.pulses_per_block, link.block_s),
+    );
+    for intensity in &link.intensities {
+        let (mean, share, qber) = (intensity.mean_photons, 100.0 * intensity.probability, 100.0 * intensity.qber);
+        line(intensity.name, format!("{mean} photons, {share:.4} %: gain {:.4e}, QBER {qber:.2} %", intensity.gain));
+    }
+    let live = 100.0 * link.live_share;
+    line("time tags", format!("{}/s, detectors ready {live:.2} % of the time", si(link.tags_hz[1])));
+    let [own, peer] = link.module_memory_bytes.map(bytes);
+    line("memory", format!("{own} + {peer} for the two modules"));
+    let (key, check) = (si(link.sifted_key_hz), si(link.sifted_check_hz));
+    let errors = format!("QBER {:.2} % and {:.2} %", 100.0 * link.qber_key, 100.0 * link.qber_check);
+    line("sifted", format!("key basis {key}bit/s, check basis {check}bit/s, {errors}"));
+    let (asymptotic, finite) = (si(link.skr_asymptotic_bps), si(link.skr_finite_bps));
+    line("key", format!("{asymptotic}bit/s asymptotic, {finite}bit/s finite in blocks of {} s", link.block_s));
+    let f = link.reconciliation_efficiency;
+    line(
+        "security",
+        format!(
+            "{} bound, reconciliation at {f} of the Shannon limit, blocks abort above {:.1} %",
+            link.bound,
+            100.0 * link.tolerated_qber
+        ),
+    );
+    let (tags, share) = (link.authentication_bits_per_block, 100.0 * link.authentication_fraction);
+    line("authentication", format!("{tags:.0} bit per block, {share:.2} % of the key"));
+    for note in &link.notes {
+        line("note", note.clone());
+    }
+}
+
+fn proposal_text(text: &mut String, proposal: &Proposal) {
+    let (bound, block_s) = (proposal.bound, proposal.block_s);
+    let (today, best) = (si(proposal.today_bps), si(proposal.best_bps));
+    let _ = writeln!(
+        text,
+        "  best choice      of blocks of {block_s} s by the {bound} bound: {best}bit/s, today {today}bit/s"
+    );
+    if proposal.snippet.is_empty() {
+        let _ = writeln!(text, "                   no choice gives key");
+        return;
+    }
+    let _ = writeln!(text, "                   today's values lose {:.1} %", 100.0 * proposal.lost());
+    for changed in &proposal.values {
+        let _ = writeln!(text, "    {:<40} {:<12.5} -> {:.5}", changed.path, changed.today, changed.best);
+    }
+    let _ = writeln!(text, "  in the entry of the link:");
+    for line in proposal.snippet.lines() {
+        let _ = writeln!(text, "    {line}");
+    }
+}
+
+fn pairs_text(text: &mut String, link: &PairsReport) {
     let [first, second] = &link.sites;
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<17}{value}");
