@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use distill::config::{Emission, Framing, Intensity};
 use distill::loops::Setpoints;
-use distill::sifting::prepared::config::{Basis, Encoding, Part, Prepared, Search, Sync};
+use distill::sifting::prepared::config::{Basis, Encoding, Loops, Part, Prepared, Search, Sync};
 use distill::sifting::prepared::half;
 use distill::sifting::{Choice, Choices, Context, FrameInput, Light, Sifting, SiftingStart};
 use photonics::analyser::AnalyserState;
@@ -44,9 +44,11 @@ fn config(part: Part) -> Prepared {
         encoding: Encoding::Detectors,
         key_basis: Basis::Z,
         gate_ps: 400.0,
+        dead_time_ps: 0.0,
         preamble_pulses: t12::PREAMBLE_PULSES,
         sync: Sync::Photons(Search { reach_ps: 200_000_000, frequency: 1e-7 }),
         tracking_interval_ps: 100_000_000_000,
+        loops: Loops::OFF,
     }
 }
 
