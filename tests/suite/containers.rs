@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Place, assert_equal_keys, bright, bright_network, qkdnet, repository};
+use crate::support::{Place, assert_equal_keys, bright, bright_network, qkdnet, quantum_dot, repository};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -201,6 +201,11 @@ fn equal_seeds_give_equal_keys_in_containers_and_as_tasks_and_nothing_is_left_of
     place.up("data", &[&seeded[..], &on].concat());
     assert_eq!(assert_equal_keys(&place.digest("data")), assert_equal_keys(&tasks.digest("data")));
     assert!(engine.is_clean(&place.path("data")), "containers are left");
+    let dot = Place::new(&quantum_dot());
+    let seeded = ["--for", "20s", "--seed", "7"];
+    dot.up("tasks", &seeded);
+    dot.up("data", &[&seeded[..], &on].concat());
+    assert_eq!(assert_equal_keys(&dot.digest("data")), assert_equal_keys(&dot.digest("tasks")), "a prepared link");
     assert!(place.trace("1").iter().any(|span| span == "qkd.source.emit"), "spans are not brought back");
 }
 

@@ -46,6 +46,11 @@ pub fn bright_network_with_small_transfers() -> String {
     bright_network().replacen("  sites:\n", &format!("  keyManagement: {{{relay}}}\n  sites:\n"), 1)
 }
 
+/// A quantum dot's link of 18 km as it is shipped: single photons, from a transmitter to a receiver.
+pub fn quantum_dot() -> String {
+    std::fs::read_to_string(repository().join("topologies/quantum-dot-18.yaml")).expect("read the topology of a dot")
+}
+
 /// All of Nice with little loss, few pairs and short rounds: three key stores, and two sites without a link.
 pub fn bright_network() -> String {
     let text = std::fs::read_to_string(repository().join("topologies/nice.yaml")).expect("read the topology of Nice");

@@ -100,7 +100,7 @@ fn prepared_blocks(link: &Link, kinds: usize, block_pulses: u64) -> Vec<Block> {
         blocks.resize(blocks.len().max(block as usize + 1), Statistics::default());
         let block = &mut blocks[block as usize];
         let bases = [detection.pattern & 0b11, detection.pattern >> 2];
-        let double = bases.iter().any(|ports| *ports == 0b11);
+        let double = bases.contains(&0b11);
         block.clicks[1] += u64::from(detection.pattern.count_ones());
         if bases[0] != 0 && bases[1] != 0 {
             block.crossed += 1;

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use distill::config::{Bound, Security};
 use photonics::expect::pulses::{PulseClass, PulsesInputs};
-use photonics::expect::response::{BasisChoice, Receiver};
+use photonics::expect::response::{BasisChoice, Counted, Receiver};
 use topology::plan::{optimise, prepared};
 
 /// Lucamarini et al., Opt. Express 21, 24550 (2013), over 65 km.
@@ -19,9 +19,10 @@ fn t12() -> PulsesInputs {
             basis_choice: BasisChoice::Active,
             key_basis_probability: [15.0 / 16.0; 2],
             intrinsic_error: [0.01277, 0.00616],
-            noise_probability: 4.2e-5,
+            noise_probability: [4.2e-5; 2],
             afterpulse_probability: 0.0525,
             hold_off_pulses: 0.0,
+            counted: [Counted::ALL; 2],
         },
     }
 }

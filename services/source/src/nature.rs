@@ -115,7 +115,7 @@ mod tests {
             speed: Speed::Max,
             epochs_limit: None,
             subseed: None,
-            nature: Config::Pulses(Pulses {
+            nature: Config::Pulses(Box::new(Pulses {
                 transmitter: Transmitter {
                     repetition_rate_hz: 1e6,
                     encoding: Encoding::Polarisation,
@@ -152,7 +152,7 @@ mod tests {
                     phase: PhaseDrift::default(),
                 },
                 efficiency: 1.0,
-            }),
+            })),
             faults_allowed: true,
             accepts: vec![],
         }

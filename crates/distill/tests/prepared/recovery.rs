@@ -186,7 +186,7 @@ fn numbered(encoding: Encoding, clicks: &[(u64, u64)]) -> (Vec<(u64, u8, u32)>, 
     let (mut used, mut dead) = (Vec::new(), 0);
     for frame in 0..2 {
         let of_frame = clicks.iter().filter(|(at_ps, _)| at_ps / FRAME_PS == frame);
-        recovery.push(frame, of_frame.map(|(at_ps, port)| at_ps / 4 << 10 | 1 << port).collect()).unwrap();
+        recovery.push(frame, of_frame.map(|(at_ps, port)| (at_ps / 4) << 10 | 1 << port).collect()).unwrap();
         let next = recovery.next_frame().unwrap().unwrap();
         used.extend(next.happenings.iter().map(|seen| (seen.pulse, seen.outcomes, seen.clicks)));
         dead += next.counts.dead;

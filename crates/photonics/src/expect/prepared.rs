@@ -1,4 +1,4 @@
-//! A prepared link as it is configured, reduced to the figures of [`response`](super::response), which say what is expected
+//! A prepared link as it is configured, reduced to the figures of [`response`], which say what is expected
 //! of it.
 //!
 //! Taken for granted: loops hold polarisation and phase, light comes where the receiver expects it. Left out: latching, and

@@ -118,7 +118,7 @@ fn encoder(kind: &PreparedLink<'_>, link_path: &str, report: &mut Report<'_>) {
     of_time_bins(encoder.encoding, encoder.bin_separation.is_some(), path, "binSeparation", report);
     if let Some(separation) = encoder.bin_separation.filter(|_| encoder.encoding == Encoding::TimeBin) {
         let period_ps = kind.period_ps();
-        if !separation.whole().is_some_and(|separation_ps| separation_ps > 0) || separation.value() >= period_ps {
+        if separation.whole().is_none_or(|separation_ps| separation_ps <= 0) || separation.value() >= period_ps {
             let message = format!("bins that are {separation} apart, with {} between pulses", in_ps(period_ps));
             let expected = "a multiple of 1 ps, above 0 and below the period of the pulses";
             let finding = Finding::error(format!("{path}.binSeparation"), message, expected);

@@ -40,8 +40,8 @@ pub struct SourceConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Nature {
-    Pairs(Pairs),
-    Pulses(Pulses),
+    Pairs(Box<Pairs>),
+    Pulses(Box<Pulses>),
 }
 
 /// Entangled pairs, a photon to each output.

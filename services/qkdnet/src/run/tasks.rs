@@ -144,13 +144,13 @@ struct Parts {
 /// What stands before the module.
 enum Instrument {
     Detector {
-        config: DetectorConfig,
+        config: Box<DetectorConfig>,
         origin: Source,
         /// For its first life: a node that starts again has lost the beginning.
         recorder: Option<Recorder>,
     },
     Transmitter {
-        config: TransmitterConfig,
+        config: Box<TransmitterConfig>,
         source: Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>,
     },
 }
@@ -177,10 +177,10 @@ impl Instrument {
                     }
                     None => None,
                 };
-                Ok(Self::Detector { config: (**config).clone(), origin, recorder })
+                Ok(Self::Detector { config: config.clone(), origin, recorder })
             }
             ServiceConfig::Transmitter(config) => {
-                Ok(Self::Transmitter { config: (**config).clone(), source: source(&config.module)? })
+                Ok(Self::Transmitter { config: config.clone(), source: source(&config.module)? })
             }
             other => bail!("a {} has no module", other.kind()),
         }

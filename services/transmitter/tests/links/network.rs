@@ -227,12 +227,12 @@ impl Instruments {
             speed: Speed::Max,
             epochs_limit: Some(self.epochs),
             subseed: self.subseed(1),
-            nature: Nature::Pulses(Pulses {
+            nature: Nature::Pulses(Box::new(Pulses {
                 transmitter: self.transmitter.clone(),
                 arm: self.arm(),
                 analyser: self.analyser.clone(),
                 efficiency: self.detectors.efficiency(),
-            }),
+            })),
             faults_allowed: false,
             accepts: [0, 1].map(|end| self.module(end).name).into(),
         }

@@ -58,12 +58,12 @@ impl Planner<'_> {
     }
 
     fn source_config(&self) -> SourceConfig {
-        let nature = Nature::Pairs(Pairs {
+        let nature = Nature::Pairs(Box::new(Pairs {
             emitter: self.emitter(),
             arms: [0, 1].map(|end| self.arm(end)),
             analysers: [0, 1].map(|end| self.analyser(end)),
             detectors: self.kind.ends.map(|end| snspd(end.detector)),
-        });
+        }));
         self.common.source(self.kind.source.site.as_str(), nature)
     }
 

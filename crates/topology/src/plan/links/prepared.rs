@@ -39,12 +39,12 @@ impl Planner<'_> {
 
     fn nature(&self) -> Nature {
         let (kind, epoch_ps) = (self.kind, self.epoch_ps());
-        Nature::Pulses(Pulses {
+        Nature::Pulses(Box::new(Pulses {
             transmitter: kind.transmitter_config(epoch_ps),
             arm: instruments::arm(kind.link, kind.arm, epoch_ps),
             analyser: kind.analyser_config(epoch_ps),
             efficiency: kind.detector.efficiency(),
-        })
+        }))
     }
 
     fn transmitter(&self) -> ServiceConfig {
