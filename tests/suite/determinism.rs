@@ -1,6 +1,6 @@
 //! Equal topology, seed and binary give byte-identical keys, however the services run.
 
-use crate::support::{Digest, Place, assert_equal_keys, bright, quantum_dot};
+use crate::support::{Digest, Place, assert_equal_keys, bright};
 
 fn key(args: &[&str]) -> Digest {
     let place = Place::new(&bright(&[]));
@@ -14,22 +14,6 @@ fn equal_seeds_give_equal_keys_as_tasks_as_processes_and_at_any_speed() {
     assert_eq!(tasks, key(&["--seed", "7"]), "run twice");
     assert_eq!(tasks, key(&["--seed", "7", "--isolation", "process"]), "as processes");
     assert_eq!(tasks, key(&["--seed", "7", "--speed", "2"]), "paced");
-}
-
-#[test]
-fn a_prepared_link_gives_equal_keys_as_tasks_as_processes_and_in_two_runs_on_the_same_data() {
-    let key = |args: &[&str]| {
-        let place = Place::new(&quantum_dot());
-        place.up("data", &[&["--for", "20s", "--seed", "7"], args].concat());
-        let first = assert_equal_keys(&place.digest("data"));
-        place.up("data", &[&["--for", "20s", "--seed", "7"], args].concat());
-        let both = assert_equal_keys(&place.digest("data"));
-        assert_ne!(first, both, "the second run goes on with other choices");
-        both
-    };
-    let tasks = key(&[]);
-    assert_eq!(tasks, key(&[]), "run twice");
-    assert_eq!(tasks, key(&["--isolation", "process"]), "as processes");
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod keys;
 mod lasting;
 mod limits;
 mod ports;
+mod prepared;
 mod replay;
 mod reserve;
 mod restore;

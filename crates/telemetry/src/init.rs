@@ -39,7 +39,7 @@ pub struct TelemetryConfig {
     pub span_file_limit_bytes: u64,
     /// How often the metrics' snapshot is written or exported.
     pub metrics_interval: Duration,
-    /// Filter of log lines, such as `info` or `warn,detector=debug`; the variable `QKDNET_LOG` overrides it.
+    /// Filter of log lines, such as `info` or `warn,module=debug`; the variable `QKDNET_LOG` overrides it.
     pub log_filter: String,
     /// `None`: no logs, for a process that draws on the terminal.
     pub log_format: Option<LogFormat>,

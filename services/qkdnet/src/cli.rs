@@ -24,7 +24,7 @@ pub use self::run::{RecordArgs, RecordFormat, RunArgs, StateArgs, UpArgs, Verify
 #[derive(Debug, Parser)]
 #[command(name = "qkdnet", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
 pub struct Cli {
-    /// What to log, such as `info` or `warn,detector=debug`. Logs go to standard error.
+    /// What to log, such as `info` or `warn,module=debug`. Logs go to standard error.
     #[arg(long, global = true, env = "QKDNET_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 

@@ -29,7 +29,7 @@ pub struct PodArgs {
     /// OpenTelemetry collector of the services, as http://HOST:PORT.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
-    /// What services log, such as `info` or `warn,detector=debug`.
+    /// What services log, such as `info` or `warn,module=debug`.
     #[arg(long, env = "QKDNET_SERVICE_LOG", value_name = "FILTER")]
     pub service_log: Option<String>,
     /// Domain of the cluster's names.

@@ -1,0 +1,88 @@
+//! Prepared links: from a document to equal key at both ends, however the services run.
+
+use crate::support::{Digest, Place, assert_equal_keys, repository};
+
+/// A shipped topology with other values, and without what was published for the values that it had.
+fn shipped(name: &str, changes: &[(&str, &str)]) -> String {
+    let mut text = std::fs::read_to_string(repository().join("topologies").join(name)).expect("read a topology");
+    for (from, to) in changes {
+        assert!(text.contains(from), "{name} has no `{from}`");
+        text = text.replace(from, to);
+    }
+    let reference = text.find("      reference:").expect("a reference block");
+    text.truncate(reference);
+    text
+}
+
+/// Single photons with little loss and short rounds.
+fn bright_dot() -> String {
+    let changes = [
+        ("repetitionRate: 72.6 MHz\n", "repetitionRate: 10 MHz\n"),
+        ("brightness: 0.00194", "brightness: 0.1"),
+        ("attenuation: 0.5333333 dB/km", "attenuation: 0.05 dB/km"),
+        ("round: 10 min", "round: 1 s"),
+    ];
+    shipped("quantum-dot-18.yaml", &changes)
+}
+
+/// Decoys over little fibre, with few pulses and short rounds.
+fn bright_decoys() -> String {
+    let changes = [
+        ("repetitionRate: 1 GHz\n", "repetitionRate: 10 MHz\n"),
+        ("length: 50 km", "length: 5 km"),
+        ("round: 10 s", "round: 1 s"),
+    ];
+    shipped("t12-50km.yaml", &changes)
+}
+
+fn key(topology: &str, args: &[&str]) -> Digest {
+    let place = Place::new(topology);
+    place.up("data", &[&["--for", "4s"], args].concat());
+    assert_equal_keys(&place.digest("data"))
+}
+
+#[test]
+fn prepared_links_make_equal_keys_at_equal_seeds_as_tasks_and_as_processes() {
+    for topology in [bright_dot(), bright_decoys()] {
+        let tasks = key(&topology, &["--seed", "7"]);
+        assert_eq!(tasks, key(&topology, &["--seed", "7", "--isolation", "process"]), "as processes");
+        assert_ne!(tasks.sha256, key(&topology, &["--seed", "8"]).sha256);
+    }
+}
+
+#[test]
+fn a_transmitters_pulses_are_not_recorded() {
+    let place = Place::new(&bright_dot());
+    let mut command = crate::support::qkdnet();
+    command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
+    let output = command.args(["--for", "1s", "--record"]).arg(place.path("tags")).output().expect("start qkdnet");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("raw key") && said.contains("`niels-bohr-dtu`"), "{said}");
+    assert!(!place.path("tags").exists() && !place.path("data").exists());
+}
+
+#[test]
+fn a_crash_of_either_end_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
+    let allowed = bright_dot().replace("latency: 8}", "latency: 8}\n  faults: {allowed: true}");
+    for point in ["epoch.leased", "block.slice", "block.prepared", "block.refilled", "block.committed"] {
+        let place = Place::new(&allowed);
+        let mut command = crate::support::qkdnet();
+        command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
+        command.args(["--isolation", "process", "--output", "json", "--for", "8s", "--seed", "9"]);
+        // Every process counts its own hits: each module crashes once.
+        crate::support::success({
+            command.env("QKDNET_FAILPOINTS", format!("{point}=2"));
+            command
+        });
+        let key = assert_equal_keys(&place.digest("data"));
+        for site in ["niels-bohr", "dtu"] {
+            let path = module::store::path(&place.path("data"), site, "niels-bohr-dtu");
+            let store = module::store::BlockStore::open_read_only(path).expect("open the blocks");
+            assert!(store.in_doubt().is_empty(), "failpoint {point}: a block is left undecided at {site}");
+            let (blocks, bits) = store.committed_totals();
+            assert_eq!(bits, key.bits, "failpoint {point}");
+            assert!(blocks > 2, "failpoint {point}: the link has not recovered");
+        }
+    }
+}
