@@ -4,7 +4,8 @@
 //! the round and one half. With radix 2, 122 numerals and a tweak of four bytes all that changes fits into one block, and
 //! the block before it, of the parameters, is enciphered once: an ID costs ten calls of AES, one after another.
 //!
-//! The crate `fpe` does the same for any radix and length, and allocates in every round: it needs some 50 times as long.
+//! The crate `fpe` does the same for any radix and length with numbers that it allocates in every round. For 122 bits, which
+//! are no whole bytes, it needs some 25 us (4 us for 120 bits), where this takes 0.2 us.
 
 use aes::Aes128Enc;
 use aes::cipher::{
