@@ -20,6 +20,8 @@ const USER: i64 = 65532;
 const GRACE_S: i64 = 20;
 /// Files of Secrets: for the owner and for the pod's group.
 const SECRET_MODE: i32 = 0o440;
+/// Longest name of a port.
+const PORT_NAME_CHARS: usize = 15;
 const DATA: &str = "data";
 const RUN: &str = "run";
 const CLAIM: &str = "data";
@@ -294,7 +296,10 @@ fn container_ports(planned: &Planned) -> Vec<ContainerPort> {
         ..ContainerPort::default()
     };
     // Names of ports are unique in a pod.
-    let own = |what: &str| format!("{}-{what}", planned.name);
+    let own = |what: &str| {
+        let kept: String = planned.name.chars().take(PORT_NAME_CHARS - 1 - what.len()).collect();
+        format!("{kept}-{what}")
+    };
     let health = planned.services.iter().find_map(|placed| placed.health_port);
     let mut ports: Vec<ContainerPort> = health.map(|port| named(&own("health"), port)).into_iter().collect();
     if let ([only], false) = (planned.services.as_slice(), planned.hosted) {

@@ -61,6 +61,18 @@ fn there_is_a_pod_for_each_source_link_end_and_site_with_key() {
 }
 
 #[test]
+fn ports_of_a_pod_have_names_of_their_own_that_a_cluster_takes() {
+    let (_, objects) = objects(&shipped("quantum-dot-18.yaml"));
+    for set in &objects.stateful_sets {
+        let containers = &set.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers;
+        let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+        let names: Vec<&str> = ports.map(|port| port.name.as_deref().unwrap()).collect();
+        assert!(names.iter().all(|name| name.len() <= 15), "{names:?}");
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+    }
+}
+
+#[test]
 fn every_pod_keeps_to_the_restricted_profile() {
     let (_, objects) = objects(&chain());
     for set in &objects.stateful_sets {
