@@ -44,6 +44,7 @@ fn sift_time_bins(link: &Link, gate_ps: i64, epochs: u64) -> ([[usize; 2]; 2], f
     let clicks = link.clicks(epochs);
     let mut seen: BTreeMap<i64, u8> = BTreeMap::new();
     for &(at_ps, port) in &clicks {
+        assert_ne!(port, 1, "one detector reads Z");
         // Gates reach over the period.
         let pulse = (at_ps - 1000).div_euclid(5000);
         let after_birth_ps = at_ps - 5000 * pulse - 2500;

@@ -15,7 +15,14 @@ const AFTERPULSE_MAX_PS: i64 = 1 << 50;
 
 const NEVER: Arrival = Arrival::MAX;
 
+/// Ports of a receiver with a detector at each.
+pub(super) const EVERY_PORT: &[u32] = &[0, 1, 2, 3];
+/// In time-bin encoding one detector reads Z.
+pub(super) const TIME_BIN_PORTS: &[u32] = &[0, 2, 3];
+
 pub(super) struct Clicks {
+    /// Those that have a detector.
+    ports: &'static [u32],
     dark_mean_ps: f64,
     dark_words: Stream,
     chance_words: Stream,
@@ -53,13 +60,14 @@ impl Chance {
 }
 
 impl Clicks {
-    pub(super) fn new(detector: &Detector, subseed: &Subseed) -> Self {
+    pub(super) fn new(detector: &Detector, ports: &'static [u32], subseed: &Subseed) -> Self {
         let shortest_ps = DEAD_TIME_MIN_RESOLUTIONS * detector.tdc_resolution_ps.max(UNIT_PS as f64);
         let dead_ps = libm::round(detector.dead_time_ps.max(shortest_ps)) as i64;
         let latch_ps = libm::round(detector.latch_reset_ps) as i64;
         let chance_words = subseed.stream("afterpulses and latching");
         Self {
-            dark_mean_ps: 1e12 / (detector.dark_rate_hz.max(0.0) * PORTS as f64),
+            ports,
+            dark_mean_ps: 1e12 / (detector.dark_rate_hz.max(0.0) * ports.len() as f64),
             dark_words: subseed.stream("dark counts"),
             draws: chance_words.draws(0),
             chance_words,
@@ -96,7 +104,8 @@ impl Clicks {
             if at_ps >= to_ps {
                 break;
             }
-            self.darks.push_back(arrival(at_ps, draws.word() % PORTS as u32));
+            let port = self.ports[draws.word() as usize % self.ports.len()];
+            self.darks.push_back(arrival(at_ps, port));
         }
     }
 

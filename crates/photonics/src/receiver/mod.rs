@@ -22,7 +22,7 @@ use crate::photons::{self, Arrival, PhotonsError, Survey, time_ps};
 use crate::random::Subseed;
 use crate::tag::{END_PS, UNIT_PS};
 use arrivals::{Arrivals, CHUNK};
-use clicks::Clicks;
+use clicks::{Clicks, EVERY_PORT, TIME_BIN_PORTS};
 use clock::{LocalClock, Segment};
 use frames::Framer;
 use gated::{Gated, Gates};
@@ -127,7 +127,7 @@ impl Instrument {
         Self {
             epoch_ps: epoch_ps as i64,
             arrivals: Arrivals::new(detector.jitter_fwhm_ps, &detector.skew_ps, subseed),
-            front: Front::FreeRunning(Box::new(Clicks::new(detector, subseed))),
+            front: Front::FreeRunning(Box::new(Clicks::new(detector, EVERY_PORT, subseed))),
             z_probability: analyser.z_probability,
             clock: LocalClock::new(clock, epoch_ps, subseed),
             phase: Phase::new(&analyser.phase(), epoch_ps, subseed),
@@ -151,6 +151,7 @@ impl Instrument {
         subseed: &Subseed,
     ) -> Self {
         let pulses = PulseClock::new(repetition_rate_hz, epoch_ps);
+        let ports = if analyser.encoding == Encoding::TimeBin { TIME_BIN_PORTS } else { EVERY_PORT };
         let shared = analyser.basis_choice == BasisChoice::Active && analyser.encoding != Encoding::TimeBin;
         let gated = |gates: Gates, jitter_fwhm_ps: f64| {
             // Skew comes after the gate.
@@ -165,7 +166,7 @@ impl Instrument {
             }
             PreparedDetectors::FreeRunning(detector) => (
                 Arrivals::new(detector.jitter_fwhm_ps, &detector.skew_ps, subseed),
-                Front::FreeRunning(Box::new(Clicks::new(detector, subseed))),
+                Front::FreeRunning(Box::new(Clicks::new(detector, ports, subseed))),
             ),
         };
         let resolution_ps = match detectors {
