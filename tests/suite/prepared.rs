@@ -1,18 +1,6 @@
 //! Prepared links: from a document to equal key at both ends, however the services run.
 
-use crate::support::{Digest, Place, assert_equal_keys, repository};
-
-/// A shipped topology with other values, and without what was published for the values that it had.
-fn shipped(name: &str, changes: &[(&str, &str)]) -> String {
-    let mut text = std::fs::read_to_string(repository().join("topologies").join(name)).expect("read a topology");
-    for (from, to) in changes {
-        assert!(text.contains(from), "{name} has no `{from}`");
-        text = text.replace(from, to);
-    }
-    let reference = text.find("      reference:").expect("a reference block");
-    text.truncate(reference);
-    text
-}
+use crate::support::{Digest, Place, assert_equal_keys, shipped_but};
 
 /// Single photons with little loss and short rounds.
 fn bright_dot() -> String {
@@ -22,7 +10,7 @@ fn bright_dot() -> String {
         ("attenuation: 0.5333333 dB/km", "attenuation: 0.05 dB/km"),
         ("round: 10 min", "round: 1 s"),
     ];
-    shipped("quantum-dot-18.yaml", &changes)
+    shipped_but("quantum-dot-18.yaml", &changes)
 }
 
 /// Decoys over little fibre, with few pulses and short rounds.
@@ -34,7 +22,7 @@ fn bright_decoys() -> String {
         ("zProbability: 93.75 %", "zProbability: 50 %"),
         ("round: 10 s", "round: 1 s"),
     ];
-    shipped("t12-50km.yaml", &changes)
+    shipped_but("t12-50km.yaml", &changes)
 }
 
 fn key(topology: &str, args: &[&str]) -> Digest {
@@ -67,7 +55,8 @@ fn a_transmitters_pulses_are_not_recorded() {
 #[test]
 fn a_crash_of_either_end_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
     let allowed = bright_dot().replace("latency: 8}", "latency: 8}\n  faults: {allowed: true}");
-    for point in ["epoch.leased", "block.slice", "block.prepared", "block.refilled", "block.committed"] {
+    let transmitter = shell::failpoint::PLACES.iter().find(|(kind, _)| *kind == "transmitter");
+    for point in transmitter.expect("the places of a transmitter").1 {
         let place = Place::new(&allowed);
         let mut command = crate::support::qkdnet();
         command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
@@ -78,6 +67,11 @@ fn a_crash_of_either_end_at_each_step_that_makes_a_block_durable_loses_and_doubl
             command
         });
         let key = assert_equal_keys(&place.digest("data"));
+        for module in ["transmitter-niels-bohr-dtu-niels-bohr", "detector-niels-bohr-dtu-dtu"] {
+            let log = place.path("data").join(format!(".qkdnet/logs/{module}.log"));
+            let log = std::fs::read_to_string(log).expect("read the log of a module");
+            assert!(log.contains(&format!("failpoint `{point}`: aborting")), "{module} never came to {point}");
+        }
         for site in ["niels-bohr", "dtu"] {
             let path = module::store::path(&place.path("data"), site, "niels-bohr-dtu");
             let store = module::store::BlockStore::open_read_only(path).expect("open the blocks");

@@ -12,25 +12,28 @@ pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// A shipped topology with other values, and without what was published for the values that it had.
+pub fn shipped_but(file: &str, changes: &[(&str, &str)]) -> String {
+    let path = repository().join("topologies").join(file);
+    let mut text = std::fs::read_to_string(path).expect("read a topology");
+    for (from, to) in changes {
+        assert!(text.contains(from), "{file} has no `{from}`");
+        text = text.replace(from, to);
+    }
+    let reference = text.find("      reference:").expect("a reference block");
+    text.truncate(reference);
+    text
+}
+
 /// The 50 km link of Nice with little loss, few pairs and short rounds. What it tests is not its rate.
 pub fn bright(extra: &[(&str, &str)]) -> String {
-    let text =
-        std::fs::read_to_string(repository().join("topologies/nice-50km.yaml")).expect("read the 50 km topology");
-    let mut text = text;
     let changes = [
         ("deviceLoss: 9.84214 dB", "deviceLoss: 1 dB"),
         ("attenuation: 0.239 dB/km", "attenuation: 0.05 dB/km"),
         ("pairRate: 3.21e8 /s", "pairRate: 1e6 /s"),
         ("round: 10 s", "round: 1 s"),
     ];
-    for (from, to) in changes.iter().chain(extra) {
-        assert!(text.contains(from), "the topology has no `{from}`");
-        text = text.replace(from, to);
-    }
-    // What was published does not hold for this link.
-    let reference = text.find("      reference:").expect("a reference block");
-    text.truncate(reference);
-    text
+    shipped_but("nice-50km.yaml", &[&changes, extra].concat())
 }
 
 /// As [`bright`], with other key management and with further applications at Valrose.

@@ -21,6 +21,7 @@ use crate::playback::Playback;
 use crate::record::Recorder;
 
 /// Where clicks come from.
+#[derive(Clone)]
 pub enum Origin {
     Source(SourceLink),
     /// A recording of raw time tags in place of source and instrument.

@@ -1,4 +1,4 @@
-//! The detector node's control service over gRPC.
+//! The module's control service over gRPC.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -22,7 +22,6 @@ pub mod vault;
 pub mod waiting;
 
 pub use delivery::{Delivery, KmsDial, next_undelivered};
-pub use grpc::MonitorService;
 pub use light::{EpochLight, Light, Remark};
 pub use seed::subseed;
 pub use serve::{disk, initial_status, serve};

@@ -71,7 +71,7 @@ pub trait Light: Send {
     }
 }
 
-/// A session's key for the source, wiped when nobody has it any more.
+/// A session's key for the source, wiped when nobody has it any more; copies in buffers of the transport are not.
 pub fn secret(key: Zeroizing<[u8; 32]>) -> Bytes {
     struct Wiped(Zeroizing<[u8; 32]>);
     impl AsRef<[u8]> for Wiped {
@@ -130,14 +130,18 @@ async fn follow(
     epochs: &mpsc::Sender<Result<EpochLight>>,
 ) -> Result<()> {
     for epoch in first_epoch.. {
-        let light = photons.recv().await.context("receive photons: the source has gone")?;
+        let light = tokio::select! {
+            light = photons.recv() => light.context("receive photons: the source has gone")?,
+            // The session has ended for another reason: what it keeps goes with it.
+            () = epochs.closed() => return Ok(()),
+        };
         let end = light.end;
         if !end && light.epoch != epoch {
             bail!("expected the photons of epoch {epoch}, got those of {}", light.epoch);
         }
         let frames = if end { frames.finish().into_iter().collect() } else { frames.take(light)? };
         let done = EpochLight { epoch, frames, end };
-        epochs.send(Ok(done)).await.ok().context("hand over clicks: the module has gone")?;
+        epochs.send(Ok(done)).await.ok().context("hand over frames: the module has gone")?;
         if end {
             break;
         }

@@ -128,7 +128,7 @@ impl Reporter {
             s.simulated_s = simulated_s;
             s.clicks = light.clicks;
             s.figures = figures::tell(&figures);
-            // The announcer has no clock to recover: it is locked when bits come back.
+            // An end without a clock to recover is locked when bits come back.
             let locked = light.locked || (light.recovery.is_none() && light.sifted_key > last.sifted_z);
             s.state = if locked { LinkState::Locked } else { LinkState::Acquiring }.into();
         });

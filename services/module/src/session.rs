@@ -156,7 +156,12 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
     }
     let Some(opened) = greet(node, &mut channel, &protocol).await? else { return Ok(()) };
     let (start, first_epoch) = agree(node, &opened, &protocol, *setpoints)?;
-    let light = begin(node, opened.session, first_epoch, *setpoints).await?;
+    // The source may wait for a peer that has left since.
+    let light = tokio::select! {
+        biased;
+        light = begin(node, opened.session, first_epoch, *setpoints) => light?,
+        why = channel.ended() => return Err(why),
+    };
     let module = Module::new(&protocol, &start, session_seed(seed, first_epoch));
     let mut run = Run {
         reporter: Reporter::new(&node.config, first_epoch),

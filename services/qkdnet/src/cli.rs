@@ -148,7 +148,7 @@ pub struct OutputArgs {
 pub struct PlanArgs {
     /// Topology file; `-` is standard input.
     pub file: PathBuf,
-    /// Search the intensities, probabilities and bias of the bases (of entangled pairs the pump) that give the longest key.
+    /// Search the intensities, probabilities and basis bias (for pairs: the pump) with the longest key.
     #[arg(long)]
     pub optimise: bool,
     /// Length of the blocks to optimise, such as 20min; the round of each link unless given.

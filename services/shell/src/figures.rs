@@ -33,8 +33,8 @@ pub fn hear(told: &[wire::Figure]) -> Figures {
     figures
 }
 
-/// What a module measured last, with what only all its blocks together say. An error rate is of the last block or of none:
-/// the mean of a run would pass for it.
+/// The module's last measurements; figures of all its blocks fill the gaps. Error rates are of the last block alone, never
+/// the mean of a run.
 pub fn of_module(status: &ModuleStatus) -> Figures {
     let mut figures = hear(&status.figures);
     figures.complete(hear(&status.counted));

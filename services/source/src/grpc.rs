@@ -27,7 +27,7 @@ pub struct SourceService {
     outputs: mpsc::Sender<Output>,
     status: Arc<crate::Status>,
     losses: Losses,
-    /// Whether the light comes of a pump; pulses have none.
+    /// Whether the light needs a pump; pulses have none.
     is_pumped: bool,
 }
 

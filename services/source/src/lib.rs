@@ -22,8 +22,6 @@ use proto::source::v1::{AnalyserUpdate, PhotonEpoch};
 
 /// The source's side of one output's stream.
 pub type Output = Duplex<PhotonEpoch, AnalyserUpdate>;
-/// The detector's side of it.
-pub type Attachment = Duplex<AnalyserUpdate, PhotonEpoch>;
 
 /// Epochs that may wait in a stream; together with the transport's own buffers this bounds memory.
 pub const EPOCHS_IN_FLIGHT: usize = 3;

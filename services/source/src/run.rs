@@ -27,8 +27,8 @@ struct Attached {
     hello: AttachOutput,
 }
 
-/// An output in full flow. Its updates are taken off the stream at all times, so that an output that says where its
-/// analyser will be never waits for one that takes photons.
+/// An output in full flow. Its updates are taken off the stream at all times, so that an output that says what its
+/// instrument is set to never waits for one that takes photons.
 struct Flow {
     photons: mpsc::Sender<PhotonEpoch>,
     updates: mpsc::Receiver<AnalyserUpdate>,
@@ -75,6 +75,11 @@ pub async fn run(
     loop {
         let output = tokio::select! {
             () = &mut farewell => return Ok(()),
+            side = left(&waiting) => {
+                info!(output = side, "output left before the other one came");
+                waiting[side] = None;
+                continue;
+            }
             output = outputs.recv() => match output {
                 Some(output) => output,
                 None => return Ok(()),
@@ -101,6 +106,18 @@ pub async fn run(
     }
 }
 
+/// The first waiting output to leave; what it said, a key of choices perhaps, goes with it.
+async fn left(waiting: &[Option<Attached>; 2]) -> usize {
+    let closed = async |side: usize| match &waiting[side] {
+        Some(attached) => attached.output.tx.closed().await,
+        None => std::future::pending().await,
+    };
+    tokio::select! {
+        () = closed(0) => 0,
+        () = closed(1) => 1,
+    }
+}
+
 async fn greet(mut output: Output) -> Result<Attached> {
     let first = tokio::time::timeout(Duration::from_secs(10), output.rx.recv()).await.context("wait for attach")?;
     match first.and_then(|update| update.update) {
@@ -116,7 +133,8 @@ fn take_pair(waiting: &mut [Option<Attached>; 2]) -> Option<[Attached; 2]> {
     if a.hello.session == b.hello.session && a.hello.first_epoch == b.hello.first_epoch {
         return Some([waiting[0].take()?, waiting[1].take()?]);
     }
-    let older = usize::from(a.hello.session > b.hello.session);
+    // No session begins at an epoch that an earlier one has begun at, and its number is none in a row.
+    let older = usize::from(a.hello.first_epoch > b.hello.first_epoch);
     warn!(output = older, "outputs ask for different sessions, the older one is dropped");
     waiting[older] = None;
     None

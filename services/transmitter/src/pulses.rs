@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use distill::pipeline::{FrameInput, Setpoints};
 use distill::sifting::{Choices, Light as Sent};
 use futures::future::BoxFuture;
@@ -19,7 +19,7 @@ use crate::choices::SessionChoices;
 /// See the module.
 pub struct Pulses {
     config: TransmitterConfig,
-    /// What the keys of the sessions and the drift of the encoder follow from.
+    /// What the drift of the encoder follows from and, in a run with a seed, the keys of the sessions.
     subseed: Subseed,
     source: SourceLink,
     encoder: Option<Told>,
@@ -45,7 +45,8 @@ impl Pulses {
     async fn attach(&mut self, beginning: Beginning) -> Result<Epochs> {
         let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
         let TransmitterConfig { module, transmitter } = &self.config;
-        let key = session_key(&self.subseed, first_epoch);
+        let seeded = module.subseed.as_ref().map(|_| &self.subseed);
+        let key = session_key(seeded, first_epoch)?;
         let sending = Sending {
             choices: Arc::new(SessionChoices::new(transmitter, ChoiceKey::new(&key))),
             clock: PulseClock::new(transmitter.repetition_rate_hz, module.epoch_ps),
@@ -63,9 +64,13 @@ impl Pulses {
     }
 }
 
-/// The key of a session's choices. The first epoch of a session is never used twice, also not after a kill.
-fn session_key(subseed: &Subseed, first_epoch: u64) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(*subseed.derive(&format!("choices from epoch {first_epoch}")).bytes())
+/// The key of a session's choices: the system's randomness, so that nothing that is kept leads back to it. A run with a
+/// seed derives it; the first epoch of a session is never used twice, also not after a kill.
+fn session_key(seeded: Option<&Subseed>, first_epoch: u64) -> Result<Zeroizing<[u8; 32]>> {
+    Ok(Zeroizing::new(match seeded {
+        Some(subseed) => *subseed.derive(&format!("choices from epoch {first_epoch}")).bytes(),
+        None => shell::entropy().context("draw the key of a session's choices")?,
+    }))
 }
 
 impl Light for Pulses {
@@ -122,10 +127,12 @@ mod tests {
     #[test]
     fn no_two_sessions_have_a_key_in_common_and_none_is_the_modules_own_randomness() {
         let subseed = Subseed::new([3; 32]);
-        let keys: std::collections::BTreeSet<[u8; 32]> =
-            (0..1000).map(|first_epoch| *session_key(&subseed, first_epoch)).collect();
-        assert_eq!(keys.len(), 1000);
-        assert_eq!(session_key(&subseed, 7), session_key(&subseed, 7));
-        assert_ne!(*session_key(&subseed, 7), *subseed.derive("session from epoch 7").bytes());
+        let key = |seeded, first_epoch| *session_key(seeded, first_epoch).expect("a key");
+        let seeded = (0..1000).map(|first_epoch| key(Some(&subseed), first_epoch));
+        let drawn = (0..1000).map(|_| key(None, 7));
+        let keys: std::collections::BTreeSet<[u8; 32]> = seeded.chain(drawn).collect();
+        assert_eq!(keys.len(), 2000);
+        assert_eq!(key(Some(&subseed), 7), key(Some(&subseed), 7));
+        assert_ne!(key(Some(&subseed), 7), *subseed.derive("session from epoch 7").bytes());
     }
 }

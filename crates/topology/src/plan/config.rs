@@ -149,8 +149,8 @@ pub struct PreparedReceiver {
     pub arm_delay_ps: f64,
 }
 
-/// The sending end of a prepared link: what chooses each pulse's state, and the module that knows it. The choices of a
-/// session are derived from the module's subseed.
+/// The sending end of a prepared link: what chooses each pulse's state, and the module that knows it. In a run with a
+/// seed the choices of a session are derived from the module's subseed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransmitterConfig {

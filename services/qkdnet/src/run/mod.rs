@@ -134,7 +134,7 @@ pub struct Running {
     pub stores: Vec<StoreMonitor>,
     /// Relays, if it has any.
     pub relays: Vec<RelayMonitor>,
-    /// The detector nodes' tasks; when all have ended, so has the run.
+    /// The modules' tasks; when all have ended, so has the run.
     pub nodes: JoinSet<Result<()>>,
     /// Everything else.
     pub others: JoinSet<Result<()>>,

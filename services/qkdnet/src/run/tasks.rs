@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use detector::{Clicks, Origin, Playback, Recorder};
+use detector::{Clicks, Origin, Recorder};
 use futures::future::BoxFuture;
+use module::light::SourceLink;
 use module::vault::Vault;
 use module::{Delivery, Monitor, Node};
 use proto::channel::v1::{ChannelMessage, ModuleMessage};
@@ -31,7 +32,7 @@ const STREAMS_WAITING: usize = 4;
 /// What one service hands to those that connect to it.
 #[derive(Default)]
 struct Doors {
-    sources: BTreeMap<String, Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>>,
+    sources: BTreeMap<String, SourceLink>,
     channels: BTreeMap<String, Arc<dyn Dial<ModuleMessage, ChannelMessage>>>,
 }
 
@@ -145,19 +146,14 @@ struct Parts {
 enum Instrument {
     Detector {
         config: Box<DetectorConfig>,
-        origin: Source,
+        origin: Origin,
         /// For its first life: a node that starts again has lost the beginning.
         recorder: Option<Recorder>,
     },
     Transmitter {
         config: Box<TransmitterConfig>,
-        source: Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>,
+        source: SourceLink,
     },
-}
-
-enum Source {
-    Dial(Arc<dyn Dial<AnalyserUpdate, PhotonEpoch>>),
-    Recording(Arc<Playback>),
 }
 
 impl Instrument {
@@ -167,8 +163,8 @@ impl Instrument {
         match config {
             ServiceConfig::Detector(config) => {
                 let origin = match &start.replay {
-                    Some(replay) => Source::Recording(replay.of(&config.module.site)?),
-                    None => Source::Dial(source(&config.module)?),
+                    Some(replay) => Origin::Recording(replay.of(&config.module.site)?),
+                    None => Origin::Source(source(&config.module)?),
                 };
                 let recorder = match &start.recording {
                     Some(recording) => {
@@ -189,11 +185,7 @@ impl Instrument {
     fn light(&mut self, faults: Option<&Desk>) -> Result<Box<dyn module::Light>> {
         match self {
             Self::Detector { config, origin, recorder } => {
-                let origin = match origin {
-                    Source::Dial(dial) => Origin::Source(dial.clone()),
-                    Source::Recording(playback) => Origin::Recording(playback.clone()),
-                };
-                Ok(Box::new(Clicks::new(config, origin, recorder.take(), faults.cloned())?))
+                Ok(Box::new(Clicks::new(config, origin.clone(), recorder.take(), faults.cloned())?))
             }
             Self::Transmitter { config, source } => Ok(Box::new(Pulses::new(config, source.clone())?)),
         }

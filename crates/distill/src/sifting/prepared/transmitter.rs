@@ -89,7 +89,7 @@ impl Transmitter {
             peer_last: false,
             said: Said::default(),
             setpoints: start.setpoints,
-            figures: SiftingFigures { locked: true, ..SiftingFigures::default() },
+            figures: SiftingFigures::default(),
         }
     }
 

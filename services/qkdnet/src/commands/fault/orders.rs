@@ -46,6 +46,8 @@ pub enum OrderError {
     WhichLink { site: String, links: Vec<String> },
     #[error("`{site}` has no {what}")]
     NotThere { site: String, what: &'static str },
+    #[error("`{site}` has the transmitter of {link}, which has no {what}; name `{receiver}`")]
+    Transmitter { site: String, link: String, what: &'static str, receiver: String },
     #[error("a site is not cut off from itself")]
     OneSite,
     #[error("{0} and {1} have nothing to say to each other")]
@@ -56,7 +58,7 @@ pub fn orders(roster: &Roster, ordered: &Ordered<'_>) -> Result<Orders, OrderErr
     let desk = Addresses(roster);
     match *ordered {
         Ordered::Cut { link, arm } => {
-            let (link, arms) = desk.arms(link, arm)?;
+            let (link, arms, arm) = desk.arms(link, arm)?;
             let description = match arm {
                 Some(site) => format!("the fibre of {} to {site} is cut", link.name),
                 None => format!("the fibres of {} are cut", link.name),
@@ -65,7 +67,7 @@ pub fn orders(roster: &Roster, ordered: &Ordered<'_>) -> Result<Orders, OrderErr
             desk.orders(description, [(link.source.as_str(), cut(arms))])
         }
         Ordered::Loss { link, arm, loss } => {
-            let (link, arms) = desk.arms(link, arm)?;
+            let (link, arms, arm) = desk.arms(link, arm)?;
             let loss_db = loss.value();
             let description = match arm {
                 Some(site) => format!("{loss_db} dB more between the source of {} and {site}", link.name),
@@ -75,13 +77,13 @@ pub fn orders(roster: &Roster, ordered: &Ordered<'_>) -> Result<Orders, OrderErr
             desk.orders(description, [(link.source.as_str(), more(arms))])
         }
         Ordered::StepClock { link, site, by } => {
-            let (link, end) = desk.clock(link, site)?;
+            let (link, end) = desk.receiver(link, site, "clock of its own")?;
             let description = format!("the clock of {} at {site} is off by {by}", link.name);
             let step = What::ClockStep(ClockStep { by_ps: by.rounded_signed() });
             desk.orders(description, [(link.modules[end].as_str(), step)])
         }
         Ordered::StopClock { link, site } => {
-            let (link, end) = desk.clock(link, site)?;
+            let (link, end) = desk.receiver(link, site, "clock of its own")?;
             let description = format!("the clock of {} at {site} stands still", link.name);
             desk.orders(description, [(link.modules[end].as_str(), What::ClockStop(ClockStop {}))])
         }
@@ -150,12 +152,42 @@ impl<'r> Addresses<'r> {
         self.0.links.iter().find(|link| link.name == name).ok_or_else(|| unknown("link", name, known()))
     }
 
-    /// A link and the outputs of its source that feed the arms meant.
-    fn arms(&self, link: &str, arm: Option<&str>) -> Result<(&'r RosterLink, Vec<u32>), OrderError> {
+    /// A link, the outputs of its source that feed the arms meant, and the site of the arm where it is one.
+    fn arms<'a>(
+        &self,
+        link: &str,
+        arm: Option<&'a str>,
+    ) -> Result<(&'r RosterLink, Vec<u32>, Option<&'a str>), OrderError>
+    where
+        'r: 'a,
+    {
         match arm {
-            None => Ok((self.link(link)?, vec![0, 1])),
-            Some(site) => self.end(link, site).map(|(link, end)| (link, vec![end as u32])),
+            Some(site) => {
+                let (link, end) = self.receiver(link, site, "arm")?;
+                Ok((link, vec![end as u32], arm))
+            }
+            None => {
+                let link = self.link(link)?;
+                match self.transmits(link, 0) {
+                    true => Ok((link, vec![1], Some(&link.sites[1]))),
+                    false => Ok((link, vec![0, 1], None)),
+                }
+            }
         }
+    }
+
+    fn transmits(&self, link: &RosterLink, end: usize) -> bool {
+        self.0.service(&link.modules[end]).is_some_and(|service| service.kind == "transmitter")
+    }
+
+    /// An end that receives. A transmitter stands beside its source, and its clock is the time of the link's light.
+    fn receiver(&self, link: &str, site: &str, what: &'static str) -> Result<(&'r RosterLink, usize), OrderError> {
+        let (link, end) = self.end(link, site)?;
+        if self.transmits(link, end) {
+            let (link, receiver) = (link.name.clone(), link.sites[1 - end].clone());
+            return Err(OrderError::Transmitter { site: site.to_owned(), link, what, receiver });
+        }
+        Ok((link, end))
     }
 
     /// A link and which of its ends a site is.
@@ -165,17 +197,6 @@ impl<'r> Addresses<'r> {
             || OrderError::NotAnEnd { link: link.name.clone(), site: site.to_owned(), ends: link.sites.clone() };
         let end = link.end_at(site).ok_or_else(not_an_end)?;
         Ok((link, end))
-    }
-
-    /// An end whose clock may go wrong. A transmitter's does not: the light of its link has no other time.
-    fn clock(&self, link: &str, site: &str) -> Result<(&'r RosterLink, usize), OrderError> {
-        let (link, end) = self.end(link, site)?;
-        match self.0.service(&link.modules[end]) {
-            Some(service) if service.kind == "transmitter" => {
-                Err(OrderError::NotThere { site: site.to_owned(), what: "clock of its own, but a transmitter" })
-            }
-            _ => Ok((link, end)),
-        }
     }
 
     fn site(&self, name: &str) -> Result<(), OrderError> {

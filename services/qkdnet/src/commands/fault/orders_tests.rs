@@ -12,7 +12,7 @@ fn roster() -> Roster {
         modules: sites.map(|site| format!("detector-{name}-{site}")),
         channels: sites.map(|site| format!("channel-{name}-{site}")),
     };
-    let links = vec![link("one", ["valrose", "sophia"]), link("two", ["valrose", "calern"])];
+    let mut links = vec![link("one", ["valrose", "sophia"]), link("two", ["valrose", "calern"])];
     let service = |kind: &str, name: &str, site: &str| RosterService {
         name: name.to_owned(),
         kind: kind.to_owned(),
@@ -27,6 +27,12 @@ fn roster() -> Roster {
             services.push(service("channel", &link.channels[end], &link.sites[end]));
         }
     }
+    let mut pulses = link("pulses", ["valrose", "calern"]);
+    pulses.modules[0] = "transmitter-pulses-valrose".to_owned();
+    services.push(service("source", &pulses.source, "valrose"));
+    services.push(service("transmitter", &pulses.modules[0], "valrose"));
+    services.push(service("detector", &pulses.modules[1], "calern"));
+    links.push(pulses);
     for site in ["valrose", "sophia", "calern"] {
         services.push(service("kms", &format!("kms-{site}"), site));
         services.push(service("relay", &format!("relay-{site}"), site));
@@ -51,6 +57,20 @@ fn light_is_lost_at_the_source_on_the_arms_that_are_meant() {
     let more = Ordered::Loss { link: "one", arm: Some("valrose"), loss: "3 dB".parse().unwrap() };
     let loss = What::Loss(Loss { outputs: vec![0], loss_db: 3.0, cut: false });
     assert_eq!(told(&more), [("source-one".to_owned(), loss)]);
+}
+
+#[test]
+fn a_link_of_pulses_has_one_arm_and_one_clock_those_of_its_receiver() {
+    let cut = What::Loss(Loss { outputs: vec![1], loss_db: 0.0, cut: true });
+    for arm in [None, Some("calern")] {
+        assert_eq!(told(&Ordered::Cut { link: "pulses", arm }), [("source-pulses".to_owned(), cut.clone())]);
+    }
+    let described = orders(&roster(), &Ordered::Cut { link: "pulses", arm: None }).unwrap().description;
+    assert_eq!(described, "the fibre of pulses to calern is cut");
+    let said = refused(&Ordered::Cut { link: "pulses", arm: Some("valrose") });
+    assert_eq!(said, "`valrose` has the transmitter of pulses, which has no arm; name `calern`");
+    let said = refused(&Ordered::StopClock { link: "pulses", site: "valrose" });
+    assert_eq!(said, "`valrose` has the transmitter of pulses, which has no clock of its own; name `calern`");
 }
 
 #[test]

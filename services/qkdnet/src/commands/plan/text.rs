@@ -82,7 +82,7 @@ fn proposal_text(text: &mut String, proposal: &Proposal) {
     let (today, best) = (si(proposal.today_bps), si(proposal.best_bps));
     let _ = writeln!(
         text,
-        "  best choice      of blocks of {block_s} s by the {bound} bound: {best}bit/s, today {today}bit/s"
+        "  best choice      for blocks of {block_s} s by the {bound} bound: {best}bit/s, today {today}bit/s"
     );
     if proposal.snippet.is_empty() {
         let _ = writeln!(text, "                   no choice gives key");

@@ -147,7 +147,11 @@ impl Container {
                 () = tokio::time::sleep(pause) => {}
                 () = end.cancelled() => return Ok(()),
             }
-            self.restart().await?;
+            tokio::select! {
+                again = self.restart() => again?,
+                // What was started meanwhile goes with the run's label.
+                () = end.cancelled() => return Ok(()),
+            }
         }
     }
 
