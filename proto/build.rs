@@ -16,7 +16,8 @@ const FILES: [&str; 8] = [
 ];
 
 /// Messages with secrets: their `Debug` is written by hand.
-const SECRET: [&str; 4] = [
+const SECRET: [&str; 5] = [
+    ".qkdnet.source.v1.PhotonEpoch",
     ".qkdnet.source.v1.AttachOutput",
     ".qkdnet.channel.v1.Refill",
     ".qkdnet.channel.v1.RefillRequest",

@@ -15,6 +15,7 @@ macro_rules! without_secrets {
 }
 
 without_secrets! {
+    crate::source::v1::PhotonEpoch { epoch, count, end }
     crate::source::v1::AttachOutput { output, session, first_epoch }
     crate::channel::v1::Refill { block }
     crate::channel::v1::RefillRequest { generation }
@@ -28,7 +29,9 @@ mod tests {
     #[test]
     fn messages_with_secrets_print_the_rest() {
         let secret = || bytes::Bytes::from_static(b"not to be seen");
-        let messages: [Box<dyn Debug>; 4] = [
+        let messages: [Box<dyn Debug>; 5] = [
+            // Which detector each photon goes to.
+            Box::new(crate::source::v1::PhotonEpoch { epoch: 71, photons: secret(), ..Default::default() }),
             Box::new(crate::source::v1::AttachOutput { output: 71, choice_key: secret(), ..Default::default() }),
             Box::new(crate::channel::v1::Refill { block: 71, key: secret() }),
             Box::new(crate::channel::v1::RefillRequest { generation: 71, secret: secret() }),

@@ -10,7 +10,7 @@
 //! again after 1024 generations; the secret is another one then, and an ID of the first means nothing in the second
 //! (chance 2^-19 that it passes for one at all, 2^-59 with the names). IDs of a generation that has ended point nowhere.
 //!
-//! Whoever makes IDs up has to hit the 20 zero bits and the tags of both names in one of the two forms: chance 2^-59 per
+//! A made-up ID has to hit the 20 zero bits and the tags of both names in one of the two forms: chance 2^-59 per
 //! attempt.
 //!
 //! An ID does not say its form: it is read in the new one, and, where that makes no sense, in the old one. The chance

@@ -275,7 +275,7 @@ impl Supplier {
         multicast.send(pool).await.map_err(|error| {
             self.give_back(multicast.master, pool, bytes);
             tracing::warn!(peer = site, "a key did not reach a further slave: {}", shell::chain(&error));
-            SupplyError::Exhausted { asked_bits, available_bits: 0, retry_after_s: RETRY_AFTER_S }
+            lasting(pool, SupplyError::Exhausted { asked_bits, available_bits: 0, retry_after_s: RETRY_AFTER_S })
         })
     }
 
@@ -374,8 +374,8 @@ impl Supplier {
     }
 }
 
-/// Why there is no key: where nothing of the pool is used, that. The store sees to it that none is handed out then, so
-/// that a request which gets its key need not ask.
+/// The reason why there is no key: that the pool was put back, if it was. The store refuses then, so a request that gets
+/// its key need not ask.
 fn lasting(pool: &Pool, error: SupplyError) -> SupplyError {
     if pool.rolled_back().is_some() { SupplyError::RolledBack } else { error }
 }

@@ -28,7 +28,7 @@ pub(super) struct Ff1 {
 
 impl Ff1 {
     pub fn new(key: &[u8; 16], tweak: u32) -> Self {
-        let cipher = Aes128Enc::new(&Array::from(*key));
+        let cipher = Aes128Enc::new(key.into());
         let mut parameters = Array::from(PARAMETERS);
         cipher.encrypt_block(&mut parameters);
         let before = u128::from_be_bytes(parameters.into()) ^ u128::from(tweak) << 96;

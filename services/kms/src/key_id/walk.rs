@@ -9,7 +9,7 @@ pub(super) struct Walk(Aes128);
 
 impl Walk {
     pub fn new(key: &[u8; 16]) -> Self {
-        Self(Aes128::new(&Array::from(*key)))
+        Self(Aes128::new(key.into()))
     }
 
     /// Of the low 122 bits.

@@ -291,7 +291,7 @@ pub struct Network {
     source: SourceLink,
     channels: [Arc<dyn Dial<ModuleMessage, ChannelMessage>>; 2],
     pub monitors: [Arc<Monitor>; 2],
-    /// Frames from the receiver's channel that are still to be altered.
+    /// Frames on the line that are still to be altered.
     pub forge: Arc<Mutex<u64>>,
     stop: CancellationToken,
 }
