@@ -182,13 +182,17 @@ fn numbered(encoding: Encoding, clicks: &[(u64, u64)]) -> (Vec<(u64, u8, u32)>, 
     let config = Prepared { preamble_pulses: 0, sync, encoding, gate_ps: 240.0, dead_time_ps: 4000.0, ..base };
     let light = Light::new(config, 11);
     let mut recovery = Recovery::new(&light.config, &light.emission, FRAME_PS);
-    // In two frames: a dead detector knows nothing of them.
+    // In two frames: a dead detector knows nothing of them. The session began a frame before.
+    recovery.push(0, Vec::new()).unwrap();
+    assert!(recovery.next_frame().unwrap().unwrap().happenings.is_empty());
     let (mut used, mut dead) = (Vec::new(), 0);
     for frame in 0..2 {
         let of_frame = clicks.iter().filter(|(at_ps, _)| at_ps / FRAME_PS == frame);
-        recovery.push(frame, of_frame.map(|(at_ps, port)| (at_ps / 4) << 10 | 1 << port).collect()).unwrap();
+        let tags = of_frame.map(|(at_ps, port)| ((FRAME_PS + at_ps) / 4) << 10 | 1 << port).collect();
+        recovery.push(frame + 1, tags).unwrap();
         let next = recovery.next_frame().unwrap().unwrap();
-        used.extend(next.happenings.iter().map(|seen| (seen.pulse, seen.outcomes, seen.clicks)));
+        let before = FRAME_PS / 1000;
+        used.extend(next.happenings.iter().map(|seen| (seen.pulse - before, seen.outcomes, seen.clicks)));
         dead += next.counts.dead;
     }
     (used, dead)
@@ -199,7 +203,8 @@ fn clicks_of_one_pulse_are_one_detection_and_those_of_a_dead_receiver_are_droppe
     let numbered = |clicks: &[(u64, u64)]| numbered(Encoding::Detectors, clicks);
     let doubles = [(1000, 0), (1100, 1), (10_000, 2), (20_000, 3), (20_100, 2)];
     assert_eq!(numbered(&doubles), (vec![(1, 0b11, 2), (10, 0b100, 1), (20, 0b1100, 2)], 0));
-    // The third click is dropped because of the second one, which was dropped itself; so is a second click of its pulse.
+    // The third click is dropped because of the second one, which was dropped itself; so is a second click of its
+    // pulse.
     let dead = [(1000, 0), (4000, 2), (7000, 1), (7100, 0), (12_000, 3), (17_000, 0)];
     assert_eq!(numbered(&dead), (vec![(1, 1, 1), (12, 0b1000, 1), (17, 1, 1)], 3));
     // A click that is of no pulse makes its detector dead all the same, in the next frame too.
@@ -210,6 +215,22 @@ fn clicks_of_one_pulse_are_one_detection_and_those_of_a_dead_receiver_are_droppe
         numbered(&[(late, 0), (late + 4000, 1), (late + 9000, 2)]),
         (vec![(number, 1, 1), (number + 9, 4, 1)], 1)
     );
+}
+
+#[test]
+fn detectors_may_be_dead_when_a_session_starts_by_clicks_that_were_before_it() {
+    for first_frame in [0, 7] {
+        let sync = Sync::Distributed { delay_ps: -500.0 };
+        let config =
+            Prepared { preamble_pulses: 0, sync, gate_ps: 240.0, dead_time_ps: 4000.0, ..decoy(Part::Receiver) };
+        let light = Light::new(config, 12);
+        let mut recovery = Recovery::new(&light.config, &light.emission, FRAME_PS);
+        let tag = |at_ps: u64| ((first_frame * FRAME_PS + at_ps) / 4) << 10 | 1;
+        recovery.push(first_frame, [4000, 9000].map(tag).to_vec()).unwrap();
+        let seen = recovery.next_frame().unwrap().unwrap();
+        assert_eq!(seen.happenings.iter().map(|seen| seen.pulse).collect::<Vec<_>>(), [9]);
+        assert_eq!(seen.counts.dead, 1);
+    }
 }
 
 #[test]

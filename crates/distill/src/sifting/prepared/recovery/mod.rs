@@ -1,8 +1,8 @@
 //! Clock recovery of a pulsed link: when pulses come in the receiver's own time, and what number each of them has.
 //!
-//! The first stretch of light is folded at the period of the pulses, which gives phase and frequency. The preamble's public
-//! pattern then says which pulse is which; nothing else does, and nothing that a peer announces. From there on the phase is
-//! measured interval by interval, and a filter corrects the clock.
+//! The first stretch of light is folded at the period of the pulses, which gives phase and frequency. The preamble's
+//! public pattern then says which pulse is which; nothing else does, and nothing that a peer announces. From there on
+//! the phase is measured interval by interval, and a filter corrects the clock.
 
 mod clock;
 mod fold;
@@ -109,14 +109,14 @@ struct Lock {
     begin_ps: u64,
     interval_ps: u64,
     weak: u32,
-    /// The last click of any detector, used or not.
-    last_click_ps: Option<u64>,
+    /// The last click of any detector, used or not. At first the start of the session: nobody knows what came before.
+    last_click_ps: u64,
 }
 
 impl Lock {
-    fn new(clock: PulseClock, filter: Filter, begin_ps: u64, interval_ps: u64) -> Self {
+    fn new(clock: PulseClock, filter: Filter, begin_ps: u64, interval_ps: u64, origin_ps: u64) -> Self {
         let gathered = Gathered::default();
-        Self { clock, filter, gathered, begin_ps, interval_ps, weak: 0, last_click_ps: None }
+        Self { clock, filter, gathered, begin_ps, interval_ps, weak: 0, last_click_ps: origin_ps }
     }
 }
 
@@ -225,7 +225,7 @@ impl Recovery {
         let uncertain_ps = period_ps / 16.0;
         let filter = Filter::new(origin_ps / UNIT_PS, uncertain_ps * uncertain_ps, 1.0);
         let interval_ps = self.config.tracking_interval_ps;
-        self.start(Lock::new(clock, filter, origin_ps, interval_ps));
+        self.start(Lock::new(clock, filter, origin_ps, interval_ps, origin_ps));
     }
 
     fn acquire(&mut self, origin_ps: u64, end_ps: u64, search: &Search) -> Result<(), RecoveryError> {
@@ -246,7 +246,7 @@ impl Recovery {
         self.status.significance = significance;
         let filter = Filter::new(middle_ps / UNIT_PS, variances[0], variances[1]);
         let interval_ps = (2 * (end_ps - middle_ps)).clamp(1, self.config.tracking_interval_ps);
-        self.start(Lock::new(clock, filter, end_ps, interval_ps));
+        self.start(Lock::new(clock, filter, end_ps, interval_ps, origin_ps));
         Ok(())
     }
 
@@ -317,14 +317,13 @@ impl Recovery {
 
     /// Whether a detector may have been dead in any moment of a pulse, after a click at `last_ps`.
     ///
-    /// Which detector is dead is told by the click before, so a pulse that not every detector was ready for tells a bit
-    /// by its number alone. It counts from the first moment at which light of the pulse may be seen, so that early and late
-    /// have the same chance; the half gate before it is room for what a tag is wrong by.
+    /// The click before tells which detector is dead. So a pulse that not every detector was ready for would tell a bit
+    /// by its number alone. All detectors must be ready at the first moment at which light of the pulse may be seen:
+    /// then early and late have the same chance. The half gate before that moment is room for the error of a tag.
     #[inline]
-    fn is_dead(&self, clock: &PulseClock, pulse: u64, last_ps: Option<u64>) -> bool {
+    fn is_dead(&self, clock: &PulseClock, pulse: u64, last_ps: u64) -> bool {
         let blind_ps = self.config.dead_time_ps + 0.5 * self.config.gate_ps;
-        let blind = |last_ps| clock.since_ps(pulse as i64, last_ps) + blind_ps > 0.0;
-        self.config.dead_time_ps > 0.0 && last_ps.is_some_and(blind)
+        self.config.dead_time_ps > 0.0 && clock.since_ps(pulse as i64, last_ps) + blind_ps > 0.0
     }
 
     fn number(&mut self, frame: &Frame, lock: &mut Lock) -> Result<Numbered, RecoveryError> {
@@ -337,7 +336,7 @@ impl Recovery {
                 counts.invalid += 1;
                 continue;
             }
-            let before = lock.last_click_ps.replace(click.time_ps);
+            let before = std::mem::replace(&mut lock.last_click_ps, click.time_ps);
             self.track(lock, click.time_ps)?;
             if click.time_ps >= lock.begin_ps {
                 self.fold.add(&mut lock.gathered, &lock.clock, click);
