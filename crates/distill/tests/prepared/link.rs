@@ -35,7 +35,7 @@ fn post_processing(light: &Light) -> PostProcessing {
 
 /// What each end did; the tag of a closed round is taken as verified.
 fn run(light: &Light, sent: &Sent) -> Result<[Vec<Action>; 2], ModuleError> {
-    let Session { actions, ended, .. } = session(light, sent, 0, &mut |_, _| false);
+    let Session { actions, ended, .. } = session(light, sent, 0, FRAMES, &mut |_, _| false);
     match ended {
         None => Ok(actions),
         Some(End::Refused(error)) => Err(error),
@@ -54,14 +54,22 @@ enum End {
 /// One meeting of the two ends.
 struct Session {
     actions: [Vec<Action>; 2],
+    /// Frames that the receiver took.
+    frames: u64,
     ended: Option<End>,
     /// Of a session that broke: the rounds that were given up, at each end.
     voided: [Vec<(u64, BlockLedger)>; 2],
 }
 
-/// Runs a session from a block on. `forge` may change what an end (0 is the transmitter) says on its way, and says
-/// whether it did.
-fn session(light: &Light, sent: &Sent, first_block: u64, forge: &mut dyn FnMut(usize, &mut Bundle) -> bool) -> Session {
+/// Runs a session of `count` frames from a block on. `forge` may change what an end (0 is the transmitter) says on its
+/// way, and says whether it did.
+fn session(
+    light: &Light,
+    sent: &Sent,
+    first_block: u64,
+    count: u64,
+    forge: &mut dyn FnMut(usize, &mut Bundle) -> bool,
+) -> Session {
     let start = SessionStart {
         first_block,
         in_doubt: None,
@@ -75,11 +83,12 @@ fn session(light: &Light, sent: &Sent, first_block: u64, forge: &mut dyn FnMut(u
         let protocol = LinkProtocol { post_processing: post_processing(light), sifting };
         Module::new(&protocol, &start, [if part == Part::Receiver { 1 } else { 2 }; 32])
     });
-    let mut frames = frames(light, sent, FRAMES).into_iter();
+    let mut frames = frames(light, sent, count).into_iter();
     let (mut said, mut finished, mut actions) = ([None, None], [false; 2], [Vec::new(), Vec::new()]);
-    let (mut forged, mut ended) = ([false; 2], None);
-    for _ in 0..1000 {
+    let (mut forged, mut ended, mut taken) = ([false; 2], None, 0);
+    for _ in 0..count + 1000 {
         let light = frames.next().map_or([None, None], |pair| pair.map(Some));
+        taken += u64::from(light[1].is_some());
         let mut outputs = [None, None];
         for (i, frame) in light.into_iter().enumerate() {
             if finished[i] || ended.is_some() {
@@ -104,10 +113,10 @@ fn session(light: &Light, sent: &Sent, first_block: u64, forge: &mut dyn FnMut(u
         said = outputs;
         if ended.is_some() {
             let voided = modules.each_mut().map(Module::void);
-            return Session { actions, ended, voided };
+            return Session { actions, frames: taken, ended, voided };
         }
         if finished == [true; 2] {
-            return Session { actions, ended, voided: Default::default() };
+            return Session { actions, frames: taken, ended, voided: Default::default() };
         }
     }
     panic!("the run does not end");
@@ -241,7 +250,7 @@ fn forged_errors_by_intensity_are_refused_or_void_the_round_and_the_next_session
     let sent = Sent::new(&light.chosen);
     for (what, by, change) in forgeries {
         let mut forged = 0;
-        let broken = session(&light, &sent, 0, &mut |end, bundle| {
+        let broken = session(&light, &sent, 0, FRAMES, &mut |end, bundle| {
             let steps = bundle.blocks.iter_mut().filter_map(|block| block.step.as_mut());
             let changed = steps.map(|step| end == by && change(step)).filter(|changed| *changed).count();
             forged += changed;
@@ -262,7 +271,7 @@ fn forged_errors_by_intensity_are_refused_or_void_the_round_and_the_next_session
             assert!(account.get(Line::VOIDED) > 1000, "{what}");
         }
     }
-    let goes_on = session(&light, &sent, 3, &mut |_, _| false);
+    let goes_on = session(&light, &sent, 3, FRAMES, &mut |_, _| false);
     let [own, peer] = goes_on.actions.each_ref().map(|actions| stored(actions));
     assert!(own.len() == 3 && own.iter().zip(peer).all(|(own, peer)| own.key.ct_eq(&peer.key)));
 }
@@ -270,7 +279,7 @@ fn forged_errors_by_intensity_are_refused_or_void_the_round_and_the_next_session
 #[test]
 fn errors_by_intensity_that_nobody_asked_for_are_refused() {
     let light = Light::new(decoy(Part::Receiver), 40);
-    let broken = session(&light, &Sent::new(&light.chosen), 0, &mut |_, bundle| {
+    let broken = session(&light, &Sent::new(&light.chosen), 0, FRAMES, &mut |_, bundle| {
         let steps = bundle.blocks.iter_mut().filter_map(|block| block.step.as_mut());
         let forged = steps.map(|step| match step {
             BlockStep::Amplify(amplify) => amplify.key_errors.replace(KeyErrors::default()).is_none(),
@@ -287,6 +296,40 @@ fn a_wrong_preamble_gives_no_key() {
     light.chosen.preamble_key = [7; 32];
     let refused = run(&light, &Sent::new(&light.chosen)).unwrap_err();
     assert!(matches!(refused, ModuleError::Sifting(SiftingError::Pulses(RecoveryError::NoPreamble))), "{refused}");
+}
+
+#[test]
+fn a_darkness_at_the_start_costs_one_session_however_long_it_is() {
+    let (dark, all) = (200, 230);
+    let (mut sessions, mut start, mut first_block, mut keys) = (0, 0, 0, 0);
+    while start < all {
+        let here = Light::new(decoy(Part::Receiver), 41);
+        let light = Light { first_frame: start, dark_frames: 0..dark.max(start) - start, transmittance: 5e-3, ..here };
+        let session = session(&light, &Sent::new(&light.chosen), first_block, all - start, &mut |_, _| false);
+        sessions += 1;
+        let [sent, seen] = session.actions.each_ref().map(|actions| stored(actions));
+        assert!(sent.len() == seen.len() && sent.iter().zip(&seen).all(|(own, peer)| own.key.ct_eq(&peer.key)));
+        keys += sent.len();
+        let noted = |action: &&Action, what: &str| matches!(action, Action::Note { name, .. } if *name == what);
+        let names = |what: &str| session.actions[1].iter().filter(|action| noted(action, what)).count();
+        match session.ended {
+            None => assert_eq!((names("locked"), names("no-light")), (1, 0)),
+            Some(End::Refused(ModuleError::Sifting(SiftingError::Pulses(RecoveryError::LateLight)))) => {
+                assert_eq!((names("locked"), names("no-light")), (0, 1));
+                // Rounds without light end without key at both ends; the last one may be under way.
+                let without =
+                    |actions: &Vec<Action>| actions.iter().filter(|a| matches!(a, Action::Abort { .. })).count();
+                assert!(session.actions.iter().all(|actions| without(actions) as u64 >= dark / ROUND_FRAMES - 1));
+                assert!(sent.is_empty());
+                assert!((dark..dark + 10).contains(&session.frames), "{} frames", session.frames);
+            }
+            Some(other) => panic!("{other:?}"),
+        }
+        start += session.frames;
+        first_block += session.frames.div_ceil(ROUND_FRAMES);
+    }
+    assert_eq!(sessions, 2);
+    assert!(keys >= 1, "{keys} blocks");
 }
 
 #[test]

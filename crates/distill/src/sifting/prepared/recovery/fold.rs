@@ -4,6 +4,7 @@ use core::f64::consts::TAU;
 use core::fmt;
 
 use super::clock::{PulseClock, whole};
+use crate::sifting::entangled::announce::{self, UNIT_PS};
 use crate::sifting::prepared::config::Encoding;
 
 /// A harmonic that keeps less than this of its strength gives way to the next one.
@@ -21,6 +22,14 @@ pub(super) const SIGNIFICANCE_MIN: f64 = 25.0;
 pub(super) struct Click {
     pub time_ps: u64,
     pub pattern: u8,
+}
+
+impl Click {
+    /// The click that a tag stands for; without a detector it is none.
+    #[inline]
+    pub fn of(tag: u64) -> Self {
+        Self { time_ps: announce::time_units(tag) * UNIT_PS, pattern: announce::detectors(tag) }
+    }
 }
 
 /// Without the detector, which is a bit of the key.
