@@ -156,7 +156,12 @@ fn options_override_the_document() {
     let written = topology(&[("spec:\n", "spec:\n  run: {speed: 1, for: 10.01 s, seed: 4}\n")]);
     let own = plan(&written, &RunOptions::default());
     assert_eq!((own.speed, own.epochs_limit, own.repeatable), (Speed::RealTime(1.0), Some(501), true));
-    let options = RunOptions { seed: Some(5), speed: Some(Speed::Max), duration_ps: Some(2_000_000_000_000) };
+    let options = RunOptions {
+        seed: Some(5),
+        speed: Some(Speed::Max),
+        duration_ps: Some(2_000_000_000_000),
+        ..RunOptions::default()
+    };
     let overridden = plan(&written, &options);
     assert_eq!((overridden.speed, overridden.epochs_limit), (Speed::Max, Some(100)));
     assert_ne!(own.sources().next().unwrap().subseed, overridden.sources().next().unwrap().subseed);
