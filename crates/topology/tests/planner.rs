@@ -156,7 +156,12 @@ fn options_override_the_document() {
     let written = topology(&[("spec:\n", "spec:\n  run: {speed: 1, for: 10.01 s, seed: 4}\n")]);
     let own = plan(&written, &RunOptions::default());
     assert_eq!((own.speed, own.epochs_limit, own.repeatable), (Speed::RealTime(1.0), Some(501), true));
-    let options = RunOptions { seed: Some(5), speed: Some(Speed::Max), duration_ps: Some(2_000_000_000_000) };
+    let options = RunOptions {
+        seed: Some(5),
+        speed: Some(Speed::Max),
+        duration_ps: Some(2_000_000_000_000),
+        ..RunOptions::default()
+    };
     let overridden = plan(&written, &options);
     assert_eq!((overridden.speed, overridden.epochs_limit), (Speed::Max, Some(100)));
     assert_ne!(own.sources().next().unwrap().subseed, overridden.sources().next().unwrap().subseed);
@@ -202,7 +207,7 @@ fn disturbances_add_up_to_levels_in_order_of_time() {
         - {type: pump, at: 1 s, factor: 0.5}
         - {type: pump, at: 2 s, factor: 0.5}";
     let plan = plan(&topology(&[("window: 120 ps", text)]), &RunOptions::default());
-    let (source, _) = plan.entangled(&plan.links[0]).unwrap();
+    let source = plan.entangled(&plan.links[0]).unwrap().pairs;
     let levels =
         |steps: &[photonics::config::Step]| steps.iter().map(|step| (step.at_s, step.value)).collect::<Vec<_>>();
     assert_eq!(levels(&source.analysers[1].steps), [(10.0, 0.2), (20.0, 0.7)]);

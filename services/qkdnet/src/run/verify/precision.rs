@@ -3,7 +3,7 @@
 use distill::bounds::binary_entropy;
 use topology::document::{Measure, Tolerance};
 use topology::figure::Figure;
-use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, inputs, operating_point};
+use topology::plan::estimate::RECONCILIATION_EFFICIENCY;
 use topology::plan::key::KeyInputs;
 use topology::plan::{Plan, PlannedLink, PlannedReference};
 
@@ -31,7 +31,7 @@ pub struct Forecast {
 pub fn forecast(plan: &Plan) -> Option<Forecast> {
     let times = plan.links.iter().flat_map(|link| {
         let expected = Expected::of(plan, link);
-        link.references.iter().filter_map(move |reference| expected.as_ref()?.time_s(reference))
+        comparable(link).filter_map(move |reference| expected.as_ref()?.time_s(reference))
     });
     // What the model knows nothing of takes the least time that a verification gets.
     let has_references = plan.links.iter().any(|link| !link.references.is_empty());
@@ -44,12 +44,17 @@ pub fn progress(plan: &Plan, reports: &[LinkReport]) -> (usize, usize) {
     let (mut known, mut all) = (0, 0);
     for link in &plan.links {
         let report = reports.iter().find(|report| report.name == link.name);
-        for reference in &link.references {
+        for reference in comparable(link) {
             all += 1;
             known += usize::from(report.is_some_and(|report| is_known(reference, report)));
         }
     }
     (known, all)
+}
+
+/// Published figures that the link has at its fidelity.
+fn comparable(link: &PlannedLink) -> impl Iterator<Item = &PlannedReference> {
+    link.references.iter().filter(|reference| super::is_simulated(link, reference))
 }
 
 /// Whether the figure's uncertainty is small beside its tolerance.
@@ -83,11 +88,10 @@ struct Expected {
 
 impl Expected {
     fn of(plan: &Plan, link: &PlannedLink) -> Option<Self> {
-        let (source, [end, _]) = plan.entangled(link)?;
-        let inputs = inputs(source, &end.protocol)?;
-        let point = operating_point(&inputs, end, source).prediction;
+        let parts = plan.entangled(link)?;
+        let point = parts.operating_point(&parts.inputs()).prediction;
         let (z, x) = (point.z, point.x);
-        let block_s = KeyInputs::of(&end.protocol.post_processing).block_s;
+        let block_s = KeyInputs::of(parts.post_processing).block_s;
         Some(Self { block_s, sifted_hz: [z.sifted_hz, x.sifted_hz], qber: [z.qber, x.qber] })
     }
 
