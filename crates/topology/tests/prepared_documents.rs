@@ -91,6 +91,13 @@ golden! {
     a_gate_that_takes_one_bin_for_another: DOT, ["gate: 1 ns" => "gate: 4 ns"];
     free_running_detectors_without_a_gate: DOT, ["      gate: 1 ns\n" => ""];
     dark_counts_per_second: DECOYS, ["darkProbability: 21 ppm" => "darkProbability: 100 cps"];
+    more_dark_counts_than_a_machine_holds: DOT, ["jitter: 50 ps" => "jitter: 50 ps, darkCountRate: 1e13 cps"];
+    a_power_that_makes_more_clicks_than_a_machine_holds: DECOYS, ["      sync: {type: distributed}" =>
+        "      sync: {type: distributed}\n      disturbances: [{type: power, at: 5 s, factor: 30}, {type: power, at: 2 s, factor: 30}]"];
+    a_round_of_more_clicks_than_a_block_can_have: DECOYS, ["round: 10 s" => "round: 10 min"];
+    more_events_than_a_frame_can_announce: DECOYS, ["length: 50 km" => "length: 1 km"];
+    dark_counts_beyond_what_a_frame_can_announce: DECOYS, ["darkProbability: 21 ppm" => "darkProbability: 2 %"];
+    detectors_that_latch: DOT, ["jitter: 50 ps" => "jitter: 50 ps, latching: {probability: 0.1 %}"];
     a_field_of_another_detector: DECOYS, ["gateWidth: 200 ps" => "gateWidth: 200 ps, deadTime: 30 ns"];
     // Synchronisation.
     no_sync: DECOYS, ["      sync: {type: distributed}\n" => ""];

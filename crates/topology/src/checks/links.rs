@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distill::config::Emission;
 
+use super::instruments::TAG_UNIT_PS;
 use super::{Finding, Report, entangled, prepared};
 use crate::document::{Bound, Link, Measure, Name, Spec, Tolerance};
 use crate::figure::Listing;
@@ -15,8 +16,6 @@ use crate::suggest;
 
 /// Kubernetes and certificates want names of at most this length.
 pub(super) const SERVICE_NAME_LENGTH_MAX: usize = 63;
-/// A time tag counts units of this.
-const TAG_UNIT_PS: u64 = 4;
 const PS_PER_MS: u64 = 1_000_000_000;
 
 pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
