@@ -8,7 +8,9 @@ use photonics::expect::math::transmission;
 use photonics::expect::pulses::{self, PulseClass, PulsesInputs};
 use photonics::expect::response::{BasisChoice, Counted, KEY, Rates, Receiver, Response};
 use photonics::expect::single_photon::SinglePhotonInputs;
-use topology::plan::optimise::{Choice, Optimum, decoys, one_decoy, two_decoys, with_choice};
+use topology::plan::optimise::{
+    Choice, Optimum, decoys, one_decoy, single_photons, two_decoys, with_bias, with_choice,
+};
 use topology::plan::prepared;
 
 fn security(bound: Bound, emission: Emission, epsilon_secrecy: f64) -> Security {
@@ -78,38 +80,6 @@ fn without_its_bias_the_t12_system_has_the_published_rate() {
     let rate = (asymptotic_bps(&z, efficiency) + asymptotic_bps(&x, efficiency)) / 1e6;
     println!("{rate:.3} Mbit/s");
     assert!((rate / 0.63 - 1.0).abs() < 0.08, "{rate}");
-}
-
-/// Three links of the Cambridge network before their duty: 4.84, 4.51 and 6.75 Mbit/s.
-#[test]
-fn the_links_of_cambridge_have_the_rates_of_the_same_system_behind_their_losses() {
-    let efficiency = fitted_efficiency();
-    for (loss_db, reference) in [(3.9, 4.84), (4.2, 4.51), (2.5, 6.75)] {
-        let rate = asymptotic_bps(&t12(loss_db, 15.0 / 16.0), efficiency) / 1e6;
-        println!("{loss_db} dB: {rate:.3} Mbit/s");
-        assert!((rate / reference - 1.0).abs() < 0.01, "{loss_db} dB: {rate}");
-    }
-}
-
-/// The parameter set UK1 of the spans between Bristol and Cambridge: assumed, not measured.
-#[test]
-fn the_spans_of_the_british_backbone_have_the_rates_of_their_parameters() {
-    for (loss_db, reference) in [(26.00, 41.2), (28.23, 22.2), (17.98, 297.0)] {
-        let mut inputs = t12(loss_db, 0.94);
-        inputs.receiver.transmission = 0.205 * transmission(2.84 + loss_db);
-        inputs.receiver.intrinsic_error = [0.012; 2];
-        (inputs.receiver.noise_probability, inputs.receiver.afterpulse_probability) = ([2e-6; 2], 0.0);
-        let rate = asymptotic_bps(&inputs, 1.09) / 1e3;
-        println!("{loss_db} dB: {rate:.2} kbit/s");
-        assert!((rate / reference - 1.0).abs() < 0.01, "{loss_db} dB: {rate}");
-    }
-    // Room-temperature detectors with 4.2e-5 of noise make nothing over the two long spans, and it is said what takes it.
-    for loss_db in [26.00, 28.23] {
-        let mut inputs = t12(loss_db, 0.94);
-        inputs.receiver.transmission = 0.205 * transmission(2.84 + loss_db);
-        (inputs.receiver.noise_probability, inputs.receiver.afterpulse_probability) = ([4.2e-5; 2], 0.0);
-        assert!(asymptotic_bps(&inputs, 1.09) < 0.0);
-    }
 }
 
 /// What a proof may take for granted of a dot. Its mean and g2 are taken as upper bounds.
@@ -268,6 +238,44 @@ fn a_link_gains_by_its_optimum_and_finds_the_same_one_again() {
     assert_eq!(best.classes[2].mean_photons, 0.001);
     let without = PulsesInputs { classes: vec![PulseClass { mean_photons: 0.1, probability: 1.0 }], ..inputs };
     assert_eq!(decoys(&without, &security, 1200.0, 1.1), None);
+}
+
+/// Dark counts of a passive receiver do not follow its bias, so that the two ends' biases are worth different things.
+#[test]
+fn each_end_has_a_bias_of_its_own_where_that_makes_more_key() {
+    let link = |basis_choice| SinglePhotonInputs {
+        pulse_rate_hz: 228e6,
+        mean_photons: 0.1735,
+        g2: 0.008,
+        receiver: Receiver {
+            transmission: 0.5 * transmission(25.49),
+            basis_choice,
+            key_basis_probability: [0.5; 2],
+            intrinsic_error: [0.00646; 2],
+            noise_probability: [1e-7; 2],
+            afterpulse_probability: 0.0,
+            hold_off_pulses: 0.0,
+            counted: [Counted::ALL; 2],
+        },
+    };
+    for (basis_choice, differ) in [(BasisChoice::Passive, true), (BasisChoice::Active, false)] {
+        let inputs = link(basis_choice);
+        let pulses = 600.0 * inputs.pulse_rate_hz;
+        let rate = |biases: [f64; 2]| {
+            let inputs = with_bias(&inputs, biases);
+            let security = security(Bound::Finite, single_photon_emission(&inputs), 1e-10);
+            prepared::single_photons(&inputs, pulses, 1.16).bounds(&security).finite.bits / pulses
+        };
+        let security = security(Bound::Finite, single_photon_emission(&inputs), 1e-10);
+        let best = single_photons(&inputs, &security, 600.0, 1.16).unwrap();
+        print(&best);
+        let [sent, measured] = best.choice.key_basis_probability;
+        assert!((rate([sent, measured]) / best.bits_per_pulse - 1.0).abs() < 1e-12);
+        let one_bias = (500..1000).map(|share| rate([f64::from(share) / 1e3; 2])).fold(f64::MIN, f64::max);
+        println!("{one_bias:.4e} with one bias");
+        assert_eq!(sent != measured, differ, "{sent} {measured}");
+        assert!(best.bits_per_pulse > if differ { 1.001 } else { 0.999 } * one_bias);
+    }
 }
 
 #[test]

@@ -68,6 +68,15 @@ golden! {
     no_analyser: DECOYS, ["          analyser: {type: bb84, encoding: polarisation, basisChoice: active, zProbability: 90 %}\n" => ""];
     a_figure_of_another_protocol: DECOYS, ["      sync: {type: distributed}" =>
         "      sync: {type: distributed}\n      reference: [{quantity: peakWidth, value: 87 ps, tolerance: 5 %, source: paper}]"];
+    a_duty_of_an_error_rate: DECOYS, ["      sync: {type: distributed}" => "      sync: {type: distributed}\n      \
+        reference: [{quantity: qberZ, value: 4 %, tolerance: 0.2 pp, source: paper, duty: 50 %}]"];
+    a_duty_of_nothing: DECOYS, ["      sync: {type: distributed}" => "      sync: {type: distributed}\n      \
+        reference: [{quantity: secretKeyRate, value: 1 Mbit/s, tolerance: 5 %, source: paper, duty: 0 %}]"];
+    a_second_fitted_reference: DECOYS, ["      sync: {type: distributed}" => "      sync: {type: distributed}\n      \
+        reference:\n        \
+        - {quantity: secretKeyRate, value: 2 Mbit/s, tolerance: 5 %, source: paper}\n        \
+        - {quantity: secretKeyRate, value: 1 Mbit/s, tolerance: 5 %, source: \"fitted: the duty\", duty: 50 %}\n        \
+        - {quantity: secretKeyRate, value: 1 Mbit/s, tolerance: 5 %, source: \"fitted: again\", duty: 50 %}"];
     // Light.
     intensities_in_the_wrong_order: DECOYS, ["decoy: {meanPhotons: 0.1," => "decoy: {meanPhotons: 0.5,"];
     intensities_that_are_equal: DECOYS, ["vacuum: {meanPhotons: 0.001," => "vacuum: {meanPhotons: 0.1,"];

@@ -149,3 +149,53 @@ fn the_18_km_dot_has_its_published_key() {
     let dot = predict(&shipped("quantum-dot-18.yaml", &[]), "niels-bohr-dtu", 1.16);
     assert_close(dot.chosen_bps(), 2e3, 0.1, "key");
 }
+
+/// Reference rows with a verdict, and those that are fitted, against what is expected.
+fn assert_references(plan: &Plan, efficiency: f64, tolerance: f64) {
+    for link in &plan.links {
+        let rate_bps = predict(plan, &link.name, efficiency).chosen_bps();
+        assert!(!link.references.is_empty(), "{}", link.name);
+        for reference in &link.references {
+            assert_close(reference.compared(rate_bps), reference.published, tolerance, &link.name);
+        }
+    }
+}
+
+#[test]
+fn the_links_of_cambridge_make_the_key_of_the_t12_system_and_after_their_duty_the_published_averages() {
+    let plan = shipped("cambridge.yaml", &[]);
+    let rows = |fitted: bool| -> Vec<f64> {
+        let of_link = |link: &topology::plan::PlannedLink| {
+            link.references.iter().find(|reference| reference.is_fitted() == fitted).unwrap().published / 1e6
+        };
+        plan.links.iter().map(of_link).collect()
+    };
+    assert_eq!(rows(false), [4.84, 4.51, 6.75]);
+    assert_eq!(rows(true), [2.58, 2.40, 2.22]);
+    assert_references(&plan, T12_EFFICIENCY, 0.01);
+    for (link, loss_db) in plan.links.iter().zip([3.9, 4.2, 2.5]) {
+        let receiver_db = 2.84 - 10.0 * f64::log10(0.205);
+        assert!((link.total_loss_db() - receiver_db - loss_db).abs() < 1e-3, "{}", link.total_loss_db());
+    }
+}
+
+#[test]
+fn the_weakest_span_of_the_british_backbone_says_what_bristol_and_cambridge_get() {
+    let plan = shipped("ukqn-backbone.yaml", &[]);
+    assert_references(&plan, 1.09, 0.01);
+    let lengths: Vec<f64> = plan.links.iter().map(|link| plan.prepared(link).unwrap().pulses.arm.length_km).collect();
+    assert!((lengths.iter().sum::<f64>() - 410.0).abs() < 1e-9, "{lengths:?}");
+    // A chain from end to end.
+    let mut place = "bristol";
+    for link in &plan.links {
+        assert_eq!(link.sites()[0], place);
+        place = link.sites()[1];
+    }
+    assert_eq!(place, "cambridge");
+    let rates = plan.links.iter().map(|link| predict(&plan, &link.name, 1.09).chosen_bps());
+    assert_close(rates.fold(f64::INFINITY, f64::min), 22.2e3, 0.01, "weakest span");
+    // The detectors of the T12 system are too noisy for the two long spans, and for no other one.
+    let noisy = shipped("ukqn-backbone.yaml", &[("darkProbability: 1 ppm", "darkProbability: 21 ppm")]);
+    let made: Vec<bool> = noisy.links.iter().map(|link| predict(&noisy, &link.name, 1.09).chosen_bps() > 0.0).collect();
+    assert_eq!(made, [false, false, true, true]);
+}

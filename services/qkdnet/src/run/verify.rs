@@ -50,6 +50,17 @@ pub enum Agreement {
     Agrees,
     Disagrees,
     NotMeasured,
+    /// A parameter was chosen to meet the value: no verdict.
+    Fitted,
+}
+
+impl Agreement {
+    fn is_against(self) -> bool {
+        match self {
+            Agreement::Agrees | Agreement::Fitted => false,
+            Agreement::Disagrees | Agreement::NotMeasured => true,
+        }
+    }
 }
 
 pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
@@ -57,9 +68,10 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
         Some(file) => here(file, args, log)?,
         None => there(args)?,
     };
-    let failed = found.figures.iter().filter(|c| c.verdict != Agreement::Agrees).count();
+    let failed = found.figures.iter().filter(|c| c.verdict.is_against()).count();
     if failed > 0 {
-        let message = format!("{failed} of {} figures do not agree", found.figures.len());
+        let judged = found.figures.iter().filter(|c| c.verdict != Agreement::Fitted).count();
+        let message = format!("{failed} of {judged} figures do not agree");
         found.verdict.add(Reason::new(Kind::Disagrees, message));
     }
     match args.run.output.output {
@@ -71,7 +83,7 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
 
 /// A verdict on nothing would be worth nothing.
 fn needs_references(plan: &Plan) -> Result<(), Failure> {
-    if plan.links.iter().any(|link| !link.references.is_empty()) {
+    if plan.links.iter().flat_map(|link| &link.references).any(|reference| !reference.is_fitted()) {
         return Ok(());
     }
     Err(Failure::bad_input("no link has a published figure to compare with")
@@ -193,8 +205,10 @@ fn comparisons(plan: &Plan, links: &[LinkReport]) -> Vec<Comparison> {
 fn one(link: &str, reference: &PlannedReference, report: &LinkReport) -> Comparison {
     // Error rates are shown in per cent; inside they are fractions.
     let scale = if reference.quantity.unit() == "%" { 100.0 } else { 1.0 };
-    let measured = measure(reference.quantity, report);
+    let measured = measure(reference.quantity, report)
+        .map(|(value, sigma)| (reference.compared(value), reference.compared(sigma)));
     let verdict = match measured {
+        _ if reference.is_fitted() => Agreement::Fitted,
         None => Agreement::NotMeasured,
         Some((value, _)) if reference.tolerance.accepts(reference.published, value) => Agreement::Agrees,
         Some(_) => Agreement::Disagrees,
@@ -261,6 +275,7 @@ fn table(rows: &[Comparison]) -> String {
             Agreement::Agrees => "agrees",
             Agreement::Disagrees => "DISAGREES",
             Agreement::NotMeasured => "NOT MEASURED",
+            Agreement::Fitted => "fitted",
         };
         text.push_str(&format!(
             "{:<18} {:<14} {:>12} {:>22} {:>12}  {verdict}\n",
@@ -272,4 +287,40 @@ fn table(rows: &[Comparison]) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use topology::figure::Figures;
+    use topology::plan::{RunOptions, plan};
+
+    use super::*;
+
+    #[test]
+    fn a_fitted_figure_is_shown_after_its_duty_and_gets_no_verdict() {
+        let path = format!("{}/../../topologies/cambridge.yaml", env!("CARGO_MANIFEST_DIR"));
+        let topology = topology::parse("cambridge.yaml", &std::fs::read(path).unwrap()).unwrap().topology;
+        let mut plan = plan(&topology, &RunOptions::default());
+        let mut report = LinkReport::of(&plan.links[0]);
+        report.status.blocks = 2;
+        report.status.counted = shell::figures::tell(&Figures::of([(Figure::SecretKeyRate, Some(4.8e6))]));
+        report.block_bits = vec![9.6e6, 9.6e6];
+        let rows = comparisons(&plan, std::slice::from_ref(&report));
+        let shown: Vec<_> =
+            rows.iter().map(|row| (row.published, row.measured.unwrap().round(), row.verdict)).collect();
+        assert_eq!(shown, [(4.84e6, 4.8e6, Agreement::Agrees), (2.58e6, 2_558_400.0, Agreement::Fitted)]);
+        assert!(table(&rows).lines().nth(2).unwrap().ends_with("  fitted"), "{}", table(&rows));
+        assert!(rows.iter().all(|row| !row.verdict.is_against()));
+        // Far off, or not measured at all, it has none either; and alone it is nothing to compare with.
+        plan.links[0].references[1].published = 1e3;
+        for report in [report, LinkReport::of(&plan.links[0])] {
+            assert_eq!(comparisons(&plan, &[report])[1].verdict, Agreement::Fitted);
+        }
+        needs_references(&plan).unwrap();
+        plan.links.iter_mut().for_each(|link| link.references.retain(PlannedReference::is_fitted));
+        assert!(needs_references(&plan).is_err());
+        assert_eq!(precision::forecast(&plan), None);
+        assert_eq!(precision::progress(&plan, &[]), (0, 0));
+    }
 }

@@ -86,6 +86,17 @@ fn the_shipped_links_of_pulses_are_predicted_near_what_was_published() {
     let copenhagen = pulses("quantum-dot-18.yaml", &["--efficiency", "1.16"]);
     println!("{copenhagen:#?}");
     assert!((copenhagen.skr_bps / 2e3 - 1.0).abs() < 0.1, "{}", copenhagen.skr_bps);
+    for (name, efficiency, rates) in [
+        ("cambridge.yaml", "1.088", &[4.84e6, 4.51e6, 6.75e6][..]),
+        ("ukqn-backbone.yaml", "1.09", &[41.2e3, 22.2e3, 297e3, 297e3][..]),
+    ] {
+        let links = shipped(name, &["--efficiency", efficiency]).links;
+        assert_eq!(links.len(), rates.len());
+        for (link, rate_bps) in links.iter().zip(rates) {
+            let LinkReport::Pulses(link) = link else { panic!("pulses") };
+            assert!((link.skr_bps / rate_bps - 1.0).abs() < 0.05, "{}: {}", link.name, link.skr_bps);
+        }
+    }
 }
 
 #[test]
