@@ -1,13 +1,16 @@
 //! What comes from sources and instruments: photons, recorded tags.
 
+use photonics::config::epoch_start_s;
+use photonics::nature::counts::{Emitter, Half};
 use photonics::photons;
 use photonics::random::Subseed;
 use photonics::receiver::{Frame, Instrument};
 use photonics::tagfile::{Format, FrameReader, TagReader, recognise, survey};
-use topology::plan::{DetectorConfig, Receiver};
+use topology::plan::counts::Told;
+use topology::plan::{DetectorConfig, Nature, Receiver};
 
 use crate::engine::{Target, verdict};
-use crate::people::plan;
+use crate::people::{plan, plan_at_counts};
 
 /// Words of an epoch: a lapse, photons, and a lapse to the end.
 fn epoch(photons: &[u32], end: u32) -> Vec<u8> {
@@ -24,6 +27,24 @@ fn detector() -> DetectorConfig {
 fn photons_are_words_or_an_error() {
     let good = vec![epoch(&[], 20_000), epoch(&[4_000, 8_001, 12_003, 400_002], 19_000), vec![]];
     Target::new("photons", good).fuzz(|input| verdict(&photons::unpack(input)));
+}
+
+#[test]
+fn counts_are_halves_of_slices_or_an_error() {
+    let config = plan_at_counts("t12-50km.yaml").sources().next().unwrap().clone();
+    let Nature::Counts(counts) = &config.nature else { panic!("counts") };
+    let losses_db = config.losses_db();
+    let conditions = counts.conditions(&Told {
+        t_s: epoch_start_s(0, config.epoch_ps),
+        losses_db: &losses_db,
+        added_db: [20.0; 2],
+        pump: 1.0,
+        phases_rad: [0.0; 2],
+        polarisations_rad: [[0.0; 2]; 2],
+    });
+    let emitter = Emitter::new(counts.law(&conditions).unwrap(), config.epoch_ps, &Subseed::new([7; 32]));
+    let good = emitter.slice(0, 0, 40).halves.iter().map(Half::encode).collect();
+    Target::new("counts", good).fuzz(|input| verdict(&Half::decode(input)));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shell::launch::ServiceFile;
 use telemetry::trace::{parse_traceparent, traceparent};
+use topology::document::Fidelity;
 use topology::plan::{Plan, RunOptions, ServiceConfig};
 
 use crate::engine::{Target, verdict};
@@ -19,6 +20,13 @@ pub fn shipped(name: &str) -> Vec<u8> {
 pub fn plan(name: &str) -> Plan {
     let document = topology::parse(name, &shipped(name)).unwrap_or_else(|why| panic!("{why}"));
     topology::plan::plan(&document.topology, &RunOptions::default())
+}
+
+/// With the light of every link as counts.
+pub fn plan_at_counts(name: &str) -> Plan {
+    let document = topology::parse(name, &shipped(name)).unwrap_or_else(|why| panic!("{why}"));
+    let options = RunOptions { fidelity: Some(Fidelity::Counts), ..RunOptions::default() };
+    topology::plan::plan(&document.topology, &options)
 }
 
 #[test]

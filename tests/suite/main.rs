@@ -10,6 +10,7 @@ mod collect;
 mod collector;
 mod commands;
 mod containers;
+mod counts;
 mod crashes;
 mod dependencies;
 mod determinism;

@@ -3,7 +3,7 @@
 use crate::support::{Digest, Place, assert_equal_keys, shipped_but};
 
 /// Single photons with little loss and short rounds.
-fn bright_dot() -> String {
+pub fn bright_dot() -> String {
     let changes = [
         ("repetitionRate: 72.6 MHz\n", "repetitionRate: 10 MHz\n"),
         ("brightness: 0.00194", "brightness: 0.1"),
@@ -14,7 +14,7 @@ fn bright_dot() -> String {
 }
 
 /// Decoys over little fibre, with few pulses and short rounds.
-fn bright_decoys() -> String {
+pub fn bright_decoys() -> String {
     let changes = [
         ("repetitionRate: 1 GHz\n", "repetitionRate: 50 MHz\n"),
         ("length: 50 km", "length: 5 km"),

@@ -139,8 +139,8 @@ impl LinkProtocol {
             Sifting::Entangled(Entangled { role: Role::Matcher, .. }) => "matcher",
             Sifting::Prepared(Prepared { part: Part::Transmitter, .. }) => "transmitter",
             Sifting::Prepared(Prepared { part: Part::Receiver, .. }) => "receiver",
-            Sifting::Counts(Counts { side: Side::Reference }) => "reference",
-            Sifting::Counts(Counts { side: Side::Corrector }) => "corrector",
+            Sifting::Counts(Counts { side: Side::Reference, .. }) => "reference",
+            Sifting::Counts(Counts { side: Side::Corrector, .. }) => "corrector",
         }
     }
 
@@ -150,7 +150,21 @@ impl LinkProtocol {
         match &self.sifting {
             Sifting::Entangled(entangled) => entangled.role == Role::Matcher,
             Sifting::Prepared(prepared) => prepared.part == Part::Transmitter,
-            Sifting::Counts(counts) => counts.side == Side::Reference,
+            Sifting::Counts(counts) => counts.side == Side::Corrector && self.is_pumped(),
+        }
+    }
+
+    /// Whether its light is one whose power a loop may set, that of pairs.
+    pub fn is_pumped(&self) -> bool {
+        self.post_processing.security.emission.is_pairs()
+    }
+
+    /// Whether this end has a receiver, whose clicks are counted; a transmitter has none.
+    pub fn has_receiver(&self) -> bool {
+        match &self.sifting {
+            Sifting::Entangled(_) => true,
+            Sifting::Prepared(prepared) => prepared.part == Part::Receiver,
+            Sifting::Counts(counts) => counts.side == Side::Corrector || self.is_pumped(),
         }
     }
 
@@ -368,7 +382,7 @@ pub struct Authentication {
     pub tags_per_hash_key: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Loops {
     pub polarisation: bool,

@@ -4,7 +4,7 @@
 
 use distill::bits::Bits;
 use distill::bounds::{Detections, Evidence};
-use distill::config::{Emission, Framing, INTENSITIES, Intensity, Side, SinglePhotons};
+use distill::config::{Emission, Framing, INTENSITIES, Intensity, Loops, Side, SinglePhotons};
 use distill::ledger::{Book, Item, Line};
 use distill::loops::Setpoints;
 use distill::sifting::counts::{Counts, Frame, Half, Labelled, Said};
@@ -105,7 +105,8 @@ impl End {
     fn new(side: Side, emission: &Emission) -> Self {
         let framing = Framing { frame_ps: 1_000_000_000_000, round_frames: ROUND_FRAMES };
         let start = SiftingStart { latency_steps: 1, setpoints: Setpoints::default() };
-        Self { half: Half::new(framing, &Counts { side }, emission, &start), rounds: vec![], said: vec![] }
+        let config = Counts { side, loops: Loops::default() };
+        Self { half: Half::new(framing, &config, emission, &start), rounds: vec![], said: vec![] }
     }
 
     fn step(&mut self, step: u64, frame: Option<FrameInput>, heard: &[u8]) -> Result<(), SiftingError> {

@@ -202,7 +202,7 @@ fn disturbances_add_up_to_levels_in_order_of_time() {
         - {type: pump, at: 1 s, factor: 0.5}
         - {type: pump, at: 2 s, factor: 0.5}";
     let plan = plan(&topology(&[("window: 120 ps", text)]), &RunOptions::default());
-    let (source, _) = plan.entangled(&plan.links[0]).unwrap();
+    let source = plan.entangled(&plan.links[0]).unwrap().pairs;
     let levels =
         |steps: &[photonics::config::Step]| steps.iter().map(|step| (step.at_s, step.value)).collect::<Vec<_>>();
     assert_eq!(levels(&source.analysers[1].steps), [(10.0, 0.2), (20.0, 0.7)]);

@@ -83,7 +83,7 @@ fn the_links_of_nice_have_their_published_losses() {
 fn the_coincidence_peaks_of_nice_have_their_inferred_widths() {
     let plan = plan(&read("nice.yaml").topology, &RunOptions::default());
     for (link, expected_ps) in plan.links.iter().zip([87.0, 202.0]) {
-        let (source, _) = plan.entangled(link).unwrap();
+        let source = plan.entangled(link).unwrap().pairs;
         let dispersion: f64 = source.arms.iter().map(|arm| arm.dispersion_ps_per_nm).sum();
         let spread_ps = dispersion * source.emitter.bandwidth_nm;
         let jitter: f64 = source.detectors.iter().map(|detector| detector.jitter_fwhm_ps.powi(2)).sum();

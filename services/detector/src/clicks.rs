@@ -1,10 +1,13 @@
-//! What a detector node gives its module: the clicks of its instrument, or those of a recording.
+//! What a detector node gives its module: the clicks of its instrument, or those of a recording, or sifted bits where light is
+//! drawn as counts.
 
 use std::sync::Arc;
 
 use anyhow::Result;
+use distill::config::Sifting;
 use distill::pipeline::{FrameInput, Setpoints};
 use futures::future::BoxFuture;
+use module::Counting;
 use module::light::{self, Beginning, EPOCHS_AHEAD, Epochs, Light, Remark, SourceLink, States};
 use photonics::config::BasisChoice;
 use photonics::nature::pulses::ChoiceKey;
@@ -85,12 +88,16 @@ impl Clicks {
 
     async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Epochs> {
         let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
-        let (mut instrument, key) = (self.instrument(), self.basis_key(first_epoch));
-        instrument.choose_bases(first_epoch, key.as_deref().map(ChoiceKey::new));
-        let detecting = Detecting::start(instrument, first_epoch, self.faults.clone());
-        let choice_key = key.map(light::secret).unwrap_or_default();
-        let hello = AttachOutput { output: self.config.module.output, session, first_epoch, choice_key };
-        let (epochs, states) = light::attach(source, hello, detecting).await?;
+        let mut hello = AttachOutput { output: self.config.module.output, session, first_epoch, ..Default::default() };
+        let (epochs, states) = if matches!(self.config.module.protocol.sifting, Sifting::Counts(_)) {
+            light::attach(source, hello, Counting::new(self.faults.clone())).await?
+        } else {
+            let (mut instrument, key) = (self.instrument(), self.basis_key(first_epoch));
+            instrument.choose_bases(first_epoch, key.as_deref().map(ChoiceKey::new));
+            let detecting = Detecting::start(instrument, first_epoch, self.faults.clone());
+            hello.choice_key = key.map(light::secret).unwrap_or_default();
+            light::attach(source, hello, detecting).await?
+        };
         let mut analyser = Analyser { instrument: self.instrument(), states };
         for epoch in first_epoch..first_epoch + latency_epochs {
             analyser.tell(epoch, setpoints).await?;

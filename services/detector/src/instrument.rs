@@ -1,6 +1,6 @@
 //! The instrument of a session: photons in, frames of local tags out.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use distill::pipeline::FrameInput;
 use module::CLOCK_STANDS_STILL;
 use module::light::Frames;
@@ -27,6 +27,7 @@ impl Detecting {
 
 impl Frames for Detecting {
     fn take(&mut self, light: PhotonEpoch) -> Result<Vec<FrameInput>> {
+        ensure!(light.counts.is_empty(), "the source sent counts where photons are due");
         if let Some(faults) = &self.faults {
             suffer(&mut self.instrument, faults, light.epoch);
             if Some(faults.clock_stops()) != self.stops {

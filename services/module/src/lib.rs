@@ -4,6 +4,7 @@
 //! its instrument gives. What instrument that is it does not know: a session takes frames epoch by epoch from a
 //! [`Light`], and tells it set-points.
 
+mod counting;
 mod delivery;
 mod departures;
 mod dial;
@@ -21,6 +22,7 @@ pub mod store;
 pub mod vault;
 pub mod waiting;
 
+pub use counting::Counting;
 pub use delivery::{Delivery, KmsDial, next_undelivered};
 pub use light::{EpochLight, Light, Remark};
 pub use seed::subseed;

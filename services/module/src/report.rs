@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use distill::config::Sifting;
 use distill::ledger::{BlockLedger, Line};
 use distill::pipeline::{self, Action, Compared, FinishedBlock, Module, Setpoints, Stage};
 use distill::sifting::SiftingFigures;
-use distill::sifting::prepared::config::Part;
 use proto::detector::v1::{BlockStored, LinkState};
 use shell::figures;
 use telemetry::names::{attribute as attr, span};
@@ -31,6 +31,8 @@ pub struct Reporter {
     epochs_per_report: u64,
     /// Not so at a transmitter.
     has_detectors: bool,
+    /// Which set-points this end has a say in.
+    owns: Owned,
     session: u64,
     /// When the step under way, or the write under way, began: a state machine has no clock of its own.
     began: SystemTime,
@@ -60,6 +62,13 @@ struct Stored {
     ledger: BlockLedger,
 }
 
+/// The other end moves the pump; light that is drawn as counts comes with a polarisation that is held.
+#[derive(Clone, Copy)]
+struct Owned {
+    pump: bool,
+    polarisation: bool,
+}
+
 /// Counts at the last report, for rates.
 #[derive(Clone, Copy, Default)]
 struct Window {
@@ -80,7 +89,11 @@ impl Reporter {
             epoch_s,
             frame_s: config.protocol.post_processing.framing.frame_s(),
             epochs_per_report: (1.0 / epoch_s).ceil() as u64,
-            has_detectors: config.protocol.sifting.prepared().is_none_or(|prepared| prepared.part == Part::Receiver),
+            has_detectors: config.protocol.has_receiver(),
+            owns: Owned {
+                pump: config.protocol.is_pumped() && config.protocol.sets_pump(),
+                polarisation: !matches!(config.protocol.sifting, Sifting::Counts(_)),
+            },
             session: 0,
             began: SystemTime::now(),
             blocks: BTreeMap::new(),
@@ -118,7 +131,7 @@ impl Reporter {
         let light = &told.sifting;
         let window = Window { epoch, clicks: light.clicks, sifted_z: light.sifted_key, sifted_x: light.sifted_check };
         let last = std::mem::replace(&mut self.window, window);
-        let mut figures = measured(&told, setpoints);
+        let mut figures = measured(&told, setpoints, self.owns);
         let rate = |count: u64| Measured::Value(count as f64 / (epochs as f64 * self.epoch_s));
         figures.set(Figure::ClickRate, self.has_detectors.then(|| rate(window.clicks - last.clicks)));
         figures.set(Figure::SiftedRateZ, rate(window.sifted_z - last.sifted_z));
@@ -288,7 +301,7 @@ impl Reporter {
 }
 
 /// What a module measures beside rates: of its last block, of the two clocks, and what its instruments are set to.
-fn measured(told: &pipeline::Figures, setpoints: Setpoints) -> Figures {
+fn measured(told: &pipeline::Figures, setpoints: Setpoints, owns: Owned) -> Figures {
     let share = |Compared { bits, errors }| Measured::ratio(errors, bits);
     let mut figures = Figures::default();
     figures.set(Figure::QberZ, share(told.key));
@@ -298,12 +311,12 @@ fn measured(told: &pipeline::Figures, setpoints: Setpoints) -> Figures {
     for (figure, angle_rad) in
         [Figure::PolarisationFirst, Figure::PolarisationSecond].into_iter().zip(setpoints.polarisation_rad)
     {
-        figures.set(figure, Measured::Value(angle_rad));
+        figures.set(figure, owns.polarisation.then_some(Measured::Value(angle_rad)));
     }
-    // The other end moves neither phase nor pump.
+    figures.set(Figure::Pump, (owns.pump && setpoints.pump > 0.0).then_some(Measured::Value(setpoints.pump)));
+    // The other end does not move the phase.
     if let Some(clock) = &told.sifting.recovery {
         figures.set(Figure::Phase, Measured::Value(setpoints.phase_rad));
-        figures.set(Figure::Pump, (setpoints.pump > 0.0).then_some(Measured::Value(setpoints.pump)));
         if told.sifting.locked {
             figures.set(Figure::ClockOffset, Measured::Value(clock.offset_ps));
             figures.set(Figure::ClockFrequency, Measured::Value(clock.frequency));

@@ -21,7 +21,7 @@ use crate::vault::Vault;
 
 /// The status of a module that has not done anything yet.
 pub fn initial_status(config: &ModuleConfig) -> ModuleStatus {
-    let pump = config.protocol.sifting.entangled().map(|_| config.initial_pump);
+    let pump = config.protocol.is_pumped().then_some(config.initial_pump);
     ModuleStatus {
         link: config.link.clone(),
         site: config.site.clone(),

@@ -10,7 +10,7 @@ mod run;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use topology::document::Speed;
+use topology::document::{Fidelity, Speed};
 use topology::plan::estimate::RECONCILIATION_EFFICIENCY;
 use topology::quantity::{self, Decimal};
 
@@ -459,6 +459,10 @@ fn simulated_time(text: &str) -> Result<quantity::Duration, String> {
 
 fn speed(text: &str) -> Result<Speed, String> {
     Speed::parse(text).ok_or_else(|| "write max, or simulated seconds per second such as 1".to_owned())
+}
+
+fn fidelity(text: &str) -> Result<Fidelity, String> {
+    Fidelity::parse(text).ok_or_else(|| "write tags or counts".to_owned())
 }
 
 /// A size in bytes: a number and B, kB, MB or GB (powers of a thousand).

@@ -1,6 +1,7 @@
 //! What a run shows while it runs and when it ends: plain data, filled by the runner.
 
 use serde::{Deserialize, Serialize};
+use topology::document::Fidelity;
 use topology::figure::{Figures, Listing};
 
 use crate::earlier;
@@ -150,6 +151,8 @@ impl std::fmt::Display for Loops {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LinkRow {
     pub name: String,
+    /// How much of its light is simulated.
+    pub fidelity: Fidelity,
     pub state: LinkState,
     /// Locked and the first block is stored.
     pub ready: bool,
@@ -274,6 +277,8 @@ pub struct RecordingRow {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LinkSummary {
     pub name: String,
+    /// How much of its light was simulated.
+    pub fidelity: Fidelity,
     pub ready: bool,
     pub blocks: u64,
     pub blocks_voided: u64,

@@ -10,6 +10,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
 use serde::Serialize;
+use topology::document::Fidelity;
 use topology::figure::Figure;
 
 use crate::run::verdict::{Kind as Fault, Reason};
@@ -165,11 +166,27 @@ fn heading(snapshot: &Snapshot) -> Line<'static> {
         let ids: Vec<&str> = snapshot.faults.iter().map(|fault| fault.id.as_str()).collect();
         let _ = write!(text, "  faults: {}", ids.join(" "));
     }
+    let counted = counted(snapshot.links.iter().map(|link| (link.name.as_str(), link.fidelity)));
+    if let Some(counted) = counted {
+        let _ = write!(text, "  {counted}");
+    }
     let mut spans = vec![Span::raw(text)];
     if let Some(seed) = snapshot.seed {
         spans.push(Span::raw(format!("  seed {seed}: keys are worthless")));
     }
     Line::from(spans)
+}
+
+/// Which links' light is drawn as counts.
+fn counted<'a>(links: impl Iterator<Item = (&'a str, Fidelity)>) -> Option<String> {
+    let links: Vec<(&str, Fidelity)> = links.collect();
+    let names: Vec<&str> =
+        links.iter().filter(|(_, fidelity)| *fidelity == Fidelity::Counts).map(|(name, _)| *name).collect();
+    match names.len() {
+        0 => None,
+        count if count == links.len() => Some("fidelity: counts".to_owned()),
+        _ => Some(format!("fidelity: counts on {}", names.join(", "))),
+    }
 }
 
 fn cell(text: String, is_text: bool) -> Cell<'static> {
@@ -277,6 +294,9 @@ pub fn summary_text(summary: &Summary) -> String {
             }
             summary_line_end(&mut text, summary, link);
         }
+    }
+    if let Some(counted) = counted(summary.links.iter().map(|link| (link.name.as_str(), link.fidelity))) {
+        let _ = writeln!(text, "\n{counted}");
     }
     if !summary.recordings.is_empty() {
         text.push('\n');

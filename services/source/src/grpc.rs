@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use topology::figure::{Figure, Figures};
-use topology::plan::{CONTROL_IDENTITY, Nature, SourceConfig};
+use topology::plan::{CONTROL_IDENTITY, SourceConfig};
 
 use crate::{EPOCHS_IN_FLIGHT, Losses, Output};
 
@@ -39,7 +39,7 @@ impl SourceService {
         losses: Losses,
     ) -> Self {
         let modules = config.modules_by_output().cloned().collect();
-        let is_pumped = matches!(config.nature, Nature::Pairs(_));
+        let is_pumped = config.nature.is_pumped();
         Self { link: config.link.clone(), modules, outputs, status, losses, is_pumped }
     }
 }

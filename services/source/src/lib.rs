@@ -6,6 +6,7 @@
 //! hand, so what a run produces depends on the seed and on simulated time alone. Another loss of the arms is input, too:
 //! the log says with which epoch it begins.
 
+mod counted;
 mod grpc;
 mod losses;
 mod nature;

@@ -1,6 +1,7 @@
 //! What a source makes, behind one face: the emission loop is the same for all.
 
 use anyhow::{Result, bail};
+use bytes::Bytes;
 use photonics::analyser::AnalyserState;
 use photonics::nature::pulses::ChoiceKey;
 use photonics::nature::{pairs, pulses};
@@ -9,12 +10,32 @@ use photonics::random::Subseed;
 use proto::source::v1::AttachOutput;
 use topology::plan::{Nature as Config, SourceConfig};
 
+use crate::counted::Counted;
+
 /// The light of one emission, from its first epoch on. What is secret of it is wiped when it is dropped.
 pub enum Nature {
     /// A photon of each pair for either output.
     Pairs(Box<pairs::Emitter>),
     /// Output 0 is the transmitter, which says what the pulses are; output 1 is the receiver, which gets what arrives.
     Pulses(Box<pulses::Emitter>),
+    /// Either of them as counts.
+    Counts(Box<Counted>),
+}
+
+/// What an output gets of an epoch.
+#[derive(Clone, Debug, Default)]
+pub struct Light {
+    pub photons: Photons,
+    /// In place of photons: the output's part of each slice.
+    pub counts: Vec<Bytes>,
+    /// Of photons, or of the clicks that they would make.
+    pub count: u32,
+}
+
+impl From<Photons> for Light {
+    fn from(photons: Photons) -> Self {
+        Self { count: photons.count, photons, counts: Vec::new() }
+    }
 }
 
 impl Nature {
@@ -45,12 +66,17 @@ impl Nature {
                 emitter.start(hellos[0].first_epoch, transmitter, receiver?);
                 Ok(Self::Pulses(Box::new(emitter)))
             }
+            Config::Counts(counts) => {
+                let transmitter = choice_bytes(hellos[0])?;
+                Ok(Self::Counts(Box::new(Counted::begin(counts, config, subseed, transmitter)?)))
+            }
         }
     }
 
     /// Gives the arms other losses, in the order of the configuration.
     pub fn set_losses_db(&mut self, losses_db: &[f64]) {
         match (self, losses_db) {
+            (Self::Counts(counted), losses_db) => counted.set_losses_db(losses_db),
             (Self::Pairs(emitter), &[first_db, second_db]) => emitter.set_loss_db([first_db, second_db]),
             (Self::Pulses(emitter), &[loss_db]) => emitter.set_loss_db(loss_db),
             // `Losses` keeps as many as there are arms.
@@ -63,15 +89,17 @@ impl Nature {
         match self {
             Self::Pairs(emitter) => emitter.attenuate(losses_db),
             Self::Pulses(emitter) => emitter.attenuate(losses_db[0].max(losses_db[1])),
+            Self::Counts(counted) => counted.attenuate(losses_db),
         }
     }
 
     /// The light of an epoch, by output. `states` are what it meets there.
-    pub fn emit(&mut self, epoch: u64, pump: f64, states: [&AnalyserState; 2]) -> [Photons; 2] {
-        match self {
-            Self::Pairs(emitter) => emitter.emit(epoch, pump, states),
-            Self::Pulses(emitter) => [Photons::default(), emitter.emit(epoch, states)],
-        }
+    pub fn emit(&mut self, epoch: u64, pump: f64, states: [&AnalyserState; 2]) -> Result<[Light; 2]> {
+        Ok(match self {
+            Self::Pairs(emitter) => emitter.emit(epoch, pump, states).map(Light::from),
+            Self::Pulses(emitter) => [Light::default(), emitter.emit(epoch, states).into()],
+            Self::Counts(counted) => counted.emit(epoch, pump, states)?,
+        })
     }
 }
 
@@ -85,10 +113,14 @@ impl Drop for Nature {
 
 /// The key of its choices that an output has told, if it chooses anything.
 fn choice_key(hello: &AttachOutput) -> Result<Option<ChoiceKey>> {
+    Ok(choice_bytes(hello)?.map(ChoiceKey::new))
+}
+
+fn choice_bytes(hello: &AttachOutput) -> Result<Option<&[u8; 32]>> {
     match &hello.choice_key[..] {
         [] => Ok(None),
         bytes => match bytes.try_into() {
-            Ok(key) => Ok(Some(ChoiceKey::new(key))),
+            Ok(key) => Ok(Some(key)),
             Err(_) => bail!("output {} gave a key of {} bytes for its choices, not 32", hello.output, bytes.len()),
         },
     }
@@ -188,8 +220,8 @@ mod tests {
         let (state, mut epoch) = (AnalyserState::default(), 2);
         let mut emit = |nature: &mut Nature| {
             epoch += 1;
-            let [transmitter, receiver] = nature.emit(epoch, 1.0, [&state, &state]);
-            assert_eq!(transmitter, Photons::default());
+            let [transmitter, receiver] = nature.emit(epoch, 1.0, [&state, &state]).unwrap();
+            assert_eq!(transmitter.photons, Photons::default());
             receiver.count
         };
         // 20,000 pulses of half a photon.

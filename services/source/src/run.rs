@@ -175,20 +175,22 @@ async fn emit(
             light.attenuate(effects.loss_db);
             batch.suffers(effects.ids);
         }
-        let photons = light.emit(epoch, pump, [&states[0], &states[1]]);
-        let traceparent = batch.traceparent(epoch, photons.iter().map(|p| u64::from(p.count)).sum());
+        let emitted = light.emit(epoch, pump, [&states[0], &states[1]])?;
+        let count = emitted.iter().map(|light| u64::from(light.count)).sum();
+        let traceparent = batch.traceparent(epoch, count);
         status.update(|s| {
             s.epoch = epoch;
             s.pump = pump;
-            s.photons_sent += photons.iter().map(|p| u64::from(p.count)).sum::<u64>();
+            s.photons_sent += count;
         });
-        for (output, photons) in outputs.iter().zip(photons) {
+        for (output, light) in outputs.iter().zip(emitted) {
             let message = PhotonEpoch {
                 epoch,
-                count: photons.count,
-                photons: photons.words.into(),
+                count: light.count,
+                photons: light.photons.words.into(),
                 end: false,
                 traceparent: traceparent.clone(),
+                counts: light.counts,
             };
             output.photons.send(message).await.ok().context("send photons: the output has gone")?;
         }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use distill::config::Sifting;
 use distill::pipeline::{FrameInput, Setpoints};
 use distill::sifting::{Choices, Light as Sent};
 use futures::future::BoxFuture;
+use module::Counting;
 use module::light::{self, Beginning, Epochs, Frames, Light, SourceLink, States};
 use photonics::analyser::Encoder;
 use photonics::nature::pulses::{ChoiceKey, PulseClock};
@@ -53,7 +55,11 @@ impl Pulses {
             first_epoch,
         };
         let hello = AttachOutput { output: module.output, session, first_epoch, choice_key: light::secret(key) };
-        let (epochs, states) = light::attach(&self.source, hello, sending).await?;
+        let (epochs, states) = if matches!(module.protocol.sifting, Sifting::Counts(_)) {
+            light::attach(&self.source, hello, Counting::new(None)).await?
+        } else {
+            light::attach(&self.source, hello, sending).await?
+        };
         let encoder = Encoder::new(transmitter, module.epoch_ps, &self.subseed.derive("encoder"));
         let mut told = Told { encoder, states };
         for epoch in first_epoch..first_epoch + latency_epochs {
@@ -109,6 +115,7 @@ struct Sending {
 impl Frames for Sending {
     fn take(&mut self, light: PhotonEpoch) -> Result<Vec<FrameInput>> {
         ensure!(light.photons.is_empty(), "the source sent photons to its transmitter");
+        ensure!(light.counts.is_empty(), "the source sent counts where pulses are due");
         let PhotonEpoch { epoch, traceparent, .. } = light;
         let sent = self.clock.epoch(epoch.saturating_add(1)).first - self.clock.epoch(self.first_epoch).first;
         let light = Sent::Pulses { choices: self.choices.clone(), sent };

@@ -10,6 +10,7 @@ pub mod bbm92;
 pub mod inputs;
 pub mod load;
 pub mod math;
+pub mod moment;
 pub mod optimum;
 mod outcomes;
 pub mod prepared;

@@ -1,5 +1,6 @@
 //! What the types cannot say: names that must exist, values that must fit each other.
 
+mod counts;
 mod entangled;
 mod instruments;
 mod keys;
@@ -19,6 +20,7 @@ pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
     links::check(&topology.spec, &mut report);
     keys::check(&topology.spec, &mut report);
     paths::check(&topology.spec, &mut report);
+    counts::check(&topology.spec, &mut report);
     report.diagnostics
 }
 

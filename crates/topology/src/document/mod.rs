@@ -104,7 +104,7 @@ pub struct Spec {
     pub links: Vec<Link>,
 }
 
-/// How the simulation runs. The command line overrides `speed`, `for` and `seed`.
+/// How the simulation runs. The command line overrides `speed`, `for`, `seed` and `fidelity`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Run {
@@ -118,6 +118,9 @@ pub struct Run {
     // What every reader of JSON takes exactly; the checks of an API server are in floating point.
     #[schemars(range(max = 9_007_199_254_740_991_i64))]
     pub seed: Option<u64>,
+    /// How much of the light is simulated one by one, on links that do not say it themselves; `tags` unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fidelity: Option<Fidelity>,
     /// Slice of simulated time that is exchanged at once; also the slice of local time that is announced at once.
     pub epoch: Duration,
     /// Epochs between a measurement and the moment when the set-point that follows from it acts.
@@ -127,7 +130,14 @@ pub struct Run {
 
 impl Default for Run {
     fn default() -> Self {
-        Run { speed: Speed::Max, duration: None, seed: None, epoch: Duration::preset("20 ms"), latency: 8 }
+        Run {
+            speed: Speed::Max,
+            duration: None,
+            seed: None,
+            fidelity: None,
+            epoch: Duration::preset("20 ms"),
+            latency: 8,
+        }
     }
 }
 
@@ -249,9 +259,9 @@ pub struct Link {
     pub name: Name,
     /// Protocol of the link.
     pub protocol: Protocol,
-    /// How much of the light is simulated one by one.
-    #[serde(default)]
-    pub fidelity: Fidelity,
+    /// How much of the light is simulated one by one; what `run.fidelity` says unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fidelity: Option<Fidelity>,
     /// Where the light comes from.
     pub source: Source,
     /// The optical paths with the instruments at their ends: two from a source of pairs, one from a transmitter.

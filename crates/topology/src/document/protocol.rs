@@ -44,6 +44,23 @@ pub enum Fidelity {
     /// Every click of every detector.
     #[default]
     Tags,
+    /// Sifted bits of each epoch at once, with the statistics that clicks have. Everything after them is as with clicks. Clocks
+    /// are not simulated, nor how loops find what they hold.
+    Counts,
+}
+
+impl Fidelity {
+    /// As it stands in a document.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fidelity::Tags => "tags",
+            Fidelity::Counts => "counts",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Fidelity::Tags, Fidelity::Counts].into_iter().find(|fidelity| fidelity.name() == text)
+    }
 }
 
 /// How the two clocks are found from the photons alone.

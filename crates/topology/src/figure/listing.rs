@@ -1,7 +1,7 @@
-//! Which figures a link has, by its protocol, and in what order they are listed.
+//! Which figures a link has, by its protocol and fidelity, and in what order they are listed.
 
 use super::Figure;
-use crate::document::Protocol;
+use crate::document::{Fidelity, Protocol};
 
 /// The figures of one kind of link. Tables, comparisons, rows of a cluster and summaries take them from here.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,13 +64,42 @@ const BB84: Listing = Listing {
     ],
 };
 
+/// Where light is drawn as counts there is no clock to find, and nothing that polarisation and phase are steered by.
+const BBM92_COUNTS: Listing = Listing {
+    columns: &[
+        Figure::SiftedRateZ,
+        Figure::SiftedRateX,
+        Figure::QberZ,
+        Figure::QberX,
+        Figure::ClickRate,
+        Figure::Visibility,
+    ],
+    brief: &[Figure::QberZ, Figure::QberX],
+    averaged: &[],
+    beside: &[Figure::Pump],
+};
+
+const BB84_COUNTS: Listing = Listing {
+    columns: &[Figure::SiftedRateZ, Figure::SiftedRateX, Figure::QberZ, Figure::QberX, Figure::ClickRate],
+    brief: &[Figure::QberZ, Figure::QberX],
+    averaged: &[],
+    beside: &[],
+};
+
 static NOTHING: Listing = Listing { columns: &[], brief: &[], averaged: &[], beside: &[] };
 
 impl Listing {
+    /// Of a link whose clicks are simulated.
     pub fn of(protocol: Protocol) -> &'static Self {
-        match protocol {
-            Protocol::Bbm92EnergyTime => &BBM92_ENERGY_TIME,
-            Protocol::DecoyBb84 | Protocol::SinglePhotonBb84 => &BB84,
+        Self::at(protocol, Fidelity::Tags)
+    }
+
+    pub fn at(protocol: Protocol, fidelity: Fidelity) -> &'static Self {
+        match (protocol, fidelity) {
+            (Protocol::Bbm92EnergyTime, Fidelity::Tags) => &BBM92_ENERGY_TIME,
+            (Protocol::Bbm92EnergyTime, Fidelity::Counts) => &BBM92_COUNTS,
+            (Protocol::DecoyBb84 | Protocol::SinglePhotonBb84, Fidelity::Tags) => &BB84,
+            (Protocol::DecoyBb84 | Protocol::SinglePhotonBb84, Fidelity::Counts) => &BB84_COUNTS,
         }
     }
 
@@ -94,11 +123,15 @@ mod tests {
     #[test]
     fn a_kind_of_link_lists_each_of_its_figures_once_and_shows_only_what_it_has() {
         for protocol in [Protocol::Bbm92EnergyTime, Protocol::DecoyBb84, Protocol::SinglePhotonBb84] {
-            let listing = Listing::of(protocol);
-            let all: Vec<Figure> = listing.all().collect();
-            let once: std::collections::BTreeSet<Figure> = all.iter().copied().collect();
-            assert_eq!(once.len(), all.len());
-            assert!(listing.brief.iter().chain(listing.averaged).all(|figure| once.contains(figure)));
+            let of_tags: Vec<Figure> = Listing::of(protocol).all().collect();
+            for fidelity in [Fidelity::Tags, Fidelity::Counts] {
+                let listing = Listing::at(protocol, fidelity);
+                let all: Vec<Figure> = listing.all().collect();
+                let once: std::collections::BTreeSet<Figure> = all.iter().copied().collect();
+                assert_eq!(once.len(), all.len());
+                assert!(listing.brief.iter().chain(listing.averaged).all(|figure| once.contains(figure)));
+                assert!(all.iter().all(|figure| of_tags.contains(figure)), "counts have no figure of their own");
+            }
         }
     }
 }

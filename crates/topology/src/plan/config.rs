@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use distill::config::LinkProtocol;
+use distill::config::{Entangled, LinkProtocol};
+use distill::sifting::prepared::config::Prepared;
 use photonics::config::{
     Arm, Clock, Detector, EnergyTimeAnalyser, PreparedAnalyser, PreparedDetectors, SpdcCw, Transmitter,
 };
@@ -42,6 +43,41 @@ pub struct SourceConfig {
 pub enum Nature {
     Pairs(Box<Pairs>),
     Pulses(Box<Pulses>),
+    /// Of either, at the fidelity of counts: the sifted bits.
+    Counts(Counts),
+}
+
+impl Nature {
+    /// Whether its light is that of pairs, whose power can be set.
+    pub fn is_pumped(&self) -> bool {
+        matches!(self, Nature::Pairs(_) | Nature::Counts(Counts::Pairs(_)))
+    }
+}
+
+/// Light that is drawn as counts, and what is known of how its clicks would be sifted: by that the formulae say how many bits
+/// to expect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "kebab-case")]
+pub enum Counts {
+    Pairs(Box<CountedPairs>),
+    Pulses(Box<CountedPulses>),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountedPairs {
+    pub light: Pairs,
+    /// That of output 0; what both ends have in common is used.
+    pub sifting: Entangled,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountedPulses {
+    pub light: Pulses,
+    /// Of the receiver.
+    pub detectors: PreparedDetectors,
+    pub sifting: Prepared,
 }
 
 /// Entangled pairs, a photon to each output.

@@ -1,12 +1,12 @@
 //! What the formulae say of a planned link, and what its services will ask of a machine.
 
-use distill::config::LinkProtocol;
+use distill::config::{Entangled, PostProcessing};
 use photonics::expect::inputs::mean_cos_phase;
 use photonics::expect::load::{Buffering, Load, load};
 use photonics::expect::optimum::{OperatingPoint, at_pump, at_qber_z};
 use photonics::expect::{Bbm92Inputs, Matching, from_config};
 
-use super::{ModuleConfig, Nature, Pairs, Plan, PlannedLink, Service, ServiceConfig, Speed};
+use super::{Counts, Nature, Pairs, Plan, PlannedLink, Service, ServiceConfig, Speed};
 
 /// Efficiency that Cascade reaches on frames of this length; what a run measures stands in its ledger.
 pub const RECONCILIATION_EFFICIENCY: f64 = 1.05;
@@ -45,6 +45,16 @@ impl std::ops::AddAssign for Resources {
     }
 }
 
+/// The parts of a link of entangled pairs that the formulae take.
+#[derive(Clone, Copy, Debug)]
+pub struct EntangledParts<'a> {
+    pub pairs: &'a Pairs,
+    /// Of output 0.
+    pub sifting: &'a Entangled,
+    pub post_processing: &'a PostProcessing,
+    pub initial_pump: f64,
+}
+
 impl Plan {
     /// What each service should get, in the order of the services.
     pub fn resources(&self) -> Vec<Resources> {
@@ -54,12 +64,17 @@ impl Plan {
         self.services.iter().map(|service| resources(self, service, load(service))).collect()
     }
 
-    /// What draws the pairs of a link, and the modules of its ends; nothing of another kind of link.
-    pub fn entangled(&self, link: &PlannedLink) -> Option<(&Pairs, [&ModuleConfig; 2])> {
+    /// The parts of a link of pairs; nothing of another kind of link.
+    pub fn entangled(&self, link: &PlannedLink) -> Option<EntangledParts<'_>> {
         let ServiceConfig::Source(source) = &self.service(&link.source.service)?.config else { return None };
-        let Nature::Pairs(pairs) = &source.nature else { return None };
-        let end = |end: usize| self.service(&link.ends[end].module)?.config.module();
-        Some((pairs, [end(0)?, end(1)?]))
+        let end = self.service(&link.ends[0].module)?.config.module()?;
+        let (pairs, sifting) = match &source.nature {
+            Nature::Pairs(pairs) => (&**pairs, end.protocol.sifting.entangled()?),
+            Nature::Counts(Counts::Pairs(counted)) => (&counted.light, &counted.sifting),
+            Nature::Pulses(_) | Nature::Counts(Counts::Pulses(_)) => return None,
+        };
+        let post_processing = &end.protocol.post_processing;
+        Some(EntangledParts { pairs, sifting, post_processing, initial_pump: end.initial_pump })
     }
 
     /// Tags and memory of a link at its operating point.
@@ -68,10 +83,9 @@ impl Plan {
         if let Some(parts) = self.prepared(link) {
             return Some(parts.load());
         }
-        let (pairs, [end, _]) = self.entangled(link)?;
-        let inputs = inputs(pairs, &end.protocol)?;
-        let point = operating_point(&inputs, end, pairs);
-        Some(load(&point.prediction, &buffering(link, &end.protocol)?))
+        let parts = self.entangled(link)?;
+        let point = parts.operating_point(&parts.inputs());
+        Some(load(&point.prediction, &parts.buffering(link)))
     }
 }
 
@@ -99,11 +113,10 @@ fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
     }
 }
 
-/// The formulae's inputs at nominal pump, of a link of entangled pairs.
-pub fn inputs(source: &Pairs, protocol: &LinkProtocol) -> Option<Bbm92Inputs> {
+/// The formulae's inputs at nominal pump.
+pub fn inputs(source: &Pairs, sifting: &Entangled) -> Bbm92Inputs {
     let (arms, analysers, detectors) =
         (source.arms.each_ref(), source.analysers.each_ref(), source.detectors.each_ref());
-    let sifting = protocol.sifting.entangled()?;
     let window_ps = sifting.coincidence_window_ps as f64;
     let mut inputs = from_config(&source.emitter, arms, analysers, detectors, window_ps, 1.0);
     inputs.peak_fwhm_ps = inputs.peak_fwhm_ps.hypot(TRACKING_FWHM_PS);
@@ -111,29 +124,35 @@ pub fn inputs(source: &Pairs, protocol: &LinkProtocol) -> Option<Bbm92Inputs> {
         inputs.mean_cos_phase = mean_cos_phase(sifting.loops.phase_dither_rad, 0.0);
     }
     inputs.matching = Matching { merge_doubles: true, kept_dead_time_ps: sifting.dead_time_ps as f64 };
-    Some(inputs)
+    inputs
 }
 
-/// Where the pump loop settles, within what the laser can do.
-pub fn operating_point(inputs: &Bbm92Inputs, end: &ModuleConfig, source: &Pairs) -> OperatingPoint {
-    let Some(loops) = end.protocol.sifting.entangled().map(|sifting| &sifting.loops).filter(|loops| loops.pump) else {
-        return at_pump(inputs, end.initial_pump);
-    };
-    let held = at_qber_z(inputs, loops.target_qber_z);
-    if held.pump > source.emitter.pump_max { at_pump(inputs, source.emitter.pump_max) } else { held }
-}
+impl EntangledParts<'_> {
+    pub fn inputs(&self) -> Bbm92Inputs {
+        inputs(self.pairs, self.sifting)
+    }
 
-/// What the modules of a link of entangled pairs keep at hand.
-pub fn buffering(link: &PlannedLink, protocol: &LinkProtocol) -> Option<Buffering> {
-    let LinkProtocol { post_processing, sifting } = protocol;
-    let sifting = sifting.entangled()?;
-    Some(Buffering {
-        announcer: link.reference(),
-        frame_s: post_processing.framing.frame_s(),
-        frames_in_flight: FRAMES_IN_FLIGHT,
-        acquisition_s: sifting.acquisition.window_ps as f64 * 1e-12,
-        search_s: sifting.acquisition.search_ps as f64 * 1e-12,
-        block_s: post_processing.framing.round_s(),
-        bin_s: CORRELATION_BIN_S,
-    })
+    /// Where the pump loop settles, within what the laser can do.
+    pub fn operating_point(&self, inputs: &Bbm92Inputs) -> OperatingPoint {
+        let loops = &self.sifting.loops;
+        if !loops.pump {
+            return at_pump(inputs, self.initial_pump);
+        }
+        let (held, pump_max) = (at_qber_z(inputs, loops.target_qber_z), self.pairs.emitter.pump_max);
+        if held.pump > pump_max { at_pump(inputs, pump_max) } else { held }
+    }
+
+    /// What the modules keep at hand.
+    pub fn buffering(&self, link: &PlannedLink) -> Buffering {
+        let Self { sifting, post_processing, .. } = self;
+        Buffering {
+            announcer: link.reference(),
+            frame_s: post_processing.framing.frame_s(),
+            frames_in_flight: FRAMES_IN_FLIGHT,
+            acquisition_s: sifting.acquisition.window_ps as f64 * 1e-12,
+            search_s: sifting.acquisition.search_ps as f64 * 1e-12,
+            block_s: post_processing.framing.round_s(),
+            bin_s: CORRELATION_BIN_S,
+        }
+    }
 }

@@ -3,13 +3,16 @@
 use distill::bounds::{Bounds, Length};
 use distill::config::{PostProcessing, Security};
 use distill::sifting::prepared::config as sifting;
+use photonics::config::PreparedDetectors;
 use photonics::expect::load::Load;
 use photonics::expect::prepared::{self as lumped, Inputs};
 use photonics::expect::response::{CHECK, KEY, Rates, Receiver, Response};
 
 use super::estimate::RECONCILIATION_EFFICIENCY;
 use super::prepared::{self, ExpectedBlock};
-use super::{ModuleConfig, Nature, Plan, PlannedLink, PreparedReceiver, Pulses, Receiver as Receiving, ServiceConfig};
+use super::{
+    Counts, ModuleConfig, Nature, Plan, PlannedLink, PreparedReceiver, Pulses, Receiver as Receiving, ServiceConfig,
+};
 use crate::figure::{Figure, Figures};
 
 /// The parts of a prepared link that the formulae take.
@@ -38,25 +41,31 @@ impl Plan {
     /// The parts of a link of pulses; nothing of another kind of link.
     pub fn prepared(&self, link: &PlannedLink) -> Option<PreparedParts<'_>> {
         let ServiceConfig::Source(source) = &self.service(&link.source.service)?.config else { return None };
-        let Nature::Pulses(pulses) = &source.nature else { return None };
         let ServiceConfig::Detector(detector) = &self.service(&link.ends[1].module)?.config else { return None };
         let Receiving::Prepared(receiver) = &detector.receiver else { return None };
         let ModuleConfig { protocol, .. } = &detector.module;
-        let sifting = protocol.sifting.prepared()?;
+        let (pulses, sifting) = match &source.nature {
+            Nature::Pulses(pulses) => (&**pulses, protocol.sifting.prepared()?),
+            Nature::Counts(Counts::Pulses(counted)) => (&counted.light, &counted.sifting),
+            Nature::Pairs(_) | Nature::Counts(Counts::Pairs(_)) => return None,
+        };
         Some(PreparedParts { pulses, receiver, sifting, post_processing: &protocol.post_processing })
     }
 }
 
+/// What lumped figures the instruments of a prepared link come to; of the key basis first, whichever it is.
+pub fn inputs(pulses: &Pulses, detectors: &PreparedDetectors, sifting: &sifting::Prepared) -> Inputs {
+    let Pulses { transmitter, arm, analyser, .. } = pulses;
+    let inputs = lumped::inputs(transmitter, arm, analyser, detectors, sifting.gate_ps);
+    match sifting.key_basis {
+        sifting::Basis::Z => inputs,
+        sifting::Basis::X => exchanged(inputs),
+    }
+}
+
 impl PreparedParts<'_> {
-    /// What lumped figures the instruments come to.
     pub fn inputs(&self) -> Inputs {
-        let Self { pulses, receiver, sifting, .. } = self;
-        let inputs =
-            lumped::inputs(&pulses.transmitter, &pulses.arm, &pulses.analyser, &receiver.detectors, sifting.gate_ps);
-        match sifting.key_basis {
-            sifting::Basis::Z => inputs,
-            sifting::Basis::X => exchanged(inputs),
-        }
+        inputs(self.pulses, &self.receiver.detectors, self.sifting)
     }
 
     pub fn key_is_z(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use photonics::config::Arm;
 
-use super::{KmsConfig, KmsPeer, Nature, ServiceConfig, SourceConfig};
+use super::{Counts, KmsConfig, KmsPeer, Nature, ServiceConfig, SourceConfig};
 
 impl SourceConfig {
     /// Loss of the arms, which a running source can be told.
@@ -14,15 +14,20 @@ impl SourceConfig {
     pub fn arms(&self) -> &[Arm] {
         match &self.nature {
             Nature::Pairs(pairs) => &pairs.arms,
+            Nature::Counts(Counts::Pairs(counted)) => &counted.light.arms,
             Nature::Pulses(pulses) => std::slice::from_ref(&pulses.arm),
+            Nature::Counts(Counts::Pulses(counted)) => std::slice::from_ref(&counted.light.arm),
         }
     }
 
     fn fixed(mut self) -> Self {
-        match &mut self.nature {
-            Nature::Pairs(pairs) => pairs.arms.iter_mut().for_each(|arm| arm.loss_db = 0.0),
-            Nature::Pulses(pulses) => pulses.arm.loss_db = 0.0,
-        }
+        let arms: &mut [Arm] = match &mut self.nature {
+            Nature::Pairs(pairs) => &mut pairs.arms,
+            Nature::Counts(Counts::Pairs(counted)) => &mut counted.light.arms,
+            Nature::Pulses(pulses) => std::slice::from_mut(&mut pulses.arm),
+            Nature::Counts(Counts::Pulses(counted)) => std::slice::from_mut(&mut counted.light.arm),
+        };
+        arms.iter_mut().for_each(|arm| arm.loss_db = 0.0);
         self
     }
 }

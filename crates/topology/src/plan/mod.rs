@@ -1,6 +1,7 @@
 //! From a topology to the services that make it up.
 
 mod config;
+pub mod counts;
 mod directory;
 pub mod estimate;
 pub mod expected;
@@ -16,12 +17,12 @@ mod sites;
 use distill::config::Side;
 use serde::Serialize;
 
-use crate::document::{Link, Measure, Protocol, Spec, Topology};
+use crate::document::{Fidelity, Link, Measure, Protocol, Spec, Topology};
 use crate::figure::Listing;
 pub use config::{
-    ChannelConfig, DetectorConfig, EntangledReceiver, KeySupply, KmsConfig, KmsModule, KmsPeer, ModuleConfig, Nature,
-    Pairs, PreparedReceiver, Pulses, Receiver, RelayConfig, RelayNeighbour, ServiceConfig, SourceConfig, Speed,
-    TransmitterConfig,
+    ChannelConfig, CountedPairs, CountedPulses, Counts, DetectorConfig, EntangledReceiver, KeySupply, KmsConfig,
+    KmsModule, KmsPeer, ModuleConfig, Nature, Pairs, PreparedReceiver, Pulses, Receiver, RelayConfig, RelayNeighbour,
+    ServiceConfig, SourceConfig, Speed, TransmitterConfig,
 };
 pub use directory::{Directory, DirectorySite};
 pub use seed::{Role, SecretSeed, derive_subseed};
@@ -54,6 +55,8 @@ pub struct RunOptions {
     pub speed: Option<Speed>,
     /// Simulated time after which the run ends.
     pub duration_ps: Option<u64>,
+    /// Of every link, whatever it says itself.
+    pub fidelity: Option<Fidelity>,
 }
 
 /// The services of a network, ready to be started.
@@ -64,7 +67,8 @@ pub struct Plan {
     pub latency_epochs: u64,
     pub speed: Speed,
     pub epochs_limit: Option<u64>,
-    /// Epochs since the first run on the same data after which a local time tag could come to its end.
+    /// Epochs since the first run on the same data after which a local time tag could come to its end; where no link has
+    /// tags, a number of picoseconds.
     pub tag_epochs: u64,
     /// A seed was given: the run can be repeated and its keys are worthless.
     pub repeatable: bool,
@@ -102,6 +106,7 @@ pub struct PlannedLink {
     pub name: String,
     #[serde(skip)]
     pub protocol: Protocol,
+    pub fidelity: Fidelity,
     /// Slice of simulated time in which its light is exchanged.
     pub epoch_ps: u64,
     pub source: PlannedSource,
@@ -134,7 +139,7 @@ pub struct PlannedEnd {
 impl PlannedLink {
     /// Which figures it has.
     pub fn listing(&self) -> &'static Listing {
-        Listing::of(self.protocol)
+        Listing::at(self.protocol, self.fidelity)
     }
 
     /// Which end corrects its string: it knows the figures of the link.
@@ -208,6 +213,11 @@ impl Plan {
                 service.connects_to.retain(|peer| *peer != kms);
             }
         }
+    }
+
+    /// Whether any link has time tags, which come to an end.
+    pub fn has_tags(&self) -> bool {
+        self.links.iter().any(|link| link.fidelity == Fidelity::Tags)
     }
 
     pub fn service(&self, name: &str) -> Option<&Service> {
@@ -299,6 +309,9 @@ pub(crate) struct RunPlan {
     pub tag_epochs: u64,
     pub seed: Option<u64>,
     pub faults_allowed: bool,
+    /// What the command line says of every link, and the document of those that say nothing.
+    fidelity: Option<Fidelity>,
+    fidelity_unsaid: Fidelity,
 }
 
 /// The services of a topology that [`crate::parse`] has found good.
@@ -332,21 +345,33 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
 }
 
 impl RunPlan {
+    pub fn fidelity(&self, link: &Link) -> Fidelity {
+        self.fidelity.or(link.fidelity).unwrap_or(self.fidelity_unsaid)
+    }
+
     /// Epochs after which services end the run.
     fn last_epoch(&self) -> u64 {
         self.epochs_limit.map_or(self.tag_epochs, |epochs| epochs.min(self.tag_epochs))
     }
 }
 
-fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
+pub(crate) fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
     let epoch_ps = spec.run.epoch.rounded().max(1);
+    let fidelity_unsaid = spec.run.fidelity.unwrap_or_default();
+    let fidelity = |link: &Link| options.fidelity.or(link.fidelity).unwrap_or(fidelity_unsaid);
+    let end_ps = match spec.links.iter().any(|link| fidelity(link) == Fidelity::Tags) {
+        true => photonics::tag::END_PS - TAG_MARGIN_PS,
+        false => u64::MAX,
+    };
     let duration_ps = options.duration_ps.or(spec.run.duration.map(|duration| duration.rounded()));
     RunPlan {
         epoch_ps,
         latency_epochs: spec.run.latency.into(),
         speed: options.speed.unwrap_or(spec.run.speed),
         epochs_limit: duration_ps.map(|duration| duration.div_ceil(epoch_ps)),
-        tag_epochs: (photonics::tag::END_PS - TAG_MARGIN_PS) / epoch_ps,
+        tag_epochs: end_ps / epoch_ps,
+        fidelity: options.fidelity,
+        fidelity_unsaid,
         seed: options.seed.or(spec.run.seed),
         faults_allowed: spec.faults.allowed,
     }

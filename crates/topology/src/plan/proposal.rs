@@ -6,7 +6,6 @@ use photonics::expect::optimum::optimum;
 use photonics::expect::prepared::Inputs;
 use serde::Serialize;
 
-use super::estimate::{inputs, operating_point};
 use super::expected::PreparedParts;
 use super::key::KeyInputs;
 use super::optimise::{Choice, decoys, single_photons, with_bias, with_choice};
@@ -136,21 +135,21 @@ fn snippet(choice: &Choice, z: [f64; 2]) -> String {
 }
 
 fn pairs(plan: &Plan, link: &PlannedLink, block_s: f64, efficiency: f64) -> Option<Proposal> {
-    let (source, [end, _]) = plan.entangled(link)?;
-    let inputs = inputs(source, &end.protocol)?;
-    let security = finite(&end.protocol.post_processing.security);
+    let parts = plan.entangled(link)?;
+    let inputs = parts.inputs();
+    let security = finite(&parts.post_processing.security);
     let bound = security.bound;
     let key = KeyInputs { reconciliation_efficiency: efficiency, block_s, security };
-    let today = operating_point(&inputs, end, source);
+    let today = parts.operating_point(&inputs);
     let best = optimum(&inputs, |expected| key.rate(expected).by(bound));
     let [today_bps, best_bps] = [&today, &best].map(|point| key.rate(&point.prediction).by(bound));
     let mut values = vec![Changed { path: "source.pumpInitial", today: today.pump, best: best.pump }];
-    let held = end.protocol.sifting.entangled().filter(|sifting| sifting.loops.pump).map(|sifting| &sifting.loops);
+    let held = Some(&parts.sifting.loops).filter(|loops| loops.pump);
     let mut snippet = String::new();
     if best_bps > 0.0 {
         let pump = (best.pump * 1e3).round() / 1e3;
         snippet = format!("source: {{pumpInitial: {pump}");
-        if best.pump > source.emitter.pump_max {
+        if best.pump > parts.pairs.emitter.pump_max {
             snippet += &format!(", pumpMax: {}", (best.pump * 1.05 * 1e3).ceil() / 1e3);
         }
         snippet += "}\n";

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use photonics::tagfile::Format;
-use topology::document::Speed;
+use topology::document::{Fidelity, Speed};
 use topology::quantity;
 
 use super::containers::ContainerArgs;
 use super::place::ClusterArgs;
-use super::{Isolation, OutputArgs, bytes, simulated_time, speed};
+use super::{Isolation, OutputArgs, bytes, fidelity, simulated_time, speed};
 use crate::run::anchors::Anchors;
 
 /// How a network is run; shared by `up` and `verify`.
@@ -29,6 +29,9 @@ pub struct RunArgs {
     /// Makes the run repeatable and its keys worthless.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// How much of the light is simulated on every link: `tags` (each click) or `counts` (its statistics).
+    #[arg(long, value_name = "FIDELITY", value_parser = fidelity)]
+    pub fidelity: Option<Fidelity>,
     /// Directory for keys, reserves and traces [default: a folder of the topology in `qkdnet-data`].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -65,6 +68,7 @@ impl RunArgs {
             seed: self.seed,
             speed: self.speed,
             duration_ps: self.duration.map(|duration| duration.rounded()),
+            fidelity: self.fidelity,
         }
     }
 }

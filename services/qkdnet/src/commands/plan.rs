@@ -1,17 +1,17 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
 use distill::bounds::threshold_qber;
-use distill::config::{LinkProtocol, PostProcessing};
+use distill::config::PostProcessing;
 use photonics::expect::Bbm92Inputs;
 use photonics::expect::load::load;
 use photonics::expect::math::loss_db;
 use photonics::expect::optimum::{OperatingPoint, optimum};
 use serde::Serialize;
 use topology::figure::{Figure, Figures};
-use topology::plan::estimate::{buffering, inputs, operating_point};
+use topology::plan::estimate::EntangledParts;
 use topology::plan::key::KeyInputs;
 use topology::plan::proposal::{Proposal, propose};
-use topology::plan::{ModuleConfig, Pairs, Plan, PlannedLink};
+use topology::plan::{Pairs, Plan, PlannedLink};
 
 use super::{files, print, print_json};
 use crate::cli::{Output, PlanArgs};
@@ -166,14 +166,13 @@ fn authentication_bits(protocol: &PostProcessing) -> f64 {
 
 /// `None` where the plan lacks a service that it names, which `topology` never does.
 fn pairs_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<PairsReport> {
-    let (source, ends) = plan.entangled(link)?;
-    let protocol = &ends[0].protocol.post_processing;
-    let inputs = inputs(source, &ends[0].protocol)?;
+    let parts = plan.entangled(link)?;
+    let (protocol, inputs) = (parts.post_processing, parts.inputs());
     let key = KeyInputs { reconciliation_efficiency: efficiency, ..KeyInputs::of(protocol) };
     let best = optimum(&inputs, |expected| key.rate(expected).asymptotic_bps);
-    let operating = operating_point(&inputs, ends[0], source);
+    let operating = parts.operating_point(&inputs);
     let p = &operating.prediction;
-    let load = load(p, &buffering(link, &ends[0].protocol)?);
+    let load = load(p, &parts.buffering(link));
     let key_bits = key.rate(p).by(protocol.security.bound) * key.block_s;
     let share = |bits: f64| if key_bits > 0.0 { bits / key_bits } else { f64::INFINITY };
     let authentication_bits = authentication_bits(protocol);
@@ -187,7 +186,7 @@ fn pairs_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<Pair
         total_loss_db: arm_loss_db[0] + arm_loss_db[1],
         peak_fwhm_ps: p.peak_fwhm_ps,
         window_ps: inputs.window_ps,
-        skr_loss_only_bps: loss_only(source, ends[0], &key),
+        skr_loss_only_bps: loss_only(&parts, &key),
         click_rate_hz: p.click_rate_hz,
         tags_hz: load.tags_hz,
         record_bytes_per_s: load.record_bytes_hz,
@@ -200,21 +199,22 @@ fn pairs_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<Pair
         authentication_bits_per_block: authentication_bits,
         authentication_fraction: share(authentication_bits).min(1.0),
         verification_fraction: share(frames * VERIFICATION_BITS).min(1.0),
-        notes: notes(&operating, ends[0], key_bits, authentication_bits),
+        notes: notes(&operating, &parts, key_bits, authentication_bits),
         operating: point(&operating, &inputs, &key),
         optimum: point(&best, &inputs, &key),
     })
 }
 
-fn loss_only(source: &Pairs, end: &ModuleConfig, key: &KeyInputs) -> Option<f64> {
-    if source.arms.iter().map(|arm| arm.dispersion_ps_per_nm).sum::<f64>().abs() < 1.0 {
+fn loss_only(parts: &EntangledParts<'_>, key: &KeyInputs) -> Option<f64> {
+    if parts.pairs.arms.iter().map(|arm| arm.dispersion_ps_per_nm).sum::<f64>().abs() < 1.0 {
         return None;
     }
-    let mut source = source.clone();
+    let mut source: Pairs = parts.pairs.clone();
     source.arms.iter_mut().for_each(|arm| arm.dispersion_ps_per_nm = 0.0);
     // The laser is not what limits a link that does not exist.
     source.emitter.pump_max = f64::INFINITY;
-    let point = operating_point(&inputs(&source, &end.protocol)?, end, &source);
+    let parts = EntangledParts { pairs: &source, ..*parts };
+    let point = parts.operating_point(&parts.inputs());
     Some(key.rate(&point.prediction).asymptotic_bps)
 }
 
@@ -247,8 +247,13 @@ fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, key: &KeyInputs) -> Point
 }
 
 /// What a person would want to know before starting this.
-fn notes(operating: &OperatingPoint, end: &ModuleConfig, key_bits: f64, authentication_bits: f64) -> Vec<String> {
-    let LinkProtocol { post_processing, sifting } = &end.protocol;
+fn notes(
+    operating: &OperatingPoint,
+    parts: &EntangledParts<'_>,
+    key_bits: f64,
+    authentication_bits: f64,
+) -> Vec<String> {
+    let EntangledParts { post_processing, sifting, .. } = parts;
     let p = &operating.prediction;
     let mut notes = Vec::new();
     let tolerated = post_processing.security.tolerated_qber;
@@ -262,8 +267,7 @@ fn notes(operating: &OperatingPoint, end: &ModuleConfig, key_bits: f64, authenti
         let seconds = 100.0 * authentication_bits / key_bits * post_processing.framing.round_s();
         notes.push(format!("authentication takes more than 1 % of the key; rounds of {seconds:.0} s would not"));
     }
-    let loops = sifting.entangled().map(|entangled| &entangled.loops);
-    if loops.is_some_and(|loops| loops.pump && p.z.qber < loops.target_qber_z - 1e-4) {
+    if sifting.loops.pump && p.z.qber < sifting.loops.target_qber_z - 1e-4 {
         notes.push("the pump loop ends at the laser's limit".to_owned());
     }
     notes

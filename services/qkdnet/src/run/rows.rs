@@ -1,6 +1,7 @@
 //! What is shown and summed up of a network, by what its services tell.
 
 use distill::config::{Entangled, Sifting};
+use distill::sifting::counts::Counts;
 use distill::sifting::prepared::config::Prepared;
 use proto::detector::v1::{BlockStored, LinkState as WireState, ModuleStatus};
 use proto::kms::v1::{GetStatusResponse, PoolStatus};
@@ -45,6 +46,7 @@ pub fn summarise(report: &LinkReport, row: &LinkRow, held: &Ends) -> LinkSummary
     }
     LinkSummary {
         name: report.name.clone(),
+        fidelity: row.fidelity,
         ready: row.ready,
         figures,
         listing: report.listing,
@@ -105,10 +107,8 @@ fn loops(config: &ModuleConfig, row: &LinkRow) -> Loops {
             let (polarisation, phase) = (state(loops.polarisation), state(loops.phase));
             return Loops { polarisation, phase, pump: LoopState::Off };
         }
-        // What is drawn as counts has the means that loops keep.
-        Sifting::Counts(_) => {
-            return Loops { polarisation: LoopState::Off, phase: LoopState::Off, pump: LoopState::Off };
-        }
+        // The means of what is drawn as counts are those that loops keep; the pump's follows what is measured.
+        Sifting::Counts(Counts { loops, .. }) => loops,
     };
     let at_limit = row.figures.value(Figure::Pump).is_some_and(|pump| pump >= loops.pump_max);
     let pump = if loops.pump && at_limit { LoopState::Limited } else { state(loops.pump) };

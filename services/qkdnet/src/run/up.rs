@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use topology::plan::{Plan, plan};
+use topology::document::{Fidelity, Topology};
+use topology::plan::{Plan, RunOptions, counts, plan};
 
 use super::verdict::Verdict;
 use super::watch::Asked;
@@ -37,6 +38,7 @@ pub fn prepare_until(
     limit_s: impl FnOnce(&mut Plan) -> Result<Option<f64>, Failure>,
 ) -> Result<Prepared, Failure> {
     let topology = files::load(file)?;
+    check_overrides(&topology, &args.overrides())?;
     let mut plan = plan(&topology, &args.overrides());
     let data = data.unwrap_or_else(|| args.data_dir(&plan.topology));
     for warning in &plan.warnings {
@@ -55,15 +57,27 @@ pub fn prepare_until(
     let asked = Asked {
         seed: args.seed.or(topology.spec.run.seed),
         target_s: epochs.map(|epochs| epochs as f64 * plan.epoch_ps as f64 * 1e-12),
-        beyond_tags: epochs.is_none_or(|epochs| seen.saturating_add(epochs) > plan.tag_epochs),
+        beyond_tags: plan.has_tags() && epochs.is_none_or(|epochs| seen.saturating_add(epochs) > plan.tag_epochs),
         replay: None,
     };
     Ok(Prepared { plan, folders: Folders::of(&data), asked })
 }
 
+/// A document is good by itself; what the command line makes of it may not be.
+fn check_overrides(topology: &Topology, options: &RunOptions) -> Result<(), Failure> {
+    match counts::refusals(topology, options).as_slice() {
+        [] => Ok(()),
+        refusals => Err(Failure::bad_input(refusals.join("\n")).hint("leave `--fidelity counts` away")),
+    }
+}
+
 /// Where time tags go, once it is sure that nothing is lost there.
 fn recording(args: &RecordArgs, plan: &Plan) -> Result<Option<Recording>, Failure> {
     let Some(folder) = &args.record else { return Ok(None) };
+    if let Some(link) = plan.links.iter().find(|link| link.fidelity == Fidelity::Counts) {
+        let what = format!("link `{}` has no time tags to record: its light is drawn as counts", link.name);
+        return Err(Failure::bad_input(what).hint("record with `--fidelity tags`"));
+    }
     if let Some(transmitter) = plan.transmitters().next() {
         let what = format!(
             "the tags of link `{}` cannot be replayed without what its transmitter chose, which is raw key and is not \

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use topology::document::Measure;
 use topology::figure::Figure;
-use topology::plan::{Plan, PlannedReference};
+use topology::plan::{Plan, PlannedLink, PlannedReference};
 
 use super::anchors::Anchors;
 use super::rows::mean;
@@ -50,16 +50,19 @@ pub enum Agreement {
     Agrees,
     Disagrees,
     NotMeasured,
+    /// The light of the link is simulated without what this is a figure of.
+    NotSimulated,
     /// A parameter was chosen to meet the value: no verdict.
     Fitted,
 }
 
 impl Agreement {
     fn is_against(self) -> bool {
-        match self {
-            Agreement::Agrees | Agreement::Fitted => false,
-            Agreement::Disagrees | Agreement::NotMeasured => true,
-        }
+        matches!(self, Agreement::Disagrees | Agreement::NotMeasured)
+    }
+
+    fn is_verdict(self) -> bool {
+        self == Agreement::Agrees || self.is_against()
     }
 }
 
@@ -70,7 +73,7 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
     };
     let failed = found.figures.iter().filter(|c| c.verdict.is_against()).count();
     if failed > 0 {
-        let judged = found.figures.iter().filter(|c| c.verdict != Agreement::Fitted).count();
+        let judged = found.figures.iter().filter(|c| c.verdict.is_verdict()).count();
         let message = format!("{failed} of {judged} figures do not agree");
         found.verdict.add(Reason::new(Kind::Disagrees, message));
     }
@@ -83,7 +86,7 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
 
 /// A verdict on nothing would be worth nothing.
 fn needs_references(plan: &Plan) -> Result<(), Failure> {
-    if plan.links.iter().flat_map(|link| &link.references).any(|reference| !reference.is_fitted()) {
+    if plan.links.iter().any(|link| link.references.iter().any(|reference| is_comparable(link, reference))) {
         return Ok(());
     }
     Err(Failure::bad_input("no link has a published figure to compare with")
@@ -117,9 +120,9 @@ fn here(file: &Path, args: &VerifyArgs, log: Option<&str>) -> Result<Verificatio
 
 /// A network that runs on a cluster, watched for a while.
 fn there(args: &VerifyArgs) -> Result<Verification, Failure> {
-    if args.run.seed.is_some() || args.run.speed.is_some() {
-        return Err(Failure::bad_input("`--seed` and `--speed` are for a network that is started here")
-            .hint("on a cluster they are the topology's `run.seed` and `run.speed`"));
+    if args.run.seed.is_some() || args.run.speed.is_some() || args.run.fidelity.is_some() {
+        return Err(Failure::bad_input("`--seed`, `--speed` and `--fidelity` are for a network that is started here")
+            .hint("on a cluster they are the topology's `run.seed`, `run.speed` and `run.fidelity`"));
     }
     let Some(duration) = args.run.duration else {
         return Err(Failure::bad_input("how long to watch is not said").hint("add `--for 60s`"));
@@ -197,24 +200,35 @@ fn comparisons(plan: &Plan, links: &[LinkReport]) -> Vec<Comparison> {
     let mut rows = Vec::new();
     for link in &plan.links {
         let Some(measured) = links.iter().find(|report| report.name == link.name) else { continue };
-        rows.extend(link.references.iter().map(|reference| one(&link.name, reference, measured)));
+        rows.extend(link.references.iter().map(|reference| one(link, reference, measured)));
     }
     rows
 }
 
-fn one(link: &str, reference: &PlannedReference, report: &LinkReport) -> Comparison {
+/// Whether a link has this figure at its fidelity.
+fn is_simulated(link: &PlannedLink, reference: &PlannedReference) -> bool {
+    link.listing().all().any(|figure| figure == reference.quantity.figure())
+}
+
+/// Whether there will be a verdict on it.
+fn is_comparable(link: &PlannedLink, reference: &PlannedReference) -> bool {
+    is_simulated(link, reference) && !reference.is_fitted()
+}
+
+fn one(link: &PlannedLink, reference: &PlannedReference, report: &LinkReport) -> Comparison {
     // Error rates are shown in per cent; inside they are fractions.
     let scale = if reference.quantity.unit() == "%" { 100.0 } else { 1.0 };
     let measured = measure(reference.quantity, report)
         .map(|(value, sigma)| (reference.compared(value), reference.compared(sigma)));
     let verdict = match measured {
         _ if reference.is_fitted() => Agreement::Fitted,
+        None if !is_simulated(link, reference) => Agreement::NotSimulated,
         None => Agreement::NotMeasured,
         Some((value, _)) if reference.tolerance.accepts(reference.published, value) => Agreement::Agrees,
         Some(_) => Agreement::Disagrees,
     };
     Comparison {
-        link: link.to_owned(),
+        link: link.name.clone(),
         quantity: reference.quantity.name(),
         unit: reference.quantity.unit(),
         published: reference.published * scale,
@@ -275,6 +289,7 @@ fn table(rows: &[Comparison]) -> String {
             Agreement::Agrees => "agrees",
             Agreement::Disagrees => "DISAGREES",
             Agreement::NotMeasured => "NOT MEASURED",
+            Agreement::NotSimulated => "not at counts",
             Agreement::Fitted => "fitted",
         };
         text.push_str(&format!(

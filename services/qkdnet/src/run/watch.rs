@@ -212,6 +212,7 @@ impl<'p> Follower<'p> {
     fn new(plan: &'p Plan, asked: &'p Asked, started: Instant) -> Self {
         let rows = plan.links.iter().map(|link| LinkRow {
             name: link.name.clone(),
+            fidelity: link.fidelity,
             loss_db: link.total_loss_db(),
             listing: link.listing(),
             ..LinkRow::default()

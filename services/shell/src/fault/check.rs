@@ -19,6 +19,8 @@ pub enum Refusal {
     Nothing,
     #[error("a {kind} cannot suffer this")]
     NotHere { kind: &'static str },
+    #[error("a step of the clock would change nothing here: at the fidelity of counts no clock is simulated")]
+    NoClock,
     #[error("{what} must be {expected}")]
     Range { what: &'static str, expected: String },
     #[error("only faults of light and steps of a clock can be scheduled: everything else goes by wall time")]
@@ -60,6 +62,9 @@ pub(super) fn check<'o>(order: &'o Order, place: &Place) -> Result<&'o What, Ref
     };
     if !here {
         return Err(Refusal::NotHere { kind: name(place.kind) });
+    }
+    if matches!(what, What::ClockStep(_)) && !place.has_clock {
+        return Err(Refusal::NoClock);
     }
     check_figures(what, place)?;
     Ok(what)

@@ -47,6 +47,8 @@ pub struct Place {
     pub kind: Kind,
     /// 0 where the service knows no simulated time.
     pub epoch_ps: u64,
+    /// Whether its local clock is simulated, so that a step of it would be noticed.
+    pub has_clock: bool,
     /// Where faults are kept that outlive the process. Without it a crash is the business of whoever runs the service
     /// as a task: see [`Desk::crashed`].
     pub record: Option<PathBuf>,
@@ -56,7 +58,11 @@ impl Place {
     /// A service that runs as a task.
     pub fn new(service: &str, site: &str, link: &str, kind: Kind, epoch_ps: u64) -> Self {
         let (service, site, link) = (service.to_owned(), site.to_owned(), link.to_owned());
-        Self { service, site, link, kind, epoch_ps, record: None }
+        Self { service, site, link, kind, epoch_ps, has_clock: kind == Kind::Detector, record: None }
+    }
+
+    pub fn with_clock(self, has_clock: bool) -> Self {
+        Self { has_clock, ..self }
     }
 }
 

@@ -92,6 +92,16 @@ async fn a_step_of_a_clock_is_known_before_it_comes() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_not_simulated_is_not_stepped_but_may_stop() {
+    let place = Place::new("service", "sophia", "link", Kind::Detector, EPOCH_PS).with_clock(false);
+    let desk = Desk::open(place).unwrap();
+    let step = What::ClockStep(ClockStep { by_ps: -3_000_000_000 });
+    assert_eq!(desk.inject(order("step", step)).await.unwrap_err(), Refusal::NoClock);
+    desk.inject(order("still", What::ClockStop(ClockStop {}))).await.unwrap();
+    assert!(desk.clock_stands_still());
+}
+
+#[tokio::test]
 async fn what_goes_by_wall_time_is_over_by_itself() {
     let desk = desk(Kind::Detector);
     let full = Order { duration_ps: SECOND_PS / 5, ..order("full", What::DiskFull(DiskFull {})) };

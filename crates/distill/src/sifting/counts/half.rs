@@ -8,7 +8,7 @@ use crate::bits::Bits;
 use crate::bounds::{Detections, Evidence, Tally};
 use crate::config::{Emission, Framing, INTENSITIES, Side};
 use crate::ledger::{BlockLedger, Book, Item, Line};
-use crate::loops::Setpoints;
+use crate::loops::{PumpLoop, Setpoints};
 use crate::sifting::{
     Context, Event, FrameInput, Light, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, SiftingStart,
     Tag,
@@ -50,11 +50,14 @@ pub struct Half {
     last_said: bool,
     said: Said,
     setpoints: Setpoints,
+    /// At the end that owns it.
+    pump: Option<PumpLoop>,
     figures: SiftingFigures,
 }
 
 impl Half {
     pub fn new(framing: Framing, config: &Counts, emission: &Emission, start: &SiftingStart) -> Self {
+        let owns_pump = emission.is_pairs() && config.side == Side::Corrector;
         Self {
             framing,
             side: config.side,
@@ -69,6 +72,7 @@ impl Half {
             last_said: false,
             said: Said::default(),
             setpoints: start.setpoints,
+            pump: owns_pump.then(|| PumpLoop::new(&config.loops, start.latency_steps, start.setpoints.pump)),
             figures: SiftingFigures { locked: true, ..SiftingFigures::default() },
         }
     }
@@ -232,7 +236,12 @@ impl Sifting for Half {
         Ok(())
     }
 
-    fn reconciled(&mut self, _reconciled: &Reconciled) {}
+    fn reconciled(&mut self, reconciled: &Reconciled) {
+        let Reconciled { first_step, frames, bits, qber } = *reconciled;
+        if let Some(pump) = &mut self.pump {
+            pump.observe(first_step, frames, qber, bits);
+        }
+    }
 
     fn take(&mut self, frame: FrameInput, context: &mut Context<'_>) -> Result<(), SiftingError> {
         let number = frame.number;
@@ -296,8 +305,11 @@ impl Sifting for Half {
         self.last_said && self.peer_last && self.waiting.is_empty() && self.open.frames == 0 && self.sifted.is_empty()
     }
 
-    fn setpoints(&mut self, _step: u64) -> Setpoints {
-        self.setpoints
+    fn setpoints(&mut self, step: u64) -> Setpoints {
+        match &mut self.pump {
+            Some(pump) => Setpoints { pump: pump.setpoint(step), ..self.setpoints },
+            None => self.setpoints,
+        }
     }
 
     fn figures(&self) -> SiftingFigures {

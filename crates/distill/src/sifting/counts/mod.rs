@@ -19,7 +19,7 @@ use zeroize::ZeroizeOnDrop;
 
 use super::Tag;
 use crate::bits::Bits;
-use crate::config::Side;
+use crate::config::{Loops, Side};
 
 /// Of every message of this protocol.
 pub const TAG: Tag = Tag(3);
@@ -31,11 +31,13 @@ const FRAMES_WAITING_MAX: usize = 4096;
 pub const FRAME_BITS_MAX: usize = 1 << 28;
 
 /// Sifting by counts, at one end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     /// The reference of a prepared link is its transmitter.
     pub side: Side,
+    /// The pump's follows what is measured here. Polarisation and phase are taken as held where their loops are on.
+    pub loops: Loops,
 }
 
 /// Bits of one basis of one frame. Raw key: zeroized when dropped, never printed.

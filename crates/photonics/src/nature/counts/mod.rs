@@ -30,7 +30,7 @@ use crate::random::Subseed;
 use strings::Words;
 
 /// Bits that a slice is expected to have at most, in both bases together.
-const SLICE_BITS: f64 = (1 << 20) as f64;
+pub const SLICE_BITS: f64 = (1 << 20) as f64;
 
 /// Longest string of a slice; no law reaches it.
 pub const SLICE_BITS_MAX: u64 = 1 << 21;

@@ -1,12 +1,15 @@
 //! A link of entangled pairs: a source in the middle, an instrument with its module and a channel at each end.
 
 use distill::config as protocol;
+use distill::sifting::counts::Counts as Counted;
 use photonics::config as instrument;
 
 use super::instruments::{self, clock, levels, snspd};
 use super::{Common, post_processing};
-use crate::document::{Disturbance, Link};
-use crate::plan::config::{DetectorConfig, EntangledReceiver, Nature, Pairs, Receiver, ServiceConfig, SourceConfig};
+use crate::document::{Disturbance, Fidelity, Link};
+use crate::plan::config::{
+    CountedPairs, Counts, DetectorConfig, EntangledReceiver, Nature, Pairs, Receiver, ServiceConfig, SourceConfig,
+};
 use crate::plan::seed::Role;
 use crate::plan::{PlannedLink, RunPlan, Service};
 use crate::resolve::{EntangledEnd, EntangledLink};
@@ -19,6 +22,12 @@ pub(super) fn plan(kind: EntangledLink<'_>, run: RunPlan) -> (PlannedLink, Vec<S
     let announcer = usize::from(second >= first);
     let planner = Planner { link, kind, common, announcer };
     (planner.link(), planner.services())
+}
+
+/// What is drawn where the link is one of counts.
+pub(in crate::plan) fn counted(kind: EntangledLink<'_>, run: RunPlan) -> CountedPairs {
+    let common = Common::new(kind.link, kind.ends.map(|end| end.site()), run);
+    Planner { link: kind.link, kind, common, announcer: 0 }.counted()
 }
 
 pub(super) fn warnings(kind: &EntangledLink<'_>) -> Vec<String> {
@@ -58,13 +67,28 @@ impl Planner<'_> {
     }
 
     fn source_config(&self) -> SourceConfig {
-        let nature = Nature::Pairs(Box::new(Pairs {
+        let nature = match self.fidelity() {
+            Fidelity::Tags => Nature::Pairs(Box::new(self.pairs())),
+            Fidelity::Counts => Nature::Counts(Counts::Pairs(Box::new(self.counted()))),
+        };
+        self.common.source(self.kind.source.site.as_str(), nature)
+    }
+
+    fn fidelity(&self) -> Fidelity {
+        self.common.run.fidelity(self.link)
+    }
+
+    fn pairs(&self) -> Pairs {
+        Pairs {
             emitter: self.emitter(),
             arms: [0, 1].map(|end| self.arm(end)),
             analysers: [0, 1].map(|end| self.analyser(end)),
             detectors: self.kind.ends.map(|end| snspd(end.detector)),
-        }));
-        self.common.source(self.kind.source.site.as_str(), nature)
+        }
+    }
+
+    fn counted(&self) -> CountedPairs {
+        CountedPairs { light: self.pairs(), sifting: self.sifting(0) }
     }
 
     fn detector_config(&self, end: usize) -> DetectorConfig {
@@ -83,9 +107,19 @@ impl Planner<'_> {
     }
 
     fn protocol(&self, end: usize) -> protocol::LinkProtocol {
+        let sifting = self.sifting(end);
+        let sifting = match self.fidelity() {
+            Fidelity::Tags => protocol::Sifting::Entangled(sifting),
+            Fidelity::Counts => protocol::Sifting::Counts(Counted { side: sifting.role.side(), loops: sifting.loops }),
+        };
+        let post_processing = post_processing(self.link, protocol::Emission::Pairs, self.common.run);
+        protocol::LinkProtocol { post_processing, sifting }
+    }
+
+    fn sifting(&self, end: usize) -> protocol::Entangled {
         let link = self.link;
         let [one, other] = self.kind.ends.map(|end| end.detector.dead_time.rounded());
-        let sifting = protocol::Entangled {
+        protocol::Entangled {
             role: self.role(end),
             coincidence_window_ps: link.window.map_or(0, |window| window.rounded()),
             analyser_delay_ps: self.kind.ends[end].analyser.delay.rounded(),
@@ -105,9 +139,7 @@ impl Planner<'_> {
                 phase_dither_rad: link.loops.phase.dither_rad(),
                 pump_max: self.kind.source.pump_max,
             },
-        };
-        let post_processing = post_processing(link, protocol::Emission::Pairs, self.common.run);
-        protocol::LinkProtocol { post_processing, sifting: protocol::Sifting::Entangled(sifting) }
+        }
     }
 
     fn emitter(&self) -> instrument::SpdcCw {

@@ -26,6 +26,9 @@ pub(super) fn plan(link: &Link, run: RunPlan) -> Option<(PlannedLink, Vec<Servic
     }
 }
 
+pub(super) use entangled::counted as counted_pairs;
+pub(super) use prepared::counted as counted_pulses;
+
 /// Warnings for those who start a link of its kind.
 pub(super) fn warnings(link: &Link) -> Vec<String> {
     match resolve(link) {
@@ -61,6 +64,7 @@ impl<'a> Common<'a> {
         PlannedLink {
             name: self.link.name.to_string(),
             protocol: self.link.protocol,
+            fidelity: self.run.fidelity(self.link),
             epoch_ps: self.run.epoch_ps,
             source: PlannedSource { site: source_site.to_owned(), service: self.names.source.clone() },
             ends: [end(0), end(1)],

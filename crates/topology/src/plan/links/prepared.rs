@@ -2,11 +2,13 @@
 //! stands with the transmitter and is its modulator.
 
 use distill::config as protocol;
+use distill::sifting::counts::Counts as Counted;
 use distill::sifting::prepared::config::Part;
 
 use super::{Common, instruments, post_processing};
+use crate::document::Fidelity;
 use crate::plan::config::{
-    DetectorConfig, Nature, PreparedReceiver, Pulses, Receiver, ServiceConfig, TransmitterConfig,
+    CountedPulses, Counts, DetectorConfig, Nature, PreparedReceiver, Pulses, Receiver, ServiceConfig, TransmitterConfig,
 };
 use crate::plan::seed::Role;
 use crate::plan::{PlannedLink, RunPlan, Service};
@@ -27,6 +29,11 @@ pub(super) fn plan(kind: &PreparedLink<'_>, run: RunPlan) -> (PlannedLink, Vec<S
     (planned, services)
 }
 
+/// What is drawn where the link is one of counts.
+pub(in crate::plan) fn counted(kind: &PreparedLink<'_>, run: RunPlan) -> CountedPulses {
+    Planner { kind, common: Common::new(kind.link, kind.sites(), run) }.counted()
+}
+
 struct Planner<'a> {
     kind: &'a PreparedLink<'a>,
     common: Common<'a>,
@@ -37,14 +44,33 @@ impl Planner<'_> {
         self.common.run.epoch_ps
     }
 
+    fn fidelity(&self) -> Fidelity {
+        self.common.run.fidelity(self.kind.link)
+    }
+
     fn nature(&self) -> Nature {
+        match self.fidelity() {
+            Fidelity::Tags => Nature::Pulses(Box::new(self.pulses())),
+            Fidelity::Counts => Nature::Counts(Counts::Pulses(Box::new(self.counted()))),
+        }
+    }
+
+    fn pulses(&self) -> Pulses {
         let (kind, epoch_ps) = (self.kind, self.epoch_ps());
-        Nature::Pulses(Box::new(Pulses {
+        Pulses {
             transmitter: kind.transmitter_config(epoch_ps),
             arm: instruments::arm(kind.link, kind.arm, epoch_ps),
             analyser: kind.analyser_config(epoch_ps),
             efficiency: kind.detector.efficiency(),
-        }))
+        }
+    }
+
+    fn counted(&self) -> CountedPulses {
+        CountedPulses {
+            light: self.pulses(),
+            detectors: self.kind.detectors_config(),
+            sifting: self.kind.sifting(Part::Receiver, self.epoch_ps()),
+        }
     }
 
     fn transmitter(&self) -> ServiceConfig {
@@ -71,9 +97,16 @@ impl Planner<'_> {
     }
 
     fn protocol(&self, part: Part) -> protocol::LinkProtocol {
-        protocol::LinkProtocol {
-            post_processing: post_processing(self.kind.link, self.kind.emission(), self.common.run),
-            sifting: protocol::Sifting::Prepared(self.kind.sifting(part, self.epoch_ps())),
-        }
+        let sifting = self.kind.sifting(part, self.epoch_ps());
+        let sifting = match self.fidelity() {
+            Fidelity::Tags => protocol::Sifting::Prepared(sifting),
+            Fidelity::Counts => {
+                let (polarisation, phase) = (sifting.loops.polarisation, sifting.loops.phase);
+                let loops = protocol::Loops { polarisation, phase, ..protocol::Loops::default() };
+                protocol::Sifting::Counts(Counted { side: part.side(), loops })
+            }
+        };
+        let post_processing = post_processing(self.kind.link, self.kind.emission(), self.common.run);
+        protocol::LinkProtocol { post_processing, sifting }
     }
 }

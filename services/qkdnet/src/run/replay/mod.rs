@@ -16,6 +16,7 @@ use detector::{Beginning, Playback};
 use distill::config::Entangled;
 use photonics::tag::UNIT_PS;
 use tokio_util::sync::CancellationToken;
+use topology::document::Fidelity;
 use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
 
 use self::recordings::Recording;
@@ -78,7 +79,9 @@ impl Replay {
 
 pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let topology = files::load(&args.file)?;
-    let mut plan = plan(&topology, &RunOptions { seed: args.seed, ..RunOptions::default() });
+    // Recordings are of tags, whatever the document would simulate.
+    let options = RunOptions { seed: args.seed, fidelity: Some(Fidelity::Tags), ..RunOptions::default() };
+    let mut plan = plan(&topology, &options);
     let link = link(args, &plan)?;
     restrict(&mut plan, &link);
     let folders = Folders::of(&args.data);

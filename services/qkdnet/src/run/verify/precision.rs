@@ -3,7 +3,7 @@
 use distill::bounds::binary_entropy;
 use topology::document::{Measure, Tolerance};
 use topology::figure::Figure;
-use topology::plan::estimate::{RECONCILIATION_EFFICIENCY, inputs, operating_point};
+use topology::plan::estimate::RECONCILIATION_EFFICIENCY;
 use topology::plan::key::KeyInputs;
 use topology::plan::{Plan, PlannedLink, PlannedReference};
 
@@ -54,7 +54,7 @@ pub fn progress(plan: &Plan, reports: &[LinkReport]) -> (usize, usize) {
 
 /// References that get a verdict.
 fn comparable(link: &PlannedLink) -> impl Iterator<Item = &PlannedReference> {
-    link.references.iter().filter(|reference| !reference.is_fitted())
+    link.references.iter().filter(|reference| super::is_comparable(link, reference))
 }
 
 /// Whether the figure's uncertainty is small beside its tolerance.
@@ -89,11 +89,10 @@ struct Expected {
 
 impl Expected {
     fn of(plan: &Plan, link: &PlannedLink) -> Option<Self> {
-        let (source, [end, _]) = plan.entangled(link)?;
-        let inputs = inputs(source, &end.protocol)?;
-        let point = operating_point(&inputs, end, source).prediction;
+        let parts = plan.entangled(link)?;
+        let point = parts.operating_point(&parts.inputs()).prediction;
         let (z, x) = (point.z, point.x);
-        let block_s = KeyInputs::of(&end.protocol.post_processing).block_s;
+        let block_s = KeyInputs::of(parts.post_processing).block_s;
         Some(Self { block_s, sifted_hz: [z.sifted_hz, x.sifted_hz], qber: [z.qber, x.qber] })
     }
 

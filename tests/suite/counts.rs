@@ -1,0 +1,129 @@
+//! Links at the fidelity of counts: the light is drawn as statistics, and everything after it is what it is with clicks.
+
+use serde_json::Value;
+
+use crate::keys::{Network, keys};
+use crate::prepared::{bright_decoys, bright_dot};
+use crate::support::{Digest, Place, assert_equal_keys, bright, qkdnet, success, summary};
+
+/// As the document says it; the links of Nice say themselves that they have tags.
+fn at_counts(topology: &str) -> String {
+    let counted = topology.replacen("run: {speed: max,", "run: {fidelity: counts, speed: max,", 1);
+    assert_ne!(counted, topology, "no `run`");
+    counted.replace("fidelity: tags", "fidelity: counts")
+}
+
+/// Pairs, decoys, single photons.
+fn every_kind() -> [String; 3] {
+    [bright(&[]), bright_decoys(), bright_dot()].map(|topology| at_counts(&topology))
+}
+
+fn run(topology: &str, args: &[&str]) -> (Digest, Vec<Value>) {
+    let place = Place::new(topology);
+    let lines = place.up("data", &[&["--for", "4s"], args].concat());
+    (assert_equal_keys(&place.digest("data")), lines)
+}
+
+#[test]
+fn equal_seeds_give_equal_keys_as_tasks_and_as_processes() {
+    for topology in every_kind() {
+        let (tasks, lines) = run(&topology, &["--seed", "7"]);
+        assert_eq!(summary(&lines)["links"][0]["fidelity"], "counts");
+        assert_eq!(tasks, run(&topology, &["--seed", "7", "--isolation", "process"]).0, "as processes");
+        assert_ne!(tasks.sha256, run(&topology, &["--seed", "8"]).0.sha256);
+        assert_ne!(run(&topology, &[]).0.sha256, run(&topology, &[]).0.sha256, "no seed");
+    }
+}
+
+#[test]
+fn applications_at_both_ends_get_the_same_keys_of_every_kind_of_link() {
+    let applications = [("university", "inria"), ("sender", "recipient"), ("sender", "recipient")];
+    for (topology, (master, slave)) in every_kind().iter().zip(applications) {
+        let place = Place::new(topology);
+        let network = Network::start(&place, "tasks");
+        let got = network.get(master, slave, "3");
+        let ids: Vec<&str> = got.iter().map(|(id, _)| id.as_str()).collect();
+        let fetched = network.fetch(slave, master, &ids);
+        assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+        assert!(keys(&fetched.stdout) == got, "the two ends got different keys");
+        network.stop();
+    }
+}
+
+#[test]
+fn the_command_line_decides_on_the_fidelity_of_a_run() {
+    let fidelity = |args: &[&str]| {
+        let (digest, lines) = run(&bright(&[]), args);
+        (digest, summary(&lines)["links"][0]["fidelity"].as_str().expect("a fidelity").to_owned())
+    };
+    let (of_tags, tags) = fidelity(&["--seed", "7"]);
+    let (of_counts, counts) = fidelity(&["--seed", "7", "--fidelity", "counts"]);
+    assert_eq!((tags.as_str(), counts.as_str()), ("tags", "counts"));
+    assert_ne!(of_tags.sha256, of_counts.sha256);
+    let back = run(&at_counts(&bright(&[])), &["--seed", "7", "--fidelity", "tags"]).0;
+    assert_eq!(back, of_tags, "the same run as that of a document at tags");
+}
+
+/// The bits of key per block are those of clicks within their scatter, and so are the error rates.
+#[test]
+fn a_link_makes_as_much_key_of_counts_as_of_clicks() {
+    for topology in [bright(&[]), bright_decoys(), bright_dot()] {
+        let of = |args: &[&str]| {
+            let (_, lines) = run(&topology, args);
+            let link = summary(&lines)["links"][0].clone();
+            ["qberZ", "secretKeyRate"].map(|figure| link["figures"][figure].as_f64().expect("a figure"))
+        };
+        let ([qber, rate], [of_counts, rate_of_counts]) =
+            (of(&["--seed", "7"]), of(&["--seed", "7", "--fidelity", "counts"]));
+        assert!((of_counts - qber).abs() < 0.1 * qber, "error rates {qber} and {of_counts}");
+        // Clocks take a part of the first round at tags.
+        assert!((0.95..1.5).contains(&(rate_of_counts / rate)), "key rates {rate} and {rate_of_counts}");
+    }
+}
+
+#[test]
+fn a_dark_link_makes_no_key_and_every_bit_is_accounted_for() {
+    for topology in [bright(&[("deviceLoss: 1 dB", "deviceLoss: 400 dB")]), bright_decoys(), bright_dot()] {
+        let dark = topology
+            .replace("length: 5 km", "length: 5000 km")
+            .replace("attenuation: 0.05 dB/km", "attenuation: 30 dB/km");
+        let place = Place::new(&at_counts(&dark));
+        let mut command = qkdnet();
+        command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
+        let output = command.args(["--for", "3s", "--seed", "7"]).output().expect("start qkdnet");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(place.digest("data").iter().all(|end| end.bits == 0), "{said}");
+    }
+}
+
+#[test]
+fn ledgers_of_links_at_counts_add_up() {
+    for topology in every_kind() {
+        let place = Place::new(&topology);
+        place.up("data", &["--for", "4s", "--seed", "7"]);
+        let mut command = qkdnet();
+        command.arg("ledger").arg("--data").arg(place.path("data")).args(["--output", "json"]);
+        let ledger: Value = serde_json::from_slice(&success(command).stdout).expect("JSON");
+        let links = ledger["links"].as_array().expect("links");
+        assert_eq!(links.len(), 2, "{ledger}");
+    }
+}
+
+#[test]
+fn what_counts_cannot_do_is_refused_with_a_reason() {
+    let refused = |topology: &str, args: &[&str], why: &str| {
+        let place = Place::new(topology);
+        let mut command = qkdnet();
+        command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data")).args(["--for", "1s"]);
+        let output = command.args(args).output().expect("start qkdnet");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{said}");
+        assert!(!place.path("data").exists());
+    };
+    refused(&at_counts(&bright(&[])), &["--record", "/nonexistent/tags"], "no time tags to record");
+    let no_correlator = bright(&[("window: 50 ms}", "window: 50 ms, correlator: false}")]);
+    refused(&no_correlator, &["--fidelity", "counts"], "no correlator");
+    refused(&bright(&[]), &["--fidelity", "photons"], "write tags or counts");
+}
