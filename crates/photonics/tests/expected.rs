@@ -1,4 +1,5 @@
-//! What is expected of a prepared link by its instruments as they are configured, against lumped figures and against clicks.
+//! What is expected of a prepared link by its instruments as they are configured, against lumped figures and against
+//! clicks.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,11 +7,12 @@ mod common;
 
 use common::prepared::*;
 use common::*;
-use photonics::config::{BasisChoice, Detector, Encoding, GatedAvalanche, PreparedDetectors};
+use photonics::config::{BasisChoice, Detector, Encoding, GatedAvalanche, Light, PreparedDetectors, QuantumDot};
 use photonics::expect::math::transmission;
 use photonics::expect::prepared::Inputs;
 use photonics::expect::response::{self, Counted};
 use std::collections::BTreeMap;
+use std::f64::consts::TAU;
 
 /// Toshiba's T12 over 50 km (Lucamarini et al., Opt. Express 21, 24550, 2013).
 #[test]
@@ -39,7 +41,8 @@ fn instruments_of_the_t12_are_reduced_to_its_lumped_figures() {
     assert_eq!(receiver.key_basis_probability, [15.0 / 16.0; 2]);
 }
 
-/// Sifted bits and errors by basis of clicks within `gate_ps` around the moments of time bins 1 ns apart, in periods of 5 ns.
+/// Sifted bits and errors by basis of clicks within `gate_ps` around the moments of time bins 1 ns apart, in periods of
+/// 5 ns.
 fn sift_time_bins(link: &Link, gate_ps: i64, epochs: u64) -> ([[usize; 2]; 2], f64) {
     let clicks = link.clicks(epochs);
     let mut seen: BTreeMap<i64, u8> = BTreeMap::new();
@@ -132,5 +135,39 @@ fn a_window_costs_light_and_noise_by_their_shares_in_it() {
         let response = link.inputs(gate_ps).predict();
         let expected = (response.detected(0) + response.unsifted[0].crossed + response.unsifted[0].doubles) * pulses;
         assert_count(within.count(), expected, &format!("clicks within {gate_ps} ps"));
+    }
+}
+
+/// Where light is when clicks are folded at the period, which is what a receiver's clock follows.
+fn folded_ps(times_ps: &[f64], period_ps: f64) -> f64 {
+    let angles = times_ps.iter().map(|time_ps| TAU * time_ps / period_ps);
+    let (sine, cosine) = angles.fold((0.0, 0.0), |(sine, cosine), angle| (sine + angle.sin(), cosine + angle.cos()));
+    sine.atan2(cosine) / TAU * period_ps
+}
+
+#[test]
+fn a_gate_lies_where_the_light_of_a_dot_arrives_in_the_mean() {
+    const PERIOD_PS: f64 = 10_000.0;
+    let detector = Detector { dark_rate_hz: 1e5, jitter_fwhm_ps: 50.0, ..detector() };
+    let mut link = Link::free_running(transmitter(1e8, &[]), prepared_analyser(BasisChoice::Passive), detector);
+    for (lifetime_ps, gate_ps) in [(1000.0, 600.0), (1000.0, 3000.0), (200.0, 300.0)] {
+        let dot = QuantumDot { mean_photons: 0.02, g2: 0.01, lifetime_ps, temporal_filter: None };
+        link.transmitter.light = Light::QuantumDot(dot);
+        let clicks = link.clicks(30);
+        // Somewhere within the 4 ps of its tag, or the edges of the gate would count by whole steps.
+        let within_step = |index: usize| 4.0 * (index as f64 * 0.618_034).fract();
+        let times_ps: Vec<f64> =
+            clicks.iter().enumerate().map(|(index, click)| click.0 as f64 + within_step(index)).collect();
+        let middle_ps = folded_ps(&times_ps, PERIOD_PS);
+        let within = |time_ps: &&f64| {
+            let late_ps = (**time_ps - middle_ps + 0.5 * PERIOD_PS).rem_euclid(PERIOD_PS) - 0.5 * PERIOD_PS;
+            late_ps.abs() < 0.5 * gate_ps
+        };
+        let counted = times_ps.iter().filter(within).count();
+        let pulses = (clicks.last().unwrap().0 - clicks[0].0) as f64 / PERIOD_PS;
+        let response = link.inputs(gate_ps).predict();
+        let expected = (response.detected(0) + response.unsifted[0].crossed + response.unsifted[0].doubles) * pulses;
+        println!("lifetime {lifetime_ps} ps, gate {gate_ps} ps: {counted}, expected {expected:.0}");
+        assert_count(counted, expected, &format!("clicks within {gate_ps} ps"));
     }
 }

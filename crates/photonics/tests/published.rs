@@ -1,5 +1,5 @@
-//! Published links, simulated click by click: Toshiba's T12 at 50 km (Lucamarini et al., Opt. Express 21, 24550, 2013) and
-//! a quantum dot at 120 km (Wang et al., Light Sci. Appl. 2026).
+//! Published links, simulated click by click: Toshiba's T12 at 50 km (Lucamarini et al., Opt. Express 21, 24550, 2013)
+//! and a quantum dot at 120 km (Wang et al., Light Sci. Appl. 2026).
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,31 +7,8 @@ mod common;
 
 use common::assert_count;
 use common::prepared::*;
-use photonics::config::{Basis, BasisChoice, Encoding, GatedAvalanche, Light, QuantumDot, TemporalFilter};
+use photonics::config::Basis;
 use photonics::expect::response::Rates;
-
-/// The published parameters without hold-off; loss and error rates as derived from the published counts.
-fn t12() -> Link {
-    let w = 1.0 / 256.0;
-    let mut transmitter = transmitter(1e9, &[(0.425, 1.0 - 3.0 * w), (0.044, 2.0 * w), (0.001, w)]);
-    transmitter.encoding = Encoding::Phase;
-    transmitter.z_probability = 15.0 / 16.0;
-    transmitter.intrinsic_error = [0.01277, 0.00616];
-    transmitter.pulse_fwhm_ps = 50.0;
-    let detectors = GatedAvalanche {
-        efficiency: 0.205,
-        jitter_fwhm_ps: 100.0,
-        gate_width_ps: 400.0,
-        dark_probability: 2.1e-5,
-        afterpulse_probability: 0.0525,
-        ..gated()
-    };
-    let mut link = Link::gated(transmitter, BasisChoice::Active, detectors);
-    link.analyser.encoding = Encoding::Phase;
-    link.analyser.z_probability = 15.0 / 16.0;
-    link.arm.loss_db = 10.0 + 2.84;
-    link
-}
 
 /// Detections of an intensity, and by basis those of it where transmitter and receiver agree, and their errors.
 #[derive(Clone, Copy, Default)]
@@ -92,19 +69,7 @@ fn t12_at_50_km_has_the_published_gains_and_error_rates() {
 
 #[test]
 fn a_dot_at_120_km_has_the_published_error_rates() {
-    // No photon is so late that it would count as one of the next pulse.
-    let filter = TemporalFilter { start_ps: 0.0, width_ps: 6000.0 };
-    let mean_photons = 0.01223 / (1.0 - f64::exp(-6000.0 / 1018.0));
-    let dot = QuantumDot { mean_photons, g2: 0.0085, lifetime_ps: 1018.0, temporal_filter: Some(filter) };
-    let mut transmitter = transmitter(75.947e6, &[]);
-    transmitter.light = Light::QuantumDot(dot);
-    transmitter.z_probability = 0.84;
-    transmitter.intrinsic_error = [0.0566, 0.0849];
-    // 2e-7 of noise per pulse, of both detectors together.
-    let detectors = GatedAvalanche { gate_width_ps: 13_000.0, dark_probability: 1e-7, ..gated() };
-    let mut link = Link::gated(transmitter, BasisChoice::Active, detectors);
-    link.analyser.z_probability = 0.84;
-    link.arm.loss_db = 23.47 - 10.0 * f64::log10(0.132);
+    let link = dot_at_120_km();
     // Ten minutes.
     let mut bases = [[0usize; 2]; 2];
     let (tally, pulses) = link.detections(30_000, |_, choice, detection| {

@@ -1,9 +1,11 @@
-//! `spec.instruments` and `use`: named definitions take the place of what names them, on the tree, before types are read.
+//! `spec.instruments` and `use`: named definitions take the place of what names them, on the tree, before types are
+//! read.
 //!
-//! A block such as `detector: {use: id281, efficiency: 80 %}` becomes the definition with the fields beside `use` put over
-//! it, block by block; lists and other values are replaced. A part that says a `use` or a `type` of its own (the detector
-//! of an arm, say) replaces the definition's part. Arms and whole links can be defined as their parts can. Every value
-//! keeps its own place in the file, and remembers where it is used: what is wrong with it later is said at both.
+//! A block such as `detector: {use: id281, efficiency: 80 %}` becomes the definition with the fields beside `use` put
+//! over it, block by block; lists and other values are replaced. A part that says a `use` or a `type` of its own (the
+//! detector of an arm, say) replaces the definition's part. Arms and whole links can be defined as their parts can.
+//! Every value keeps its own place in the file, and remembers where it is used: what is wrong with it later is said at
+//! both.
 
 mod merge;
 

@@ -32,7 +32,8 @@ pub fn schema() -> Value {
 const INSTRUMENTS_DESCRIPTION: &str =
     "Definitions by kind and name. A place says `{use: NAME}` and, beside it, what is different there.";
 
-/// The schema of a document in which definitions have taken their places; it still names the fields that are gone by then.
+/// The schema of a document in which definitions have taken their places; it still names the fields that are gone by
+/// then.
 pub(crate) fn of_types() -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Topology>().to_value();
     without_null(&mut schema);

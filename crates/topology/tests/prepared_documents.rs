@@ -68,6 +68,15 @@ golden! {
     no_analyser: DECOYS, ["          analyser: {type: bb84, encoding: polarisation, basisChoice: active, zProbability: 90 %}\n" => ""];
     a_figure_of_another_protocol: DECOYS, ["      sync: {type: distributed}" =>
         "      sync: {type: distributed}\n      reference: [{quantity: peakWidth, value: 87 ps, tolerance: 5 %, source: paper}]"];
+    a_duty_of_an_error_rate: DECOYS, ["      sync: {type: distributed}" => "      sync: {type: distributed}\n      \
+        reference: [{quantity: qberZ, value: 4 %, tolerance: 0.2 pp, source: paper, duty: 50 %}]"];
+    a_duty_of_nothing: DECOYS, ["      sync: {type: distributed}" => "      sync: {type: distributed}\n      \
+        reference: [{quantity: secretKeyRate, value: 1 Mbit/s, tolerance: 5 %, source: paper, duty: 0 %}]"];
+    a_second_fitted_reference: DECOYS, ["      sync: {type: distributed}" => "      sync: {type: distributed}\n      \
+        reference:\n        \
+        - {quantity: secretKeyRate, value: 2 Mbit/s, tolerance: 5 %, source: paper}\n        \
+        - {quantity: secretKeyRate, value: 1 Mbit/s, tolerance: 5 %, source: \"fitted: the duty\", duty: 50 %}\n        \
+        - {quantity: secretKeyRate, value: 1 Mbit/s, tolerance: 5 %, source: \"fitted: again\", duty: 50 %}"];
     // Light.
     intensities_in_the_wrong_order: DECOYS, ["decoy: {meanPhotons: 0.1," => "decoy: {meanPhotons: 0.5,"];
     intensities_that_are_equal: DECOYS, ["vacuum: {meanPhotons: 0.001," => "vacuum: {meanPhotons: 0.1,"];
@@ -91,6 +100,13 @@ golden! {
     a_gate_that_takes_one_bin_for_another: DOT, ["gate: 1 ns" => "gate: 4 ns"];
     free_running_detectors_without_a_gate: DOT, ["      gate: 1 ns\n" => ""];
     dark_counts_per_second: DECOYS, ["darkProbability: 21 ppm" => "darkProbability: 100 cps"];
+    more_dark_counts_than_a_machine_holds: DOT, ["jitter: 50 ps" => "jitter: 50 ps, darkCountRate: 1e13 cps"];
+    a_power_that_makes_more_clicks_than_a_machine_holds: DECOYS, ["      sync: {type: distributed}" =>
+        "      sync: {type: distributed}\n      disturbances: [{type: power, at: 5 s, factor: 30}, {type: power, at: 2 s, factor: 30}]"];
+    a_round_of_more_clicks_than_a_block_can_have: DECOYS, ["round: 10 s" => "round: 10 min"];
+    more_events_than_a_frame_can_announce: DECOYS, ["length: 50 km" => "length: 1 km"];
+    dark_counts_beyond_what_a_frame_can_announce: DECOYS, ["darkProbability: 21 ppm" => "darkProbability: 2 %"];
+    detectors_that_latch: DOT, ["jitter: 50 ps" => "jitter: 50 ps, latching: {probability: 0.1 %}"];
     a_field_of_another_detector: DECOYS, ["gateWidth: 200 ps" => "gateWidth: 200 ps, deadTime: 30 ns"];
     // Synchronisation.
     no_sync: DECOYS, ["      sync: {type: distributed}\n" => ""];

@@ -1,4 +1,5 @@
-//! The T12 link at 50 km (Lucamarini et al., Opt. Express 21, 24550, 2013), for the benches of photons, clicks and sifting.
+//! The T12 link at 50 km (Lucamarini et al., Opt. Express 21, 24550, 2013), for the benches of photons, clicks and
+//! sifting.
 
 use photonics::config::{
     Arm, BasisChoice, Clock, Encoding, GatedAvalanche, Intensity, Light, PhaseDrift, Polarisation, PreparedAnalyser,

@@ -1,7 +1,7 @@
 //! What the light meets at an end before the detectors.
 //!
-//! An end knows its analyser and tells the source about it, epoch by epoch; the source draws outcomes by it. Nothing random
-//! happens here but the walk of an interferometer's phase, which is a function of the subseed and the epoch.
+//! An end knows its analyser and tells the source about it, epoch by epoch; the source draws outcomes by it. Nothing
+//! random happens here but the walk of an interferometer's phase, which is a function of the subseed and the epoch.
 
 mod phase;
 

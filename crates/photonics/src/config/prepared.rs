@@ -15,8 +15,8 @@ pub enum Basis {
 
 /// What carries the states.
 ///
-/// Each has its own meaning of the four [`Port`](super::Port)s of a tag: port 0 and 1 are bit 0 and 1 of Z, port 2 and 3
-/// those of X. In time-bin encoding one detector reads Z, port 0, and the time of its click is the bit.
+/// Each has its own meaning of the four [`Port`](super::Port)s of a tag: port 0 and 1 are bit 0 and 1 of Z, port 2 and
+/// 3 those of X. In time-bin encoding one detector reads Z, port 0, and the time of its click is the bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
@@ -24,7 +24,8 @@ pub enum Encoding {
     Polarisation,
     /// Z: early or late pulse; X: phase between the two, read behind an unbalanced interferometer.
     TimeBin,
-    /// Both bases are phases between two pulses, a quarter of a turn apart. The interferometer loses no light to side peaks.
+    /// Both bases are phases between two pulses, a quarter of a turn apart. The interferometer loses no light to side
+    /// peaks.
     Phase,
 }
 
@@ -73,7 +74,8 @@ pub struct TemporalFilter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "of", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Light {
-    /// Laser pulses with random phase, in at most [`INTENSITIES_MAX`](crate::nature::pulses::INTENSITIES_MAX) intensities.
+    /// Laser pulses with random phase, in at most [`INTENSITIES_MAX`](crate::nature::pulses::INTENSITIES_MAX)
+    /// intensities.
     Coherent(Vec<Intensity>),
     QuantumDot(QuantumDot),
 }
@@ -98,12 +100,13 @@ impl Light {
 
 /// The transmitter of a prepared link.
 ///
-/// It has no clock of its own among its parameters: its clock *is* the link's simulated time, by definition. Pulse 0 is born
-/// half a period after an epoch's start, and every period is as long as it says. Nothing on a link can tell the wander of
-/// the one clock from that of the other; only their difference is seen, and all of it is given to the receiver's
-/// [`Clock`](super::Clock): offset, frequency error and both random walks are those of the receiver against the transmitter.
-/// (Two independent walks differ by one whose strength is their root sum of squares.) A receiver that several transmitters
-/// send to has one clock for all of them; what their clocks differ by belongs into the repetition rates.
+/// It has no clock of its own among its parameters: its clock *is* the link's simulated time, by definition. Pulse 0 is
+/// born half a period after an epoch's start, and every period is as long as it says. Nothing on a link can tell the
+/// wander of the one clock from that of the other; only their difference is seen, and all of it is given to the
+/// receiver's [`Clock`](super::Clock): offset, frequency error and both random walks are those of the receiver against
+/// the transmitter. (Two independent walks differ by one whose strength is their root sum of squares.) A receiver that
+/// several transmitters send to has one clock for all of them; what their clocks differ by belongs into the repetition
+/// rates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transmitter {

@@ -1,15 +1,15 @@
-//! BBM92 with continuous-wave pairs in energy-time encoding: the evidence to expect. What key it makes is said by the bounds
-//! of `distill`.
+//! BBM92 with continuous-wave pairs in energy-time encoding: the evidence to expect. What key it makes is said by the
+//! bounds of `distill`.
 //!
 //! Equation numbers are those of Neumann et al., PRA 104, 022406 (2021). Beyond that paper: a passive choice of basis,
 //! the factor 1/2 of the side peaks, unequal arms, dead time, afterpulses and latching per detector, and (where
 //! `Matching` asks for it) what unique matching costs.
 //!
 //! Second-order terms that are included: accidental coincidences of clicks of different pairs, of which dark counts and
-//! afterpulses are part; tails of the side peaks inside the window, and detector skew; dead detectors of both ends being
-//! correlated by the pairs they share; double clicks of one end (merged, discarded or given a random bit); kept events
-//! closer than the dead time. Not included: more than one extra click in a window; frame borders; coincidences between
-//! afterpulses of one pair.
+//! afterpulses are part; tails of the side peaks inside the window, and detector skew; dead detectors of both ends
+//! being correlated by the pairs they share; double clicks of one end (merged, discarded or given a random bit); kept
+//! events closer than the dead time. Not included: more than one extra click in a window; frame borders; coincidences
+//! between afterpulses of one pair.
 
 use super::inputs::Bbm92Inputs;
 use super::outcomes;

@@ -24,8 +24,9 @@ pub fn at_pump(inputs: &Bbm92Inputs, pump: f64) -> OperatingPoint {
     OperatingPoint { pump, prediction: predict(&inputs) }
 }
 
-/// The pump with the highest key rate by `rate_bps`, which gives nothing where blocks abort. The rate has one maximum: pairs
-/// make key, accidentals of more pairs take it back, all of it where blocks abort. Searched on a logarithmic scale.
+/// The pump with the highest key rate by `rate_bps`, which gives nothing where blocks abort. The rate has one maximum:
+/// pairs make key, accidentals of more pairs take it back, all of it where blocks abort. Searched on a logarithmic
+/// scale.
 pub fn optimum(inputs: &Bbm92Inputs, rate_bps: impl Fn(&Prediction) -> f64) -> OperatingPoint {
     let (low, high) = (libm::log(PUMP_RANGE.0), libm::log(PUMP_RANGE.1));
     // The maximum may be at the edge beyond which blocks abort, so what counts is a point that was tried.

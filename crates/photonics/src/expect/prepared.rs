@@ -1,9 +1,9 @@
 //! A prepared link as it is configured, reduced to the figures of [`response`], which say what is expected
 //! of it.
 //!
-//! Taken for granted: loops hold polarisation and phase, light comes where the receiver expects it. Left out: latching, and
-//! that a switch between detectors of their own (time-bin encoding with an active choice) keeps photons of one pulse
-//! together; it is taken as a splitter.
+//! Taken for granted: loops hold polarisation and phase, the receiver's clock follows the mean arrival of the light.
+//! Left out: latching, and that a switch between detectors of their own (time-bin encoding with an active choice) keeps
+//! photons of one pulse together; it is taken as a splitter.
 
 use super::math::{interval_share, transmission};
 use super::pulses::{self, PulseClass, PulsesInputs};
@@ -46,8 +46,8 @@ impl Inputs {
     }
 }
 
-/// Reduces instruments to lumped figures; Z is the key basis. `gate_ps` is what sifting keeps: clicks further than half of it
-/// from the moment at which light is expected are dropped.
+/// Reduces instruments to lumped figures; Z is the key basis. `gate_ps` is what sifting keeps: clicks further than half
+/// of it from the mean arrival of the light are dropped.
 pub fn inputs(
     transmitter: &Transmitter,
     arm: &Arm,
@@ -140,9 +140,12 @@ fn receiver(
     let time_bin = analyser.encoding == Encoding::TimeBin;
     let bases = [Basis::Z, Basis::X];
     let contrast = |error: f64| 1.0 - 2.0 * probability(error);
+    let period_ps = 1e12 / transmitter.repetition_rate_hz;
     let timing = Timing {
         width_ps: gate_ps,
+        late_ps: arrival_ps(delay, period_ps),
         gate_ps: one.gate_ps,
+        period_ps,
         fwhm_ps: libm::hypot(transmitter.pulse_fwhm_ps, one.jitter_fwhm_ps),
         delay,
     };
@@ -173,27 +176,51 @@ fn receiver(
     }
 }
 
+/// Points at which the law of a dot's delay is taken.
+const QUANTILES: u32 = 256;
+
+fn delays(delay: &Delay) -> impl Iterator<Item = f64> {
+    let count = if delay.is_none() { 1 } else { QUANTILES };
+    (0..count).map(move |quantile| delay.at((f64::from(quantile) + 0.5) / f64::from(count)))
+}
+
+/// How late light arrives in the mean, folded at the period: what recovery of the clock sees and follows.
+fn arrival_ps(delay: &Delay, period_ps: f64) -> f64 {
+    const TURN: f64 = core::f64::consts::TAU;
+    let [cosine, sine] = delays(delay).fold([0.0, 0.0], |[cosine, sine], delay_ps| {
+        let angle = TURN * delay_ps / period_ps;
+        [cosine + libm::cos(angle), sine + libm::sin(angle)]
+    });
+    libm::atan2(sine, cosine) * period_ps / TURN
+}
+
 /// Where clicks come, and where they count.
 struct Timing<'a> {
+    /// Of sifting's gate, which lies around the mean arrival of the light.
     width_ps: f64,
+    late_ps: f64,
+    /// Of the detector's own gates, around the moments without delay.
     gate_ps: f64,
+    period_ps: f64,
     fwhm_ps: f64,
     delay: &'a Delay,
 }
 
 impl Timing<'_> {
-    /// Points at which the law of a dot's delay is taken.
-    const QUANTILES: u32 = 256;
-
     /// Light comes at each of these moments of the gate with probability `each`.
     fn counted(&self, moments_ps: &[f64], each: f64) -> Counted {
         let mut counted = Counted { light: 0.0, noise: 0.0 };
         for &moment_ps in moments_ps {
-            let from_ps = (moment_ps - 0.5 * self.width_ps).max(-0.5 * self.gate_ps);
-            let to_ps = (moment_ps + 0.5 * self.width_ps).min(0.5 * self.gate_ps);
-            if to_ps > from_ps {
-                counted.light += each * self.light(from_ps - moment_ps, to_ps - moment_ps);
-                counted.noise += (to_ps - from_ps) / self.gate_ps;
+            let middle_ps = moment_ps + self.late_ps;
+            // Sifting's gate may reach into those of the detector for the pulses before and after.
+            for gate in [-1.0, 0.0, 1.0] {
+                let open_ps = gate * self.period_ps;
+                let from_ps = (middle_ps - 0.5 * self.width_ps).max(open_ps - 0.5 * self.gate_ps);
+                let to_ps = (middle_ps + 0.5 * self.width_ps).min(open_ps + 0.5 * self.gate_ps);
+                if to_ps > from_ps {
+                    counted.light += each * self.light(from_ps - moment_ps, to_ps - moment_ps);
+                    counted.noise += (to_ps - from_ps) / self.gate_ps;
+                }
             }
         }
         counted
@@ -201,11 +228,9 @@ impl Timing<'_> {
 
     /// Share of the light that comes between two times after its moment.
     fn light(&self, from_ps: f64, to_ps: f64) -> f64 {
-        let quantiles = if self.delay.is_none() { 1 } else { Self::QUANTILES };
-        let share = |quantile: u32| {
-            let delay_ps = self.delay.at((f64::from(quantile) + 0.5) / f64::from(quantiles));
-            interval_share(from_ps - delay_ps, to_ps - delay_ps, self.fwhm_ps)
-        };
-        (0..quantiles).map(share).sum::<f64>() / f64::from(quantiles)
+        let (sum, count) = delays(self.delay).fold((0.0, 0.0), |(sum, count), delay_ps| {
+            (sum + interval_share(from_ps - delay_ps, to_ps - delay_ps, self.fwhm_ps), count + 1.0)
+        });
+        sum / count
     }
 }

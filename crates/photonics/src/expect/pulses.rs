@@ -59,8 +59,8 @@ mod tests {
     }
 
     /// The background is 2.919e-4 where the published counts of the weakest intensity give 2.949e-4, 1.01 % more, which
-    /// misses the 1 % that is aimed at: afterpulses follow the mean gain of all pulses here, 4.755e-3. (With that of the
-    /// signal alone it would be 2.946e-4.)
+    /// misses the 1 % that is aimed at: afterpulses follow the mean gain of all pulses here, 4.755e-3. (With that of
+    /// the signal alone it would be 2.946e-4.)
     #[test]
     fn the_t12_system_has_its_published_gains_and_error_rates() {
         let response = predict(&t12(15.0 / 16.0));
@@ -76,7 +76,7 @@ mod tests {
         );
         assert!((background / 2.919e-4 - 1.0).abs() < 0.001, "{background:e}");
         let [z, x] = [KEY, CHECK].map(|basis| response.kinds[0][basis].qber);
-        assert!((z - 0.0426).abs() < 0.002 && (x - 0.0364).abs() < 0.0065, "{z} {x}");
+        assert!((z - 0.0426).abs() < 0.002 && (x - 0.0364).abs() < 0.002, "{z} {x}");
     }
 
     #[test]

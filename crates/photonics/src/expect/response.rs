@@ -1,14 +1,14 @@
-//! What the receiver of a prepared link makes of pulses, whatever they are of, by a few lumped figures: what papers print,
-//! and what a search for intensities and bases varies. [`prepared`](super::prepared) reduces configured instruments to these
-//! figures; there is no other formula.
+//! What the receiver of a prepared link makes of pulses, whatever they are of, by a few lumped figures: what papers
+//! print, and what a search for intensities and bases varies. [`prepared`](super::prepared) reduces configured
+//! instruments to these figures; there is no other formula.
 //!
-//! Exact for independent pulses: photons know nothing of each other, so the probability that none reaches a set of detectors
-//! follows from the share of the light that goes there, and the patterns of clicks follow from these probabilities. Both
-//! detectors of a basis give a random bit, detectors of both bases none.
+//! Exact for independent pulses: photons know nothing of each other, so the probability that none reaches a set of
+//! detectors follows from the share of the light that goes there, and the patterns of clicks follow from these
+//! probabilities. Both detectors of a basis give a random bit, detectors of both bases none.
 //!
-//! By their means alone: afterpulses, which are more noise (they follow the mean rate of clicks, not the pulse), and a hold-off
-//! after each click. Left out: a detector that clicks before the moment that counts and is off there, a hold-off that is not
-//! small against the time between changes of the rate.
+//! By their means alone: afterpulses, which are more noise (they follow the mean rate of clicks, not the pulse), and a
+//! hold-off after each click. Left out: a detector that clicks before the moment that counts and is off there, a
+//! hold-off that is not small against the time between changes of the rate.
 
 /// Clicks whose basis is that of the key, or of the check.
 pub const KEY: usize = 0;
@@ -33,8 +33,8 @@ pub struct Receiver {
     pub counted: [Counted; 2],
 }
 
-/// The shares that count of what reaches or fires the detectors of a basis: what comes outside of the moments at which a
-/// receiver expects light is dropped. Behind an interferometer of time bins, half of the light comes in side peaks.
+/// The shares that count of what reaches or fires the detectors of a basis: what comes outside of the moments at which
+/// a receiver expects light is dropped. Behind an interferometer of time bins, half of the light comes in side peaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Counted {
     pub light: f64,
@@ -211,8 +211,8 @@ impl Receiver {
         if basis == KEY { key } else { 1.0 - key }
     }
 
-    /// Every detector is a renewal process with a dead time of its own, and all must be ready. `clicks` are those of each
-    /// basis; an active choice has the same detectors in both.
+    /// Every detector is a renewal process with a dead time of its own, and all must be ready. `clicks` are those of
+    /// each basis; an active choice has the same detectors in both.
     fn live_share(&self, clicks: [f64; 2]) -> f64 {
         let ready = |clicks: f64| 1.0 / (1.0 + clicks / 2.0 * self.hold_off_pulses);
         let [first, second] = clicks.map(ready);

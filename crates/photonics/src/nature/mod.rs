@@ -2,9 +2,10 @@
 //!
 //! Each kind of source is a module. All keep the same contract:
 //!
-//! * `emit` is called once per epoch, in order, with the set-points that hold for all of it. What it returns is a function
-//!   of the configuration, the subseed, the epoch, the set-points and (for photons that cross an epoch's border) of the
-//!   epoch before. Asked for another epoch than the next, a source restarts its light: nothing is under way.
+//! * `emit` is called once per epoch, in order, with the set-points that hold for all of it. What it returns is a
+//!   function of the configuration, the subseed, the epoch, the set-points and (for photons that cross an epoch's
+//!   border) of the epoch before. Asked for another epoch than the next, a source restarts its light: nothing is under
+//!   way.
 //! * Everything that a photon can be lost to, detector efficiency included, is applied here. What a source gives are
 //!   photons that will fire a detector that is ready.
 //! * Noise is never drawn here: dark counts, afterpulses, dead time are the receiver's.

@@ -27,7 +27,8 @@ impl UnderWay {
         self.photons.partition_point(|&photon| time_ps(photon) < end_ps)
     }
 
-    /// Leaves the epoch behind, which is `epoch_ps` long; what arrives after `end_ps` is counted from the next one's start.
+    /// Leaves the epoch behind, which is `epoch_ps` long; what arrives after `end_ps` is counted from the next one's
+    /// start.
     pub(crate) fn leave(&mut self, end_ps: i64, epoch_ps: i64) {
         self.photons.drain(..self.due_len(end_ps));
         let epoch = arrival(epoch_ps, 0);

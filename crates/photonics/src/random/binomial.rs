@@ -69,7 +69,8 @@ fn stirling(k: f64) -> f64 {
     (1.0 / 12.0 - (1.0 / 360.0 - 1.0 / 1260.0 / square) / square) / (k + 1.0)
 }
 
-/// A count of this mean whose variance is `fano` times the mean: binomial below 1, Poisson at 1, negative binomial above.
+/// A count of this mean whose variance is `fano` times the mean: binomial below 1, Poisson at 1, negative binomial
+/// above.
 pub(super) fn scattered(draws: &mut Draws, mean: f64, fano: f64) -> u64 {
     if mean.is_nan() || mean <= 0.0 {
         0

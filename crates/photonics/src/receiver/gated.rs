@@ -205,8 +205,8 @@ impl Gated {
         self.darks.clear();
     }
 
-    /// Begins an epoch whose first light arrives at `light_ps.0` and that of the next one at `light_ps.1`. Dark counts of
-    /// gates in `[from_ps, to_ps)` are drawn.
+    /// Begins an epoch whose first light arrives at `light_ps.0` and that of the next one at `light_ps.1`. Dark counts
+    /// of gates in `[from_ps, to_ps)` are drawn.
     pub(super) fn enter(&mut self, epoch: u64, light_ps: (i64, i64), from_ps: i64, to_ps: i64) {
         self.draws = self.chance_words.draws(epoch);
         self.clicks_to_afterpulse = self.draws.trials_to_success(self.afterpulse_probability);

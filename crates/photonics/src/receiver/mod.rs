@@ -81,8 +81,8 @@ impl Front {
         }
     }
 
-    /// Begins an epoch whose first light arrives at `light_ps.0` and that of the next one at `light_ps.1`; noise is drawn in
-    /// `[from_ps, to_ps)`.
+    /// Begins an epoch whose first light arrives at `light_ps.0` and that of the next one at `light_ps.1`; noise is
+    /// drawn in `[from_ps, to_ps)`.
     fn enter(&mut self, epoch: u64, light_ps: (i64, i64), from_ps: i64, to_ps: i64) {
         match self {
             Self::FreeRunning(clicks) => clicks.enter(epoch, from_ps, to_ps),
@@ -139,8 +139,8 @@ impl Instrument {
 
     /// The receiver of a prepared link whose pulses come at `repetition_rate_hz`.
     ///
-    /// Free-running detectors behind an active choice of basis read their clicks pulse by pulse, so that a click has the
-    /// basis of its pulse: they are simulated as gates that are always open.
+    /// Free-running detectors behind an active choice of basis read their clicks pulse by pulse, so that a click has
+    /// the basis of its pulse: they are simulated as gates that are always open.
     pub fn pulsed(
         detectors: &PreparedDetectors,
         clock: &Clock,
@@ -186,8 +186,9 @@ impl Instrument {
         }
     }
 
-    /// For a receiver with an active choice: its own basis of each pulse of the session that begins at `epoch`. The source
-    /// gets the same key ([`crate::nature::pulses::Emitter::start`]), nobody else does. Call it before [`Self::start`].
+    /// For a receiver with an active choice: its own basis of each pulse of the session that begins at `epoch`. The
+    /// source gets the same key ([`crate::nature::pulses::Emitter::start`]), nobody else does. Call it before
+    /// [`Self::start`].
     pub fn choose_bases(&mut self, epoch: u64, key: Option<ChoiceKey>) {
         if let Front::Gated(gated) = &mut self.front {
             gated.choose_bases(epoch, key.map(|key| BasisChoices::new(self.z_probability, key)));

@@ -38,7 +38,8 @@ impl<R: Read> FrameReader<R> {
         }
     }
 
-    /// Counts frames, and the time of their tags, from so many ticks of the file's clock on. What lies before is left out.
+    /// Counts frames, and the time of their tags, from so many ticks of the file's clock on. What lies before is left
+    /// out.
     pub fn starting_at(mut self, origin: i128) -> Self {
         self.origin = origin;
         self

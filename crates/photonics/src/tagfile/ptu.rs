@@ -22,7 +22,8 @@ const FLOAT: u32 = 0x2000_0008;
 enum Records {
     /// 28 bits of time below 4 of channel.
     PicoHarp,
-    /// 25 bits of time, 6 of channel, 1 that marks what is no click; an overflow of so much, times what the record says.
+    /// 25 bits of time, 6 of channel, 1 that marks what is no click; an overflow of so much, times what the record
+    /// says.
     HydraHarp { overflow: u64, counted: bool },
 }
 

@@ -1,10 +1,11 @@
 //! From tags to detections of a pulsed link: clicks of one pulse together, and none while any detector is dead.
 //!
-//! A proof that the key and the check basis are treated alike needs every detector to be ready in every pulse that counts.
-//! So a click is dropped, whatever basis it is of, if any detector of the receiver has clicked within the dead time
-//! before, kept or not. Two detectors that fire in one pulse are one detection, a double click.
+//! A proof that the key and the check basis are treated alike needs every detector to be ready in every pulse that
+//! counts. So a click is dropped, whatever basis it is of, if any detector of the receiver has clicked within the dead
+//! time before, kept or not. Two detectors that fire in one pulse are one detection, a double click.
 //!
-//! What a link does stands in `distill`, which knows numbers of pulses. This one works on tags alone.
+//! What a link does stands in `distill`, which knows numbers of pulses. The rule is written here a second time on
+//! purpose, by times of tags alone: as an oracle that shares no code with it.
 
 use photonics::tag::{PATTERN_MASK, UNIT_PS, units};
 

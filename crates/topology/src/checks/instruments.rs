@@ -5,7 +5,7 @@ use crate::document::{Afterpulse, Fibre, FreeRunningClock, Snspd, Tdc};
 use crate::quantity::{Decimal, Duration, Fraction, TimeOffset};
 
 /// A time tag counts units of this.
-pub(super) const TAG_UNIT_PS: i64 = 4;
+pub(super) const TAG_UNIT_PS: u64 = 4;
 
 pub(super) fn fibre(fibre: &Fibre, path: &str, report: &mut Report<'_>) {
     for (field, period) in

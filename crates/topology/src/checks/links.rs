@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distill::config::Emission;
 
+use super::instruments::TAG_UNIT_PS;
 use super::{Finding, Report, entangled, prepared};
-use crate::document::{Bound, Link, Measure, Name, Spec, Tolerance};
+use crate::document::{Bound, Link, Measure, Name, Reference, Spec, Tolerance};
 use crate::figure::Listing;
 use crate::plan::{ServiceNames, links};
 use crate::quantity::{Decimal, Duration, Fraction};
@@ -15,8 +16,6 @@ use crate::suggest;
 
 /// Kubernetes and certificates want names of at most this length.
 pub(super) const SERVICE_NAME_LENGTH_MAX: usize = 63;
-/// A time tag counts units of this.
-const TAG_UNIT_PS: u64 = 4;
 const PS_PER_MS: u64 = 1_000_000_000;
 
 pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
@@ -216,9 +215,22 @@ fn references(link: &Link, path: &str, report: &mut Report<'_>) {
             let expected = "a part of the value such as \"5 %\", or \"factor 1.3\"";
             report.add(Finding::error(format!("{at}.tolerance"), message, expected), &[&quantity]);
         }
-        if link.reference[..index].iter().any(|other| other.quantity == reference.quantity) {
+        if let Some(duty) = reference.duty {
+            let path = format!("{at}.duty");
+            if reference.quantity != Measure::SecretKeyRate {
+                let message = format!("a duty of {}", reference.quantity.name());
+                let expected = "a duty with secretKeyRate alone";
+                report.add(Finding::error(path, message, expected), &[&quantity]);
+            } else if duty.value() <= 0.0 {
+                report.add(Finding::error(path, "a system that never made key", "above 0 %"), &[]);
+            }
+        }
+        let same =
+            |other: &Reference| other.quantity == reference.quantity && other.is_fitted() == reference.is_fitted();
+        if link.reference[..index].iter().any(same) {
             let message = format!("a second reference for {}", reference.quantity.name());
-            report.add(Finding::error(quantity, message, "one reference for each quantity"), &[]);
+            let expected = "one reference for each quantity, and one that is fitted";
+            report.add(Finding::error(quantity, message, expected), &[]);
         }
     }
 }

@@ -1,18 +1,22 @@
 //! Prepared links: values that cannot be, and a transmitter and a receiver that do not fit each other.
 
+use distill::config::Emission;
+use distill::sifting::prepared::announce::EVENTS_MAX;
 use distill::sifting::prepared::config::{ConfigError, PREAMBLE_PULSES_MAX, Part};
 
 use super::instruments::{self, afterpulse, bounded, converter, efficiency, z_probability};
 use super::links::{bound, epochs, round};
 use super::{Finding, Report};
 use crate::document::{
-    Acquisition, BasisErrors, Clock, Disturbance, Encoding, GatedAvalanche, Intensities, QuantumDot, Spec, Sync,
+    Acquisition, BasisErrors, Clock, Disturbance, Encoding, GatedAvalanche, Intensities, QuantumDot, Snspd, Spec, Sync,
 };
 use crate::resolve::{PreparedLink, PreparedSource, PulseDetector};
 
 /// Clicks per second beyond which an epoch does not fit into memory, and clicks of a round.
 const CLICK_RATE_HZ_MAX: f64 = 1e9;
 const CLICKS_OF_ROUND_MAX: f64 = 2.5e8;
+/// Events that are expected of an epoch: what sifting takes in a frame, less six standard deviations.
+const EVENTS_OF_EPOCH_MAX: f64 = (EVENTS_MAX - 6 * EVENTS_MAX.isqrt()) as f64;
 
 pub(super) fn check(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
     let link = kind.link;
@@ -29,11 +33,14 @@ pub(super) fn check(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &m
     instruments::fibre(&kind.arm.fibre, &format!("{arm}.fibre"), report);
     instruments::clock(kind.clock, &format!("{arm}.clock"), report);
     match kind.detector {
-        PulseDetector::FreeRunning(detector) => instruments::snspd(detector, &format!("{arm}.detector"), report),
+        PulseDetector::FreeRunning(detector) => {
+            instruments::snspd(detector, &format!("{arm}.detector"), report);
+            latching(detector, &format!("{arm}.detector"), report);
+        }
         PulseDetector::Gated(detector) => gated(kind, detector, path, report),
     }
     analyser(kind, path, report);
-    arrivals(kind, path, report);
+    arrivals(spec, kind, path, report);
     bound(link, &kind.emission(), path, report);
     round(link, "24 h", path, report);
     epochs(spec, &[("tracking.interval", link.tracking.interval)], path, report);
@@ -205,16 +212,15 @@ fn gated(kind: &PreparedLink<'_>, detector: &GatedAvalanche, link_path: &str, re
     }
 }
 
-/// Clicks that no machine could hold.
-fn arrivals(kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
-    let mean_photons: f64 = kind.emission().mean_photons().into_iter().next().unwrap_or(0.0);
-    let survival = 10f64.powf(-kind.arm.fibre.loss_db() / 10.0) * kind.detector.efficiency();
-    let clicks = -(-mean_photons * survival).exp_m1();
-    let rate_hz = kind.transmitter.repetition_rate().value() * clicks;
+/// Clicks that no machine could hold, and events that no announcement could.
+fn arrivals(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
+    let pulses_hz = kind.transmitter.repetition_rate().value();
+    let rate_hz = pulses_hz * mean_photons(kind) * largest_power(kind) * survival(kind) + dark_hz(kind);
+    let rests_on = [&*format!("{path}.source"), &*format!("{path}.arms"), &*format!("{path}.disturbances")];
     if rate_hz > CLICK_RATE_HZ_MAX {
         let message = format!("{rate_hz:.1e} clicks per second at \"{}\"", kind.arm.site);
         let expected = format!("at most {CLICK_RATE_HZ_MAX:e} /s");
-        report.add(Finding::error(format!("{path}.arms[0]"), message, expected), &[&format!("{path}.source")]);
+        report.add(Finding::error(format!("{path}.arms[0]"), message, expected), &rests_on);
         return;
     }
     let clicks = rate_hz * kind.link.round.value() * 1e-12;
@@ -222,8 +228,71 @@ fn arrivals(kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
         let message = format!("a round of {} has {clicks:.1e} clicks, more than a block can have", kind.link.round);
         let expected =
             format!("at most {:.0} s at {rate_hz:.1e} clicks per second", (CLICKS_OF_ROUND_MAX / rate_hz).floor());
-        let finding = Finding::error(format!("{path}.round"), message, expected);
-        report.add(finding, &[&format!("{path}.source"), &format!("{path}.arms")]);
+        report.add(Finding::error(format!("{path}.round"), message, expected), &rests_on);
+    }
+    // Several clicks of one pulse are one event.
+    let events_hz = -pulses_hz * (-rate_hz / pulses_hz).exp_m1();
+    let epoch = spec.run.epoch;
+    let events = events_hz * epoch.value() * 1e-12;
+    if events > EVENTS_OF_EPOCH_MAX {
+        let message = format!("an epoch of {epoch} has {events:.2e} detected pulses, more than a message can announce");
+        let expected = format!("at most {EVENTS_OF_EPOCH_MAX:.0}");
+        let longest_ms = EVENTS_OF_EPOCH_MAX / events_hz * 1e3;
+        let hint = (longest_ms >= 1.0).then(|| format!("with an epoch of {} ms there are fewer", longest_ms.floor()));
+        let rests_on = [rests_on[0], rests_on[1], rests_on[2], "spec.run.epoch"];
+        report.add(Finding::error(format!("{path}.arms[0]"), message, expected).hint(hint), &rests_on);
+    }
+}
+
+/// Of a pulse of any intensity, as the transmitter sends it.
+fn mean_photons(kind: &PreparedLink<'_>) -> f64 {
+    match kind.emission() {
+        Emission::SinglePhotons(source) => source.mean_photons,
+        light => light.intensities().iter().map(|of| of.probability * of.mean_photons).sum(),
+    }
+}
+
+/// Steps of the power multiply.
+fn largest_power(kind: &PreparedLink<'_>) -> f64 {
+    let steps = kind.link.disturbances.iter().filter_map(|disturbance| match disturbance {
+        Disturbance::Power(step) => Some((step.at, step.factor)),
+        _ => None,
+    });
+    let mut steps: Vec<_> = steps.collect();
+    steps.sort_by_key(|(at, _)| at.rounded());
+    let levels = steps.iter().scan(1.0, |level, (_, factor)| {
+        *level *= factor;
+        Some(*level)
+    });
+    levels.fold(1.0, f64::max)
+}
+
+/// Probability that a photon which is sent makes a click.
+fn survival(kind: &PreparedLink<'_>) -> f64 {
+    10f64.powf(-kind.arm.fibre.loss_db() / 10.0) * kind.detector.efficiency()
+}
+
+/// Dark counts of all detectors together.
+fn dark_hz(kind: &PreparedLink<'_>) -> f64 {
+    // One reads the arrival time of bits in basis Z.
+    let detectors = if kind.analyser.encoding == Encoding::TimeBin { 3.0 } else { 4.0 };
+    let each_hz = match kind.detector {
+        PulseDetector::FreeRunning(detector) => detector.dark_count_rate.value(),
+        PulseDetector::Gated(detector) => {
+            kind.transmitter.repetition_rate().value() * detector.dark_probability.value()
+        }
+    };
+    detectors * each_hz
+}
+
+/// Sifting knows the dead time of a detector, but not that one may stay blind: a basis would be silent for that long.
+fn latching(detector: &Snspd, path: &str, report: &mut Report<'_>) {
+    let probability = detector.latching.probability;
+    if probability.value() > 0.0 {
+        let message = format!("detectors that latch ({probability} of all clicks) on a prepared link");
+        let finding = Finding::error(format!("{path}.latching.probability"), message, "0 %, or no such field")
+            .hint(Some("while one is latched its basis would be silent, which sifting cannot know".into()));
+        report.add(finding, &[]);
     }
 }
 

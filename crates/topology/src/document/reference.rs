@@ -19,9 +19,23 @@ pub struct Reference {
     pub value: ReferenceValue,
     /// How far a run may be away: `5 %` of the value, `0.2 pp` (percentage points), or `factor 1.3`.
     pub tolerance: Tolerance,
-    /// Where it was published.
+    /// Where it was published. What begins with `fitted:` is shown beside what is measured, without a verdict.
     #[schemars(length(min = 1, max = 500))]
     pub source: String,
+    /// Share of the time in which the published system made key, by which a measured key rate is multiplied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duty: Option<Fraction>,
+}
+
+impl Reference {
+    /// Whether a parameter was chosen to meet the value, so that meeting it proves nothing.
+    pub fn is_fitted(&self) -> bool {
+        is_fitted(&self.source)
+    }
+}
+
+pub(crate) fn is_fitted(source: &str) -> bool {
+    source.starts_with("fitted:")
 }
 
 /// What can be compared with a published figure.

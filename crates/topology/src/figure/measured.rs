@@ -84,8 +84,8 @@ impl Figures {
         }
     }
 
-    /// Enters what another process tells, which may be newer or hostile. What has no sound name, unit or value, what has
-    /// another unit than the registry's, what is told twice and what is too much is left out.
+    /// Enters what another process tells, which may be newer or hostile. What has no sound name, unit or value, what
+    /// has another unit than the registry's, what is told twice and what is too much is left out.
     pub fn hear(&mut self, name: &str, unit: &str, measured: Measured) {
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let is_named = (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(is_name);
@@ -118,8 +118,8 @@ impl Figures {
         self.0.retain(|name, _| Figure::of_name(name).is_some_and(Figure::is_set));
     }
 
-    /// Takes the rates that every link has of what was counted over all its blocks, unless they are there. Its ratios are
-    /// means of a run and no last measurements.
+    /// Takes the rates that every link has of what was counted over all its blocks, unless they are there. Its ratios
+    /// are means of a run and no last measurements.
     pub fn complete(&mut self, mut counted: Self) {
         for name in OF_EVERY_LINK.map(Figure::name) {
             if let Some(told) = counted.0.remove(name) {

@@ -86,6 +86,26 @@ impl PreparedParts<'_> {
         PreparedPrediction { inputs, response, block, bounds, block_s, key_is_z: self.key_is_z(), security }
     }
 
+    /// How much more loss leaves key of a kind, which `bps` says of a prediction; nothing where there is none today.
+    pub fn margin_db(&self, efficiency: f64, bps: impl Fn(&PreparedPrediction) -> f64) -> Option<f64> {
+        const MARGIN_DB_MAX: f64 = 100.0;
+        const HALVINGS: u32 = 24;
+        let has_key = |more_db: f64| {
+            let mut pulses = self.pulses.clone();
+            pulses.arm.loss_db += more_db;
+            bps(&PreparedParts { pulses: &pulses, ..*self }.predict(efficiency)) > 0.0
+        };
+        if !has_key(0.0) {
+            return None;
+        }
+        let (mut low, mut high) = (0.0, MARGIN_DB_MAX);
+        for _ in 0..HALVINGS {
+            let middle = 0.5 * (low + high);
+            if has_key(middle) { low = middle } else { high = middle }
+        }
+        Some(low)
+    }
+
     /// What the link asks of the machine.
     pub(super) fn load(&self) -> Load {
         const BASE_BYTES: f64 = 12e6;

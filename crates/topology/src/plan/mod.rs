@@ -173,6 +173,21 @@ pub struct PlannedReference {
     pub published: f64,
     pub tolerance: crate::document::Tolerance,
     pub source: String,
+    /// Share of the time in which the published system made key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duty: Option<f64>,
+}
+
+impl PlannedReference {
+    /// Whether a parameter was chosen to meet the value, so that there is no verdict on it.
+    pub fn is_fitted(&self) -> bool {
+        crate::document::is_fitted(&self.source)
+    }
+
+    /// What is compared with the published value, of what was measured or is expected.
+    pub fn compared(&self, value: f64) -> f64 {
+        value * self.duty.unwrap_or(1.0)
+    }
 }
 
 impl Plan {

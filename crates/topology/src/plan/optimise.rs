@@ -1,9 +1,10 @@
 //! The intensities, their probabilities and the bias of the bases that give the longest key of a stated block.
 //!
 //! Pure and deterministic: four fixed starting points, a simplex search from each, and two more from the best. What is
-//! searched are real numbers without limits: probabilities and ratios as logits, intensities as logarithms, so that every
-//! point is a protocol in the right order. The maximum is flat: a signal that is 10 % too bright costs less than
-//! 2 % of the key.
+//! searched are real numbers without limits: probabilities and ratios as logits, intensities as logarithms, so that
+//! every point is a protocol in the right order. The maximum is flat: a signal that is 10 % too bright costs less than
+//! 2 % of the key. Both ends first have one bias of the bases, which is the best where noise does not depend on it;
+//! then each may have its own.
 
 use distill::config::{Emission, Intensity, Security, SinglePhotons};
 use photonics::expect::pulses::{PulseClass, PulsesInputs};
@@ -16,8 +17,8 @@ use super::prepared;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
     pub emission: Emission,
-    /// Probability of the key basis, at both ends.
-    pub key_basis_probability: f64,
+    /// Probability of the key basis, at the transmitter and at the receiver.
+    pub key_basis_probability: [f64; 2],
 }
 
 /// The best choice that was found.
@@ -36,6 +37,8 @@ const SIGNAL_MAX: f64 = 3.0;
 /// A decoy is at most this share of the intensity above it.
 const RATIO_MAX: f64 = 0.8;
 const PROBABILITY_MIN: f64 = 1e-4;
+/// Where two biases gain less than this, one for both ends is as good.
+const GAIN_MIN: f64 = 1e-3;
 
 /// Evaluations of the first searches and of the two from the best.
 const FIRST: u32 = 250;
@@ -43,8 +46,8 @@ const AGAIN: u32 = 400;
 const FIRST_STEP: f64 = 0.4;
 const AGAIN_STEP: f64 = 0.1;
 
-/// Two decoys, of which the weaker has a given intensity: the extinction of the modulator, or 0. `rate` is the key of a block
-/// in bits per pulse, negative by how much it is missed.
+/// Two decoys, of which the weaker has a given intensity: the extinction of the modulator, or 0. Both ends have one
+/// bias. `rate` is the key of a block in bits per pulse, negative by how much it is missed.
 pub fn two_decoys(vacuum: f64, rate: impl Fn(&Choice) -> f64) -> Optimum {
     // Bias, signal, ratio of the decoy to it, probability of the signal, share of the decoy in the rest.
     let starts = [
@@ -60,7 +63,7 @@ pub fn two_decoys(vacuum: f64, rate: impl Fn(&Choice) -> f64) -> Optimum {
         let second = (1.0 - first) * logistic(second);
         let of = |mean_photons, probability| Intensity { mean_photons, probability };
         let emission = Emission::TwoDecoys([of(signal, first), of(decoy, second), of(vacuum, 1.0 - first - second)]);
-        Choice { emission, key_basis_probability: logistic(bias) }
+        Choice { emission, key_basis_probability: [logistic(bias); 2] }
     };
     let start = |[bias, signal, ratio, first, second]: [f64; 5]| {
         [logit(bias), libm::log(signal), logit(ratio), logit(first), logit(second)]
@@ -68,7 +71,7 @@ pub fn two_decoys(vacuum: f64, rate: impl Fn(&Choice) -> f64) -> Optimum {
     search(starts.map(start), choose, rate)
 }
 
-/// One decoy.
+/// One decoy, and one bias.
 pub fn one_decoy(rate: impl Fn(&Choice) -> f64) -> Optimum {
     let starts = [[0.9, 0.4, 0.4, 0.7], [0.7, 0.35, 0.4, 0.4], [0.95, 0.4, 0.2, 0.85], [0.5, 0.5, 0.5, 0.3]];
     let choose = |x: &[f64; 4]| {
@@ -77,7 +80,7 @@ pub fn one_decoy(rate: impl Fn(&Choice) -> f64) -> Optimum {
         let of = |mean_photons, probability| Intensity { mean_photons, probability };
         let decoy = RATIO_MAX * signal * logistic(ratio);
         let emission = Emission::OneDecoy([of(signal, first), of(decoy, 1.0 - first)]);
-        Choice { emission, key_basis_probability: logistic(bias) }
+        Choice { emission, key_basis_probability: [logistic(bias); 2] }
     };
     let start = |[bias, signal, ratio, first]: [f64; 4]| [logit(bias), libm::log(signal), logit(ratio), logit(first)];
     search(starts.map(start), choose, rate)
@@ -93,14 +96,17 @@ pub fn decoys(inputs: &PulsesInputs, security: &Security, block_s: f64, efficien
         let bounds = prepared::pulses(&inputs, pulses, efficiency).bounds(&security);
         bounds.chosen(security.bound).bits / pulses
     };
-    match prepared::emission(inputs)? {
-        Emission::TwoDecoys([_, _, vacuum]) => Some(two_decoys(vacuum.mean_photons, rate)),
-        Emission::OneDecoy(_) => Some(one_decoy(rate)),
-        Emission::Pairs | Emission::SinglePhotons(_) => None,
-    }
+    let best = match prepared::emission(inputs)? {
+        Emission::TwoDecoys([_, _, vacuum]) => two_decoys(vacuum.mean_photons, &rate),
+        Emission::OneDecoy(_) => one_decoy(&rate),
+        Emission::Pairs | Emission::SinglePhotons(_) => return None,
+    };
+    let emission = best.choice.emission;
+    Some(with_two_biases(best, |key_basis_probability| Choice { emission, key_basis_probability }, rate))
 }
 
-/// The same of single photons, of which the bias of the bases alone is a choice. Nothing, where the light is another one.
+/// The same of single photons, of which the bias of the bases alone is a choice. Nothing, where the light is another
+/// one.
 pub fn single_photons(
     inputs: &SinglePhotonInputs,
     security: &Security,
@@ -109,31 +115,49 @@ pub fn single_photons(
 ) -> Option<Optimum> {
     let Emission::SinglePhotons(source) = security.emission else { return None };
     let pulses = block_s * inputs.pulse_rate_hz;
-    let choose = |x: &[f64; 1]| {
-        let key_basis_probability = logistic(x[0]);
-        Choice { emission: emission_at(&source, inputs, key_basis_probability), key_basis_probability }
+    let choose = |key_basis_probability: [f64; 2]| Choice {
+        emission: emission_at(&source, inputs, key_basis_probability),
+        key_basis_probability,
     };
     let rate = |choice: &Choice| {
         let security = Security { emission: choice.emission, ..security.clone() };
         let block = prepared::single_photons(&with_bias(inputs, choice.key_basis_probability), pulses, efficiency);
         block.bounds(&security).chosen(security.bound).bits / pulses
     };
-    Some(search([0.9, 0.7, 0.95, 0.5].map(|bias| [logit(bias)]), choose, rate))
+    let starts = [0.9, 0.7, 0.95, 0.5].map(|bias| [logit(bias)]);
+    let best = search(starts, |x: &[f64; 1]| choose([logistic(x[0]); 2]), &rate);
+    Some(with_two_biases(best, choose, rate))
 }
 
-/// A source of single photons before a receiver of another bias.
-pub fn with_bias(inputs: &SinglePhotonInputs, key_basis_probability: f64) -> SinglePhotonInputs {
+/// The best choice with a bias of its own for each end, where that gives more key. Noise of a passive receiver does not
+/// follow its bias, so that there the two are worth different things.
+fn with_two_biases(best: Optimum, choose: impl Fn([f64; 2]) -> Choice, rate: impl Fn(&Choice) -> f64) -> Optimum {
+    let choose = |x: &[f64; 2]| choose(x.map(logistic));
+    let start = best.choice.key_basis_probability.map(logit);
+    let found = simplex(&start, FIRST_STEP, FIRST, |x| cost_of(&choose(x), &rate));
+    let choice = choose(&found.at);
+    let bits_per_pulse = rate(&choice);
+    let evaluations = best.evaluations + found.evaluations;
+    if bits_per_pulse > best.bits_per_pulse + GAIN_MIN * best.bits_per_pulse.abs() {
+        Optimum { choice, bits_per_pulse, evaluations }
+    } else {
+        Optimum { evaluations, ..best }
+    }
+}
+
+/// A link of single photons with other biases.
+pub fn with_bias(inputs: &SinglePhotonInputs, key_basis_probability: [f64; 2]) -> SinglePhotonInputs {
     let mut inputs = inputs.clone();
-    inputs.receiver.key_basis_probability = [key_basis_probability; 2];
+    inputs.receiver.key_basis_probability = key_basis_probability;
     inputs
 }
 
 /// What a proof takes for granted then: at the receiver the share of the key basis in what is kept.
-fn emission_at(source: &SinglePhotons, inputs: &SinglePhotonInputs, key: f64) -> Emission {
+fn emission_at(source: &SinglePhotons, inputs: &SinglePhotonInputs, [sent, measured]: [f64; 2]) -> Emission {
     let counted = &inputs.receiver.counted;
-    let [own, other] = [key * counted[KEY].light, (1.0 - key) * counted[CHECK].light];
-    let kept = if own + other > 0.0 { own / (own + other) } else { key };
-    Emission::SinglePhotons(SinglePhotons { key_basis_probability: [key, kept], ..*source })
+    let [own, other] = [measured * counted[KEY].light, (1.0 - measured) * counted[CHECK].light];
+    let kept = if own + other > 0.0 { own / (own + other) } else { measured };
+    Emission::SinglePhotons(SinglePhotons { key_basis_probability: [sent, kept], ..*source })
 }
 
 /// The link with other intensities and bases.
@@ -141,7 +165,7 @@ pub fn with_choice(inputs: &PulsesInputs, choice: &Choice) -> PulsesInputs {
     let mut inputs = inputs.clone();
     let class = |k: &Intensity| PulseClass { mean_photons: k.mean_photons, probability: k.probability };
     inputs.classes = choice.emission.intensities().iter().map(class).collect();
-    inputs.receiver.key_basis_probability = [choice.key_basis_probability; 2];
+    inputs.receiver.key_basis_probability = choice.key_basis_probability;
     inputs
 }
 
@@ -150,10 +174,7 @@ fn search<const K: usize>(
     choose: impl Fn(&[f64; K]) -> Choice,
     rate: impl Fn(&Choice) -> f64,
 ) -> Optimum {
-    let cost = |x: &[f64; K]| {
-        let choice = choose(x);
-        if is_within_limits(&choice) { cost(rate(&choice)) } else { f64::INFINITY }
-    };
+    let cost = |x: &[f64; K]| cost_of(&choose(x), &rate);
     let mut best = Found { at: starts[0], cost: f64::INFINITY, evaluations: 0 };
     let mut evaluations = 0;
     let mut keep = |found: Found<K>, best: &mut Found<K>| {
@@ -175,10 +196,13 @@ fn search<const K: usize>(
 
 fn is_within_limits(choice: &Choice) -> bool {
     let intensities = choice.emission.intensities();
-    let bias = choice.key_basis_probability;
     intensities.iter().all(|k| k.probability >= PROBABILITY_MIN)
         && intensities.first().is_none_or(|signal| (SIGNAL_MIN..=SIGNAL_MAX).contains(&signal.mean_photons))
-        && (PROBABILITY_MIN..=1.0 - PROBABILITY_MIN).contains(&bias)
+        && choice.key_basis_probability.iter().all(|bias| (PROBABILITY_MIN..=1.0 - PROBABILITY_MIN).contains(bias))
+}
+
+fn cost_of(choice: &Choice, rate: impl Fn(&Choice) -> f64) -> f64 {
+    if is_within_limits(choice) { cost(rate(choice)) } else { f64::INFINITY }
 }
 
 /// Relative where there is key; beyond it grows with what is missing, so that a search finds its way back.

@@ -1,7 +1,7 @@
 //! A block of a prepared link as the formulae expect it, as evidence for the bounds that a measured block is judged by.
 
 use distill::bounds::{Bounds, Detections, Evidence, Reconciled, Tally, binary_entropy, bounds};
-use distill::config::{Emission, INTENSITIES, Intensity, Security, SinglePhotons};
+use distill::config::{Emission, INTENSITIES, Intensity, Security};
 use photonics::expect::prepared::Inputs;
 use photonics::expect::pulses::{self, PulsesInputs};
 use photonics::expect::response::{KEY, Response};
@@ -30,15 +30,6 @@ pub fn emission(inputs: &PulsesInputs) -> Option<Emission> {
         [signal, decoy, vacuum] => Some(Emission::TwoDecoys([of(signal), of(decoy), of(vacuum)])),
         _ => None,
     }
-}
-
-/// The same of a source of single photons. Its mean and g2 are taken as upper bounds.
-pub fn single_photon_emission(inputs: &SinglePhotonInputs) -> Emission {
-    Emission::SinglePhotons(SinglePhotons {
-        mean_photons: inputs.mean_photons,
-        g2: inputs.g2,
-        key_basis_probability: inputs.receiver.key_basis_probability,
-    })
 }
 
 /// So many pulses, whatever they are of; reconciliation discloses `efficiency` times the Shannon limit.

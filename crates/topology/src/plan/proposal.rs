@@ -1,5 +1,5 @@
-//! What a link could choose better: the optimum for blocks of a stated length, what today's values lose, and the lines of a
-//! document that would change it.
+//! What a link could choose better: the optimum for blocks of a stated length, what today's values lose, and the lines
+//! of a document that would change it.
 
 use distill::config::{Bound, Emission, Security};
 use photonics::expect::optimum::optimum;
@@ -41,8 +41,8 @@ impl Proposal {
     }
 }
 
-/// The longest key of blocks of `block_s`, one per second of its length. The bound is the one of the topology; where that is the
-/// limit of long keys, which puts no price on rare pulses, it is the finite one for the light.
+/// The longest key of blocks of `block_s`, one per second of its length. The bound is the one of the topology; where
+/// that is the limit of long keys, which puts no price on rare pulses, it is the finite one for the light.
 pub fn propose(plan: &Plan, link: &PlannedLink, block_s: f64, efficiency: f64) -> Option<Proposal> {
     match plan.prepared(link) {
         Some(parts) => pulses(link, &parts, block_s, efficiency),
@@ -86,9 +86,9 @@ fn pulses(link: &PlannedLink, parts: &PreparedParts<'_>, block_s: f64, efficienc
         values.push(Changed { path: paths[1], today: today.probability, best: best.probability });
     }
     let [sent, measured] = inputs.receiver().key_basis_probability.map(bias);
-    let z = bias(best.key_basis_probability);
-    values.push(Changed { path: "source.encoder.zProbability", today: sent, best: z });
-    values.push(Changed { path: "arms[0].analyser.zProbability", today: measured, best: z });
+    let z = best.key_basis_probability.map(bias);
+    values.push(Changed { path: "source.encoder.zProbability", today: sent, best: z[0] });
+    values.push(Changed { path: "arms[0].analyser.zProbability", today: measured, best: z[1] });
     let snippet = if best_bps > 0.0 { snippet(&best, z) } else { String::new() };
     let (link, bound) = (link.name.clone(), security.bound.name());
     Some(Proposal { link, block_s, bound, today_bps, best_bps, values, snippet })
@@ -99,7 +99,7 @@ fn rounded(choice: &Choice) -> Choice {
     let digits = |value: f64| -> f64 { format!("{value:.3e}").parse().unwrap_or(value) };
     let share = |value: f64| (value * 1e4).round().clamp(1.0, 9_999.0) / 1e4;
     let mut choice = *choice;
-    choice.key_basis_probability = share(choice.key_basis_probability);
+    choice.key_basis_probability = choice.key_basis_probability.map(share);
     let intensities: &mut [_] = match &mut choice.emission {
         Emission::OneDecoy(intensities) => intensities,
         Emission::TwoDecoys(intensities) => intensities,
@@ -120,7 +120,7 @@ fn percent(share: f64) -> String {
     format!("{} %", (share * 1e6).round() / 1e4)
 }
 
-fn snippet(choice: &Choice, z: f64) -> String {
+fn snippet(choice: &Choice, z: [f64; 2]) -> String {
     let mut text = "source:\n".to_owned();
     let intensities = choice.emission.intensities();
     if !intensities.is_empty() {
@@ -130,8 +130,8 @@ fn snippet(choice: &Choice, z: f64) -> String {
         let probability = percent(intensity.probability);
         text += &format!("    {name}: {{meanPhotons: {}, probability: {probability}}}\n", intensity.mean_photons);
     }
-    let z = percent(z);
-    text + &format!("  encoder: {{zProbability: {z}}}\narms:\n  - analyser: {{zProbability: {z}}}\n")
+    let [sent, measured] = z.map(percent);
+    text + &format!("  encoder: {{zProbability: {sent}}}\narms:\n  - analyser: {{zProbability: {measured}}}\n")
 }
 
 fn pairs(plan: &Plan, link: &PlannedLink, block_s: f64, efficiency: f64) -> Option<Proposal> {

@@ -52,6 +52,18 @@ pub enum Agreement {
     NotMeasured,
     /// The light of the link is simulated without what this is a figure of.
     NotSimulated,
+    /// A parameter was chosen to meet the value: no verdict.
+    Fitted,
+}
+
+impl Agreement {
+    fn is_against(self) -> bool {
+        matches!(self, Agreement::Disagrees | Agreement::NotMeasured)
+    }
+
+    fn is_verdict(self) -> bool {
+        self == Agreement::Agrees || self.is_against()
+    }
 }
 
 pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
@@ -59,10 +71,10 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
         Some(file) => here(file, args, log)?,
         None => there(args)?,
     };
-    let failed = |c: &&Comparison| !matches!(c.verdict, Agreement::Agrees | Agreement::NotSimulated);
-    let failed = found.figures.iter().filter(failed).count();
+    let failed = found.figures.iter().filter(|c| c.verdict.is_against()).count();
     if failed > 0 {
-        let message = format!("{failed} of {} figures do not agree", found.figures.len());
+        let judged = found.figures.iter().filter(|c| c.verdict.is_verdict()).count();
+        let message = format!("{failed} of {judged} figures do not agree");
         found.verdict.add(Reason::new(Kind::Disagrees, message));
     }
     match args.run.output.output {
@@ -74,7 +86,7 @@ pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
 
 /// A verdict on nothing would be worth nothing.
 fn needs_references(plan: &Plan) -> Result<(), Failure> {
-    if plan.links.iter().any(|link| link.references.iter().any(|reference| is_simulated(link, reference))) {
+    if plan.links.iter().any(|link| link.references.iter().any(|reference| is_comparable(link, reference))) {
         return Ok(());
     }
     Err(Failure::bad_input("no link has a published figure to compare with")
@@ -198,11 +210,18 @@ fn is_simulated(link: &PlannedLink, reference: &PlannedReference) -> bool {
     link.listing().all().any(|figure| figure == reference.quantity.figure())
 }
 
+/// Whether there will be a verdict on it.
+fn is_comparable(link: &PlannedLink, reference: &PlannedReference) -> bool {
+    is_simulated(link, reference) && !reference.is_fitted()
+}
+
 fn one(link: &PlannedLink, reference: &PlannedReference, report: &LinkReport) -> Comparison {
     // Error rates are shown in per cent; inside they are fractions.
     let scale = if reference.quantity.unit() == "%" { 100.0 } else { 1.0 };
-    let measured = measure(reference.quantity, report);
+    let measured = measure(reference.quantity, report)
+        .map(|(value, sigma)| (reference.compared(value), reference.compared(sigma)));
     let verdict = match measured {
+        _ if reference.is_fitted() => Agreement::Fitted,
         None if !is_simulated(link, reference) => Agreement::NotSimulated,
         None => Agreement::NotMeasured,
         Some((value, _)) if reference.tolerance.accepts(reference.published, value) => Agreement::Agrees,
@@ -271,6 +290,7 @@ fn table(rows: &[Comparison]) -> String {
             Agreement::Disagrees => "DISAGREES",
             Agreement::NotMeasured => "NOT MEASURED",
             Agreement::NotSimulated => "not at counts",
+            Agreement::Fitted => "fitted",
         };
         text.push_str(&format!(
             "{:<18} {:<14} {:>12} {:>22} {:>12}  {verdict}\n",
@@ -282,4 +302,40 @@ fn table(rows: &[Comparison]) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use topology::figure::Figures;
+    use topology::plan::{RunOptions, plan};
+
+    use super::*;
+
+    #[test]
+    fn a_fitted_figure_is_shown_after_its_duty_and_gets_no_verdict() {
+        let path = format!("{}/../../topologies/cambridge.yaml", env!("CARGO_MANIFEST_DIR"));
+        let topology = topology::parse("cambridge.yaml", &std::fs::read(path).unwrap()).unwrap().topology;
+        let mut plan = plan(&topology, &RunOptions::default());
+        let mut report = LinkReport::of(&plan.links[0]);
+        report.status.blocks = 2;
+        report.status.counted = shell::figures::tell(&Figures::of([(Figure::SecretKeyRate, Some(4.8e6))]));
+        report.block_bits = vec![9.6e6, 9.6e6];
+        let rows = comparisons(&plan, std::slice::from_ref(&report));
+        let shown: Vec<_> =
+            rows.iter().map(|row| (row.published, row.measured.unwrap().round(), row.verdict)).collect();
+        assert_eq!(shown, [(4.84e6, 4.8e6, Agreement::Agrees), (2.58e6, 2_558_400.0, Agreement::Fitted)]);
+        assert!(table(&rows).lines().nth(2).unwrap().ends_with("  fitted"), "{}", table(&rows));
+        assert!(rows.iter().all(|row| !row.verdict.is_against()));
+        // Far off, or not measured at all, it has none either; and alone it is nothing to compare with.
+        plan.links[0].references[1].published = 1e3;
+        for report in [report, LinkReport::of(&plan.links[0])] {
+            assert_eq!(comparisons(&plan, &[report])[1].verdict, Agreement::Fitted);
+        }
+        needs_references(&plan).unwrap();
+        plan.links.iter_mut().for_each(|link| link.references.retain(PlannedReference::is_fitted));
+        assert!(needs_references(&plan).is_err());
+        assert_eq!(precision::forecast(&plan), None);
+        assert_eq!(precision::progress(&plan, &[]), (0, 0));
+    }
 }

@@ -43,18 +43,18 @@ pub(super) fn fill(
     if usual.wrong {
         second.bits.iter_mut().for_each(|word| *word = !*word);
     }
-    // All bits get the first mark, all but as many as it is of get the second one instead, and so on: who of the rest goes on
-    // is any subset of its size.
+    // All bits get the first mark, all but as many as it is of get the second one instead, and so on: which of the rest
+    // go on is any subset of its size.
     let mut left = len;
     let mut places: Option<Vec<u32>> = None;
     for pair in marks.windows(2) {
         let [(count, before), (_, mark)] = *pair else { continue };
         left -= count as usize;
-        let chosen = subset(places.as_ref().map_or(len, Vec::len), left, random);
-        let mut next = match &places {
-            None => chosen,
-            Some(places) => chosen.iter().map(|index| places[*index as usize]).collect(),
-        };
+        // Indices into `places` first, which become the places themselves.
+        let mut next = subset(places.as_ref().map_or(len, Vec::len), left, random);
+        if let Some(places) = &places {
+            next.iter_mut().for_each(|index| *index = places[*index as usize]);
+        }
         let change = before.kind ^ mark.kind;
         for &place in &next {
             let (word, bit) = (place as usize / 64, place % 64);
@@ -159,8 +159,9 @@ const SHARE_BITS: u32 = 10;
 
 /// `count` of `len` places, every subset alike.
 ///
-/// Independent choices with one probability give a subset that is uniform among those of its size, whatever the probability
-/// is. What that misses of `count`, or has too much, is added or taken away at random, which leaves it uniform.
+/// Independent choices with one probability give a subset that is uniform among those of its size, whatever the
+/// probability is. What that misses of `count`, or has too much, is added or taken away at random, which leaves it
+/// uniform.
 fn subset(len: usize, count: usize, random: &mut Words) -> Vec<u32> {
     if count >= len {
         return (0..len as u32).collect();
@@ -209,12 +210,13 @@ fn subset(len: usize, count: usize, random: &mut Words) -> Vec<u32> {
                 places.push(place);
             }
         }
+        taken.zeroize();
     }
     places
 }
 
-/// 64 bits, each set with probability `digits / 2^SHARE_BITS`: from the last digit on, a random word is added where it is 1
-/// and taken where it is 0.
+/// 64 bits, each set with probability `digits / 2^SHARE_BITS`: from the last digit on, a random word is added where it
+/// is 1 and taken where it is 0.
 #[inline]
 fn bernoulli(digits: u64, random: &mut Words) -> u64 {
     if digits >> SHARE_BITS != 0 {

@@ -1,5 +1,5 @@
-//! What a transmitter sends and, where a receiver chooses its basis itself, what that chooses: keyed streams, read by the
-//! number of a pulse.
+//! What a transmitter sends and, where a receiver chooses its basis itself, what that chooses: keyed streams, read by
+//! the number of a pulse.
 
 use crate::config::{Basis, Transmitter};
 use kernels::chacha;
@@ -72,9 +72,9 @@ const BATCH: usize = 256;
 
 /// The choices of one session of a transmitter, by the number of the pulse in the session.
 ///
-/// Pulse `n` takes word `n` of the key's stream (64 bits: one for the bit, 31 for the basis, 32 for the intensity), so that
-/// any pulse can be asked for, in any order. The first pulses are a preamble of public states, by which a receiver finds
-/// the number of a pulse: they are the same in all sessions and make no key.
+/// Pulse `n` takes word `n` of the key's stream (64 bits: one for the bit, 31 for the basis, 32 for the intensity), so
+/// that any pulse can be asked for, in any order. The first pulses are a preamble of public states, by which a receiver
+/// finds the number of a pulse: they are the same in all sessions and make no key.
 #[derive(Clone)]
 pub struct Choices {
     key: ChoiceKey,
@@ -160,8 +160,8 @@ impl Choices {
         Choice::new(below, basis, low & 1 == 1)
     }
 
-    /// Bright or dark by the toss of a coin, in a public state: the pattern can be found without any alignment, and what is
-    /// found can be aligned by.
+    /// Bright or dark by the toss of a coin, in a public state: the pattern can be found without any alignment, and
+    /// what is found can be aligned by.
     fn public_choice(&self, word: u64) -> Choice {
         let basis = if word & 2 == 0 { Basis::Z } else { Basis::X };
         Choice::new(self.extremes[(word >> 2 & 1) as usize], basis, word & 1 == 1)

@@ -43,7 +43,8 @@ impl PhotonNumber {
     }
 }
 
-/// More light than this blinds a detector in any case; the cap keeps a pulse's photons few, and their law within a double.
+/// More light than this blinds a detector in any case; the cap keeps a pulse's photons few, and their law within a
+/// double.
 const MEAN_MAX: f64 = 500.0;
 
 /// Numbers beyond this come of rounding alone.

@@ -1,12 +1,12 @@
 //! The source of a prepared link: pulses in states that a transmitter chooses, and what of them reaches a detector.
 //!
-//! **The thinning is exact.** That any photon of a pulse arrives has a probability that depends on the pulse's intensity and
-//! on the path. Candidates are drawn by geometric gaps at the largest of these probabilities; the choice of a candidate is
-//! looked up by its number, and it is accepted with its own probability over the largest one. An accepted pulse has at
-//! least one photon at a detector: their number is drawn given that, then port and time slot of each by itself, because
-//! neither phase-randomised laser light nor single photons know of each other in a linear analyser. So a pulse costs
-//! nothing unless it is seen, and what is seen is distributed as if every pulse had been drawn. Noise has no part in it:
-//! it is the receiver's.
+//! **The thinning is exact.** That any photon of a pulse arrives has a probability that depends on the pulse's
+//! intensity and on the path. Candidates are drawn by geometric gaps at the largest of these probabilities; the choice
+//! of a candidate is looked up by its number, and it is accepted with its own probability over the largest one. An
+//! accepted pulse has at least one photon at a detector: their number is drawn given that, then port and time slot of
+//! each by itself, because neither phase-randomised laser light nor single photons know of each other in a linear
+//! analyser. So a pulse costs nothing unless it is seen, and what is seen is distributed as if every pulse had been
+//! drawn. Noise has no part in it: it is the receiver's.
 //!
 //! Time is the transmitter's clock; the receiver's drifts against it. Without a session there is no light.
 

@@ -5,7 +5,7 @@ use photonics::config as instrument;
 use crate::document::{Arm, Disturbance, FreeRunningClock, Link, Phase, Snspd};
 use crate::quantity::Duration;
 
-const PS_PER_S: f64 = 1e12;
+pub(super) const PS_PER_S: f64 = 1e12;
 
 pub(super) fn arm(link: &Link, arm: &Arm, epoch_ps: u64) -> instrument::Arm {
     let fibre = &arm.fibre;

@@ -174,6 +174,7 @@ fn references(link: &Link) -> Vec<PlannedReference> {
         published: reference.value.value(),
         tolerance: reference.tolerance,
         source: reference.source.clone(),
+        duty: reference.duty.map(|duty| duty.value()),
     });
     planned.collect()
 }

@@ -1,5 +1,5 @@
-//! A prepared link: a transmitter with its module at one end, a receiver with its module at the other. The source stands
-//! with the transmitter and is its modulator.
+//! A prepared link: a transmitter with its module at one end, a receiver with its module at the other. The source
+//! stands with the transmitter and is its modulator.
 
 use distill::config as protocol;
 use distill::sifting::counts::Counts as Counted;

@@ -4,14 +4,13 @@ use distill::config as protocol;
 use distill::sifting::prepared::config as sifting;
 use photonics::config as instrument;
 
-use super::instruments;
+use super::instruments::{self, PS_PER_S};
 use crate::document::{
     BasisChoice, Disturbance, Encoding, GatedAvalanche, Intensities, Intensity, KeyBasis, QuantumDot, Sync,
 };
 use crate::quantity::Duration;
 use crate::resolve::{PreparedLink, PreparedSource, PulseDetector};
 
-const PS_PER_S: f64 = 1e12;
 /// A distributed clock is set to be so much behind the light: the first frame begins before the light that it numbers.
 const CLOCK_BEHIND_PS: f64 = 1e6;
 
@@ -28,8 +27,8 @@ impl PreparedLink<'_> {
         }
     }
 
-    /// Of transmitter and receiver. At a receiver of time bins half of basis X says nothing, so that what is kept is more
-    /// often of basis Z than light is measured in it; the shares of what is kept bound both from above.
+    /// Of transmitter and receiver. At a receiver of time bins half of basis X says nothing, so that what is kept is
+    /// more often of basis Z than light is measured in it; the shares of what is kept bound both from above.
     pub fn key_basis_probability(&self) -> [f64; 2] {
         let measured_z = self.analyser.z_probability.value();
         let kept_x = match self.analyser.encoding {

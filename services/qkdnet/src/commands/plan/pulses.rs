@@ -34,6 +34,11 @@ pub(super) struct PulsesReport {
     pub skr_bps: f64,
     pub skr_asymptotic_bps: f64,
     pub skr_finite_bps: f64,
+    /// How much more loss leaves key of blocks without end, and of blocks of this length; missing where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin_asymptotic_db: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin_finite_db: Option<f64>,
     /// Why there is no key by that bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_key: Option<String>,
@@ -93,6 +98,8 @@ pub(super) fn report(
         skr_bps: prediction.chosen_bps(),
         skr_asymptotic_bps: prediction.asymptotic_bps(),
         skr_finite_bps: prediction.finite_bps(),
+        margin_asymptotic_db: parts.margin_db(efficiency, PreparedPrediction::asymptotic_bps),
+        margin_finite_db: parts.margin_db(efficiency, PreparedPrediction::finite_bps),
         no_key: prediction.no_key(),
         authentication_bits_per_block: authentication_bits,
         authentication_fraction: if key_bits > 0.0 { (authentication_bits / key_bits).min(1.0) } else { 1.0 },

@@ -61,6 +61,12 @@ fn pulses_text(text: &mut String, link: &PulsesReport) {
     line("sifted", format!("key basis {key}bit/s, check basis {check}bit/s, {errors}"));
     let (asymptotic, finite) = (si(link.skr_asymptotic_bps), si(link.skr_finite_bps));
     line("key", format!("{asymptotic}bit/s asymptotic, {finite}bit/s finite in blocks of {} s", link.block_s));
+    let margin = |db: Option<f64>| db.map_or("none".to_owned(), |db| format!("{db:.2} dB"));
+    let margins = [link.margin_asymptotic_db, link.margin_finite_db].map(margin);
+    if link.margin_asymptotic_db.is_some() {
+        let [asymptotic, finite] = margins;
+        line("margin", format!("{asymptotic} of loss until key ends, {finite} finite in blocks of {} s", link.block_s));
+    }
     let f = link.reconciliation_efficiency;
     line(
         "security",

@@ -34,7 +34,7 @@ pub fn forecast(plan: &Plan) -> Option<Forecast> {
         comparable(link).filter_map(move |reference| expected.as_ref()?.time_s(reference))
     });
     // What the model knows nothing of takes the least time that a verification gets.
-    let has_references = plan.links.iter().any(|link| !link.references.is_empty());
+    let has_references = plan.links.iter().any(|link| comparable(link).next().is_some());
     let expected_s = times.filter(|time_s| time_s.is_finite()).fold(0.0, f64::max);
     has_references.then(|| Forecast { expected_s, cap_s: (CAP_FACTOR * expected_s).max(CAP_MIN_S) })
 }
@@ -52,9 +52,9 @@ pub fn progress(plan: &Plan, reports: &[LinkReport]) -> (usize, usize) {
     (known, all)
 }
 
-/// Published figures that the link has at its fidelity.
+/// References that get a verdict.
 fn comparable(link: &PlannedLink) -> impl Iterator<Item = &PlannedReference> {
-    link.references.iter().filter(|reference| super::is_simulated(link, reference))
+    link.references.iter().filter(|reference| super::is_comparable(link, reference))
 }
 
 /// Whether the figure's uncertainty is small beside its tolerance.
@@ -66,7 +66,8 @@ pub fn is_known(reference: &PlannedReference, report: &LinkReport) -> bool {
         _ => SAMPLES_MIN,
     };
     let wanted = PART_OF_TOLERANCE * width(reference);
-    samples >= SAMPLES_MIN && measure(reference.quantity, report).is_some_and(|(_, sigma)| sigma <= wanted)
+    let is_close = |(_, sigma): (f64, f64)| reference.compared(sigma) <= wanted;
+    samples >= SAMPLES_MIN && measure(reference.quantity, report).is_some_and(is_close)
 }
 
 /// How far a measurement may be from the published value, in the base unit of the measure, to the nearer side.
