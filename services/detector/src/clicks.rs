@@ -88,8 +88,8 @@ impl Clicks {
         let (mut instrument, key) = (self.instrument(), self.basis_key(first_epoch));
         instrument.choose_bases(first_epoch, key.as_deref().map(ChoiceKey::new));
         let detecting = Detecting::start(instrument, first_epoch, self.faults.clone());
-        let choice_key = key.map(light::secret).unwrap_or_default();
-        let hello = AttachOutput { output: self.config.module.output, session, first_epoch, choice_key };
+        let (output, choice_key) = (self.config.module.output, key.map(light::secret).unwrap_or_default());
+        let hello = AttachOutput { output, session, first_epoch, choice_key, ..AttachOutput::default() };
         let (epochs, states) = light::attach(source, hello, detecting).await?;
         let mut analyser = Analyser { instrument: self.instrument(), states };
         for epoch in first_epoch..first_epoch + latency_epochs {

@@ -16,6 +16,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod anchoring;
+pub mod attachment;
 pub mod authority;
 mod chain;
 pub mod client;

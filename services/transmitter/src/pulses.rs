@@ -52,7 +52,8 @@ impl Pulses {
             clock: PulseClock::new(transmitter.repetition_rate_hz, module.epoch_ps),
             first_epoch,
         };
-        let hello = AttachOutput { output: module.output, session, first_epoch, choice_key: light::secret(key) };
+        let (output, choice_key) = (module.output, light::secret(key));
+        let hello = AttachOutput { output, session, first_epoch, choice_key, ..AttachOutput::default() };
         let (epochs, states) = light::attach(&self.source, hello, sending).await?;
         let encoder = Encoder::new(transmitter, module.epoch_ps, &self.subseed.derive("encoder"));
         let mut told = Told { encoder, states };
