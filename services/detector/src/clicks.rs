@@ -85,6 +85,9 @@ impl Clicks {
 
     async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Epochs> {
         let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin(session);
+        }
         let (mut instrument, key) = (self.instrument(), self.basis_key(first_epoch));
         instrument.choose_bases(first_epoch, key.as_deref().map(ChoiceKey::new));
         let detecting = Detecting::start(instrument, first_epoch, self.faults.clone());
@@ -130,13 +133,16 @@ impl Light for Clicks {
 
     fn taken(&mut self, frame: &FrameInput) -> Option<Remark> {
         match (&mut self.recorder, &frame.light) {
-            (Some(recorder), distill::sifting::Light::Tags(tags)) => recorder.frame(tags),
+            (Some(recorder), distill::sifting::Light::Tags(tags)) => recorder.frame(frame.number, tags),
             _ => None,
         }
     }
 
     fn end(&mut self) {
         self.analyser = None;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end();
+        }
     }
 
     fn finish(&mut self) -> Option<Remark> {

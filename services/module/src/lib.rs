@@ -12,6 +12,7 @@ mod lasting;
 pub mod light;
 mod link;
 mod metrics;
+pub mod recording;
 mod report;
 mod seed;
 mod serve;
