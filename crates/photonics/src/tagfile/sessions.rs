@@ -7,7 +7,7 @@
 //! | 0..7 | `qkdnet` and a zero byte | | 0..8 | number of the session, equal at both ends |
 //! | 7 | `c` choices, `t` tags | | 8..16 | its first frame |
 //! | 8..16 | length of a frame in ps | | 16..24 | how many; 0 where its end was not recorded |
-//! | 16..24 | print of the transmitter, 0 at a receiver | | 24..56 | key of its choices, zeros at a receiver |
+//! | 16..24 | fingerprint of the transmitter, 0 at a receiver | | 24..56 | key of its choices, zeros at a receiver |
 //! | | | | 56..64 | check: the first bytes of SHA-256 over the rest |
 
 use std::io::Read;
@@ -50,7 +50,7 @@ impl Kind {
 pub struct Head {
     pub kind: Kind,
     pub frame_ps: u64,
-    /// [`print`] of the transmitter, 0 at a receiver.
+    /// [`fingerprint`] of the transmitter, 0 at a receiver.
     pub transmitter: u64,
 }
 
@@ -93,7 +93,7 @@ pub enum SessionsError {
 }
 
 /// Tells transmitters apart whose choices under the same key differ.
-pub fn print(transmitter: &Transmitter) -> u64 {
+pub fn fingerprint(transmitter: &Transmitter) -> u64 {
     let numbers = [transmitter.repetition_rate_hz, transmitter.z_probability].into_iter();
     let numbers = numbers.chain(transmitter.light.probabilities()).chain(transmitter.light.mean_photons());
     let mut hash = Sha256::new().chain_update(b"qkdnet transmitter v1\0");

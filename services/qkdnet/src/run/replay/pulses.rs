@@ -26,7 +26,7 @@ pub fn sessions_of_tags(receiver: &ModuleConfig) -> Head {
 /// What a transmitter's file of choices begins with.
 pub fn sessions_of_choices(config: &TransmitterConfig) -> Head {
     let frame_ps = config.module.protocol.post_processing.framing.frame_ps;
-    Head { kind: Kind::Choices, frame_ps, transmitter: sessions::print(&config.transmitter) }
+    Head { kind: Kind::Choices, frame_ps, transmitter: sessions::fingerprint(&config.transmitter) }
 }
 
 /// The session that is replayed, as either end has it.
