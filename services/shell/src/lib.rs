@@ -20,6 +20,7 @@ pub mod attachment;
 pub mod authority;
 mod chain;
 pub mod client;
+pub mod compute;
 pub mod dial;
 pub mod disk;
 pub mod duplex;
