@@ -5,6 +5,7 @@ use photonics::nature::counts::{Emitter, Half};
 use photonics::photons;
 use photonics::random::Subseed;
 use photonics::receiver::{Frame, Instrument};
+use photonics::tagfile::sessions::{self, Head, Kind, Session};
 use photonics::tagfile::{Format, FrameReader, TagReader, recognise, survey};
 use topology::plan::counts::Told;
 use topology::plan::{DetectorConfig, Nature, Receiver};
@@ -126,6 +127,23 @@ fn recorded_tags_are_read_or_an_error_says_where_they_are_wrong() {
             assert!(clicks <= surveyed.clicks, "clicks come twice");
         }
         said
+    });
+}
+
+#[test]
+fn sessions_of_pulses_are_read_or_an_error_says_where_they_are_wrong() {
+    let head = Head { kind: Kind::Choices, frame_ps: 20_000_000_000, transmitter: 7 };
+    let one = |number| {
+        let session = Session { number, first: 3, frames: Some(200), key: Default::default() };
+        sessions::session(&session).to_vec()
+    };
+    let file = |count: u64| [sessions::head(&head).to_vec(), (0..count).flat_map(one).collect()].concat();
+    Target::new("sessions", vec![file(0), file(1), file(3)]).fuzz(|input| {
+        let read = sessions::read(input, &head);
+        if let Ok(sessions) = &read {
+            assert!(sessions.iter().all(|session| session.first.checked_add(session.frames.unwrap_or(0)).is_some()));
+        }
+        verdict(&read)
     });
 }
 

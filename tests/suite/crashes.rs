@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Place, assert_equal_keys, bright, digest, qkdnet};
+use crate::support::{Place, assert_crashed, assert_equal_keys, bright, digest, failpoints, qkdnet};
 
 /// Tags that each direction can make before key has to refill the reserve.
 const TAGS: u64 = 16;
@@ -81,12 +81,14 @@ fn after_any_service_was_killed_both_sites_hold_the_same_blocks_and_key_goes_on(
 
 #[test]
 fn a_crash_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
-    for point in ["block.slice", "block.prepared", "block.refilled", "block.committed"] {
+    let detectors = ["detector-valrose-sophia-valrose", "detector-valrose-sophia-sophia"];
+    for point in failpoints("detector") {
         let place = place();
         // Every process counts its own hits: each detector crashes once, the second time that it comes to the point.
         let child = start(&place, "40s", &format!("{point}=2"));
         let output = child.wait_with_output().expect("wait for qkdnet");
         assert!(output.status.success(), "failpoint {point}");
+        assert_crashed(&place.path("data"), &detectors, point);
         let key = assert_equal_keys(&digest(&place.path("data")));
         assert!(committed_blocks(&place) > TAGS, "failpoint {point}: the link has not recovered");
         for site in ["valrose", "sophia"] {

@@ -1,6 +1,8 @@
 //! Faults that are brought into a running network with `qkdnet fault`: it says what happens, makes no wrong key, and
 //! comes back by itself.
 
+mod pulses;
+
 use std::fs::File;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

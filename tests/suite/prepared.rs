@@ -1,6 +1,6 @@
 //! Prepared links: from a document to equal key at both ends, however the services run.
 
-use crate::support::{Digest, Place, assert_equal_keys, shipped_but};
+use crate::support::{Digest, Place, assert_crashed, assert_equal_keys, failpoints, shipped_but};
 
 /// Single photons with little loss and short rounds.
 pub fn bright_dot() -> String {
@@ -41,22 +41,10 @@ fn prepared_links_make_equal_keys_at_equal_seeds_as_tasks_and_as_processes() {
 }
 
 #[test]
-fn a_transmitters_pulses_are_not_recorded() {
-    let place = Place::new(&bright_dot());
-    let mut command = crate::support::qkdnet();
-    command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
-    let output = command.args(["--for", "1s", "--record"]).arg(place.path("tags")).output().expect("start qkdnet");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("raw key") && said.contains("`niels-bohr-dtu`"), "{said}");
-    assert!(!place.path("tags").exists() && !place.path("data").exists());
-}
-
-#[test]
 fn a_crash_of_either_end_at_each_step_that_makes_a_block_durable_loses_and_doubles_nothing() {
     let allowed = bright_dot().replace("latency: 8}", "latency: 8}\n  faults: {allowed: true}");
-    let transmitter = shell::failpoint::PLACES.iter().find(|(kind, _)| *kind == "transmitter");
-    for point in transmitter.expect("the places of a transmitter").1 {
+    let modules = ["transmitter-niels-bohr-dtu-niels-bohr", "detector-niels-bohr-dtu-dtu"];
+    for point in failpoints("transmitter") {
         let place = Place::new(&allowed);
         let mut command = crate::support::qkdnet();
         command.arg("up").arg(place.topology()).arg("--data").arg(place.path("data"));
@@ -67,11 +55,7 @@ fn a_crash_of_either_end_at_each_step_that_makes_a_block_durable_loses_and_doubl
             command
         });
         let key = assert_equal_keys(&place.digest("data"));
-        for module in ["transmitter-niels-bohr-dtu-niels-bohr", "detector-niels-bohr-dtu-dtu"] {
-            let log = place.path("data").join(format!(".qkdnet/logs/{module}.log"));
-            let log = std::fs::read_to_string(log).expect("read the log of a module");
-            assert!(log.contains(&format!("failpoint `{point}`: aborting")), "{module} never came to {point}");
-        }
+        assert_crashed(&place.path("data"), &modules, point);
         for site in ["niels-bohr", "dtu"] {
             let path = module::store::path(&place.path("data"), site, "niels-bohr-dtu");
             let store = module::store::BlockStore::open_read_only(path).expect("open the blocks");

@@ -3,6 +3,7 @@
 mod chance;
 mod damage;
 mod foreign;
+mod pulses;
 mod recording;
 mod refusals;
 mod words;

@@ -154,6 +154,20 @@ pub fn digest(data: &Path) -> Vec<Digest> {
         .collect()
 }
 
+/// Every place at which a service of this kind can be told to crash.
+pub fn failpoints(kind: &str) -> &'static [&'static str] {
+    let places = shell::failpoint::PLACES.iter().find(|(known, _)| *known == kind);
+    places.expect("a kind of service with failpoints").1
+}
+
+/// That these services of a run of processes did crash at a failpoint: one that is never reached proves nothing.
+pub fn assert_crashed(data: &Path, services: &[&str], point: &str) {
+    for service in services {
+        let log = std::fs::read_to_string(data.join(format!(".qkdnet/logs/{service}.log"))).expect("read a log");
+        assert!(log.contains(&format!("failpoint `{point}`: aborting")), "{service} never came to {point}");
+    }
+}
+
 /// Two ends that hold the same bits, and some.
 pub fn assert_equal_keys(digests: &[Digest]) -> Digest {
     let [a, b] = digests else { panic!("expected two ends, got {digests:?}") };

@@ -88,6 +88,9 @@ impl Clicks {
 
     async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Epochs> {
         let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin(session);
+        }
         let mut hello = AttachOutput { output: self.config.module.output, session, first_epoch, ..Default::default() };
         let (epochs, states) = if matches!(self.config.module.protocol.sifting, Sifting::Counts(_)) {
             light::attach(source, hello, Counting::new(self.faults.clone())).await?
@@ -137,13 +140,16 @@ impl Light for Clicks {
 
     fn taken(&mut self, frame: &FrameInput) -> Option<Remark> {
         match (&mut self.recorder, &frame.light) {
-            (Some(recorder), distill::sifting::Light::Tags(tags)) => recorder.frame(tags),
+            (Some(recorder), distill::sifting::Light::Tags(tags)) => recorder.frame(frame.number, tags),
             _ => None,
         }
     }
 
     fn end(&mut self) {
         self.analyser = None;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end();
+        }
     }
 
     fn finish(&mut self) -> Option<Remark> {

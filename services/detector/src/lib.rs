@@ -10,5 +10,5 @@ mod serve;
 
 pub use clicks::{Clicks, Origin};
 pub use playback::{Beginning, Bytes, Playback};
-pub use record::{FAILED as RECORDING_FAILED, Recorder, refuse_to_overwrite};
+pub use record::Recorder;
 pub use serve::{place, serve};

@@ -1,17 +1,14 @@
 //! Raw time tags to a file while a link runs.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, ErrorKind};
-use std::os::unix::fs::MetadataExt as _;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use module::Remark;
+use module::recording::{LIMIT, Sessions, failed, refuse_to_overwrite, still_there};
 use photonics::tagfile::{Format, TagWriter};
-
-/// Event of a recording that cannot go on. The link does.
-pub const FAILED: &str = "recording-failed";
-const LIMIT: &str = "recording-limit";
+use zeroize::Zeroizing;
 
 /// Writes the tags of consecutive frames until a limit of frames or bytes is reached. Only whole frames are
 /// written, so that a replay distils what the run did.
@@ -21,6 +18,8 @@ pub struct Recorder {
     path: PathBuf,
     frames_left: u64,
     bytes_left: u64,
+    /// Of a link of pulses: numbers of pulses count from the start of a session.
+    sessions: Option<Sessions>,
 }
 
 impl Recorder {
@@ -32,11 +31,30 @@ impl Recorder {
             options.append(true).create(true).open(path).with_context(|| format!("create {}", path.display()))?;
         let writer = TagWriter::new(BufWriter::new(file), format);
         let writer = writer.with_context(|| format!("recordings are not written as {format}"))?;
-        Ok(Self { writer: Some(writer), path: path.to_owned(), frames_left: frames, bytes_left: bytes })
+        Ok(Self { writer: Some(writer), path: path.to_owned(), frames_left: frames, bytes_left: bytes, sessions: None })
+    }
+
+    /// Keeps beside the tags which of them are of which session.
+    pub fn with_sessions(self, sessions: Sessions) -> Self {
+        Self { sessions: Some(sessions), ..self }
+    }
+
+    /// A session begins.
+    pub fn begin(&mut self, session: u64) {
+        if let Some(sessions) = &mut self.sessions {
+            sessions.begin(session, Zeroizing::default());
+        }
+    }
+
+    /// The session has ended.
+    pub fn end(&mut self) {
+        if let Some(sessions) = &mut self.sessions {
+            sessions.end();
+        }
     }
 
     /// Appends the tags of a whole frame, or nothing where they would pass a limit. Gives what there is to say, once.
-    pub fn frame(&mut self, tags: &[u64]) -> Option<Remark> {
+    pub fn frame(&mut self, number: u64, tags: &[u64]) -> Option<Remark> {
         let writer = self.writer.as_mut()?;
         let bytes = tags.len() as u64 * writer.tag_bytes();
         if self.frames_left == 0 {
@@ -48,45 +66,26 @@ impl Recorder {
         }
         self.frames_left -= 1;
         self.bytes_left -= bytes;
-        let error = writer.write_tags(tags).err()?;
+        let Err(error) = writer.write_tags(tags) else {
+            return self.sessions.as_mut().and_then(|sessions| sessions.frame(number));
+        };
         self.writer = None;
-        Some(self.failed(&error))
+        Some(failed(&self.path, &error))
     }
 
     /// Brings what is buffered to the file, and looks whether it is still there.
     pub fn finish(mut self) -> Option<Remark> {
-        let writer = self.writer.take()?;
-        writer.finish().and_then(|buffer| self.keeps(buffer.get_ref())).err().map(|error| self.failed(&error))
-    }
-
-    fn keeps(&self, file: &File) -> std::io::Result<()> {
-        let (written, there) = (file.metadata()?, std::fs::metadata(&self.path));
-        match there {
-            Ok(there) if (there.dev(), there.ino()) == (written.dev(), written.ino()) => Ok(()),
-            Ok(_) => Err(std::io::Error::other("another file has taken its place")),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(std::io::Error::other("the file is gone")),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn failed(&self, error: &std::io::Error) -> Remark {
-        (FAILED, format!("{} is not complete: {error}", self.path.display()))
-    }
-}
-
-/// An error where there is something that a recording would destroy.
-pub fn refuse_to_overwrite(path: &Path) -> Result<()> {
-    match std::fs::metadata(path) {
-        Ok(found) if found.len() > 0 || !found.is_file() => bail!("{} is there already", path.display()),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
+        let sessions = self.sessions.take().and_then(Sessions::finish);
+        let Some(writer) = self.writer.take() else { return sessions };
+        let kept = writer.finish().and_then(|buffer| still_there(buffer.get_ref(), &self.path));
+        kept.err().map(|error| failed(&self.path, &error)).or(sessions)
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use module::recording::FAILED;
     use photonics::tag::tag;
 
     use super::*;
@@ -106,7 +105,7 @@ mod tests {
         // A file with nothing in it is no loss.
         std::fs::write(&path, b"").unwrap();
         let mut recorder = Recorder::create(&path, Format::A1, 10, 1 << 20).unwrap();
-        assert_eq!(recorder.frame(&frame(0)), None);
+        assert_eq!(recorder.frame(0, &frame(0)), None);
         assert_eq!(recorder.finish(), None);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 80_000);
     }
@@ -121,10 +120,11 @@ mod tests {
             path: "/dev/full".into(),
             frames_left: 10,
             bytes_left: 1 << 30,
+            sessions: None,
         };
-        let (name, message) = recorder.frame(&frame(0)).unwrap();
+        let (name, message) = recorder.frame(0, &frame(0)).unwrap();
         assert!(name == FAILED && message.contains("No space left"), "{name}: {message}");
-        assert_eq!(recorder.frame(&frame(1)), None);
+        assert_eq!(recorder.frame(1, &frame(1)), None);
         assert_eq!(recorder.finish(), None);
     }
 
@@ -134,7 +134,7 @@ mod tests {
         let path = folder.path().join("tags").join("link.site.a1");
         std::fs::create_dir(folder.path().join("tags")).unwrap();
         let mut recorder = Recorder::create(&path, Format::A1, 10, 1 << 20).unwrap();
-        assert_eq!(recorder.frame(&frame(0)), None);
+        assert_eq!(recorder.frame(0, &frame(0)), None);
         std::fs::remove_dir_all(folder.path().join("tags")).unwrap();
         let (name, message) = recorder.finish().unwrap();
         assert!(name == FAILED && message.contains("gone"), "{name}: {message}");

@@ -13,6 +13,7 @@ mod lasting;
 pub mod light;
 mod link;
 mod metrics;
+pub mod recording;
 mod report;
 mod seed;
 mod serve;

@@ -8,10 +8,13 @@ use bytes::Bytes;
 use distill::pipeline::{FrameInput, Setpoints};
 use futures::future::BoxFuture;
 use proto::source::v1::{AnalyserState, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update::Update};
+use shell::attachment;
 use shell::dial::Dial;
 use shell::duplex::Duplex;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
+
+use crate::link::PATIENCE;
 
 /// Epochs that may wait between instrument and module.
 pub const EPOCHS_AHEAD: usize = 2;
@@ -71,15 +74,9 @@ pub trait Light: Send {
     }
 }
 
-/// A session's key for the source, wiped when nobody has it any more; copies in buffers of the transport are not.
+/// A session's key for the source, wiped when nobody has it any more. It leaves this process sealed ([`attach`]).
 pub fn secret(key: Zeroizing<[u8; 32]>) -> Bytes {
-    struct Wiped(Zeroizing<[u8; 32]>);
-    impl AsRef<[u8]> for Wiped {
-        fn as_ref(&self) -> &[u8] {
-            &self.0[..]
-        }
-    }
-    Bytes::from_owner(Wiped(key))
+    Bytes::from_owner(key)
 }
 
 /// The way to a source.
@@ -107,8 +104,11 @@ impl States {
 
 /// Attaches to the source and starts the task that makes frames of what it sends.
 pub async fn attach(source: &SourceLink, hello: AttachOutput, frames: impl Frames) -> Result<(Epochs, States)> {
-    let source = source.dial().await.context("reach the source")?;
+    let mut source = source.dial().await.context("reach the source")?;
     let first_epoch = hello.first_epoch;
+    let greeting = tokio::time::timeout(PATIENCE, source.receive()).await.context("wait for the source")?;
+    let PhotonEpoch { seal_to, .. } = greeting.context("attach to the source: it has gone")?;
+    let hello = attachment::seal(hello, &seal_to).context("seal the key of the choices for the source")?;
     let hello = AnalyserUpdate { update: Some(Update::Attach(hello)) };
     source.tx.send(hello).await.ok().context("attach to the source: it has gone")?;
     let Duplex { tx, rx } = source;

@@ -11,6 +11,7 @@ use distill::pipeline::{Action, FrameInput, Hello, Module, SessionStart, Setpoin
 use photonics::random::Subseed;
 use proto::channel::v1::{Bundle, ChannelMessage, ModuleMessage, Open, Opened, module_message};
 use proto::detector::v1::LinkState;
+use shell::compute;
 use shell::dial::Dial;
 use shell::fault::Desk;
 use tokio::sync::mpsc;
@@ -162,7 +163,7 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         light = begin(node, opened.session, first_epoch, *setpoints) => light?,
         why = channel.ended() => return Err(why),
     };
-    let module = Module::new(&protocol, &start, session_seed(seed, first_epoch));
+    let module = Some(Box::new(Module::new(&protocol, &start, session_seed(seed, first_epoch))));
     let mut run = Run {
         reporter: Reporter::new(&node.config, first_epoch),
         node,
@@ -175,7 +176,7 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
     run.reporter.session_begins(&run.node.monitor, opened.session, opened.reserve_tags);
     let result = run.distil(light).await;
     if result.is_err() {
-        for (block, ledger) in run.module.void() {
+        for (block, ledger) in run.module.iter_mut().flat_map(|module| module.void()) {
             // Why the session ended counts for more than a ledger that found no room.
             if let Err(error) = run.node.vault.abort(block, &ledger) {
                 tracing::warn!(block, "the ledger of a void round is not kept: {}", shell::chain(&error));
@@ -249,7 +250,8 @@ fn session_seed(module: &Subseed, first_epoch: u64) -> [u8; 32] {
 struct Run<'n> {
     node: &'n mut Node,
     channel: Link,
-    module: Module,
+    /// Away while it takes a step.
+    module: Option<Box<Module>>,
     reporter: Reporter,
     step: u64,
     /// Blocks before this one are of earlier sessions.
@@ -278,7 +280,7 @@ impl Run<'_> {
             self.node.vault.lease(done.epoch)?;
             let epoch = done.epoch + self.node.config.latency_epochs;
             self.node.light.set(epoch, *self.setpoints).await;
-            self.reporter.epoch(&self.node.monitor, done.epoch, &self.module, *self.setpoints);
+            self.report(done.epoch);
         }
     }
 
@@ -287,8 +289,14 @@ impl Run<'_> {
         self.node.vault.run_ended(end)?;
         self.node.light_over = true;
         while !self.take_step(None).await? {}
-        self.reporter.epoch(&self.node.monitor, end, &self.module, *self.setpoints);
+        self.report(end);
         Ok(())
+    }
+
+    fn report(&mut self, epoch: u64) {
+        if let Some(module) = &self.module {
+            self.reporter.epoch(&self.node.monitor, epoch, module, *self.setpoints);
+        }
     }
 
     /// One step of the lockstep; true when the session is complete.
@@ -302,7 +310,14 @@ impl Run<'_> {
             }
         };
         self.reporter.begins();
-        let output = self.module.step(frame, peer)?;
+        let mut module = self.module.take().context("a step that was given up goes on")?;
+        let step = move || {
+            let output = module.step(frame, peer);
+            (module, output)
+        };
+        let (module, output) = compute::pool().run(step).await?;
+        self.module = Some(module);
+        let output = output?;
         let StepOutput { payload, close_round, setpoints, actions, finished } = output;
         *self.setpoints = setpoints;
         for action in actions {

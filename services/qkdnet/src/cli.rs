@@ -40,7 +40,7 @@ pub enum Command {
     Down(DownArgs),
     /// Run a network, then compare what was measured with what was published.
     Verify(VerifyArgs),
-    /// Distil key from recorded time tags of the two ends of a link.
+    /// Distil key from recorded time tags of the ends of a link.
     Replay(ReplayArgs),
     /// Say what the formulae predict for each link, without running anything.
     Plan(PlanArgs),

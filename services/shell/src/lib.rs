@@ -16,9 +16,11 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod anchoring;
+pub mod attachment;
 pub mod authority;
 mod chain;
 pub mod client;
+pub mod compute;
 pub mod dial;
 pub mod disk;
 pub mod duplex;

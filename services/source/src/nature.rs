@@ -196,6 +196,7 @@ mod tests {
             session: 1,
             first_epoch: 3,
             choice_key: keys[output].into(),
+            ..AttachOutput::default()
         };
         Nature::begin(&config(), &Subseed::new([9; 32]), [&hello(0), &hello(1)])
     }

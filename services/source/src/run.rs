@@ -10,7 +10,9 @@ use photonics::random::Subseed;
 use proto::source::v1::{
     AnalyserState as StateMessage, AnalyserUpdate, AttachOutput, PhotonEpoch, analyser_update::Update,
 };
+use shell::attachment;
 use shell::fault::Desk;
+use shell::sealing::KeyPair;
 use telemetry::names::{attribute, span};
 use telemetry::trace::{Span, Tracer};
 use tokio::sync::mpsc;
@@ -24,6 +26,7 @@ use crate::{EPOCHS_IN_FLIGHT, Losses, Output, Status};
 /// An output that has said which session it wants.
 struct Attached {
     output: Output,
+    /// The key of its choices is no longer sealed.
     hello: AttachOutput,
 }
 
@@ -119,9 +122,14 @@ async fn left(waiting: &[Option<Attached>; 2]) -> usize {
 }
 
 async fn greet(mut output: Output) -> Result<Attached> {
+    let pair = KeyPair::generate()?;
+    let seal_to = PhotonEpoch { seal_to: pair.public_key().to_vec().into(), ..PhotonEpoch::default() };
+    output.tx.send(seal_to).await.ok().context("greet an output: it has gone")?;
     let first = tokio::time::timeout(Duration::from_secs(10), output.rx.recv()).await.context("wait for attach")?;
     match first.and_then(|update| update.update) {
-        Some(Update::Attach(hello)) if hello.output < 2 => Ok(Attached { output, hello }),
+        Some(Update::Attach(hello)) if hello.output < 2 => {
+            Ok(Attached { output, hello: attachment::open(pair, hello)? })
+        }
         Some(Update::Attach(hello)) => bail!("output {} does not exist, there are 0 and 1", hello.output),
         _ => bail!("the first message must be `attach`"),
     }
@@ -191,6 +199,7 @@ async fn emit(
                 end: false,
                 traceparent: traceparent.clone(),
                 counts: light.counts,
+                ..PhotonEpoch::default()
             };
             output.photons.send(message).await.ok().context("send photons: the output has gone")?;
         }

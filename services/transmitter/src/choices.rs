@@ -10,13 +10,21 @@ pub struct SessionChoices {
     stream: pulses::Choices,
     /// Place of each of the transmitter's intensities among them, the brightest first.
     places: Vec<u8>,
+    /// Number that the stream has for the session's first pulse.
+    first: u64,
 }
 
 impl SessionChoices {
     pub fn new(transmitter: &Transmitter, key: ChoiceKey) -> Self {
         let brightness = transmitter.light.mean_photons();
         let place = |mean: &f64| brightness.iter().filter(|other| *other > mean).count() as u8;
-        Self { stream: pulses::Choices::new(transmitter, key), places: brightness.iter().map(place).collect() }
+        let places = brightness.iter().map(place).collect();
+        Self { stream: pulses::Choices::new(transmitter, key), places, first: 0 }
+    }
+
+    /// Those from a later pulse on, which is number 0 then.
+    pub fn from(self, first: u64) -> Self {
+        Self { first, ..self }
     }
 }
 
@@ -24,7 +32,12 @@ impl Choices for SessionChoices {
     fn fill(&self, pulses: &[u64], choices: &mut [Choice]) {
         let nothing = pulses::Choice::new(0, Basis::Z, false);
         let mut chosen = Zeroizing::new(vec![nothing; pulses.len()]);
-        self.stream.fill(pulses, &mut chosen);
+        if self.first == 0 {
+            self.stream.fill(pulses, &mut chosen);
+        } else {
+            let pulses: Vec<u64> = pulses.iter().map(|pulse| pulse.saturating_add(self.first)).collect();
+            self.stream.fill(&pulses, &mut chosen);
+        }
         for (choice, chosen) in choices.iter_mut().zip(chosen.iter()) {
             let intensity = self.places.get(chosen.intensity()).copied().unwrap_or(u8::MAX);
             *choice = Choice { x: chosen.basis() == Basis::X, bit: chosen.bit(), intensity };
@@ -70,5 +83,19 @@ mod tests {
             counts[usize::from(choice.intensity)] += 1;
         }
         assert!(counts[0] > counts[1] && counts[1] > counts[2] && counts[2] > 0, "{counts:?}");
+    }
+
+    #[test]
+    fn a_session_that_goes_on_with_a_stream_has_what_was_sent_then() {
+        let transmitter = transmitter(&[(0.1, 0.3), (0.5, 0.7)]);
+        let choices = |numbers: std::ops::Range<u64>, first| {
+            let session = SessionChoices::new(&transmitter, ChoiceKey::new(&[5; 32])).from(first);
+            let numbers: Vec<u64> = numbers.collect();
+            let mut choices = vec![Choice { x: false, bit: false, intensity: 0 }; numbers.len()];
+            session.fill(&numbers, &mut choices);
+            choices
+        };
+        assert!(choices(2000..3000, 0) == choices(0..1000, 2000));
+        assert!(choices(0..1000, 0) != choices(0..1000, 2000));
     }
 }

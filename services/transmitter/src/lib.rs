@@ -6,8 +6,10 @@
 //! has detected.
 
 mod choices;
+mod playback;
 mod pulses;
 mod serve;
 
-pub use pulses::Pulses;
+pub use playback::Playback;
+pub use pulses::{Origin, Pulses};
 pub use serve::{place, serve};

@@ -8,22 +8,34 @@ use distill::pipeline::{FrameInput, Setpoints};
 use distill::sifting::{Choices, Light as Sent};
 use futures::future::BoxFuture;
 use module::Counting;
-use module::light::{self, Beginning, Epochs, Frames, Light, SourceLink, States};
+use module::light::{self, Beginning, EPOCHS_AHEAD, Epochs, Frames, Light, Remark, SourceLink, States};
+use module::recording::Sessions;
 use photonics::analyser::Encoder;
 use photonics::nature::pulses::{ChoiceKey, PulseClock};
 use photonics::random::Subseed;
 use proto::source::v1::{AnalyserState, AttachOutput, PhotonEpoch};
+use tokio::sync::mpsc;
 use topology::plan::TransmitterConfig;
 use zeroize::Zeroizing;
 
 use crate::choices::SessionChoices;
+use crate::playback::Playback;
+
+/// Where pulses come from.
+#[derive(Clone)]
+pub enum Origin {
+    Source(SourceLink),
+    /// A recorded session in place of the source.
+    Recording(Arc<Playback>),
+}
 
 /// See the module.
 pub struct Pulses {
     config: TransmitterConfig,
     /// What the drift of the encoder follows from and, in a run with a seed, the keys of the sessions.
     subseed: Subseed,
-    source: SourceLink,
+    origin: Origin,
+    recorder: Option<Sessions>,
     encoder: Option<Told>,
 }
 
@@ -34,31 +46,36 @@ struct Told {
 }
 
 impl Pulses {
-    pub fn new(config: &TransmitterConfig, source: SourceLink) -> Result<Self> {
+    /// With a recorder, which keeps the keys of all choices.
+    pub fn new(config: &TransmitterConfig, origin: Origin, recorder: Option<Sessions>) -> Result<Self> {
         let (epoch_ps, frame_ps) = (config.module.epoch_ps, config.module.protocol.post_processing.framing.frame_ps);
         ensure!(
             frame_ps == epoch_ps,
             "a frame of {frame_ps} ps is no epoch of {epoch_ps} ps: a transmitter sends epoch by epoch"
         );
         let subseed = module::subseed(config.module.subseed.as_ref())?;
-        Ok(Self { config: config.clone(), subseed, source, encoder: None })
+        Ok(Self { config: config.clone(), subseed, origin, recorder, encoder: None })
     }
 
-    async fn attach(&mut self, beginning: Beginning) -> Result<Epochs> {
+    async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Epochs> {
         let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
         let TransmitterConfig { module, transmitter } = &self.config;
         let seeded = module.subseed.as_ref().map(|_| &self.subseed);
         let key = session_key(seeded, first_epoch)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin(session, key.clone());
+        }
         let sending = Sending {
             choices: Arc::new(SessionChoices::new(transmitter, ChoiceKey::new(&key))),
             clock: PulseClock::new(transmitter.repetition_rate_hz, module.epoch_ps),
             first_epoch,
         };
-        let hello = AttachOutput { output: module.output, session, first_epoch, choice_key: light::secret(key) };
+        let (output, choice_key) = (module.output, light::secret(key));
+        let hello = AttachOutput { output, session, first_epoch, choice_key, ..AttachOutput::default() };
         let (epochs, states) = if matches!(module.protocol.sifting, Sifting::Counts(_)) {
-            light::attach(&self.source, hello, Counting::new(None)).await?
+            light::attach(source, hello, Counting::new(None)).await?
         } else {
-            light::attach(&self.source, hello, sending).await?
+            light::attach(source, hello, sending).await?
         };
         let encoder = Encoder::new(transmitter, module.epoch_ps, &self.subseed.derive("encoder"));
         let mut told = Told { encoder, states };
@@ -81,7 +98,21 @@ fn session_key(seeded: Option<&Subseed>, first_epoch: u64) -> Result<Zeroizing<[
 
 impl Light for Pulses {
     fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Epochs>> {
-        Box::pin(self.attach(beginning))
+        match &self.origin {
+            Origin::Source(source) => {
+                let source = source.clone();
+                Box::pin(async move { self.attach(&source, beginning).await })
+            }
+            Origin::Recording(playback) => {
+                let (playback, config, (tx, epochs)) =
+                    (playback.clone(), self.config.clone(), mpsc::channel(EPOCHS_AHEAD));
+                tokio::spawn(async move {
+                    // A session that has ended for another reason does not take any more.
+                    let _ = playback.play(&config, beginning.first_epoch, tx).await;
+                });
+                Box::pin(async { Ok(epochs) })
+            }
+        }
     }
 
     fn set(&mut self, epoch: u64, setpoints: Setpoints) -> BoxFuture<'_, ()> {
@@ -93,8 +124,19 @@ impl Light for Pulses {
         })
     }
 
+    fn taken(&mut self, frame: &FrameInput) -> Option<Remark> {
+        self.recorder.as_mut().and_then(|recorder| recorder.frame(frame.number))
+    }
+
     fn end(&mut self) {
         self.encoder = None;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end();
+        }
+    }
+
+    fn finish(&mut self) -> Option<Remark> {
+        self.recorder.take().and_then(Sessions::finish)
     }
 }
 

@@ -16,6 +16,7 @@ mod mend;
 mod prints;
 mod ptu;
 mod read;
+pub mod sessions;
 mod survey;
 mod text;
 mod units;

@@ -11,7 +11,7 @@ use super::{OutputArgs, StateArgs};
 /// Something that holds for one site's recording, or for both.
 pub type ForSite<T> = (Option<String>, T);
 
-/// Distils key from two recordings of raw time tags.
+/// Distils key from recordings: raw time tags of both ends, or of a receiver beside what its transmitter chose.
 ///
 /// Formats: a1 (64-bit words that count 1/256 ns; `a1-high-first` with the halves swapped), raw-125ps (high half first,
 /// 1/8 ns), a2 (a1 as text), csv (columns of time and channel; the header says which and the unit, otherwise ps), ptu
@@ -24,9 +24,12 @@ pub struct ReplayArgs {
     /// Link whose tags these are; needed where the topology has several.
     #[arg(long, value_name = "LINK")]
     pub link: Option<String>,
-    /// Recorded tags of one end; give it for both.
+    /// Recorded tags of one end; give it for both ends, on a link of pulses for the receiver alone.
     #[arg(long = "tags", value_name = "SITE=FILE", value_parser = site_file, required = true, num_args = 1)]
     pub tags: Vec<(String, PathBuf)>,
+    /// What the transmitter of a link of pulses chose: the file that `up --record` wrote of it. It is raw key.
+    #[arg(long, value_name = "FILE")]
+    pub choices: Option<PathBuf>,
     /// What the recordings are, where that does not show.
     #[arg(long = "format", value_name = "[SITE=]FORMAT", value_parser = format)]
     pub formats: Vec<ForSite<Format>>,

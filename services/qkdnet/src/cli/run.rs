@@ -90,7 +90,8 @@ pub struct UpArgs {
 /// Raw tags to files: 64-bit little-endian words that count 1/256 ns, about 110 MB per simulated second of a 50 km link.
 #[derive(Clone, Debug, Args)]
 pub struct RecordArgs {
-    /// Write each detector's raw time tags into this directory; what is there is not overwritten.
+    /// Write each detector's raw time tags into this directory, and what transmitters choose, which is raw key; what is
+    /// there is not overwritten.
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
     /// How they are written.

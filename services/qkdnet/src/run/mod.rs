@@ -32,12 +32,13 @@ use anyhow::{Context, Result};
 use distill::config::Side;
 use futures::future::OptionFuture;
 use module::Monitor;
+use module::recording::Sessions;
 use shell::files;
 use shell::launch::ServiceFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{Directory, ModuleConfig, Plan, ServiceConfig};
+use topology::plan::{DetectorConfig, Directory, ModuleConfig, Plan, Receiver, ServiceConfig, TransmitterConfig};
 
 use self::anchors::Anchors;
 use self::keys::{RelayMonitor, StoreMonitor};
@@ -79,7 +80,7 @@ impl Folders {
     }
 }
 
-/// Raw time tags to keep while a network runs.
+/// Raw time tags, and choices of transmitters, to keep while a network runs.
 #[derive(Clone, Debug)]
 pub struct Recording {
     pub folder: PathBuf,
@@ -94,17 +95,49 @@ impl Recording {
         self.folder.join(format!("{link}.{site}.{}", self.format.extension()))
     }
 
+    /// The file of a transmitter, which is raw key.
+    pub fn choices_path(&self, link: &str, site: &str) -> PathBuf {
+        self.folder.join(format!("{link}.{site}.choices"))
+    }
+
+    /// What the detector node of a service begins to write; of a link of pulses its sessions, too.
+    fn recorder(&self, config: &DetectorConfig) -> Result<detector::Recorder> {
+        let path = self.path(&config.module.link, &config.module.site);
+        let recorder = detector::Recorder::create(&path, self.format.into(), self.frames, self.bytes)?;
+        match &config.receiver {
+            Receiver::Prepared(_) => {
+                let head = replay::sessions_of_tags(&config.module);
+                let sessions = Sessions::create(&sessions_path(&path), &head, self.frames)?;
+                Ok(recorder.with_sessions(sessions))
+            }
+            Receiver::Entangled(_) => Ok(recorder),
+        }
+    }
+
+    /// What a transmitter begins to write.
+    fn choices(&self, config: &TransmitterConfig) -> Result<Sessions> {
+        let path = self.choices_path(&config.module.link, &config.module.site);
+        Sessions::create(&path, &replay::sessions_of_choices(config), self.frames)
+    }
+
     /// What is there already is never touched.
     pub fn refuse_to_overwrite(&self, plan: &Plan) -> Result<(), Failure> {
-        for module in plan.detectors().map(|detector| &detector.module) {
-            let path = self.path(&module.link, &module.site);
-            detector::refuse_to_overwrite(&path).map_err(|error| {
+        let tags = plan.detectors().map(|detector| self.path(&detector.module.link, &detector.module.site));
+        let transmitters = plan.transmitters().map(|transmitter| &transmitter.module);
+        let choices = transmitters.map(|module| self.choices_path(&module.link, &module.site));
+        for path in tags.flat_map(|path| [sessions_path(&path), path]).chain(choices) {
+            module::recording::refuse_to_overwrite(&path).map_err(|error| {
                 Failure::bad_input(shell::chain(&error).to_string())
                     .hint("recordings are not overwritten: give another `--record`")
             })?;
         }
         Ok(())
     }
+}
+
+/// Where the sessions of a receiver's tags are: beside them.
+pub fn sessions_path(tags: &Path) -> PathBuf {
+    tags.with_extension("sessions")
 }
 
 /// One end of a link, as the run sees it.

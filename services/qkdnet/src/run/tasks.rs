@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use detector::{Clicks, Origin, Recorder};
 use futures::future::BoxFuture;
 use module::light::SourceLink;
+use module::recording::Sessions;
 use module::vault::Vault;
 use module::{Delivery, Monitor, Node};
 use proto::channel::v1::{ChannelMessage, ModuleMessage};
@@ -152,7 +153,8 @@ enum Instrument {
     },
     Transmitter {
         config: Box<TransmitterConfig>,
-        source: SourceLink,
+        origin: transmitter::Origin,
+        recorder: Option<Sessions>,
     },
 }
 
@@ -166,17 +168,16 @@ impl Instrument {
                     Some(replay) => Origin::Recording(replay.of(&config.module.site)?),
                     None => Origin::Source(source(&config.module)?),
                 };
-                let recorder = match &start.recording {
-                    Some(recording) => {
-                        let path = recording.path(&config.module.link, &config.module.site);
-                        Some(Recorder::create(&path, recording.format.into(), recording.frames, recording.bytes)?)
-                    }
-                    None => None,
-                };
+                let recorder = start.recording.as_ref().map(|recording| recording.recorder(config)).transpose()?;
                 Ok(Self::Detector { config: config.clone(), origin, recorder })
             }
             ServiceConfig::Transmitter(config) => {
-                Ok(Self::Transmitter { config: config.clone(), source: source(&config.module)? })
+                let origin = match &start.replay {
+                    Some(replay) => transmitter::Origin::Recording(replay.pulses()?),
+                    None => transmitter::Origin::Source(source(&config.module)?),
+                };
+                let recorder = start.recording.as_ref().map(|recording| recording.choices(config)).transpose()?;
+                Ok(Self::Transmitter { config: config.clone(), origin, recorder })
             }
             other => bail!("a {} has no module", other.kind()),
         }
@@ -187,7 +188,9 @@ impl Instrument {
             Self::Detector { config, origin, recorder } => {
                 Ok(Box::new(Clicks::new(config, origin.clone(), recorder.take(), faults.cloned())?))
             }
-            Self::Transmitter { config, source } => Ok(Box::new(Pulses::new(config, source.clone())?)),
+            Self::Transmitter { config, origin, recorder } => {
+                Ok(Box::new(Pulses::new(config, origin.clone(), recorder.take())?))
+            }
         }
     }
 }

@@ -78,20 +78,22 @@ fn recording(args: &RecordArgs, plan: &Plan) -> Result<Option<Recording>, Failur
         let what = format!("link `{}` has no time tags to record: its light is drawn as counts", link.name);
         return Err(Failure::bad_input(what).hint("record with `--fidelity tags`"));
     }
-    if let Some(transmitter) = plan.transmitters().next() {
-        let what = format!(
-            "the tags of link `{}` cannot be replayed without what its transmitter chose, which is raw key and is not \
-             recorded",
-            transmitter.module.link
-        );
-        return Err(Failure::bad_input(what).hint("leave `--record` away, or record links of entangled pairs alone"));
-    }
     let frames = args.record_for.rounded().div_ceil(plan.epoch_ps);
     let (folder, format, bytes) = (folder.clone(), args.record_format, args.record_limit);
     let recording = Recording { folder, format, frames, bytes };
     recording.refuse_to_overwrite(plan)?;
     shell::files::create_private_folder(&recording.folder)
         .map_err(|error| Failure::bad_input(format!("create {}: {error}", recording.folder.display())))?;
+    for module in plan.transmitters().map(|transmitter| &transmitter.module) {
+        let path = recording.choices_path(&module.link, &module.site);
+        tell(&format!(
+            "warning: {} will hold what the transmitter of {} chooses, which is raw key: leave it at {}, and erase it \
+             when it is no longer needed",
+            path.display(),
+            module.link,
+            module.site
+        ));
+    }
     Ok(Some(recording))
 }
 

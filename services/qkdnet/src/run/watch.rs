@@ -283,7 +283,7 @@ impl<'p> Follower<'p> {
             Some(Happening::Note(note)) => {
                 let (link, site) = (end.link.clone(), end.site.clone());
                 let simulated_s = event.simulated_s;
-                if note.name == detector::RECORDING_FAILED {
+                if note.name == module::recording::FAILED {
                     let reason = Reason::of_link(Kind::SideOutput, &link, &note.message).at(&site);
                     self.unwritten.push(reason.hint("the link was not touched; record again where there is room"));
                 }

@@ -262,7 +262,7 @@ impl Instruments {
         Ok(match end {
             0 => {
                 let config = TransmitterConfig { module, transmitter: self.transmitter.clone() };
-                Box::new(TransmitterLight::new(&config, source)?)
+                Box::new(TransmitterLight::new(&config, transmitter::Origin::Source(source), None)?)
             }
             _ => {
                 let receiver = PreparedReceiver {

@@ -1,6 +1,7 @@
 mod damage;
 mod formats;
 mod frames;
+mod sessions;
 mod surveys;
 mod units;
 

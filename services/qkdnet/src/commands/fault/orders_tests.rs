@@ -101,7 +101,8 @@ fn a_disk_belongs_to_a_service() {
 
 #[test]
 fn what_is_not_there_is_said_with_what_is() {
-    assert_eq!(refused(&Ordered::Cut { link: "three", arm: None }), "there is no link `three`; there are: one, two");
+    let said = refused(&Ordered::Cut { link: "three", arm: None });
+    assert_eq!(said, "there is no link `three`; there are: one, pulses, two");
     let elsewhere = refused(&Ordered::StopClock { link: "one", site: "calern" });
     assert_eq!(elsewhere, "the link one does not end at `calern`; it ends at valrose and sophia");
     let unclear = refused(&Ordered::FillDisk { what: Stored::Blocks, site: "valrose", link: None });

@@ -1,9 +1,11 @@
-//! `qkdnet replay`: two recordings of raw time tags in place of light; everything after the click is as in a run.
+//! `qkdnet replay`: recordings in place of light; everything after the click is as in a run. A link of entangled pairs has
+//! time tags of both ends, a link of pulses those of its receiver and the choices of its transmitter.
 //!
-//! Both recordings are surveyed from end to end before anything is started: what is wrong with them is a plain answer and
+//! All recordings are surveyed from end to end before anything is started: what is wrong with them is a plain answer and
 //! touches nothing. Clicks that a data folder has distilled once are never distilled there again.
 
 mod alignment;
+mod pulses;
 mod recordings;
 mod used;
 mod verdict;
@@ -19,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use topology::document::Fidelity;
 use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
 
+pub use self::pulses::{sessions_of_choices, sessions_of_tags};
 use self::recordings::Recording;
 use self::used::Used;
 pub use self::verdict::Findings;
@@ -30,9 +33,11 @@ use crate::failure::Failure;
 use crate::view::View;
 use crate::wire;
 
-/// Two recordings, ready to be played.
+/// Recordings, ready to be played.
 pub struct Replay {
     playbacks: BTreeMap<String, Arc<Playback>>,
+    /// What a transmitter sent, on a link of pulses.
+    pulses: Option<Arc<transmitter::Playback>>,
     uses: Vec<Used>,
     claimed: Mutex<bool>,
 }
@@ -47,7 +52,7 @@ impl Replay {
             playbacks.insert(recording.site.clone(), Arc::new(playback));
         }
         let uses = ends.map(|recording| Used::of(recording, link)).into();
-        Ok(Self { playbacks, uses, claimed: Mutex::new(false) })
+        Ok(Self { playbacks, pulses: None, uses, claimed: Mutex::new(false) })
     }
 
     /// The recording of a site.
@@ -55,9 +60,15 @@ impl Replay {
         self.playbacks.get(site).cloned().with_context(|| format!("there is no recording of {site}"))
     }
 
+    /// What the transmitter sent.
+    pub fn pulses(&self) -> Result<Arc<transmitter::Playback>> {
+        self.pulses.clone().context("there is no recording of a transmitter")
+    }
+
     /// Ends early when the run is drained.
     pub fn end_with(&self, drain: &CancellationToken) {
         self.playbacks.values().for_each(|playback| playback.end_with(drain.clone()));
+        self.pulses.iter().for_each(|playback| playback.end_with(drain.clone()));
     }
 
     /// Notes in the data folder that these clicks are used, before any of them is.
@@ -85,21 +96,13 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let link = link(args, &plan)?;
     restrict(&mut plan, &link);
     let folders = Folders::of(&args.data);
-    let recordings = recordings::open(args, &plan, &link)?;
-    let ends = [&recordings[0], &recordings[1]];
-    used::check(&folders, ends, &link)?;
-    let config = plan.modules().next().ok_or_else(|| Failure::bad_input(format!("link `{link}` has no ends")))?;
-    let frame_ps = config.protocol.post_processing.framing.frame_ps;
-    let Some(Entangled { acquisition, .. }) = config.protocol.sifting.entangled().cloned() else {
-        let refused = format!("link `{link}` has a transmitter, and recordings of clicks alone make no key of it");
-        return Err(Failure::bad_input(refused).hint("replay takes recordings of links of entangled pairs"));
+    let (replay, findings) = match plan.transmitters().next() {
+        Some(transmitter) => pulses::open(args, &plan, transmitter, &folders)?,
+        None => pairs(args, &plan, &link, &folders)?,
     };
-    let alignment = alignment::align(ends, frame_ps, &acquisition)?;
-    let replay = Replay::open(ends, frame_ps, &alignment, &link)?;
     if let Some(reserve) = &args.reserve {
         copy_secrets(&plan, reserve, &args.data)?;
     }
-    let findings = Findings::new(ends, &alignment, frame_ps, &acquisition);
     let asked = Asked {
         seed: args.seed.or(topology.spec.run.seed),
         target_s: None,
@@ -123,14 +126,35 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     view.conclude(report.summary)
 }
 
+/// The recordings of both ends of a link of entangled pairs.
+fn pairs(args: &ReplayArgs, plan: &Plan, link: &str, folders: &Folders) -> Result<(Replay, Findings), Failure> {
+    if args.choices.is_some() {
+        return Err(Failure::bad_input(format!("link `{link}` has no transmitter whose choices `--choices` could be"))
+            .hint("give `--tags SITE=FILE` of both ends alone"));
+    }
+    let recordings = recordings::open(args, plan, link)?;
+    let ends = [&recordings[0], &recordings[1]];
+    used::check(folders, &ends, link)?;
+    let config = plan.modules().next().ok_or_else(|| Failure::bad_input(format!("link `{link}` has no ends")))?;
+    let frame_ps = config.protocol.post_processing.framing.frame_ps;
+    let Some(Entangled { acquisition, .. }) = config.protocol.sifting.entangled() else {
+        return Err(Failure::bad_input(format!("recordings of link `{link}` are not replayed")));
+    };
+    let alignment = alignment::align(ends, frame_ps, acquisition)?;
+    let replay = Replay::open(ends, frame_ps, &alignment, link)?;
+    Ok((replay, Findings::of_pairs(ends, &alignment, frame_ps, acquisition)))
+}
+
 /// One link alone, without key stores, and without an end but that of its recordings.
 fn restrict(plan: &mut Plan, link: &str) {
     plan.without_key_management();
     plan.links.retain(|planned| planned.name == link);
     plan.services.retain(|service| service.link.as_deref() == Some(link));
     for service in &mut plan.services {
-        if let ServiceConfig::Detector(config) = &mut service.config {
-            config.module.epochs_limit = None;
+        match &mut service.config {
+            ServiceConfig::Detector(config) => config.module.epochs_limit = None,
+            ServiceConfig::Transmitter(config) => config.module.epochs_limit = None,
+            _ => {}
         }
     }
 }

@@ -57,6 +57,20 @@ impl Recording {
 /// Surveys both recordings; the order is that of the plan's ends.
 pub fn open(args: &ReplayArgs, plan: &Plan, link: &str) -> Result<Vec<Recording>, Failure> {
     let sites: Vec<&str> = plan.modules().map(|module| module.site.as_str()).collect();
+    check_sites(args, &sites, link)?;
+    let mut recordings = Vec::new();
+    for site in sites {
+        recordings.push(of_site(args, site, "the tags of both ends are needed", "give `--tags SITE=FILE` twice")?);
+    }
+    let [one, other] = &recordings[..] else {
+        return Err(Failure::bad_input(format!("link `{link}` does not have two ends")));
+    };
+    refuse_the_same(one, other)?;
+    Ok(recordings)
+}
+
+/// Refuses what is said of a site that is no end.
+pub fn check_sites(args: &ReplayArgs, sites: &[&str], link: &str) -> Result<(), Failure> {
     let named = args.tags.iter().map(|(site, _)| Some(site));
     let named = named.chain(args.formats.iter().map(|(site, _)| site.as_ref()));
     let named = named.chain(args.channels.iter().map(|(site, _)| site.as_ref()));
@@ -67,25 +81,20 @@ pub fn open(args: &ReplayArgs, plan: &Plan, link: &str) -> Result<Vec<Recording>
                 .hint(format!("ends: {}", sites.join(", "))));
         }
     }
-    let mut recordings = Vec::new();
-    for site in sites {
-        let mut files = args.tags.iter().filter(|(of, _)| of == site);
-        let (Some((_, path)), None) = (files.next(), files.next()) else {
-            return Err(Failure::bad_input(format!("the tags of both ends are needed, those of `{site}` once"))
-                .hint("give `--tags SITE=FILE` twice"));
-        };
-        let of_site = |of: &Option<String>| of.as_deref().is_none_or(|of| of == site);
-        let format = args.formats.iter().rfind(|(of, _)| of_site(of)).map(|(_, format)| *format);
-        let channels = args.channels.iter().rfind(|(of, _)| of_site(of)).map(|(_, channels)| channels.clone());
-        let shift_ps: i128 = args.shifts.iter().filter(|(of, _)| of == site).map(|(_, shift)| *shift).sum();
-        let shift = shift_ps.div_euclid(i128::from(UNIT_PS));
-        recordings.push(examine(site, path, format, channels, shift)?);
-    }
-    let [one, other] = &recordings[..] else {
-        return Err(Failure::bad_input(format!("link `{link}` does not have two ends")));
+    Ok(())
+}
+
+/// Surveys the recording of a site, of which there must be one.
+pub fn of_site(args: &ReplayArgs, site: &str, needed: &str, hint: &str) -> Result<Recording, Failure> {
+    let mut files = args.tags.iter().filter(|(of, _)| of == site);
+    let (Some((_, path)), None) = (files.next(), files.next()) else {
+        return Err(Failure::bad_input(format!("{needed}, those of `{site}` once")).hint(hint));
     };
-    refuse_the_same(one, other)?;
-    Ok(recordings)
+    let here = |of: &Option<String>| of.as_deref().is_none_or(|of| of == site);
+    let format = args.formats.iter().rfind(|(of, _)| here(of)).map(|(_, format)| *format);
+    let channels = args.channels.iter().rfind(|(of, _)| here(of)).map(|(_, channels)| channels.clone());
+    let shift_ps: i128 = args.shifts.iter().filter(|(of, _)| of == site).map(|(_, shift)| *shift).sum();
+    examine(site, path, format, channels, shift_ps.div_euclid(i128::from(UNIT_PS)))
 }
 
 /// Reads a recording from end to end.

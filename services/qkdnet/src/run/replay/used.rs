@@ -77,9 +77,9 @@ fn met<'l>(list: &'l List, new: &[Used]) -> Option<(usize, &'l Used)> {
 }
 
 /// Refuses recordings whose clicks were used in this data folder before.
-pub fn check(folders: &Folders, ends: [&Recording; 2], link: &str) -> Result<(), Failure> {
+pub fn check(folders: &Folders, ends: &[&Recording], link: &str) -> Result<(), Failure> {
     let list = read(folders)?;
-    let new = ends.map(|recording| Used::of(recording, link));
+    let new: Vec<Used> = ends.iter().map(|recording| Used::of(recording, link)).collect();
     let Some((index, old)) = met(&list, &new) else { return Ok(()) };
     let (path, data) = (ends[index].path.display(), folders.data.display());
     let what = if old.sha256 == new[index].sha256 { "it was" } else { "clicks of it were" };
