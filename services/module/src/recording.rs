@@ -158,9 +158,9 @@ mod tests {
         std::fs::write(&path, b"").unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let mut recorded = Sessions::create(&path, &HEAD, 7).unwrap();
-        for (session, frames) in [(11, 40..43), (12, 60..60), (13, 80..90)] {
+        for (session, first, frames) in [(11, 40, 3), (12, 60, 0), (13, 80, 10)] {
             recorded.begin(session, key());
-            assert!(frames.into_iter().all(|frame| recorded.frame(frame).is_none()));
+            assert!((first..first + frames).all(|frame| recorded.frame(frame).is_none()));
             if session == 13 {
                 // A run that is killed now has it without its end.
                 assert_eq!(read(&path), [(11, 40, Some(3)), (13, 80, None)]);
