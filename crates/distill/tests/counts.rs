@@ -10,7 +10,7 @@ use distill::config::{Emission, Framing, INTENSITIES, Intensity, Loops, Side, Si
 use distill::ledger::{Book, Item, Line};
 use distill::loops::Setpoints;
 use distill::sifting::counts::{CHECK_BITS_MAX, Counts, Disclosure, FRAME_BITS_MAX, Frame, Half, Labelled, Said};
-use distill::sifting::{Context, FrameInput, Light, SiftedRound, Sifting, SiftingError, SiftingStart};
+use distill::sifting::{Context, FrameInput, Light, Reconciled, SiftedRound, Sifting, SiftingError, SiftingStart};
 use photonics::expect::prepared::Inputs;
 use photonics::expect::pulses::{PulseClass, PulsesInputs};
 use photonics::expect::response::{BasisChoice, Counted, Receiver};
@@ -404,5 +404,24 @@ proptest! {
         said.truncate(said.len().min(cut));
         let mut end = End::new(Side::Corrector, &emission);
         let _ = end.step(0, Some(light(0, &slice.halves[1])), &said);
+    }
+}
+
+#[test]
+fn the_pump_follows_the_error_rate_of_blocks_at_the_corrector_of_pairs_alone() {
+    let setpoint = |emission: &Emission, side: Side, qber: f64| {
+        let framing = Framing { frame_ps: 1_000_000_000_000, round_frames: ROUND_FRAMES };
+        let loops = Loops { pump: true, target_qber_z: 0.04, pump_max: 2.0, ..Loops::default() };
+        let start = SiftingStart { latency_steps: 1, setpoints: Setpoints::default() };
+        let mut half = Half::new(framing, &Counts { side, loops }, emission, &start);
+        assert_eq!(half.setpoints(0).pump, 1.0);
+        half.reconciled(&Reconciled { first_step: 0, frames: ROUND_FRAMES, bits: 100_000, qber });
+        half.setpoints(10).pump
+    };
+    assert!(setpoint(&Emission::Pairs, Side::Corrector, 0.08) < 0.9);
+    assert!(setpoint(&Emission::Pairs, Side::Corrector, 0.02) > 1.1);
+    let decoys = links().into_iter().find(|(emission, _)| !emission.is_pairs()).unwrap().0;
+    for (emission, side) in [(&Emission::Pairs, Side::Reference), (&decoys, Side::Corrector)] {
+        assert_eq!(setpoint(emission, side, 0.08), 1.0);
     }
 }
