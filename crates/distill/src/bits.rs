@@ -79,6 +79,7 @@ impl Bits {
 
     /// Appends `other`, at any alignment.
     pub fn extend(&mut self, other: &Bits) {
+        self.reserve(other.words.len());
         let shift = self.len % 64;
         if shift == 0 {
             self.words.extend_from_slice(&other.words);
@@ -92,6 +93,16 @@ impl Bits {
         }
         self.len += other.len;
         self.words.truncate(self.len.div_ceil(64));
+    }
+
+    /// Makes room for more words. What is outgrown is wiped, which a vector that grows does not do.
+    fn reserve(&mut self, words: usize) {
+        let needed = self.words.len() + words;
+        if needed > self.words.capacity() {
+            let mut grown = Vec::with_capacity(needed.max(2 * self.words.len()));
+            grown.extend_from_slice(&self.words);
+            std::mem::replace(&mut self.words, grown).zeroize();
+        }
     }
 
     /// Bits `start..start + len`.

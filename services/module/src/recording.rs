@@ -17,7 +17,7 @@ pub const FAILED: &str = "recording-failed";
 pub const LIMIT: &str = "recording-limit";
 
 /// Only who runs the link may read what is raw key.
-const MODE: u32 = 0o600;
+pub const MODE: u32 = 0o600;
 
 /// An error where there is something that a recording would destroy.
 pub fn refuse_to_overwrite(path: &Path) -> Result<()> {
@@ -93,7 +93,7 @@ impl Sessions {
             return None;
         }
         if self.written == SESSIONS_MAX {
-            self.file = None;
+            self.frames_left = 0;
             return Some((LIMIT, format!("{} has as many sessions as it may", self.path.display())));
         }
         session.first = number;

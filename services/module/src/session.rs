@@ -310,7 +310,7 @@ impl Run<'_> {
             }
         };
         self.reporter.begins();
-        let mut module = self.module.take().context("a step that was given up goes on")?;
+        let mut module = self.module.take().context("the module is away: an earlier step was given up")?;
         let step = move || {
             let output = module.step(frame, peer);
             (module, output)

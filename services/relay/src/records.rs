@@ -101,7 +101,7 @@ pub struct Records {
     instance: Instance,
     /// Their count, as far as it is on the disk.
     writes: Arc<AtomicU64>,
-    /// They were written to since then.
+    /// They may have been written to since then.
     uncounted: Arc<AtomicBool>,
 }
 
@@ -148,7 +148,8 @@ impl Records {
         };
         let writes = counted(&txn)?;
         txn.commit()?;
-        let (writes, uncounted) = (Arc::new(AtomicU64::new(writes)), Arc::default());
+        // A life before may have ended between a write and its count.
+        let (writes, uncounted) = (Arc::new(AtomicU64::new(writes)), Arc::new(AtomicBool::new(true)));
         Ok(Self { database: Arc::new(database), instance, writes, uncounted })
     }
 

@@ -22,13 +22,13 @@ pub enum Nature {
     Counts(Box<Counted>),
 }
 
-/// What an output gets of an epoch.
-#[derive(Clone, Debug, Default)]
+/// What an output gets of an epoch: raw key, which nothing prints.
+#[derive(Clone, Default)]
 pub struct Light {
     pub photons: Photons,
     /// In place of photons: the output's part of each slice.
     pub counts: Vec<Bytes>,
-    /// Of photons, or of the clicks that they would make.
+    /// Of photons, or of the clicks that were drawn, dark counts among them.
     pub count: u32,
 }
 

@@ -184,7 +184,8 @@ async fn emit(
             batch.suffers(effects.ids);
         }
         let emitted = light.emit(epoch, pump, [&states[0], &states[1]])?;
-        let count = emitted.iter().map(|light| u64::from(light.count)).sum();
+        // Counts have clicks in place of photons.
+        let count = emitted.iter().map(|light| u64::from(light.photons.count)).sum();
         let traceparent = batch.traceparent(epoch, count);
         status.update(|s| {
             s.epoch = epoch;

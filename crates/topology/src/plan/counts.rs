@@ -76,13 +76,17 @@ impl Counts {
         Conditions { losses_db, power: pump * moment::power(steps, t_s), phase_rad, turned }
     }
 
-    /// As planned, before anything is measured.
-    fn nominal(&self, pump: f64) -> Conditions {
-        let losses_db: Vec<f64> = match self {
-            Counts::Pairs(counted) => counted.light.arms.iter().map(|arm| arm.loss_db).collect(),
-            Counts::Pulses(counted) => vec![counted.light.arm.loss_db],
+    /// As planned, with the most light that the pump and what is scheduled may give.
+    fn brightest(&self, pump: f64) -> Conditions {
+        let (losses_db, steps) = match self {
+            Counts::Pairs(counted) => {
+                let losses: Vec<f64> = counted.light.arms.iter().map(|arm| arm.loss_db).collect();
+                (losses, &counted.light.emitter.steps)
+            }
+            Counts::Pulses(counted) => (vec![counted.light.arm.loss_db], &counted.light.transmitter.steps),
         };
-        Conditions { losses_db, power: pump, phase_rad: None, turned: [None, None] }
+        let scheduled = steps.iter().map(|step| moment::power(steps, step.at_s)).fold(1.0, f64::max);
+        Conditions { losses_db, power: pump * scheduled, phase_rad: None, turned: [None, None] }
     }
 
     /// The law of the counts under these conditions.
@@ -146,7 +150,7 @@ pub(crate) fn problem(link: &Link, run: RunPlan) -> Option<Problem> {
         }
         LinkKind::Prepared(kind) => (Counts::Pulses(Box::new(links::counted_pulses(&kind, run))), 1.0),
     };
-    let law = match counts.law(&counts.nominal(pump)) {
+    let law = match counts.law(&counts.brightest(pump)) {
         Ok(law) => law,
         Err(error) => return Some(Problem { message: error.to_string(), expected: "tags".into() }),
     };

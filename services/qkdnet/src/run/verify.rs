@@ -37,7 +37,11 @@ pub struct Comparison {
     pub quantity: &'static str,
     pub unit: &'static str,
     pub published: f64,
+    /// Multiplied by `duty`, where there is one.
     pub measured: Option<f64>,
+    /// Share of the time in which the published system made key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duty: Option<f64>,
     /// One standard deviation of the measurement.
     pub uncertainty: Option<f64>,
     pub tolerance: String,
@@ -233,6 +237,7 @@ fn one(link: &PlannedLink, reference: &PlannedReference, report: &LinkReport) ->
         unit: reference.quantity.unit(),
         published: reference.published * scale,
         measured: measured.map(|(value, _)| value * scale),
+        duty: reference.duty,
         uncertainty: measured.map(|(_, sigma)| sigma * scale),
         tolerance: reference.tolerance.to_string(),
         verdict,
@@ -285,6 +290,7 @@ fn table(rows: &[Comparison]) -> String {
             (Some(value), Some(sigma)) => format!("{value:.3} +- {sigma:.3} {}", row.unit),
             _ => "-".to_owned(),
         };
+        let duty = row.duty.map_or_else(String::new, |duty| format!(", with a duty of {:.1} %", duty * 100.0));
         let verdict = match row.verdict {
             Agreement::Agrees => "agrees",
             Agreement::Disagrees => "DISAGREES",
@@ -293,7 +299,7 @@ fn table(rows: &[Comparison]) -> String {
             Agreement::Fitted => "fitted",
         };
         text.push_str(&format!(
-            "{:<18} {:<14} {:>12} {:>22} {:>12}  {verdict}\n",
+            "{:<18} {:<14} {:>12} {:>22} {:>12}  {verdict}{duty}\n",
             row.link,
             row.quantity,
             format!("{:.3}", row.published),

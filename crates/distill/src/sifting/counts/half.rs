@@ -176,9 +176,9 @@ impl Half {
             (_, Side::Reference) => return,
             (_, Side::Corrector) => Book::Receiver,
         };
-        let accounted = key + check_bits + frame.mismatched + frame.crossed + frame.merged;
+        let accounted = frame.accounted();
         let lines = [
-            (Item::Clicks, frame.clicks.max(accounted)),
+            (Item::Clicks, frame.clicks),
             // Pairs alone have clicks that nothing was found of at the other end.
             (
                 if book == Book::Receiver { Item::OutsideGate } else { Item::Unmatched },
@@ -191,6 +191,11 @@ impl Half {
             (Item::SiftedKey, key),
         ];
         lines.into_iter().for_each(|(item, value)| open.account.book(Line(book, item), value));
+    }
+
+    /// A transmitter has no clicks.
+    fn books_clicks(&self) -> bool {
+        self.emission.is_pairs() || self.side == Side::Corrector
     }
 
     /// Hands out the round if it has at least so many frames.
@@ -263,6 +268,9 @@ impl Sifting for Half {
             if !whole || len > most {
                 return Err(SiftingError::Light("strings that are not those of its part in the protocol"));
             }
+        }
+        if self.books_clicks() && frame.clicks < frame.accounted() {
+            return Err(SiftingError::Light("fewer clicks than events of clicks"));
         }
         self.waiting_bytes += frame.bytes();
         if self.waiting.len() >= FRAMES_WAITING_MAX || self.waiting_bytes > BYTES_WAITING_MAX {

@@ -70,6 +70,14 @@ pub struct Frame {
     pub merged: u64,
 }
 
+impl Frame {
+    /// Clicks that it says what became of.
+    fn accounted(&self) -> u64 {
+        let bits = (self.key.bits.len() + self.check.bits.len()) as u64;
+        [self.mismatched, self.crossed, self.merged].into_iter().fold(bits, u64::saturating_add)
+    }
+}
+
 impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Frame({} and {} bits)", self.key.bits.len(), self.check.bits.len())

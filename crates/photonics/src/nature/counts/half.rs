@@ -85,11 +85,15 @@ pub enum HalfError {
     Slice { slice: u32, slices: u32 },
     #[error("bits beyond the end of a string")]
     Tail,
+    #[error("a count of {count} events, where at most {COUNT_MAX} are taken")]
+    Count { count: u64 },
 }
 
 const MAGIC: [u8; 8] = *b"qcounts1";
 const HEADER_WORDS: usize = 11;
 const PLANES_MAX: u64 = 2;
+/// Of any kind of event in a slice: sums of many slices stay within 64 bits.
+const COUNT_MAX: u64 = 1 << 48;
 
 /// No encoded half is longer.
 pub const HALF_BYTES_MAX: usize = 8 * (HEADER_WORDS + 2 * (1 + PLANES_MAX as usize) * SLICE_BITS_MAX as usize / 64);
@@ -139,6 +143,10 @@ impl Half {
         }
         if planes > PLANES_MAX {
             return Err(HalfError::Planes { planes });
+        }
+        let counts = [pulses, clicks, mismatched, crossed, doubles];
+        if let Some(count) = counts.into_iter().find(|count| *count > COUNT_MAX) {
+            return Err(HalfError::Count { count });
         }
         if let Some(bits) = [key, check].into_iter().find(|bits| *bits > SLICE_BITS_MAX) {
             return Err(HalfError::TooLong { bits });
