@@ -31,7 +31,12 @@ mod tests {
         let secret = || bytes::Bytes::from_static(b"not to be seen");
         let messages: [Box<dyn Debug>; 5] = [
             // Which detector each photon goes to.
-            Box::new(crate::source::v1::PhotonEpoch { epoch: 71, photons: secret(), ..Default::default() }),
+            Box::new(crate::source::v1::PhotonEpoch {
+                epoch: 71,
+                photons: secret(),
+                counts: vec![secret()],
+                ..Default::default()
+            }),
             Box::new(crate::source::v1::AttachOutput { output: 71, choice_key: secret(), ..Default::default() }),
             Box::new(crate::channel::v1::Refill { block: 71, key: secret() }),
             Box::new(crate::channel::v1::RefillRequest { generation: 71, secret: secret() }),
