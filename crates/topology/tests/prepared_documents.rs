@@ -104,6 +104,7 @@ golden! {
     a_power_that_makes_more_clicks_than_a_machine_holds: DECOYS, ["      sync: {type: distributed}" =>
         "      sync: {type: distributed}\n      disturbances: [{type: power, at: 5 s, factor: 30}, {type: power, at: 2 s, factor: 30}]"];
     a_round_of_more_clicks_than_a_block_can_have: DECOYS, ["round: 10 s" => "round: 10 min"];
+    a_round_of_more_bits_than_a_seed_fits_for: DECOYS, ["round: 10 s" => "round: 27 s"];
     more_events_than_a_frame_can_announce: DECOYS, ["length: 50 km" => "length: 1 km"];
     dark_counts_beyond_what_a_frame_can_announce: DECOYS, ["darkProbability: 21 ppm" => "darkProbability: 2 %"];
     detectors_that_latch: DOT, ["jitter: 50 ps" => "jitter: 50 ps, latching: {probability: 0.1 %}"];

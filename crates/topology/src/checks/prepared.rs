@@ -1,5 +1,6 @@
 //! Prepared links: values that cannot be, and a transmitter and a receiver that do not fit each other.
 
+use distill::auth::MAX_PAYLOAD;
 use distill::config::Emission;
 use distill::sifting::prepared::announce::EVENTS_MAX;
 use distill::sifting::prepared::config::{ConfigError, PREAMBLE_PULSES_MAX, Part};
@@ -15,6 +16,8 @@ use crate::resolve::{PreparedLink, PreparedSource, PulseDetector};
 /// Clicks per second beyond which an epoch does not fit into memory, and clicks of a round.
 const CLICK_RATE_HZ_MAX: f64 = 1e9;
 const CLICKS_OF_ROUND_MAX: f64 = 2.5e8;
+/// Bits of the key basis in a round: the seed of its amplification is as long, and goes in one message. Clicks scatter.
+const KEY_BITS_OF_ROUND_MAX: f64 = 0.99 * (8 * MAX_PAYLOAD) as f64;
 /// Events that are expected of an epoch: what sifting takes in a frame, less six standard deviations.
 const EVENTS_OF_EPOCH_MAX: f64 = (EVENTS_MAX - 6 * EVENTS_MAX.isqrt()) as f64;
 
@@ -215,7 +218,8 @@ fn gated(kind: &PreparedLink<'_>, detector: &GatedAvalanche, link_path: &str, re
 /// Clicks that no machine could hold, and events that no announcement could.
 fn arrivals(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
     let pulses_hz = kind.transmitter.repetition_rate().value();
-    let rate_hz = pulses_hz * mean_photons(kind) * largest_power(kind) * survival(kind) + dark_hz(kind);
+    let light_hz = pulses_hz * mean_photons(kind) * largest_power(kind) * survival(kind);
+    let rate_hz = (light_hz + dark_hz(kind)) * (1.0 + afterpulses(kind));
     let rests_on = [&*format!("{path}.source"), &*format!("{path}.arms"), &*format!("{path}.disturbances")];
     if rate_hz > CLICK_RATE_HZ_MAX {
         let message = format!("{rate_hz:.1e} clicks per second at \"{}\"", kind.arm.site);
@@ -229,6 +233,16 @@ fn arrivals(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Repor
         let expected =
             format!("at most {:.0} s at {rate_hz:.1e} clicks per second", (CLICKS_OF_ROUND_MAX / rate_hz).floor());
         report.add(Finding::error(format!("{path}.round"), message, expected), &rests_on);
+    }
+    let bits_hz = rate_hz * kind.key_basis_probability().iter().product::<f64>();
+    let bits = bits_hz * kind.link.round.value() * 1e-12;
+    if bits > KEY_BITS_OF_ROUND_MAX && clicks <= CLICKS_OF_ROUND_MAX {
+        let message = format!("a round of {} has {bits:.1e} bits of the key basis", kind.link.round);
+        let longest_s = (KEY_BITS_OF_ROUND_MAX / bits_hz).floor();
+        let expected = format!("at most {KEY_BITS_OF_ROUND_MAX:.1e}, which are {longest_s:.0} s");
+        let finding = Finding::error(format!("{path}.round"), message, expected)
+            .hint(Some("the seed of privacy amplification is as long, and more does not fit into a message".into()));
+        report.add(finding, &rests_on);
     }
     // Several clicks of one pulse are one event.
     let events_hz = -pulses_hz * (-rate_hz / pulses_hz).exp_m1();
@@ -283,6 +297,14 @@ fn dark_hz(kind: &PreparedLink<'_>) -> f64 {
         }
     };
     detectors * each_hz
+}
+
+/// Per click.
+fn afterpulses(kind: &PreparedLink<'_>) -> f64 {
+    match kind.detector {
+        PulseDetector::FreeRunning(detector) => detector.afterpulse.probability.value(),
+        PulseDetector::Gated(detector) => detector.afterpulse.probability.value(),
+    }
 }
 
 /// Sifting knows the dead time of a detector, but not that one may stay blind: a basis would be silent for that long.
