@@ -1,11 +1,15 @@
 //! Frame bits over the CPU time of both ends of Cascade, tables included.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use distill::bits::Bits;
 use distill::cascade::{Corrector, Parameters, Reference};
+
+#[path = "common/core_time.rs"]
+mod core_time;
+use core_time::core_time;
 
 const FRAMES: usize = 32;
 
@@ -15,12 +19,6 @@ fn random(state: &mut u64) -> u64 {
     let word = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
-}
-
-/// Time that this thread has run, where the system tells: what else the machine does is not counted then.
-fn cpu_time() -> Option<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
 fn frames(len: usize, qber: f64) -> (Vec<Bits>, Vec<Bits>) {
@@ -64,11 +62,12 @@ fn cascade(criterion: &mut Criterion) {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|times| {
                     let inputs: Vec<_> = (0..times).map(|_| (truth.clone(), noisy.clone())).collect();
-                    let (wall, cpu) = (Instant::now(), cpu_time());
+                    let origin = Instant::now();
+                    let begin = core_time(origin);
                     for (truth, noisy) in inputs {
                         black_box(reconcile(truth, noisy, &parameters));
                     }
-                    cpu_time().zip(cpu).map_or_else(|| wall.elapsed(), |(now, before)| now - before)
+                    core_time(origin) - begin
                 });
             });
         }

@@ -16,9 +16,12 @@ use photonics::nature::pulses::{self, ChoiceKey};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+#[path = "common/core_time.rs"]
+mod core_time;
 #[allow(dead_code)]
 #[path = "../../photonics/benches/common/t12.rs"]
 mod t12;
+use core_time::core_time;
 
 /// Frames of 20 ms before the measured ones: the preamble and a first tracking interval.
 const WARM_UP: usize = 12;
@@ -70,13 +73,6 @@ fn frames() -> Vec<(u64, Vec<u64>)> {
     }
     frames.truncate(WARM_UP + MEASURED);
     frames.into_iter().map(|frame| (frame.number, frame.tags.to_vec())).collect()
-}
-
-/// Time this thread has spent on a core, so that a busy machine does not count; wall time where there is none.
-fn core_time(origin: Instant) -> Duration {
-    let on_core = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let nanoseconds = on_core.and_then(|s| s.split_whitespace().next().and_then(|n| n.parse().ok()));
-    nanoseconds.map_or_else(|| origin.elapsed(), Duration::from_nanos)
 }
 
 struct End {

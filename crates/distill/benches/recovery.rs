@@ -12,9 +12,12 @@ use distill::sifting::entangled::recovery::{Recovery, State};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+#[path = "common/core_time.rs"]
+mod core_time;
 #[allow(dead_code)]
 #[path = "../src/sifting/entangled/recovery/synthetic.rs"]
 mod synthetic;
+use core_time::core_time;
 use synthetic::{Link, Streams};
 
 /// Frames before the measured ones: acquisition and a first tracking interval.
@@ -23,13 +26,6 @@ const MEASURED: usize = 50;
 
 fn config() -> Entangled {
     Entangled::usual(Role::Matcher)
-}
-
-/// Time this thread has spent on a core, so that a busy machine does not count; wall time where there is none.
-fn core_time(origin: Instant) -> Duration {
-    let on_core = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let nanoseconds = on_core.and_then(|s| s.split_whitespace().next().and_then(|n| n.parse().ok()));
-    nanoseconds.map_or_else(|| origin.elapsed(), Duration::from_nanos)
 }
 
 struct Recorded {

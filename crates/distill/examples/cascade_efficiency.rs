@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 use distill::bits::Bits;
 use distill::cascade::{CascadeError, Corrector, Parameters, Reference};
 
+#[path = "../benches/common/core_time.rs"]
+mod core_time;
+use core_time::core_time;
+
 /// xorshift64* (Vigna 2016): errors and frames of the trial.
 struct Random(u64);
 
@@ -40,13 +44,6 @@ impl Random {
     }
 }
 
-/// Time that this thread has run, where the system tells: what else the machine does is not counted then. It comes in
-/// steps of some milliseconds, so it is read once a batch.
-fn cpu_time() -> Option<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
-}
-
 #[derive(Default)]
 struct Totals {
     frames: usize,
@@ -54,8 +51,9 @@ struct Totals {
     leaked: f64,
     ideal: f64,
     round_trips: Vec<usize>,
-    /// Both machines, by the CPU's clock and by the wall's; and the reference alone by the wall's.
-    cpu: Option<Duration>,
+    /// Both machines, by the time on a core (read once a batch) and by the wall's; and the reference alone by the
+    /// wall's.
+    core: Duration,
     both: Duration,
     reference: Duration,
     bytes: usize,
@@ -71,7 +69,8 @@ fn batch(random: &mut Random, len: usize, count: usize, qber: f64, totals: &mut 
     let parameters = Parameters { qber, seed: random.next() };
     let theirs = truth.clone();
 
-    let (start, clock) = (Instant::now(), cpu_time());
+    let start = Instant::now();
+    let begin = core_time(start);
     let mut reference = Reference::new(theirs, &parameters);
     totals.reference += start.elapsed();
     let mut corrector = Corrector::new(noisy, &parameters);
@@ -86,7 +85,7 @@ fn batch(random: &mut Random, len: usize, count: usize, qber: f64, totals: &mut 
         query = corrector.next(&answer)?;
     }
     totals.both += start.elapsed();
-    totals.cpu = totals.cpu.zip(cpu_time()).zip(clock).map(|((total, now), before)| total + now - before);
+    totals.core += core_time(start) - begin;
     let frames = corrector.finish();
 
     assert_eq!(reference.leaked_bits(), frames.iter().map(|frame| frame.leaked_bits).collect::<Vec<_>>());
@@ -108,13 +107,13 @@ fn main() -> Result<(), CascadeError> {
     println!("   QBER       f  failed/frames  round trips mean max  query/frame bits  reference  corrector   Mbit/s");
     for qber in [0.005, 0.01, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05, 0.08, 0.11] {
         let mut random = Random(argument(3, 1) * 0x9e37_79b9_7f4a_7c15 + (qber * 1e6) as u64);
-        let mut totals = Totals { cpu: cpu_time().map(|_| Duration::ZERO), ..Totals::default() };
+        let mut totals = Totals::default();
         for _ in 0..batches {
             batch(&mut random, len, count, qber, &mut totals)?;
         }
         let bits = (totals.frames * len) as f64;
         let trips = &totals.round_trips;
-        let both = totals.cpu.unwrap_or(totals.both).as_secs_f64() * 1e9 / bits;
+        let both = totals.core.as_secs_f64() * 1e9 / bits;
         let share = totals.reference.as_secs_f64() / totals.both.as_secs_f64();
         let (reference, corrector) = (both * share, both * (1.0 - share));
         println!(

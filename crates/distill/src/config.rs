@@ -77,7 +77,8 @@ impl Framing {
     }
 }
 
-/// How light becomes sifted bits: a variant for each protocol. [`half`](crate::sifting::half) makes the end's half of it.
+/// How light becomes sifted bits: a variant for each protocol. [`half`](crate::sifting::half) makes the end's half of
+/// it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "protocol", rename_all = "kebab-case")]
 pub enum Sifting {
@@ -238,12 +239,12 @@ pub struct Reconciliation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bound {
-    /// The limit of long keys, as papers quote it: `n (1 - h(Ex)) - leak` of pairs, Ma et al., PRA 72, 012326 (2005) with
-    /// decoys, Waks et al., PRA 66, 042315 (2002) with single photons.
+    /// The limit of long keys, as papers quote it: `n (1 - h(Ex)) - leak` of pairs, Ma et al., PRA 72, 012326 (2005)
+    /// with decoys, Waks et al., PRA 66, 042315 (2002) with single photons.
     Asymptotic,
-    /// The finite bound that is recommended for the light of the link: Tomamichel et al., Nat. Commun. 3, 634 (2012) for
-    /// pairs, [`Lim2014`](Self::Lim2014) with two decoys, [`Wiesemann2024`](Self::Wiesemann2024) with one, Morrison et
-    /// al., Nat. Commun. 14, 3573 (2023) for single photons.
+    /// The finite bound that is recommended for the light of the link: Tomamichel et al., Nat. Commun. 3, 634 (2012)
+    /// for pairs, [`Lim2014`](Self::Lim2014) with two decoys, [`Wiesemann2024`](Self::Wiesemann2024) with one, Morrison
+    /// et al., Nat. Commun. 14, 3573 (2023) for single photons.
     Finite,
     /// Two decoys: Lim et al., PRA 89, 022307 (2014).
     Lim2014,
@@ -302,9 +303,10 @@ pub struct SinglePhotons {
 
 /// What a proof takes for granted of the light of a link.
 ///
-/// It is configuration and no evidence. Evidence is what both ends learned in public of an eavesdropper, part of it from
-/// the peer; how bright its pulses are and how often it sends them is what a transmitter was characterised for, trusted
-/// by the proof and equal at both ends by the topology. A peer that could state its own intensities would choose its bound.
+/// It is configuration and no evidence. Evidence is what both ends learned in public of an eavesdropper, part of it
+/// from the peer; how bright its pulses are and how often it sends them is what a transmitter was characterised for,
+/// trusted by the proof and equal at both ends by the topology. A peer that could state its own intensities would
+/// choose its bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "light", content = "pulses", rename_all = "kebab-case")]
 pub enum Emission {
@@ -331,6 +333,14 @@ impl Emission {
         }
     }
 
+    /// Whether pulses differ as a transmitter says: numbers that fall, the first above 0. Pairs are no pulses.
+    pub fn is_ordered(&self) -> bool {
+        let means = self.mean_photons();
+        means.first().is_some_and(|brightest| *brightest > 0.0)
+            && means.iter().all(|mean| mean.is_finite() && *mean >= 0.0)
+            && means.is_sorted_by(|brighter, dimmer| brighter > dimmer)
+    }
+
     /// Whether a proof asks which intensity the errors of the key are of: with one decoy they bound what comes of the
     /// vacuum.
     pub fn needs_key_errors(&self) -> bool {
@@ -355,7 +365,8 @@ pub struct Security {
     /// Secrecy and correctness parameters of one block.
     pub epsilon_secrecy: f64,
     pub epsilon_correctness: f64,
-    /// Largest tolerated error rate in the check basis, of signal pulses where there are decoys; a block above it aborts.
+    /// Largest tolerated error rate in the check basis, of signal pulses where there are decoys; a block above it
+    /// aborts.
     pub tolerated_qber: f64,
     #[serde(default, skip_serializing_if = "Emission::is_pairs")]
     pub emission: Emission,

@@ -137,7 +137,11 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_bit_changes_the_hash(key: u128, mut message in proptest::collection::vec(any::<u8>(), 1..900), at: usize) {
+        fn any_changed_bit_changes_the_hash(
+            key: u128,
+            mut message in proptest::collection::vec(any::<u8>(), 1..900),
+            at: usize,
+        ) {
             prop_assume!(key != 0);
             let before = hash(key.to_le_bytes(), &message);
             let at = at % (8 * message.len());
@@ -146,7 +150,11 @@ mod tests {
         }
 
         #[test]
-        fn frame_tag_is_the_stated_polynomial(key: u64, words in proptest::collection::vec(any::<u64>(), 1..40), cut in 0usize..64) {
+        fn frame_tag_is_the_stated_polynomial(
+            key: u64,
+            words in proptest::collection::vec(any::<u64>(), 1..40),
+            cut in 0usize..64,
+        ) {
             let frame = Bits::from_words(words.clone(), 64 * words.len() - cut);
             let expected = frame.words().iter().chain([&(frame.len() as u64)])
                 .fold(0, |h, w| naive_mul(h ^ u128::from(*w), u128::from(key), 64, 0x1b)) as u64;

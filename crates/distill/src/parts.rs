@@ -3,8 +3,8 @@
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
-/// Whether a message has at most so many fields, each repetition counted. A part that is empty takes two bytes on the wire
-/// and a hundred times as many in memory, so a limit on bytes is none on memory.
+/// Whether a message has at most so many fields, each repetition counted. A part that is empty takes two bytes on the
+/// wire and a hundred times as many in memory, so a limit on bytes is none on memory.
 ///
 /// # Errors
 /// If the message is malformed.

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use distill::bits::Bits;
 use distill::bounds::{Detections, Evidence};
 use distill::config::{Emission, Framing, INTENSITIES, Intensity, Side, SinglePhotons};
 use distill::ledger::{Book, Item, Line};
 use distill::loops::Setpoints;
-use distill::sifting::counts::{Counts, Frame, Half, Labelled, Said};
+use distill::sifting::counts::{CHECK_BITS_MAX, Counts, Disclosure, FRAME_BITS_MAX, Frame, Half, Labelled, Said};
 use distill::sifting::{Context, FrameInput, Light, SiftedRound, Sifting, SiftingError, SiftingStart};
 use photonics::expect::prepared::Inputs;
 use photonics::expect::pulses::{PulseClass, PulsesInputs};
@@ -18,8 +20,13 @@ use photonics::nature::counts::{Emitter, Half as Drawn, Law, Slice, Statistics};
 use photonics::random::Subseed;
 use proptest::prelude::*;
 use prost::Message;
-use rand_chacha::ChaCha20Rng;
+use rand::Rng;
 use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::{ChaCha8Rng, ChaCha20Rng};
+
+#[path = "common/mutated.rs"]
+mod mutated;
+use mutated::mutated;
 
 const ROUND_FRAMES: u64 = 4;
 const FRAMES: u64 = 10;
@@ -106,6 +113,11 @@ impl End {
         let framing = Framing { frame_ps: 1_000_000_000_000, round_frames: ROUND_FRAMES };
         let start = SiftingStart { latency_steps: 1, setpoints: Setpoints::default() };
         Self { half: Half::new(framing, &Counts { side }, emission, &start), rounds: vec![], said: vec![] }
+    }
+
+    fn hear(&mut self, message: &[u8]) -> Result<(), SiftingError> {
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        self.half.hear(message, &mut Context { step: 0, rng: &mut rng, events: &mut vec![] })
     }
 
     fn step(&mut self, step: u64, frame: Option<FrameInput>, heard: &[u8]) -> Result<(), SiftingError> {
@@ -249,20 +261,24 @@ fn what_does_not_fit_this_ends_own_light_is_refused() {
         |said| said.disclosures[0].key_bits += 1,
         |said| said.disclosures[0].check_count -= 8,
         |said| said.disclosures[0].check_count = u64::MAX,
+        |said| said.disclosures[0].check_count = 2 * CHECK_BITS_MAX as u64,
         |said| {
             said.disclosures[0].check_bits.pop().unwrap();
         },
         |said| {
             said.disclosures[0].check_kinds.pop().unwrap();
         },
-        |said| said.disclosures[0].check_kinds.push(vec![]),
-        |said| said.disclosures[0].check_kinds.iter_mut().for_each(|plane| plane[0] = 0xff),
-        |said| said.disclosures[0].key_counts[0] += 1,
-        |said| said.disclosures[0].key_counts = vec![u64::MAX, 2, u64::MAX],
-        |said| said.disclosures[0].key_counts.push(0),
+        |said| said.disclosures[0].check_kinds.push(0),
+        |said| said.disclosures[0].check_kinds.fill(0xff),
+        // A fourth intensity.
         |said| {
-            said.disclosures[0].key_counts.pop().unwrap();
+            let kinds = &mut said.disclosures[0].check_kinds;
+            let second = kinds.len() / 2;
+            (kinds[0], kinds[second]) = (0xff, 0xff);
         },
+        |said| said.disclosures[0].key_first += 1,
+        |said| said.disclosures[0].key_third = 0,
+        |said| (said.disclosures[0].key_first, said.disclosures[0].key_third) = (u64::MAX, u64::MAX),
     ] {
         println!("{}", refused(change));
     }
@@ -272,6 +288,106 @@ fn what_does_not_fit_this_ends_own_light_is_refused() {
     let mut end = End::new(Side::Reference, &emission);
     let own = light(100, &slices[0].halves[0]);
     assert!(end.step(0, Some(own), &said.encode_to_vec()).is_err());
+}
+
+#[test]
+fn an_intensity_that_the_link_lacks_is_refused() {
+    let (emission, law) = links().remove(1);
+    let slices = slices(law);
+    let [reference, _] = run(&emission, &slices);
+    let mut said = Said::decode(reference.said[0].as_slice()).unwrap();
+    said.disclosures[0].key_first -= 1;
+    said.disclosures[0].key_third += 1;
+    let mut end = End::new(Side::Corrector, &emission);
+    let refused = end.step(0, Some(light(100, &slices[0].halves[1])), &said.encode_to_vec()).unwrap_err();
+    assert!(refused.to_string().contains("other intensities"), "{refused}");
+}
+
+#[test]
+fn the_reference_alone_knows_which_bits_are_of_decoys_and_only_where_the_proof_asks() {
+    for (emission, law) in links() {
+        let slices = slices(law);
+        let [reference, corrector] = run(&emission, &slices);
+        assert!(corrector.rounds.iter().all(|round| round.decoys.is_none()));
+        for (number, round) in reference.rounds.iter().enumerate() {
+            let Emission::OneDecoy(_) = emission else {
+                assert!(round.decoys.is_none(), "{emission:?}");
+                continue;
+            };
+            let mut expected = Bits::default();
+            for slice in slices.iter().skip(number * ROUND_FRAMES as usize).take(round.frames as usize) {
+                let key = &slice.halves[0].key;
+                expected.extend(&Bits::from_words(key.kinds[0].clone(), key.len));
+            }
+            let decoys = round.decoys.as_ref().unwrap();
+            assert!(decoys.ct_eq(&expected) && decoys.len() == round.key.len());
+            let count = decoys.words().iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+            assert!(matches!(round.evidence, Evidence::Decoy(rows) if rows[1].key == count && count > 100));
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_the_other_end_is_limited_in_bytes_and_in_number() {
+    let (emission, _) = links().remove(0);
+    let refused = |hears: &mut dyn FnMut(&mut End, u64) -> Result<(), SiftingError>, most: u64| {
+        let mut end = End::new(Side::Corrector, &emission);
+        let found = (0..=most).find_map(|number| hears(&mut end, number).err().map(|error| (number, error)));
+        let (number, error) = found.unwrap();
+        assert!(matches!(error, SiftingError::Protocol(_)), "{error}");
+        number
+    };
+    let disclosure = |frame: u64, bytes: usize| Said {
+        disclosures: vec![Disclosure { frame, check_bits: vec![0; bytes], ..Disclosure::default() }],
+        last: false,
+    };
+    assert_eq!(refused(&mut |end, frame| end.hear(&disclosure(frame, 0).encode_to_vec()), 5000), 4096);
+    let large = disclosure(0, 1 << 26).encode_to_vec();
+    assert_eq!(refused(&mut |end, _| end.hear(&large), 10), 4);
+    let take = |end: &mut End, number: u64, bits: usize| {
+        let key = Labelled { bits: Bits::zeros(bits), kinds: vec![] };
+        let light = Light::Counts(Box::new(Frame { key, ..Frame::default() }));
+        end.step(number, Some(FrameInput { number, light, traceparent: String::new() }), &[])
+    };
+    assert_eq!(refused(&mut |end, number| take(end, number, 8), 5000), 4096);
+    assert_eq!(refused(&mut |end, number| take(end, number, FRAME_BITS_MAX), 20), 8);
+}
+
+/// 1e5 messages that were damaged, cut, repeated or said twice.
+#[test]
+fn damaged_cut_and_replayed_counts_are_errors_or_harmless_and_never_a_panic() {
+    let mut rng = ChaCha8Rng::seed_from_u64(43);
+    eprintln!("seed 43");
+    for (emission, law) in links() {
+        let emitter = Emitter::new(law, 10_000_000_000, &Subseed::new([9; 32]));
+        let slices: Vec<Slice> = (0..FRAMES).map(|epoch| emitter.slice(epoch, 0, 1)).collect();
+        let ends = run(&emission, &slices);
+        for (place, side) in [Side::Reference, Side::Corrector].into_iter().enumerate() {
+            let peer_said = &ends[1 - place].said;
+            let (mut refused, mut tried) = (BTreeMap::new(), 0);
+            while tried < 12_500 {
+                let steps = 2 + rng.next_u32() as usize % (FRAMES as usize - 2);
+                let mut end = End::new(side, &emission);
+                for (step, slice) in slices.iter().take(steps).enumerate() {
+                    let heard = step.checked_sub(1).map_or(&[][..], |before| peer_said[before].as_slice());
+                    let frame = light(100 + step as u64, &slice.halves[place]);
+                    end.step(step as u64, Some(frame), heard).unwrap();
+                }
+                // An end that refused something refuses all after it.
+                for _ in 0..20 {
+                    let message = mutated(peer_said, steps - 1, &mut rng);
+                    tried += 1;
+                    if let Some(error) = end.hear(&message).err().filter(|_| !message.is_empty()) {
+                        *refused.entry(error.to_string()).or_insert(0) += 1;
+                    }
+                }
+                let mut voided = end.half.void();
+                voided.iter_mut().for_each(|(_, account)| account.check().unwrap());
+            }
+            let all: i32 = refused.values().sum();
+            assert!(all > 6000 && refused.len() >= 4, "{side:?} of {emission:?}: {refused:#?}");
+        }
+    }
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! A protocol that is not in the library: what somebody writes who adds one, and what the pipeline makes of it.
 //!
-//! Its light is a stream of bits that both ends get, with errors at one of them. Of each frame the sender discloses every
-//! third bit, the receiver answers with what it had there, and the rest is key.
+//! Its light is a stream of bits that both ends get, with errors at one of them. Of each frame the sender discloses
+//! every third bit, the receiver answers with what it had there, and the rest is key.
 
 #![allow(clippy::unwrap_used)]
 

@@ -96,6 +96,10 @@ impl Keeper {
     /// Whether the anchor has a ceiling of at least `ordinal`. If not it is raised to `ahead`, and then this lease is
     /// asked for again.
     pub fn allows(&self, name: &str, ordinal: u64, ahead: u64, lease: (usize, usize)) -> bool {
+        // No lease waits for an anchor that there is not.
+        if !self.inner.anchor.keeps() {
+            return true;
+        }
         let mut book = self.inner.lock();
         if book.sure.get(name).is_some_and(|ceiling| *ceiling >= ordinal) {
             return true;
@@ -107,6 +111,9 @@ impl Keeper {
 
     /// Raises a ceiling that will be reached soon.
     pub fn raise(&self, name: &str, soon: u64, ahead: u64) {
+        if !self.inner.anchor.keeps() {
+            return;
+        }
         let mut book = self.inner.lock();
         if book.sure.get(name).is_none_or(|ceiling| *ceiling < soon) {
             self.inner.want(&mut book, name, ahead);

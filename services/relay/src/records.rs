@@ -5,7 +5,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anchor::{Anchor, AnchorError, Ceilings, Instance};
 use redb::backends::FileBackend;
@@ -21,7 +21,7 @@ const FORMAT: u64 = 1;
 const CACHE_BYTES: usize = 1 << 20;
 
 const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
-/// How often the records were written to; also the name of its ceiling.
+/// Counts that the records were written to; also the name of its ceiling.
 const WRITES: &str = "writes";
 /// Since when it is known that the records were put back, in milliseconds since 1970.
 const ROLLED_BACK: &str = "rolled-back-since-ms";
@@ -99,8 +99,10 @@ impl Change {
 pub struct Records {
     database: Arc<Database>,
     instance: Instance,
-    /// How often they were written to, as far as it is on the disk.
+    /// Their count, as far as it is on the disk.
     writes: Arc<AtomicU64>,
+    /// They were written to since then.
+    uncounted: Arc<AtomicBool>,
 }
 
 impl Records {
@@ -144,13 +146,13 @@ impl Records {
                 }
             }
         };
-        let writes = fact(&txn, WRITES)?.unwrap_or(0);
+        let writes = counted(&txn)?;
         txn.commit()?;
-        Ok(Self { database: Arc::new(database), instance, writes: Arc::new(AtomicU64::new(writes)) })
+        let (writes, uncounted) = (Arc::new(AtomicU64::new(writes)), Arc::default());
+        Ok(Self { database: Arc::new(database), instance, writes, uncounted })
     }
 
-    /// How often they were written to.
-    pub fn writes(&self) -> u64 {
+    fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }
 
@@ -163,7 +165,7 @@ impl Records {
             let txn = self.database.begin_read()?;
             return Ok(txn.open_table(FACTS)?.get(ROLLED_BACK)?.map(|since_ms| since_ms.value()));
         }
-        self.commit(ceiling, |txn| {
+        self.commit_counted(ceiling, |txn| {
             txn.open_table(RECORDS)?.retain(|key, _| key == bytes(&RecordKey::Incarnation))?;
             txn.open_table(FACTS)?.insert(ROLLED_BACK, now_ms)?;
             Ok(())
@@ -175,33 +177,48 @@ impl Records {
         Ok(anchor.read(self.instance)?.and_then(|ceilings| ceilings.get(WRITES).copied()).unwrap_or(0))
     }
 
-    /// Tells an anchor how often the records were written to. Blocks until it is kept.
-    pub fn raise(&self, anchor: &dyn Anchor, writes: u64) -> Result<(), RecordError> {
-        Ok(anchor.raise(self.instance, &ceiling(writes))?)
+    /// Counts what was written since the last call: once for all of it, as each count costs a page of the commit. Tells
+    /// an anchor that knows of less, and gives what it knows. Blocks until it is kept.
+    pub fn raise(&self, anchor: &dyn Anchor, known: u64) -> Result<u64, RecordError> {
+        if self.uncounted.load(Ordering::Relaxed) {
+            self.commit_counted(0, |_| Ok(()))?;
+        }
+        let writes = self.writes();
+        if writes > known {
+            anchor.raise(self.instance, &ceiling(writes))?;
+        }
+        Ok(writes)
     }
 
     /// The last that is done with them: it was told that they were put back, if they were. Blocks for disk and anchor.
     pub fn close(&self, anchor: &dyn Anchor) -> Result<(), RecordError> {
-        self.commit(0, |txn| {
+        self.commit_counted(0, |txn| {
             txn.open_table(FACTS)?.remove(ROLLED_BACK)?;
             Ok(())
         })?;
         Ok(anchor.settle(self.instance, &ceiling(self.writes()))?)
     }
 
-    /// Durable, and counted beyond `counted`, when it returns.
-    fn commit(
+    /// Durable, and counted beyond `beyond`, when it returns.
+    fn commit_counted(
         &self,
-        counted: u64,
+        beyond: u64,
         change: impl FnOnce(&WriteTransaction) -> Result<(), RecordError>,
     ) -> Result<(), RecordError> {
         let txn = self.database.begin_write()?;
-        let writes = fact(&txn, WRITES)?.unwrap_or(0).max(counted) + 1;
-        txn.open_table(FACTS)?.insert(WRITES, writes)?;
-        change(&txn)?;
-        txn.commit()?;
-        self.writes.fetch_max(writes, Ordering::Relaxed);
-        Ok(())
+        // There is one transaction at a time: what is marked after this is not part of this one.
+        let uncounted = self.uncounted.swap(false, Ordering::Relaxed);
+        let written = count(&txn, beyond).and_then(|writes| change(&txn).map(|()| writes));
+        match written.and_then(|writes| Ok(txn.commit().map(|()| writes)?)) {
+            Ok(writes) => {
+                self.writes.fetch_max(writes, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                self.uncounted.fetch_or(uncounted, Ordering::Relaxed);
+                Err(error)
+            }
+        }
     }
 
     /// Everything that the state machine goes on from.
@@ -217,7 +234,9 @@ impl Records {
 
     /// Durable when it returns.
     pub fn write(&self, batch: &Batch) -> Result<(), RecordError> {
-        self.commit(0, |txn| {
+        let txn = self.database.begin_write()?;
+        self.uncounted.store(true, Ordering::Relaxed);
+        {
             let mut records = txn.open_table(RECORDS)?;
             // Of several changes of a record the last one counts.
             let last: BTreeMap<RecordKey, &Change> =
@@ -230,8 +249,9 @@ impl Records {
                     Change::Forget(key) => drop(records.remove(bytes(key).as_slice())?),
                 }
             }
-            complete(txn, &batch.completed)
-        })
+        }
+        complete(&txn, &batch.completed)?;
+        Ok(txn.commit()?)
     }
 
     /// Completed transfers from number `first` on, at most `limit` of them, with their numbers.
@@ -272,8 +292,15 @@ fn ceiling(writes: u64) -> Ceilings {
     [(WRITES.to_owned(), writes)].into()
 }
 
-fn fact(txn: &WriteTransaction, name: &str) -> Result<Option<u64>, RecordError> {
-    Ok(txn.open_table(FACTS)?.get(name)?.map(|fact| fact.value()))
+fn counted(txn: &WriteTransaction) -> Result<u64, RecordError> {
+    Ok(txn.open_table(FACTS)?.get(WRITES)?.map_or(0, |writes| writes.value()))
+}
+
+fn count(txn: &WriteTransaction, beyond: u64) -> Result<u64, RecordError> {
+    let mut facts = txn.open_table(FACTS)?;
+    let writes = facts.get(WRITES)?.map_or(0, |writes| writes.value()).max(beyond) + 1;
+    facts.insert(WRITES, writes)?;
+    Ok(writes)
 }
 
 fn no_identity() -> RecordError {
@@ -314,7 +341,7 @@ pub fn void_restored(data: &Path, site: &str, anchor: &dyn Anchor) -> Result<(),
     }
     let records = Records::open(data, site, Disk::default())?;
     // Beyond the ceiling, so that all that was there before is behind it.
-    records.commit(records.ceiling(anchor)?, |txn| {
+    records.commit_counted(records.ceiling(anchor)?, |txn| {
         txn.open_table(RECORDS)?.retain(|_, _| false)?;
         txn.open_table(FACTS)?.remove(ROLLED_BACK)?;
         Ok(())
@@ -385,7 +412,8 @@ mod tests {
         let records = open();
         assert_eq!(records.examine(&anchor, 100).unwrap(), None);
         records.write(&Batch { changes: changes(), ..Batch::default() }).unwrap();
-        records.raise(&anchor, records.writes()).unwrap();
+        assert_eq!(records.raise(&anchor, 0).unwrap(), 1);
+        assert_eq!(records.raise(&anchor, 1).unwrap(), 1, "nothing was written since");
         drop(records);
         // A crash, and a clean close.
         let records = open();

@@ -135,12 +135,8 @@ async fn keep_ceiling(records: Records, anchor: Arc<dyn Anchor>) {
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         due.tick().await;
-        let writes = records.writes();
-        if writes == told {
-            continue;
-        }
-        match blocking(&records, &anchor, move |records, anchor| records.raise(anchor, writes)).await {
-            Ok(()) => (told, failing) = (writes, false),
+        match blocking(&records, &anchor, move |records, anchor| records.raise(anchor, told)).await {
+            Ok(known) => (told, failing) = (known, false),
             Err(error) if !failing => {
                 failing = true;
                 tracing::warn!("records that are put back may go unnoticed: {}", shell::chain(&error));

@@ -1,9 +1,9 @@
 //! Who of two ends that count differently has to prove what, and whose volume was put back.
 //!
-//! A tag is on its sender's disk as used before it leaves, and counts at its receiver once it has verified. So a receiver
-//! is never ahead of the sender, whatever crashed and whatever was forged: where it is, the sender's volume is older than what
-//! was done with it. A sender is ahead of the receiver after a tag was lost on the way, a crash between disk and line, or
-//! a restart that went on from an anchored ceiling; these are small, and the two meet without help.
+//! A tag is on its sender's disk as used before it leaves, and counts at its receiver once it has verified. So a
+//! receiver is never ahead of the sender, whatever crashed and whatever was forged: where it is, the sender's volume is
+//! older than what was done with it. A sender is ahead of the receiver after a tag was lost on the way, a crash between
+//! disk and line, or a restart that went on from an anchored ceiling; these are small, and the two meet without help.
 //!
 //! What a greeting says is a suspicion until its sender has *proved* it: by one tag over both greetings, under its next
 //! pad, once for each pair of nonces. Nothing is taken, written or told on a suspicion. For an end A:
@@ -12,18 +12,19 @@
 //! | --- | --- | --- |
 //! | A's next send = the peer's receive | nobody | the session begins there |
 //! | A's next send > the peer's receive | A | the peer goes on behind A's proof |
-//! | A's next send < the peer's receive | the peer; A makes no tag, its next pad may be one it has used | A is rolled back, and keeps that |
+//! | A's next send < the peer's receive | the peer; A makes no tag: its pad may be used | A stays rolled back |
 //! | the peer's next send > A's receive | the peer | A goes on behind the peer's proof |
 //! | the peer's next send < A's receive | A, so that the peer learns it | the peer is rolled back |
 //!
 //! The first three rows are about one direction, the last two and the first, mirrored, about the other; both directions
-//! are judged at each meeting. Both ends say the same site: the one behind by the proof that it verified, the one ahead by
-//! the greeting of the other, which answers a fresh nonce and is checked under the key of the masks (see [`super::mask`]).
-//! An end that is rolled back has no pad to prove anything with. If it lacks the refills too that the proof's pad came
-//! with, or more refills than an end remembers, a check under that key is enough: to say so and stop is always safe.
+//! are judged at each meeting. Both ends say the same site: the one behind by the proof that it verified, the one ahead
+//! by the greeting of the other, which answers a fresh nonce and is checked under the key of the masks (see
+//! [`super::mask`]). An end that is rolled back has no pad to prove anything with. If it lacks the refills too that the
+//! proof's pad came with, or more refills than an end remembers, a check under that key is enough: to say so and stop
+//! is always safe.
 //!
-//! Reserves of an older release have no such key, and their receivers counted forgeries as well. Their ends go on behind
-//! a proof of up to [`OLD_FORM_LEAD`] tags, and are rolled back beyond that.
+//! Reserves of an older release have no such key, and their receivers counted forgeries as well. Their ends go on
+//! behind a proof of up to [`OLD_FORM_LEAD`] tags, and are rolled back beyond that.
 //!
 //! Where each end claims that the other is behind, neither has a pad to prove anything with, and where the two have
 //! different secrets nothing proves anything. This, and an end of the older form that is behind, is told as a suspicion

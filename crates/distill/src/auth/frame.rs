@@ -6,9 +6,9 @@
 //! 2  flags       u8     32  payload, then with flag 1: tag number u64, tag 16 bytes
 //! 3  zero        5 x u8
 //! ```
-//! Numbers are little-endian. In a hello the session is the sender's nonce and the step the echo of the peer's; its tag,
-//! where it has one, is made under the key of the masks, and its tag number is 0. The first byte is the version in every
-//! release, so that ends of two releases can tell.
+//! Numbers are little-endian. In a hello the session is the sender's nonce and the step the echo of the peer's; its
+//! tag, where it has one, is made under the key of the masks, and its tag number is 0. The first byte is the version in
+//! every release, so that ends of two releases can tell.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -127,7 +127,8 @@ impl Frame {
         out.freeze()
     }
 
-    /// Whether some bytes are a hello as endpoints of another release send it; its first eight bytes are the same in all.
+    /// Whether some bytes are a hello as endpoints of another release send it; its first eight bytes are the same in
+    /// all.
     pub fn is_hello_of_another_version(bytes: &[u8]) -> bool {
         let Some([version, kind, _, zeros @ ..]) = bytes.first_chunk::<8>() else { return false };
         bytes.len() >= HEADER && *version != VERSION && *kind == Kind::Hello.code() && *zeros == [0; 5]
@@ -217,7 +218,12 @@ mod tests {
         }
 
         #[test]
-        fn what_decodes_is_canonical(bytes in prop::collection::vec(any::<u8>(), 0..100), good in frames(), at in 0usize..100, to: u8) {
+        fn what_decodes_is_canonical(
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+            good in frames(),
+            at in 0usize..100,
+            to: u8,
+        ) {
             let mut damaged = good.encode().to_vec();
             let at = at % damaged.len();
             damaged[at] = to;

@@ -1,9 +1,9 @@
 //! 256 bits of a reserve that are kept apart from its cells.
 //!
-//! A cell is secret by itself, once. If a volume is put back and nothing tells, it is used a second time; therefore each
-//! session masks the cells that it uses with a pseudo-random function of this key, of both its nonces and of the cell's
-//! place. A cell that is used once hides a tag from any computation; one that is used twice hides it from all who cannot
-//! tell HMAC-SHA256 from random. Nonces come from the system, so that no two sessions have the same pair.
+//! A cell is secret by itself, once. If a volume is put back and nothing tells, it is used a second time; therefore
+//! each session masks the cells that it uses with a pseudo-random function of this key, of both its nonces and of the
+//! cell's place. A cell that is used once hides a tag from any computation; one that is used twice hides it from all
+//! who cannot tell HMAC-SHA256 from random. Nonces come from the system, so that no two sessions have the same pair.
 //!
 //! The same key checks greetings, which costs no cell: a greeting that somebody made up never makes an end spend one.
 
@@ -35,15 +35,15 @@ impl MaskKey {
         &self.0
     }
 
-    /// A number for the secret that this key came with: the same at both ends, whatever each had before. It tells of this
-    /// key alone, of no cell.
+    /// A number for the secret that this key came with: the same at both ends, whatever each had before. It tells of
+    /// this key alone, of no cell.
     pub fn generation(&self) -> u64 {
         let value = self.value(GENERATION, [0; 4], &[]);
         u128::from_le_bytes(value) as u64 | 1 << 63
     }
 
-    /// Who the end is that sends in a direction and has the secret that this key came with: what is made of a secret twice
-    /// is the same both times. It tells of no cell, and the key does not follow from it.
+    /// Who the end is that sends in a direction and has the secret that this key came with: what is made of a secret
+    /// twice is the same both times. It tells of no cell, and the key does not follow from it.
     pub fn identity(&self, direction: Direction) -> [u8; 16] {
         self.value(IDENTITY, [u64::from(direction.code()), 0, 0, 0], &[])
     }

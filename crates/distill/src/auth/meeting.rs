@@ -50,7 +50,8 @@ impl<R: Reserve> Endpoint<R> {
                 hello.check(self.side, &self.reserve)?;
                 // It would name a pad that the proof to another greeting has spent; the peer answers what it says now.
                 let stale = greeting.proof.as_ref().is_some_and(|proof| proof.peer != hello.heard());
-                // Once: two ends that answer each other's fresh greeting with a fresh one of their own would never stop.
+                // Once: two ends that answer each other's fresh greeting with a fresh one of their own would never
+                // stop.
                 if stale && greeting.is_refreshed {
                     return Ok(self.close(CloseReason::PeerRestarted));
                 }
@@ -77,8 +78,8 @@ impl<R: Reserve> Endpoint<R> {
         }
     }
 
-    /// Both ends know of each other's greeting: opens the session, or proves what the peer cannot know, or waits for the
-    /// peer's proof.
+    /// Both ends know of each other's greeting: opens the session, or proves what the peer cannot know, or waits for
+    /// the peer's proof.
     fn meet(&mut self, hello: PeerHello) -> Vec<Action> {
         let State::Greeting(greeting) = &mut self.state else { return Vec::new() };
         let masked = self.reserve.mask_key().is_some();

@@ -1,9 +1,9 @@
 //! Two reserves that do not fit together, where nothing proves whose is right.
 //!
-//! An end that was re-keyed and one that was not have no secret in common, so that neither can show anything to the other.
-//! Nor can two ends prove anything of which each lacks what the other has seen of it: no pad of theirs is certainly
-//! unused. All that can be done is to spend nothing, to go on greeting, and to say so: somebody has to give both ends the
-//! same fresh secret. What is said is a suspicion, which the next session takes back.
+//! An end that was re-keyed and one that was not have no secret in common, so that neither can show anything to the
+//! other. Nor can two ends prove anything of which each lacks what the other has seen of it: no pad of theirs is
+//! certainly unused. All that can be done is to spend nothing, to go on greeting, and to say so: somebody has to give
+//! both ends the same fresh secret. What is said is a suspicion, which the next session takes back.
 
 use super::outcome::Refusal;
 

@@ -114,7 +114,8 @@ pub trait Reserve {
     fn layout(&self) -> Layout;
     /// Number of the next tag that this end may send: all before are used.
     fn next_send(&self) -> u64;
-    /// Number behind the last tag of the peer that has verified here. The peer has sent all before, whatever has crashed.
+    /// Number behind the last tag of the peer that has verified here. The peer has sent all before, whatever has
+    /// crashed.
     fn next_receive(&self) -> u64;
     /// How many tags are left.
     fn remaining_send(&self) -> u64;

@@ -10,8 +10,8 @@ pub enum Evidence<N = u64> {
     /// Bits of the check basis that were disclosed and how many of them differ, where every bit of the key comes of one
     /// pair.
     CheckBits { bits: N, errors: N },
-    /// Detections of laser pulses, by intensity in the order of [`crate::config::Emission`]. Those that a protocol lacks
-    /// stay 0.
+    /// Detections of laser pulses, by intensity in the order of [`crate::config::Emission`]. Those that a protocol
+    /// lacks stay 0.
     Decoy([Detections<N>; INTENSITIES]),
     /// Detections of single photons. The key basis and the check basis are what both ends chose.
     SinglePhoton {
@@ -34,9 +34,9 @@ pub struct Tally<N = u64> {
 pub struct Detections<N = u64> {
     /// In the key basis: all that became bits of the sifted key.
     pub key: N,
-    /// How many of those that were corrected and verified were wrong. Only a protocol with one decoy needs it, and its ends
-    /// say it once reconciliation is over ([`crate::pipeline`]); without it every error of the key counts as one of the
-    /// vacuum.
+    /// How many of those that were corrected and verified were wrong. Only a protocol with one decoy needs it, and its
+    /// ends say it once reconciliation is over ([`crate::pipeline`]); without it every error of the key counts as one
+    /// of the vacuum.
     pub key_errors: Option<N>,
     pub check: Tally<N>,
 }

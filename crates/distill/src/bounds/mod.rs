@@ -1,8 +1,8 @@
 //! How long a key may be: the asymptotic figure that papers quote and the finite-key bound.
 //!
-//! What was learned in public about an eavesdropper is [`Evidence`], of a kind for each family of protocols; the bounds for
-//! a kind are in a module of their own, and [`bounds`] alone chooses among them. What a proof takes for granted of the
-//! light comes with the configuration ([`Emission`]).
+//! What was learned in public about an eavesdropper is [`Evidence`], of a kind for each family of protocols; the bounds
+//! for a kind are in a module of their own, and [`bounds`] alone chooses among them. What a proof takes for granted of
+//! the light comes with the configuration ([`Emission`]).
 //!
 //! Reconciliation by Cascade talks in both directions, so the error pattern of a block counts as public. For qubit
 //! protocols whose phase errors are bounded from the check basis that costs nothing beyond the parities of the
@@ -67,8 +67,8 @@ pub struct KeyLength {
     pub abort: Option<AbortReason>,
 }
 
-/// What the bounds say of a block in real numbers, which may be negative: by how much key is missed. For searches, and for
-/// what is expected of a block; a measured one asks [`key_length`].
+/// What the bounds say of a block in real numbers, which may be negative: by how much key is missed. For searches, and
+/// for what is expected of a block; a measured one asks [`key_length`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounds {
     pub asymptotic: Length,

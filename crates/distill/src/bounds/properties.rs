@@ -194,7 +194,9 @@ proptest! {
     fn nonsense_is_a_reason_and_never_a_panic(
         case in any_link(),
         counts in prop::array::uniform12(prop_oneof![Just(0u64), Just(u64::MAX), Just(1), any::<u64>(), 0..1000u64]),
-        figures in prop::array::uniform6(prop_oneof![Just(f64::NAN), Just(0.0), Just(-1.0), Just(1.0), Just(f64::INFINITY), 0.0..1.0f64]),
+        figures in prop::array::uniform6(
+            prop_oneof![Just(f64::NAN), Just(0.0), Just(-1.0), Just(1.0), Just(f64::INFINITY), 0.0..1.0f64]
+        ),
         mixed in any_link(),
     ) {
         let mut wild = case.clone();
@@ -232,7 +234,11 @@ proptest! {
 
     /// No click of one kind of pulse in one basis: no key, and the reason says which. Only the vacuum may be dark.
     #[test]
-    fn a_basis_or_an_intensity_without_clicks_gives_no_key(case in decoys(), row in 0..2usize, key_basis in any::<bool>()) {
+    fn a_basis_or_an_intensity_without_clicks_gives_no_key(
+        case in decoys(),
+        row in 0..2usize,
+        key_basis in any::<bool>(),
+    ) {
         let Evidence::Decoy(mut rows) = case.evidence else { return Ok(()) };
         if key_basis {
             rows[row] = Detections { key: 0, key_errors: None, ..rows[row] };

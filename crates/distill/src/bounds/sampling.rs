@@ -1,12 +1,12 @@
 //! What errors in one sample say of errors in another.
 
-/// How much higher the error rate of `unseen` bits may be than the rate `seen_rate` of `seen` bits, but with a probability
-/// of `failure`: Lim et al., PRA 89, 022307 (2014), equation (5) with its `gamma`, after Fung, Ma and Chau, PRA 81, 012318
-/// (2010). The logarithm under the root is the binary one, the `ln 2` before it the natural one of 2.
+/// How much higher the error rate of `unseen` bits may be than the rate `seen_rate` of `seen` bits, but with a
+/// probability of `failure`: Lim et al., PRA 89, 022307 (2014), equation (5) with its `gamma`, after Fung, Ma and Chau,
+/// PRA 81, 012318 (2010). The logarithm under the root is the binary one, the `ln 2` before it the natural one of 2.
 ///
-/// The formula is an approximation that vanishes where nothing was seen to be wrong, and falls again at high error rates
-/// where `failure` is large. A bound does neither: one error is taken to have been seen at least, and from its largest
-/// value on it stays there.
+/// The formula is an approximation that vanishes where nothing was seen to be wrong, and falls again at high error
+/// rates where `failure` is large. A bound does neither: one error is taken to have been seen at least, and from its
+/// largest value on it stays there.
 pub fn deviation(seen_rate: f64, seen: f64, unseen: f64, failure: f64) -> f64 {
     let scale = (seen + unseen) / (seen * unseen);
     let rate = seen_rate.max(1.0 / seen).min(0.5);

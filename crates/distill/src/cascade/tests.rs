@@ -391,7 +391,11 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_query_leaks_only_what_is_counted(at in any::<prop::sample::Index>(), to in any::<u8>(), seed in any::<u64>()) {
+    fn a_changed_query_leaks_only_what_is_counted(
+        at in any::<prop::sample::Index>(),
+        to in any::<u8>(),
+        seed in any::<u64>(),
+    ) {
         let parameters = Parameters { qber: 0.03, seed };
         let (truth, noisy) = Trial::new(seed).pair(&[2000; 3], 0.03);
         let mut reference = Reference::new(truth, &parameters);

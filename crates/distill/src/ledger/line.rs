@@ -34,7 +34,8 @@ pub enum Item {
     BasisMismatch,
     /// Detectors of both bases fired at once.
     CrossDouble,
-    /// Of two kept events within a dead time the second; at a receiver of pulses, whatever comes while a detector is dead.
+    /// Of two kept events within a dead time the second; at a receiver of pulses, whatever comes while a detector is
+    /// dead.
     DeadTimeDropped,
     /// Clicks while the clocks were not locked.
     Unlocked,
@@ -42,8 +43,8 @@ pub enum Item {
     Preamble,
     /// Too far from any moment at which the light of a pulse comes.
     OutsideGate,
-    /// Further clicks of the same basis in one coincidence window, or of one pulse: one event is made of them, with a random
-    /// bit where they differ.
+    /// Further clicks of the same basis in one coincidence window, or of one pulse: one event is made of them, with a
+    /// random bit where they differ.
     Merged,
     /// Words of a tag stream that no detector belongs to.
     Invalid,

@@ -1,4 +1,5 @@
-//! Where every bit of a block went, from clicks to delivered key: an account of named lines, in sums that must be exact.
+//! Where every bit of a block went, from clicks to delivered key: an account of named lines, in sums that must be
+//! exact.
 //!
 //! Which lines there are is said in `line` alone: what a protocol accounts for is a book there, and everything here is
 //! written for any of them.

@@ -51,7 +51,9 @@ proptest! {
     }
 
     #[test]
-    fn totals_sum_exactly(blocks in prop::collection::vec((prop::array::uniform18(0u64..1 << 40), any::<u8>()), 0..20)) {
+    fn totals_sum_exactly(
+        blocks in prop::collection::vec((prop::array::uniform18(0u64..1 << 40), any::<u8>()), 0..20),
+    ) {
         let mut total = BlockLedger::default();
         for (parts, fate) in &blocks {
             total.add(&ledger(*parts, *fate));
@@ -62,7 +64,9 @@ proptest! {
     }
 
     #[test]
-    fn any_single_wrong_line_is_found(parts in prop::array::uniform18(1u64..1 << 40), fate: u8, line in 0usize..30, by in 1u64..1 << 40) {
+    fn any_single_wrong_line_is_found(
+        parts in prop::array::uniform18(1u64..1 << 40), fate: u8, line in 0usize..30, by in 1u64..1 << 40,
+    ) {
         let mut wrong = ledger(parts, fate);
         prop_assert_eq!(summed().len(), 30);
         wrong.book(summed()[line], by);
@@ -78,7 +82,15 @@ proptest! {
 }
 
 /// A block of a data folder of release 0.1.
-const STORED: &str = r#"{"blocks_stored":1,"blocks_aborted":0,"blocks_voided":0,"announcer":{"clicks":107224,"unmatched":92243,"ambiguous":0,"basis_mismatch":7509,"cross_double":0,"dead_time_dropped":2,"unlocked":0,"merged":0,"invalid":0,"sifted_x":3771,"sifted_z":3699},"matcher":{"clicks":0,"unmatched":0,"ambiguous":0,"basis_mismatch":0,"cross_double":0,"dead_time_dropped":0,"unlocked":0,"merged":0,"invalid":0,"sifted_x":0,"sifted_z":0},"disclosed_x":3771,"voided_x":0,"errors_x":35,"sifted_z":3699,"errors_z":11,"voided":0,"aborted":0,"failed_frames":0,"leaked":345,"verification":64,"amplification":282,"authentication":258,"delivered":2750}"#;
+const STORED: &str = concat!(
+    r#"{"blocks_stored":1,"blocks_aborted":0,"blocks_voided":0,"announcer":{"clicks":107224,"#,
+    r#""unmatched":92243,"ambiguous":0,"basis_mismatch":7509,"cross_double":0,"dead_time_dropped":2,"#,
+    r#""unlocked":0,"merged":0,"invalid":0,"sifted_x":3771,"sifted_z":3699},"matcher":{"clicks":0,"#,
+    r#""unmatched":0,"ambiguous":0,"basis_mismatch":0,"cross_double":0,"dead_time_dropped":0,"unlocked":0,"#,
+    r#""merged":0,"invalid":0,"sifted_x":0,"sifted_z":0},"disclosed_x":3771,"voided_x":0,"errors_x":35,"#,
+    r#""sifted_z":3699,"errors_z":11,"voided":0,"aborted":0,"failed_frames":0,"leaked":345,"#,
+    r#""verification":64,"amplification":282,"authentication":258,"delivered":2750}"#,
+);
 
 #[test]
 fn accounts_of_release_0_1_are_read_and_written_alike() {

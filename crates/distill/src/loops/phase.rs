@@ -64,8 +64,8 @@ impl PhaseLoop {
         }
     }
 
-    /// For an angle whose error rate other angles move as well: a period whose halves differ by more than this angle can make
-    /// of it is left out.
+    /// For an angle whose error rate other angles move as well: a period whose halves differ by more than this angle
+    /// can make of it is left out.
     pub fn shared(mut self) -> Self {
         self.shared = true;
         self

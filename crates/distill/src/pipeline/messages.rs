@@ -184,10 +184,11 @@ pub struct Verify {
     /// Errors corrected in each frame (public: the dialogue showed where they were).
     #[prost(uint32, repeated, tag = "3")]
     pub errors: Vec<u32>,
-    /// Where the proof asks which intensity errors are of: right bits before each wrong one since the wrong one before it,
-    /// over all frames (public as well).
-    #[prost(uint64, repeated, tag = "4")]
-    pub right_before: Vec<u64>,
+    /// Where the proof asks which intensity errors are of: right bits before each wrong one since the wrong one before
+    /// it, over all frames (public as well). Numbers as protobuf writes them, one after the other: read one by one,
+    /// they take no more memory than on the wire.
+    #[prost(bytes = "vec", tag = "4")]
+    pub right_before: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

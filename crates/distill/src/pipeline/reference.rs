@@ -170,8 +170,7 @@ impl Reference {
             .map(|((bits, leaked), errors)| Corrected { bits, leaked, errors: u64::from(*errors) })
             .collect();
         let security = &shared.config.security;
-        let asked = block.round.decoys.as_ref().filter(|_| security.emission.needs_key_errors());
-        let key_errors = match asked {
+        let key_errors = match &block.round.decoys {
             Some(decoys) => {
                 let counted = round::key_errors(decoys, &verify.right_before, &corrected, &good);
                 Some(counted.ok_or(ModuleError::Protocol("places of errors that are not as many as were corrected"))?)

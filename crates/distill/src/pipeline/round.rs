@@ -1,5 +1,7 @@
 //! What both ends do with the sifted material of one round.
 
+use prost::encoding::{decode_varint, encode_varint};
+
 use super::messages::KeyErrors;
 use super::{Action, Compared, FinishedBlock};
 use crate::bits::Bits;
@@ -100,31 +102,50 @@ impl Reconciled {
     }
 }
 
-/// Right bits before each wrong one: what correction changed.
-pub fn right_before(key: &Bits, frames: &[Corrected]) -> Vec<u64> {
+/// Right bits before each wrong one, as they are said: what correction changed.
+pub fn right_before(key: &Bits, frames: &[Corrected]) -> Vec<u8> {
     let (mut gaps, mut start, mut next) = (Vec::new(), 0, 0);
     for frame in frames {
-        let wrong = (0..frame.bits.len()).filter(|index| frame.bits.get(*index) != key.get(start + index));
-        for place in wrong.map(|index| (start + index) as u64) {
-            gaps.push(place - next);
-            next = place + 1;
+        let seen = key.slice(start, frame.bits.len());
+        for (index, (own, corrected)) in seen.words().iter().zip(frame.bits.words()).enumerate() {
+            let mut wrong = own ^ corrected;
+            while wrong != 0 {
+                let place = (start + 64 * index) as u64 + u64::from(wrong.trailing_zeros());
+                encode_varint(place - next, &mut gaps);
+                next = place + 1;
+                wrong &= wrong - 1;
+            }
         }
         start += frame.bits.len();
     }
     gaps
 }
 
-/// Of the wrong bits of good frames, how many are of signals and of decoys. None where they are not as many as each frame is
-/// said to have had.
-pub fn key_errors(decoys: &Bits, gaps: &[u64], frames: &[Corrected], good: &[bool]) -> Option<KeyErrors> {
-    let (mut gaps, mut next, mut start) = (gaps.iter().copied().peekable(), 0u64, 0u64);
+/// Places of wrong bits, from what is said of them.
+struct Places<'a> {
+    rest: &'a [u8],
+    next: u64,
+}
+
+impl Places<'_> {
+    /// The next place, if it is below `end`.
+    fn below(&mut self, end: u64) -> Option<u64> {
+        let mut rest = self.rest;
+        let place = decode_varint(&mut rest).ok()?.checked_add(self.next).filter(|place| *place < end)?;
+        (self.rest, self.next) = (rest, place + 1);
+        Some(place)
+    }
+}
+
+/// Of the wrong bits of good frames, how many are of signals and of decoys. None where they are not as many as each
+/// frame is said to have had.
+pub fn key_errors(decoys: &Bits, right_before: &[u8], frames: &[Corrected], good: &[bool]) -> Option<KeyErrors> {
+    let (mut places, mut end) = (Places { rest: right_before, next: 0 }, 0);
     let mut errors = KeyErrors::default();
     for (frame, good) in frames.iter().zip(good) {
-        let end = start + frame.bits.len() as u64;
+        end += frame.bits.len() as u64;
         let mut of_frame = KeyErrors::default();
-        while let Some(place) = gaps.peek().and_then(|gap| next.checked_add(*gap)).filter(|place| *place < end) {
-            gaps.next();
-            next = place + 1;
+        while let Some(place) = places.below(end) {
             let decoy = decoys.get(usize::try_from(place).ok()?);
             of_frame.decoy += u64::from(decoy);
             of_frame.signal += u64::from(!decoy);
@@ -136,9 +157,8 @@ pub fn key_errors(decoys: &Bits, gaps: &[u64], frames: &[Corrected], good: &[boo
             errors.signal += of_frame.signal;
             errors.decoy += of_frame.decoy;
         }
-        start = end;
     }
-    gaps.next().is_none().then_some(errors)
+    places.rest.is_empty().then_some(errors)
 }
 
 /// Keeps the frames whose hashes agree, books the rest as lost, and applies the bound. Of the key, `reserve` bits
@@ -207,7 +227,7 @@ mod tests {
     }
 
     /// Of what both ends hold in each frame, and which of it is of decoys: what the two say to each other about errors.
-    fn said(frames: &[(Bits, Bits, Bits)], good: &[bool]) -> (Bits, Vec<Corrected>, Vec<u64>, Option<KeyErrors>) {
+    fn said(frames: &[(Bits, Bits, Bits)], good: &[bool]) -> (Bits, Vec<Corrected>, Vec<u8>, Option<KeyErrors>) {
         let (mut seen, mut decoys, mut corrected) = (Bits::default(), Bits::default(), Vec::new());
         for (own, sent, labels) in frames {
             seen.extend(own);
@@ -217,6 +237,12 @@ mod tests {
         let gaps = right_before(&seen, &corrected);
         let errors = key_errors(&decoys, &gaps, &corrected, good);
         (decoys, corrected, gaps, errors)
+    }
+
+    fn written(gaps: &[u64]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        gaps.iter().for_each(|gap| encode_varint(*gap, &mut bytes));
+        bytes
     }
 
     proptest! {
@@ -236,8 +262,9 @@ mod tests {
                 expected.signal += u64::from((wrong & !c).count_ones());
             }
             prop_assert_eq!(errors, Some(expected));
-            // One more, and places that do not exist.
-            for wrong in [[gaps.clone(), vec![0]].concat(), [gaps, vec![u64::MAX]].concat(), vec![u64::MAX; 3]] {
+            // One more, places that do not exist, and no number.
+            let more = |gap: u64| [gaps.clone(), written(&[gap])].concat();
+            for wrong in [more(0), more(u64::MAX), written(&[u64::MAX; 3]), [gaps.clone(), vec![0xff]].concat()] {
                 let fits = key_errors(&decoys, &wrong, &corrected, &good);
                 prop_assert!(fits.is_none() || fits == Some(expected));
             }
@@ -249,11 +276,11 @@ mod tests {
         let bits = |word| Bits::from_words(vec![word], 16);
         let frames = [(bits(0b101), bits(0), bits(0b100)), (bits(0x8000), bits(0), bits(0))];
         let (decoys, corrected, gaps, errors) = said(&frames, &[true, true]);
-        assert_eq!((gaps.as_slice(), errors), (&[0, 1, 28][..], Some(KeyErrors { signal: 2, decoy: 1 })));
+        assert_eq!((gaps, errors), (written(&[0, 1, 28]), Some(KeyErrors { signal: 2, decoy: 1 })));
         for gaps in [&[][..], &[0, 1], &[0, 1, 2], &[0, 1, 28, 0], &[0, 1, 29], &[0, u64::MAX, 0]] {
-            assert_eq!(key_errors(&decoys, gaps, &corrected, &[true, true]), None, "{gaps:?}");
+            assert_eq!(key_errors(&decoys, &written(gaps), &corrected, &[true, true]), None, "{gaps:?}");
         }
-        let good = [true, false];
-        assert_eq!(key_errors(&decoys, &[0, 1], &corrected, &good), Some(KeyErrors { signal: 1, decoy: 1 }));
+        let counted = key_errors(&decoys, &written(&[0, 1]), &corrected, &[true, false]);
+        assert_eq!(counted, Some(KeyErrors { signal: 1, decoy: 1 }));
     }
 }

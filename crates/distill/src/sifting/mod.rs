@@ -2,8 +2,8 @@
 //!
 //! Each end of a link has one half of a sifting protocol for the length of a session. The two halves speak through the
 //! pipeline, which carries what they say as bytes with the tag of the protocol, as the channel carries the pipeline's
-//! bundles. What they come to is a [`SiftedRound`] after the other: bits of the key, what was learned in public about an
-//! eavesdropper, and the account of every click. Everything after that is the same for all protocols.
+//! bundles. What they come to is a [`SiftedRound`] after the other: bits of the key, what was learned in public about
+//! an eavesdropper, and the account of every click. Everything after that is the same for all protocols.
 
 pub mod counts;
 pub mod entangled;
@@ -141,8 +141,8 @@ pub struct SiftedRound {
     /// Step in which the light of the first one came.
     pub first_step: u64,
     pub key: Bits,
-    /// At the reference, where the proof [asks](crate::config::Emission::needs_key_errors) which intensity errors are of: a
-    /// bit for each of `key`, set where it is of the decoy. Nothing of it is told but counts.
+    /// At the reference, where the proof [asks](crate::config::Emission::needs_key_errors) which intensity errors are
+    /// of: a bit for each of `key`, set where it is of the decoy. Nothing of it is told but counts.
     pub decoys: Option<Bits>,
     pub evidence: Evidence,
     pub account: BlockLedger,
@@ -176,18 +176,19 @@ pub struct SiftingFigures {
 /// 1. [`peer_light_over`](Self::peer_light_over), once, in the step in which the peer first says so;
 /// 2. [`hear`](Self::hear), if the peer's half said something in the step before;
 /// 3. [`reconciled`](Self::reconciled), for each round of which that became known;
-/// 4. [`take`](Self::take) with this step's light, or, once, [`light_over`](Self::light_over), after which there is none;
+/// 4. [`take`](Self::take) with this step's light, or, once, [`light_over`](Self::light_over), after which there is
+///    none;
 /// 5. [`say`](Self::say);
 /// 6. [`setpoints`](Self::setpoints).
 ///
 /// [`next_round`](Self::next_round) is called until it gives nothing after 2 and after 5. Everything that a half does
-/// follows from what it was given, in this order, and from its step numbers; it has no clock and no other randomness than
-/// that of the [`Context`].
+/// follows from what it was given, in this order, and from its step numbers; it has no clock and no other randomness
+/// than that of the [`Context`].
 ///
-/// What the peer says is hostile: bounded, checked, and refused with an error. No tag covers it yet when it is heard, and
-/// nothing that comes of it is kept before one does; that is the pipeline's part. What is said must tell nobody a bit of
-/// the key: of a detection its place, its basis and its labels may be said after it is final, and the bit only where it
-/// becomes part of the evidence.
+/// What the peer says is hostile: bounded, checked, and refused with an error. No tag covers it yet when it is heard,
+/// and nothing that comes of it is kept before one does; that is the pipeline's part. What is said must tell nobody a
+/// bit of the key: of a detection its place, its basis and its labels may be said after it is final, and the bit only
+/// where it becomes part of the evidence.
 pub trait Sifting: Send {
     fn tag(&self) -> Tag;
 

@@ -73,3 +73,20 @@ impl Filter {
         (phase, cross, self.frequency + RANDOM_WALK_FM_PS2_PER_S3 * dt)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_followed_for_a_minute_is_certain_of_pulses_at_1_ghz_for_half_a_minute_without_light() {
+        let at = |seconds: f64| (seconds * UNITS_PER_S) as u64;
+        let mut filter = Filter::new(0, 25.0, 1e6);
+        for interval in 1..=600 {
+            filter.update(at(0.1 * f64::from(interval)), 0.0, 0.2);
+        }
+        let uncertain_ps = |seconds: f64| filter.phase_variance(at(60.0 + seconds)).sqrt();
+        let (after_30_s, after_60_s) = (uncertain_ps(30.0), uncertain_ps(60.0));
+        assert!(after_30_s < 1000.0 / 16.0 && after_60_s > 1000.0 / 16.0, "{after_30_s} {after_60_s}");
+    }
+}

@@ -13,6 +13,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use crate::halves::{End, Sent, frames, run};
 use crate::light::{Light, decoy};
+use crate::mutated::mutated;
 
 const FRAMES: u64 = 6;
 const ROUND_FRAMES: u64 = 3;
@@ -35,33 +36,6 @@ fn after(light: &Light, part: Part, steps: usize, peer_said: &[Vec<u8>]) -> End 
         end.step(step as u64, heard, pair.into_iter().nth(place)).unwrap();
     }
     end
-}
-
-fn mutated(messages: &[Vec<u8>], honest: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let pick = |rng: &mut ChaCha8Rng, below: usize| rng.next_u32() as usize % below.max(1);
-    let mut bytes = messages[honest].clone();
-    match pick(rng, 5) {
-        0 => {
-            for _ in 0..=pick(rng, 4) {
-                let at = pick(rng, 8 * bytes.len());
-                if let Some(byte) = bytes.get_mut(at / 8) {
-                    *byte ^= 1 << (at % 8);
-                }
-            }
-        }
-        1 => bytes.truncate(pick(rng, bytes.len())),
-        2 => bytes = messages[pick(rng, messages.len())].clone(),
-        3 => {
-            let at = pick(rng, bytes.len());
-            let inserted: Vec<u8> = (0..pick(rng, 20)).map(|_| rng.next_u32() as u8).collect();
-            bytes.splice(at..at, inserted);
-        }
-        _ => {
-            let again = bytes.clone();
-            bytes.extend(again);
-        }
-    }
-    bytes
 }
 
 /// 1e5 messages that were damaged, cut, repeated or said twice.

@@ -6,5 +6,7 @@ mod attacks;
 mod halves;
 mod light;
 mod link;
+#[path = "../common/mutated.rs"]
+mod mutated;
 mod observer;
 mod recovery;

@@ -94,8 +94,8 @@ fn bits(heard: &[Heard], key: &[bool]) -> Vec<Bit> {
     bits
 }
 
-/// Learns the likelier answer for each thing that is known from one half of the bits and guesses the other half: how many
-/// standard deviations the guesses are better than chance.
+/// Learns the likelier answer for each thing that is known from one half of the bits and guesses the other half: how
+/// many standard deviations the guesses are better than chance.
 fn advantage(bits: &[Bit], known: impl Fn(&Bit) -> u64, answer: impl Fn(&Bit) -> bool) -> f64 {
     let (learn, guess) = bits.split_at(bits.len() / 2);
     let mut votes: BTreeMap<u64, i64> = BTreeMap::new();

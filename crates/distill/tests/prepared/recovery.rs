@@ -33,6 +33,11 @@ fn recover(light: &Light, frames: u64) -> Result<Seen, RecoveryError> {
         }
     }
     assert_eq!(numbered.len() as u64, frames);
+    Ok(judged(light, numbered, truth, recovery))
+}
+
+/// Compares what was numbered with the truth.
+fn judged(light: &Light, numbered: Vec<Numbered>, truth: Vec<Vec<u64>>, recovery: Recovery) -> Seen {
     let mut seen = Seen { frames: numbered, wrong: 0, numbered: 0, recovery };
     for (frame, truth) in seen.frames.iter().zip(truth) {
         let truth: HashMap<u64, u64> = truth.into_iter().map(|pulse| (pulse, 1)).collect();
@@ -52,7 +57,7 @@ fn recover(light: &Light, frames: u64) -> Result<Seen, RecoveryError> {
         assert!(frame.pulses.start >= next, "frame {}", frame.frame);
         next = frame.pulses.end;
     }
-    Ok(seen)
+    seen
 }
 
 /// All is right but for dark counts that happened to fall into a gate.
@@ -121,6 +126,89 @@ fn light_that_comes_back_soon_has_the_right_numbers_and_what_came_between_is_not
 }
 
 #[test]
+fn a_clock_that_is_known_well_bridges_a_darkness_of_seconds() {
+    let steady = Light { drift_per_s: 0.0, transmittance: 4e-3, ..Light::new(decoy(Part::Receiver), 19) };
+    let light = Light { dark_frames: 200..1200, ..steady };
+    let seen = assert_right(&light, 1230);
+    let after: usize = seen.frames[1220..].iter().map(|frame| frame.happenings.len()).sum();
+    assert!(after > 10_000 && seen.frames[400..1200].iter().all(|frame| frame.happenings.is_empty()), "{after}");
+    assert_eq!((seen.recovery.status().losses, seen.recovery.darkness()), (0, None));
+}
+
+/// Frames that were numbered until recovery gave up, and why it did.
+fn until_light(light: &Light, frames: u64) -> (Vec<Numbered>, RecoveryError) {
+    let mut recovery = Recovery::new(&light.config, &light.emission, FRAME_PS);
+    let mut numbered = Vec::new();
+    for (frame, tags) in light.tags(frames).into_iter().enumerate() {
+        let tags = tags.into_iter().map(|(tag, _)| tag).collect();
+        recovery.push(light.first_frame + frame as u64, tags).unwrap();
+        loop {
+            match recovery.next_frame() {
+                Ok(Some(next)) => numbered.push(next),
+                Ok(None) => break,
+                Err(error) => return (numbered, error),
+            }
+        }
+    }
+    panic!("nothing was noticed in {frames} frames");
+}
+
+#[test]
+fn a_session_that_starts_in_darkness_waits_for_light_and_ends_when_it_comes() {
+    let time_bin = Encoding::TimeBin { separation_ps: 500.0 };
+    let time_bin = Prepared { encoding: time_bin, gate_ps: 240.0, ..decoy(Part::Receiver) };
+    let dot = Prepared { preamble_pulses: 1 << 19, ..single_photons() };
+    let dot = Light { transmittance: 0.1, dark_rate_hz: 500.0, ..Light::single_photons(dot, 13) };
+    // With as many dark counts in a preamble as there is light in it, too.
+    let noisy = Light { dark_rate_hz: 5e5, transmittance: 2e-3, ..Light::new(decoy(Part::Receiver), 14) };
+    let dim = |light: Light| Light { transmittance: 4e-3, ..light };
+    for light in [dim(Light::new(decoy(Part::Receiver), 15)), dim(Light::one_decoy(time_bin, 16)), noisy, dot] {
+        let dark = 300;
+        let light = Light { dark_frames: 0..dark, ..light };
+        let (seen, why) = until_light(&light, dark + 20);
+        assert_eq!(why, RecoveryError::LateLight);
+        // A preamble takes up to four frames; the first stretch with light may have little of it.
+        assert!((dark..dark + 10).contains(&(seen.len() as u64)), "{} frames", seen.len());
+        let first = light.config.preamble_pulses;
+        for frame in &seen {
+            assert!(frame.pulses == (first..first) && frame.happenings.is_empty());
+            assert_eq!(frame.counts.unlocked + frame.counts.invalid, frame.counts.clicks);
+        }
+    }
+}
+
+#[test]
+fn a_darkness_in_which_numbers_are_lost_is_waited_out_and_ends_the_session_when_light_is_back() {
+    // So soon after lock the frequency is not known well.
+    let light = Light { dark_frames: 6..700, transmittance: 4e-3, ..Light::new(decoy(Part::Receiver), 17) };
+    let (seen, why) = until_light(&light, 720);
+    assert_eq!(why, RecoveryError::LockLost);
+    assert!((700..710).contains(&seen.len()), "{} frames", seen.len());
+    let used = |frames: &[Numbered]| frames.iter().map(|frame| frame.happenings.len()).sum::<usize>();
+    assert!(used(&seen[..6]) > 5000 && used(&seen[200..]) == 0);
+}
+
+#[test]
+fn a_clock_beside_the_light_numbers_pulses_after_any_darkness_and_from_a_dark_start_on() {
+    // Pulses so close that the clocks alone would be uncertain of them in a few seconds.
+    let sync = Sync::Distributed { delay_ps: 0.0 };
+    let config = Prepared { period_ps: 100.0, gate_ps: 60.0, preamble_pulses: 0, sync, ..decoy(Part::Receiver) };
+    let steady = Light { offset_ps: 0.0, frequency: 0.0, drift_per_s: 0.0, ..Light::new(config, 18) };
+    let light = Light { jitter_ps: 8.0, transmittance: 1e-4, dark_rate_hz: 2000.0, ..steady };
+    for dark_frames in [0..2500, 20..2500] {
+        let back = dark_frames.end as usize;
+        let before = dark_frames.start as usize;
+        let light = Light { dark_frames, ..light.clone() };
+        let seen = recover(&light, 2600).unwrap();
+        let used = |frames: &[Numbered]| frames.iter().map(|frame| frame.happenings.len()).sum::<usize>();
+        assert!(used(&seen.frames[back + 20..]) > 10_000 && used(&seen.frames[before + 200..back]) == 0);
+        assert!((seen.wrong as f64) < 0.05 * seen.numbered as f64, "{} of {} wrong", seen.wrong, seen.numbered);
+        let status = seen.recovery.status();
+        assert_eq!((status.losses, status.acquisitions), (0, 1));
+    }
+}
+
+#[test]
 fn a_clock_beside_the_light_needs_no_preamble() {
     let config = Prepared { preamble_pulses: 0, sync: Sync::Distributed { delay_ps: 120.0 }, ..decoy(Part::Receiver) };
     let light = Light { offset_ps: 150.0, frequency: 0.0, drift_per_s: 0.0, ..Light::new(config, 7) };
@@ -129,16 +217,17 @@ fn a_clock_beside_the_light_needs_no_preamble() {
 }
 
 #[test]
-fn a_wrong_preamble_a_wrong_period_and_darkness_are_refused() {
+fn a_wrong_preamble_is_refused_and_a_wrong_period_is_as_good_as_darkness() {
     let good = Light::new(decoy(Part::Receiver), 8);
     let mut other = good.clone();
     other.chosen.preamble_key = [1; 32];
     assert_eq!(recover(&other, 8).err(), Some(RecoveryError::NoPreamble));
     let late = Light { offset_ps: 260_000_000.0, ..good.clone() };
     assert_eq!(recover(&late, 8).err(), Some(RecoveryError::NoPreamble));
-    assert_eq!(recover(&Light { frequency: -3e-5, ..good.clone() }, 8).err(), Some(RecoveryError::NoPulses));
-    let dark = Light { transmittance: 1e-9, ..good };
-    assert_eq!(recover(&dark, 8).err(), Some(RecoveryError::NoPulses));
+    for nothing in [Light { frequency: -3e-5, ..good.clone() }, Light { transmittance: 1e-9, ..good }] {
+        let seen = recover(&nothing, 40).unwrap();
+        assert_eq!((seen.numbered, seen.recovery.darkness()), (0, Some(&RecoveryError::LateLight)));
+    }
 }
 
 #[test]
@@ -182,13 +271,17 @@ fn numbered(encoding: Encoding, clicks: &[(u64, u64)]) -> (Vec<(u64, u8, u32)>, 
     let config = Prepared { preamble_pulses: 0, sync, encoding, gate_ps: 240.0, dead_time_ps: 4000.0, ..base };
     let light = Light::new(config, 11);
     let mut recovery = Recovery::new(&light.config, &light.emission, FRAME_PS);
-    // In two frames: a dead detector knows nothing of them.
+    // In two frames: a dead detector knows nothing of them. The session began a frame before.
+    recovery.push(0, Vec::new()).unwrap();
+    assert!(recovery.next_frame().unwrap().unwrap().happenings.is_empty());
     let (mut used, mut dead) = (Vec::new(), 0);
     for frame in 0..2 {
         let of_frame = clicks.iter().filter(|(at_ps, _)| at_ps / FRAME_PS == frame);
-        recovery.push(frame, of_frame.map(|(at_ps, port)| (at_ps / 4) << 10 | 1 << port).collect()).unwrap();
+        let tags = of_frame.map(|(at_ps, port)| ((FRAME_PS + at_ps) / 4) << 10 | 1 << port).collect();
+        recovery.push(frame + 1, tags).unwrap();
         let next = recovery.next_frame().unwrap().unwrap();
-        used.extend(next.happenings.iter().map(|seen| (seen.pulse, seen.outcomes, seen.clicks)));
+        let before = FRAME_PS / 1000;
+        used.extend(next.happenings.iter().map(|seen| (seen.pulse - before, seen.outcomes, seen.clicks)));
         dead += next.counts.dead;
     }
     (used, dead)
@@ -199,7 +292,8 @@ fn clicks_of_one_pulse_are_one_detection_and_those_of_a_dead_receiver_are_droppe
     let numbered = |clicks: &[(u64, u64)]| numbered(Encoding::Detectors, clicks);
     let doubles = [(1000, 0), (1100, 1), (10_000, 2), (20_000, 3), (20_100, 2)];
     assert_eq!(numbered(&doubles), (vec![(1, 0b11, 2), (10, 0b100, 1), (20, 0b1100, 2)], 0));
-    // The third click is dropped because of the second one, which was dropped itself; so is a second click of its pulse.
+    // The third click is dropped because of the second one, which was dropped itself; so is a second click of its
+    // pulse.
     let dead = [(1000, 0), (4000, 2), (7000, 1), (7100, 0), (12_000, 3), (17_000, 0)];
     assert_eq!(numbered(&dead), (vec![(1, 1, 1), (12, 0b1000, 1), (17, 1, 1)], 3));
     // A click that is of no pulse makes its detector dead all the same, in the next frame too.
@@ -210,6 +304,22 @@ fn clicks_of_one_pulse_are_one_detection_and_those_of_a_dead_receiver_are_droppe
         numbered(&[(late, 0), (late + 4000, 1), (late + 9000, 2)]),
         (vec![(number, 1, 1), (number + 9, 4, 1)], 1)
     );
+}
+
+#[test]
+fn detectors_may_be_dead_when_a_session_starts_by_clicks_that_were_before_it() {
+    for first_frame in [0, 7] {
+        let sync = Sync::Distributed { delay_ps: -500.0 };
+        let config =
+            Prepared { preamble_pulses: 0, sync, gate_ps: 240.0, dead_time_ps: 4000.0, ..decoy(Part::Receiver) };
+        let light = Light::new(config, 12);
+        let mut recovery = Recovery::new(&light.config, &light.emission, FRAME_PS);
+        let tag = |at_ps: u64| ((first_frame * FRAME_PS + at_ps) / 4) << 10 | 1;
+        recovery.push(first_frame, [4000, 9000].map(tag).to_vec()).unwrap();
+        let seen = recovery.next_frame().unwrap().unwrap();
+        assert_eq!(seen.happenings.iter().map(|seen| seen.pulse).collect::<Vec<_>>(), [9]);
+        assert_eq!(seen.counts.dead, 1);
+    }
 }
 
 #[test]

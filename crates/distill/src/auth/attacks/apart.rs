@@ -279,8 +279,8 @@ fn a_hundred_thousand_forgeries_roll_nothing_back_and_cost_at_most_a_pad_each() 
     }
 }
 
-/// Ends that crash, that start again, and that have tags on the disk which never left, on a line that loses, repeats and
-/// delays: nothing of it looks like a volume that was put back. `QKDNET_SOAK_ATTACKS` asks for more.
+/// Ends that crash, that start again, and that have tags on the disk which never left, on a line that loses, repeats
+/// and delays: nothing of it looks like a volume that was put back. `QKDNET_SOAK_ATTACKS` asks for more.
 #[test]
 fn crashes_at_any_moment_on_a_bad_line_roll_nothing_back() {
     let events: u64 = std::env::var("QKDNET_SOAK_ATTACKS").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000);

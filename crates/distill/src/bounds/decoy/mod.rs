@@ -2,12 +2,12 @@
 //!
 //! How many bits come of pulses with one photon follows from how often pulses of each intensity were detected, because
 //! nobody can tell of a photon which intensity it is of. Every proof here is of the same form: estimates of what vacuum
-//! and single photons contributed ([`Contributions`]), the phase error of the latter from the check basis, and a price of
-//! secrecy. All intensities make key.
+//! and single photons contributed ([`Contributions`]), the phase error of the latter from the check basis, and a price
+//! of secrecy. All intensities make key.
 //!
 //! The bound of long keys is Ma et al., PRA 72, 012326 (2005), equations (21), (25), (34) to (37): the same estimates
-//! without uncertainty, and nothing for the vacuum. (So a finite bound, which counts bits of the vacuum as secret, may be
-//! above it where a block is long and the noise high.)
+//! without uncertainty, and nothing for the vacuum. (So a finite bound, which counts bits of the vacuum as secret, may
+//! be above it where a block is long and the noise high.)
 
 mod one;
 #[cfg(test)]
@@ -140,8 +140,8 @@ fn proof(security: &Security) -> Proof {
     }
 }
 
-/// Signal and decoy must have been seen in both bases. Of the third intensity, which is all but dark, no click at all is
-/// what a good receiver shows; what it may be all the same is in the bounds.
+/// Signal and decoy must have been seen in both bases. Of the third intensity, which is all but dark, no click at all
+/// is what a good receiver shows; what it may be all the same is in the bounds.
 fn undetected(rows: &[Detections<f64>]) -> Option<AbortReason> {
     for (row, class) in rows.iter().zip([Class::Signal, Class::Decoy]) {
         for (bits, basis) in [(row.key, Basis::Key), (row.check.bits, Basis::Check)] {

@@ -67,8 +67,8 @@ impl Lim {
     }
 }
 
-/// Key bits, distance, bias, signal and decoy with their probabilities (the third intensity is 2e-4), own rate by a program
-/// beside this one, rate digitised from figure 1 of the paper.
+/// Key bits, distance, bias, signal and decoy with their probabilities (the third intensity is 2e-4), own rate by a
+/// program beside this one, rate digitised from figure 1 of the paper.
 type LimRow = (f64, f64, f64, [f64; 2], [f64; 2], f64, Option<f64>);
 
 const LIM_TABLE: [LimRow; 25] = [
@@ -99,8 +99,8 @@ const LIM_TABLE: [LimRow; 25] = [
     (1e9, 140.0, 0.9149, [0.4344, 0.1618], [0.7577, 0.1518], 1.090e-5, None),
 ];
 
-/// Lim et al. 2014, figure 1, at the optimum of each point. With blocks of 1e5 bits the published curve is 24 % above this
-/// (1.58e-3 at 0 km) and with 1e4 twice as high: it uses something that is not printed, and this is the safe side.
+/// Lim et al. 2014, figure 1, at the optimum of each point. With blocks of 1e5 bits the published curve is 24 % above
+/// this (1.58e-3 at 0 km) and with 1e4 twice as high: it uses something that is not printed, and this is the safe side.
 #[test]
 fn two_decoys_reproduce_figure_one_of_lim_for_blocks_of_a_million_bits_and_more() {
     for (key_bits, km, key_basis, [u, v], [p, q], reference, published) in LIM_TABLE {
@@ -135,8 +135,9 @@ fn one_decoy_costs_six_percent_at_ten_million_bits() {
     }
 }
 
-/// The example that the formally verified program `formal-qkd` of A. Baliuka (which implements Rusca et al. with interval
-/// arithmetic) prints in its description: 1,464,719 bits. A second implementation by other people, bit for bit.
+/// The example that the formally verified program `formal-qkd` of A. Baliuka (which implements Rusca et al. with
+/// interval arithmetic) prints in its description: 1,464,719 bits. A second implementation by other people, bit for
+/// bit.
 #[test]
 fn one_decoy_gives_the_key_length_of_a_verified_program() {
     let rows = [(8_875_913, 185_856, 165_048, 3456), (1_124_087, 26_055, 20_902, 484), (0, 0, 0, 0)];
@@ -209,9 +210,9 @@ fn vacuum_and_weak_decoy_have_the_penalties_of_ma() {
     }
 }
 
-/// Ma et al. 2005, equation (12): the best signal of infinitely many decoys where the background may be neglected solves
-/// `(1 - mu) exp(-mu) = f h(e_d) / (1 - h(e_d))`. Published 0.48 (f 1.22) and 0.54 (f 1). The bound itself has its maximum
-/// there, once the background is taken away and the decoy is weak enough to stand for infinitely many.
+/// Ma et al. 2005, equation (12): the best signal of infinitely many decoys where the background may be neglected
+/// solves `(1 - mu) exp(-mu) = f h(e_d) / (1 - h(e_d))`. Published 0.48 (f 1.22) and 0.54 (f 1). The bound itself has
+/// its maximum there, once the background is taken away and the decoy is weak enough to stand for infinitely many.
 #[test]
 fn the_bound_is_largest_at_the_signal_that_ma_gives() {
     for (efficiency, published) in [(1.22, 0.47892), (1.0, 0.54412)] {
@@ -239,8 +240,8 @@ fn the_bound_is_largest_at_the_signal_that_ma_gives() {
     }
 }
 
-/// Photon-number splitting that keeps the gain of the signal and no more: pulses of one photon are blocked, and the decoy
-/// shows it.
+/// Photon-number splitting that keeps the gain of the signal and no more: pulses of one photon are blocked, and the
+/// decoy shows it.
 #[test]
 fn photon_number_splitting_leaves_no_key_and_the_reason_names_it() {
     let (means, probabilities) = ([0.5, 0.1, 0.0], [0.7, 0.2, 0.1]);
@@ -261,7 +262,6 @@ fn photon_number_splitting_leaves_no_key_and_the_reason_names_it() {
     }
 }
 
-/// Where errors are not announced by intensity, each of them may be one of the vacuum, of which half are wrong.
 #[test]
 fn key_of_an_intensity_that_the_proof_does_not_know_is_no_key() {
     let emission = emission(&[0.4, 0.1], &[0.6, 0.4]);
@@ -277,6 +277,7 @@ fn key_of_an_intensity_that_the_proof_does_not_know_is_no_key() {
     assert_eq!((length(1000).chosen, length(1000).abort), (0, Some(AbortReason::OtherLight)));
 }
 
+/// Where errors are not announced by intensity, each of them may be one of the vacuum, of which half are wrong.
 #[test]
 fn one_decoy_with_errors_of_unknown_intensity_is_told_that_the_vacuum_took_its_key() {
     let emission = emission(&[0.4, 0.1], &[0.6, 0.4]);

@@ -1,7 +1,7 @@
 //! Two decoys, of which the weaker one may be the vacuum.
 //!
-//! Lim et al., PRA 89, 022307 (2014), equations (2) to (4); without uncertainty these are equations (21), (25) and (34) of
-//! Ma et al., PRA 72, 012326 (2005). Lim's key basis X is the key basis here, whatever it is called. Lower bounds of
+//! Lim et al., PRA 89, 022307 (2014), equations (2) to (4); without uncertainty these are equations (21), (25) and (34)
+//! of Ma et al., PRA 72, 012326 (2005). Lim's key basis X is the key basis here, whatever it is called. Lower bounds of
 //! counts are taken as they are printed, below 0 too, which is the safe side.
 
 use super::{Contributions, Rows, Statistics};

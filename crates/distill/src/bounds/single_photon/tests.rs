@@ -73,8 +73,9 @@ fn finite_blocks_of_single_photons_have_the_length_that_was_computed_beside_them
     assert!((short.bounds().phase_error_finite - 0.025667).abs() < 1e-6);
 }
 
-/// Wang et al., Light: Science & Applications (2026), 120 km in time bins. Brightness, receiver and errors of the source
-/// are chosen so that the published figures come out (they were not published), so this checks the formula and not nature.
+/// Wang et al., Light: Science & Applications (2026), 120 km in time bins. Brightness, receiver and errors of the
+/// source are chosen so that the published figures come out (they were not published), so this checks the formula and
+/// not nature.
 fn dot_120(km: f64, key_basis: f64) -> Block {
     let (mean_photons, g2, noise) = (0.01223, 0.0085, 2e-7);
     let eta = 0.132 * libm::pow(10.0, -0.01956 * km);
@@ -107,8 +108,8 @@ fn the_120_km_dot_reaches_as_far_as_was_published() {
     assert!((finite - 125.8).abs() < 0.1, "{finite} km");
 }
 
-/// Yang et al. 2024, 79 km in polarisation: click probability at 25.49 dB and the probability of two photons are fitted to
-/// two published figures, 4.797e-5 bit per pulse there and none at 28.11 dB.
+/// Yang et al. 2024, 79 km in polarisation: click probability at 25.49 dB and the probability of two photons are fitted
+/// to two published figures, 4.797e-5 bit per pulse there and none at 28.11 dB.
 fn dot_79(loss_db: f64) -> Block {
     let click = 2.4452e-4 * libm::pow(10.0, -(loss_db - 25.49) / 10.0);
     let mean_photons: f64 = 0.173;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::messages::{Disclosure, Said};
-use super::{Counts, FRAME_BITS_MAX, FRAMES_WAITING_MAX, Frame, Labelled, TAG};
+use super::{BYTES_WAITING_MAX, CHECK_BITS_MAX, Counts, FRAME_BITS_MAX, FRAMES_WAITING_MAX, Frame, Labelled, TAG};
 use crate::bits::Bits;
 use crate::bounds::{Detections, Evidence, Tally};
 use crate::config::{Emission, Framing, INTENSITIES, Side};
@@ -29,9 +29,15 @@ struct OpenRound {
     pulses: u64,
     key: Bits,
     /// Which of them are of decoys, where the proof asks and this end knows.
-    decoys: Bits,
+    decoys: Option<Bits>,
     detections: [Detections; INTENSITIES],
     account: BlockLedger,
+}
+
+impl OpenRound {
+    fn new(number: u64, with_decoys: bool) -> Self {
+        Self { number, decoys: with_decoys.then(Bits::default), ..Self::default() }
+    }
 }
 
 /// See the module above.
@@ -41,8 +47,10 @@ pub struct Half {
     emission: Emission,
     frames_taken: u64,
     waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
     /// What the peer said of frames that this end does not have yet.
     heard: VecDeque<Disclosure>,
+    heard_bytes: usize,
     open: OpenRound,
     sifted: VecDeque<SiftedRound>,
     light_over: bool,
@@ -61,8 +69,10 @@ impl Half {
             emission: *emission,
             frames_taken: 0,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             heard: VecDeque::new(),
-            open: OpenRound::default(),
+            heard_bytes: 0,
+            open: OpenRound::new(0, config.side == Side::Reference && emission.needs_key_errors()),
             sifted: VecDeque::new(),
             light_over: false,
             peer_last: false,
@@ -88,15 +98,13 @@ impl Half {
         if disclosure.frame != waiting.number {
             return Err(SiftingError::Protocol("counts of another frame than is due"));
         }
-        let peer = disclosure.check()?;
+        let peer = disclosure.check(if self.side == Side::Corrector { self.planes() } else { 0 })?;
         let own = &waiting.frame;
         if peer.bits.len() != own.check.bits.len() || disclosure.key_bits != own.key.bits.len() as u64 {
             return Err(SiftingError::Protocol("strings of another length than this end's"));
         }
         let (labels, counts) = match self.side {
-            Side::Reference if peer.kinds.is_empty() && disclosure.key_counts.is_empty() => {
-                (&own.check, own.key.tally(None))
-            }
+            Side::Reference if disclosure.key_counts() == [0; INTENSITIES] => (&own.check, own.key.tally(None)),
             Side::Reference => return Err(SiftingError::Protocol("intensities from an end that cannot know them")),
             Side::Corrector => (&peer, self.claimed(disclosure, &peer)?),
         };
@@ -105,11 +113,14 @@ impl Half {
         let bits: [u64; INTENSITIES] = labels.tally(None);
         let errors: [u64; INTENSITIES] = labels.tally(Some(&wrong));
         let check = std::array::from_fn(|kind| Tally { bits: bits[kind], errors: errors[kind] });
-        self.heard.pop_front();
+        if let Some(disclosure) = self.heard.pop_front() {
+            self.heard_bytes -= disclosure.bytes();
+        }
         if let Some(waiting) = self.waiting.pop_front() {
+            self.waiting_bytes -= waiting.frame.bytes();
             if self.side == Side::Corrector {
                 let Frame { key, check, .. } = &waiting.frame;
-                self.said.disclosures.push(Disclosure::new(waiting.number, key, check, &[]));
+                self.said.disclosures.push(Disclosure::new(waiting.number, key, check, [0; INTENSITIES]));
             }
             self.add(&waiting, counts, check);
             self.close(self.framing.round_frames);
@@ -119,17 +130,16 @@ impl Half {
 
     /// Bits of the key by intensity, as the reference says it.
     fn claimed(&self, disclosure: &Disclosure, peer: &Labelled) -> Result<[u64; INTENSITIES], SiftingError> {
-        let intensities = self.intensities();
-        let bits: [u64; INTENSITIES + 1] = peer.tally(None);
-        let unknown = bits.iter().skip(intensities).any(|count| *count > 0);
-        if peer.kinds.len() != self.planes() || unknown || disclosure.key_counts.len() != intensities {
+        let (bits, counts): ([u64; INTENSITIES + 1], _) = (peer.tally(None), disclosure.key_counts());
+        let of_unknown = |counts: &[u64]| counts.iter().skip(self.intensities()).any(|count| *count > 0);
+        if of_unknown(&bits) || of_unknown(&counts) {
             return Err(SiftingError::Protocol("other intensities than the link has"));
         }
-        let sum = disclosure.key_counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
+        let sum = counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
         if sum != Some(disclosure.key_bits) {
             return Err(SiftingError::Protocol("bits by intensity that are not those of the key"));
         }
-        Ok(std::array::from_fn(|kind| disclosure.key_counts.get(kind).copied().unwrap_or(0)))
+        Ok(counts)
     }
 
     fn add(&mut self, waiting: &Waiting, key_counts: [u64; INTENSITIES], check: [Tally; INTENSITIES]) {
@@ -142,10 +152,8 @@ impl Half {
         open.pulses += frame.pulses;
         open.key.extend(&frame.key.bits);
         // Of two intensities there is one plane: set for the decoy.
-        if self.emission.needs_key_errors()
-            && let [decoys] = frame.key.kinds.as_slice()
-        {
-            open.decoys.extend(decoys);
+        if let (Some(open), [decoys]) = (&mut open.decoys, frame.key.kinds.as_slice()) {
+            open.extend(decoys);
         }
         for ((row, key), tally) in open.detections.iter_mut().zip(key_counts).zip(check) {
             row.key += key;
@@ -186,7 +194,7 @@ impl Half {
         if self.open.frames < frames {
             return;
         }
-        let next = OpenRound { number: self.open.number + 1, ..OpenRound::default() };
+        let next = OpenRound::new(self.open.number + 1, self.open.decoys.is_some());
         let round = std::mem::replace(&mut self.open, next);
         let check = round.detections.iter().fold(Tally::default(), |sum, row| Tally {
             bits: sum.bits + row.check.bits,
@@ -203,7 +211,7 @@ impl Half {
             number: round.number,
             frames: round.frames,
             first_step: round.first_step,
-            decoys: (self.side == Side::Reference && self.emission.needs_key_errors()).then_some(round.decoys),
+            decoys: round.decoys,
             key: round.key,
             evidence,
             account: round.account,
@@ -223,8 +231,9 @@ impl Sifting for Half {
         if self.peer_last && !disclosures.is_empty() {
             return Err(SiftingError::Protocol("counts after the last ones"));
         }
+        self.heard_bytes += disclosures.iter().map(Disclosure::bytes).sum::<usize>();
         self.heard.extend(disclosures);
-        if self.heard.len() > FRAMES_WAITING_MAX {
+        if self.heard.len() > FRAMES_WAITING_MAX || self.heard_bytes > BYTES_WAITING_MAX {
             return Err(SiftingError::Protocol("counts of frames that were not taken yet"));
         }
         self.peer_last |= last;
@@ -239,14 +248,15 @@ impl Sifting for Half {
         let Light::Counts(frame) = frame.light else { return Err(SiftingError::Light("clicks or pulses")) };
         let knows = self.side == Side::Reference;
         let planes = if knows { self.planes() } else { 0 };
-        for of_basis in [&frame.key, &frame.check] {
+        for (of_basis, most) in [(&frame.key, FRAME_BITS_MAX), (&frame.check, CHECK_BITS_MAX)] {
             let len = of_basis.bits.len();
             let whole = of_basis.kinds.len() == planes && of_basis.kinds.iter().all(|plane| plane.len() == len);
-            if !whole || len > FRAME_BITS_MAX {
+            if !whole || len > most {
                 return Err(SiftingError::Light("strings that are not those of its part in the protocol"));
             }
         }
-        if self.waiting.len() >= FRAMES_WAITING_MAX {
+        self.waiting_bytes += frame.bytes();
+        if self.waiting.len() >= FRAMES_WAITING_MAX || self.waiting_bytes > BYTES_WAITING_MAX {
             return Err(SiftingError::Protocol("frames that the peer says nothing of"));
         }
         if self.frames_taken.is_multiple_of(self.framing.round_frames) {
@@ -260,8 +270,7 @@ impl Sifting for Half {
             if frame.key.bits.len() as u64 != key_counts[..intensities].iter().sum::<u64>() {
                 return Err(SiftingError::Light("pulses of an intensity that is not configured"));
             }
-            let disclosure = Disclosure::new(number, &frame.key, &frame.check, &key_counts[..intensities]);
-            self.said.disclosures.push(disclosure);
+            self.said.disclosures.push(Disclosure::new(number, &frame.key, &frame.check, key_counts));
         }
         self.waiting.push_back(Waiting { number, step: context.step, frame: *frame });
         while self.join()? {}
@@ -277,6 +286,7 @@ impl Sifting for Half {
         if self.light_over && self.peer_last && (self.heard.is_empty() || self.waiting.is_empty()) {
             self.waiting.clear();
             self.heard.clear();
+            (self.waiting_bytes, self.heard_bytes) = (0, 0);
         }
         let all = self.light_over && (self.side == Side::Reference || self.waiting.is_empty());
         if all && !self.last_said {

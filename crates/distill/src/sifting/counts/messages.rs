@@ -2,17 +2,14 @@
 
 use prost::Message;
 
-use super::{FRAME_BITS_MAX, FRAMES_WAITING_MAX, Labelled};
+use super::{CHECK_BITS_MAX, FRAMES_WAITING_MAX, Labelled};
 use crate::bits::Bits;
 use crate::config::INTENSITIES;
 use crate::parts;
 use crate::sifting::SiftingError;
 use crate::sifting::packed::unpack_bits;
 
-/// Binary digits of an intensity's place.
-const PLANES_MAX: usize = 2;
-
-/// One frame.
+/// One frame. Nothing in it is repeated, so that it takes no more memory than bytes on the wire.
 #[derive(Clone, PartialEq, Message)]
 pub struct Disclosure {
     #[prost(uint64, tag = "1")]
@@ -24,12 +21,16 @@ pub struct Disclosure {
     pub check_count: u64,
     #[prost(bytes = "vec", tag = "4")]
     pub check_bits: Vec<u8>,
-    /// Reference: intensities of the check bits, digit by digit.
-    #[prost(bytes = "vec", repeated, tag = "5")]
-    pub check_kinds: Vec<Vec<u8>>,
-    /// Reference: bits of the key by intensity.
-    #[prost(uint64, repeated, tag = "6")]
-    pub key_counts: Vec<u64>,
+    /// Reference: intensities of the check bits, one binary digit of all of them after the other, each from a byte on.
+    #[prost(bytes = "vec", tag = "5")]
+    pub check_kinds: Vec<u8>,
+    /// Reference: bits of the key by intensity, the brightest first.
+    #[prost(uint64, tag = "6")]
+    pub key_first: u64,
+    #[prost(uint64, tag = "7")]
+    pub key_second: u64,
+    #[prost(uint64, tag = "8")]
+    pub key_third: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -47,12 +48,7 @@ impl Said {
         if !parts::are_at_most(FRAMES_WAITING_MAX, bytes).map_err(malformed)? {
             return Err(SiftingError::Protocol("more frames in one message than may wait"));
         }
-        let said = Self::decode(bytes).map_err(malformed)?;
-        let few = |of: &Disclosure| of.check_kinds.len() <= PLANES_MAX && of.key_counts.len() <= INTENSITIES;
-        if !said.disclosures.iter().all(few) {
-            return Err(SiftingError::Protocol("more intensities than there are"));
-        }
-        Ok(said)
+        Self::decode(bytes).map_err(malformed)
     }
 
     /// Takes what is to be said, encoded.
@@ -62,27 +58,44 @@ impl Said {
 }
 
 impl Disclosure {
-    pub(super) fn new(frame: u64, key: &Labelled, check: &Labelled, key_counts: &[u64]) -> Self {
+    pub(super) fn new(frame: u64, key: &Labelled, check: &Labelled, key_counts: [u64; INTENSITIES]) -> Self {
+        let [key_first, key_second, key_third] = key_counts;
         Self {
             frame,
             key_bits: key.bits.len() as u64,
             check_count: check.bits.len() as u64,
             check_bits: check.bits.to_bytes(),
-            check_kinds: check.kinds.iter().map(Bits::to_bytes).collect(),
-            key_counts: key_counts.to_vec(),
+            check_kinds: check.kinds.iter().flat_map(Bits::to_bytes).collect(),
+            key_first,
+            key_second,
+            key_third,
         }
     }
 
-    /// The check bits and what the peer says of them.
-    pub(super) fn check(&self) -> Result<Labelled, SiftingError> {
+    /// Bits of the key by intensity, as the peer says it.
+    pub(super) fn key_counts(&self) -> [u64; INTENSITIES] {
+        [self.key_first, self.key_second, self.key_third]
+    }
+
+    /// The check bits and what the peer says of them: an intensity of so many binary digits for each.
+    pub(super) fn check(&self, planes: usize) -> Result<Labelled, SiftingError> {
         let malformed = SiftingError::Malformed("string of check bits");
-        let len = usize::try_from(self.check_count).ok().filter(|len| *len <= FRAME_BITS_MAX);
+        let len = usize::try_from(self.check_count).ok().filter(|len| *len <= CHECK_BITS_MAX);
         let Some(len) = len else { return Err(malformed) };
-        let bits = unpack_bits(&self.check_bits, len);
-        let kinds: Option<Vec<Bits>> = self.check_kinds.iter().map(|plane| unpack_bits(plane, len)).collect();
-        match (bits, kinds) {
+        let bytes = len.div_ceil(8);
+        if self.check_kinds.len() != planes * bytes {
+            return Err(SiftingError::Protocol("other intensities than the link has"));
+        }
+        let plane = |place: usize| unpack_bits(&self.check_kinds[place * bytes..][..bytes], len);
+        let kinds: Option<Vec<Bits>> = (0..planes).map(plane).collect();
+        match (unpack_bits(&self.check_bits, len), kinds) {
             (Some(bits), Some(kinds)) => Ok(Labelled { bits, kinds }),
             _ => Err(malformed),
         }
+    }
+
+    /// Bytes that it keeps while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        self.check_bits.len() + self.check_kinds.len()
     }
 }

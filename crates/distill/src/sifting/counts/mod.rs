@@ -1,12 +1,12 @@
 //! Light as counts: sifted bits of a frame at once, with exact statistics, in place of clicks.
 //!
 //! Sifting by position is done where the light is drawn; what is left for the ends is what a proof needs of them. The
-//! *reference* discloses its bits of the check basis and, where pulses have intensities, the intensity of each of them and
-//! how many bits of the key each gave. The *corrector* compares, and answers with its own. That is one announcement a frame
-//! each way; both ends have the same evidence, and from there on everything is as with clicks.
+//! *reference* discloses its bits of the check basis and, where pulses have intensities, the intensity of each of them
+//! and how many bits of the key each gave. The *corrector* compares, and answers with its own. That is one announcement
+//! a frame each way; both ends have the same evidence, and from there on everything is as with clicks.
 //!
-//! Bits stand in random order, whatever pulse they came of: a place says nothing of the bits of the key, and of those no
-//! intensity is said, only how many there are of each.
+//! Bits stand in random order, whatever pulse they came of: a place says nothing of the bits of the key, and of those
+//! no intensity is said, only how many there are of each.
 
 mod half;
 mod messages;
@@ -27,8 +27,14 @@ pub const TAG: Tag = Tag(3);
 /// Frames that may wait for the other end at most.
 const FRAMES_WAITING_MAX: usize = 4096;
 
-/// Most bits of a frame in one basis.
+/// Bytes that may wait at most, of what the peer said and of this end's own frames each.
+const BYTES_WAITING_MAX: usize = 1 << 28;
+
+/// Most bits of a frame in the key basis.
 pub const FRAME_BITS_MAX: usize = 1 << 28;
+
+/// Most bits of a frame in the check basis: they and their intensities are said in one message.
+pub const CHECK_BITS_MAX: usize = 1 << 26;
 
 /// Sifting by counts, at one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +48,8 @@ pub struct Counts {
 #[derive(Clone, Default, ZeroizeOnDrop)]
 pub struct Labelled {
     pub bits: Bits,
-    /// At the transmitter, where pulses have several intensities: the place of the intensity of each bit among them, from
-    /// its lowest binary digit.
+    /// At the transmitter, where pulses have several intensities: the place of the intensity of each bit among them,
+    /// from its lowest binary digit.
     pub kinds: Vec<Bits>,
 }
 
@@ -54,8 +60,8 @@ pub struct Frame {
     pub check: Labelled,
     /// Pulses that were sent; 0 where pairs are.
     pub pulses: u64,
-    /// Clicks of the own receiver, and those of them that make no bit: of another basis than the transmitter's, of both bases,
-    /// beyond the first of a pulse. Of what is left beyond the sifted bits nothing was found at the other end.
+    /// Clicks of the own receiver, and those of them that make no bit: of another basis than the transmitter's, of both
+    /// bases, beyond the first of a pulse. Of what is left beyond the sifted bits nothing was found at the other end.
     pub clicks: u64,
     pub mismatched: u64,
     pub crossed: u64,
@@ -68,11 +74,24 @@ impl std::fmt::Debug for Frame {
     }
 }
 
+impl Frame {
+    /// Bytes that it keeps while it waits.
+    fn bytes(&self) -> usize {
+        self.key.bytes() + self.check.bytes()
+    }
+}
+
 impl Labelled {
+    /// Bytes that it takes.
+    fn bytes(&self) -> usize {
+        (1 + self.kinds.len()) * self.bits.len().div_ceil(8)
+    }
+
     /// How many bits each intensity gave, and of which `wrong` are set.
     fn tally<const N: usize>(&self, wrong: Option<&Bits>) -> [u64; N] {
         let mut counts = [0; N];
-        for (kind, count) in counts.iter_mut().enumerate() {
+        // So many digits can say so many places.
+        for (kind, count) in counts.iter_mut().enumerate().take(1 << self.kinds.len()) {
             *count = (0..self.bits.words().len())
                 .map(|word| {
                     let of_plane = |(plane, bits): (usize, &Bits)| {
@@ -84,8 +103,6 @@ impl Labelled {
                         _ => u64::MAX,
                     };
                     let of_kind = self.kinds.iter().enumerate().map(of_plane).fold(valid, |all, one| all & one);
-                    // A place that so few digits cannot say.
-                    let of_kind = if kind >> self.kinds.len() > 0 { 0 } else { of_kind };
                     u64::from((of_kind & wrong.map_or(u64::MAX, |wrong| wrong.words()[word])).count_ones())
                 })
                 .sum();

@@ -136,8 +136,8 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Checks everything and replaces `events` by the announced ones, each as its delay after the frame's start times two, plus one
-    /// for basis X.
+    /// Checks everything and replaces `events` by the announced ones, each as its delay after the frame's start times
+    /// two, plus one for basis X.
     pub(crate) fn unpack_into(&self, frame_ps: u64, events: &mut Vec<u64>) -> Result<(), AnnounceError> {
         let frame = self.frame;
         let (start, end) = frame_units(frame, frame_ps)?;

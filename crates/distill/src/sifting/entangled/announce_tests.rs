@@ -124,7 +124,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_unpacked_or_refused(frame in any::<u64>(), count in 0u32..2000, packed in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn any_bytes_are_unpacked_or_refused(
+        frame in any::<u64>(),
+        count in 0u32..2000,
+        packed in prop::collection::vec(any::<u8>(), 0..600),
+    ) {
         let announcement = Announcement { frame, count, packed };
         if let Ok(events) = unpacked(&announcement) {
             prop_assert_eq!(events.len(), count as usize);

@@ -1,9 +1,9 @@
 //! BBM92 with energy-time entangled pairs: both ends click, and no true time is known to either.
 //!
 //! The *announcer* publishes time and basis of its clicks (`announce`). The *matcher* finds the announcer's clock from
-//! the photons alone, finds coincidences (`recovery`), and answers with indices only (`reply`), so that no time difference
-//! becomes public. Bits of the X basis are compared in public and are the evidence; bits of the Z basis are the key. The
-//! matcher's string is the one that is corrected.
+//! the photons alone, finds coincidences (`recovery`), and answers with indices only (`reply`), so that no time
+//! difference becomes public. Bits of the X basis are compared in public and are the evidence; bits of the Z basis are
+//! the key. The matcher's string is the one that is corrected.
 
 pub mod announce;
 mod announcer;

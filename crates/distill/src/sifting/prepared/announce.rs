@@ -142,7 +142,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_announcement_is_read_in_order_or_refused(
-            first in any::<u64>(), pulses in 0u64..8000, count in 0u32..40, packed in prop::collection::vec(any::<u8>(), 0..80),
+            first in any::<u64>(),
+            pulses in 0u64..8000,
+            count in 0u32..40,
+            packed in prop::collection::vec(any::<u8>(), 0..80),
         ) {
             if let Ok(read) = (Announcement { frame: 3, first, pulses, count, packed }).read(&DUE) {
                 prop_assert_eq!(read.pulses.len(), count as usize);

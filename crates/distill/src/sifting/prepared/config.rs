@@ -48,8 +48,8 @@ pub enum Basis {
 pub enum Encoding {
     /// Polarisation, or the phase between two halves of a pulse: a detector for each of the four outcomes.
     Detectors,
-    /// Early and late. Detector 0 sees Z and the time says the bit; behind an interferometer, detectors 2 and 3 see X in the
-    /// middle of three moments, and the two others say nothing.
+    /// Early and late. Detector 0 sees Z and the time says the bit; behind an interferometer, detectors 2 and 3 see X
+    /// in the middle of three moments, and the two others say nothing.
     TimeBin {
         /// Between early and late.
         separation_ps: f64,
@@ -91,8 +91,8 @@ pub struct Prepared {
     pub key_basis: Basis,
     /// Clicks further than half of this from where they are expected are dropped.
     pub gate_ps: f64,
-    /// Dead time of the slowest detector of the receiver: of a pulse that comes while any of them may be dead, nothing is
-    /// used. 0 where clicks make no detector blind.
+    /// Dead time of the slowest detector of the receiver: of a pulse that comes while any of them may be dead, nothing
+    /// is used. 0 where clicks make no detector blind.
     pub dead_time_ps: f64,
     /// Pulses of the preamble, from pulse 0 of a session on; they make no key.
     pub preamble_pulses: u64,
@@ -106,8 +106,8 @@ pub struct Prepared {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Loops {
-    /// Where four detectors see polarisations (no loop of the phase), both angles of its controller are led by errors: the
-    /// first by those of the check basis, the second one by those of the Z basis. Elsewhere by the rate of clicks.
+    /// Where four detectors see polarisations (no loop of the phase), both angles of its controller are led by errors:
+    /// the first by those of the check basis, the second one by those of the Z basis. Elsewhere by the rate of clicks.
     pub polarisation: bool,
     /// Phase of the receiver's interferometer, by the errors of the check basis.
     pub phase: bool,
@@ -165,7 +165,12 @@ impl Prepared {
         if !(10.0..=1e9).contains(&period_ps) {
             return Err(ConfigError::Period { period_ps });
         }
-        check_emission(emission)?;
+        if emission.is_pairs() {
+            return Err(ConfigError::Pairs);
+        }
+        if !emission.is_ordered() {
+            return Err(ConfigError::Order);
+        }
         self.check_gate()?;
         let dead_time_ps = self.dead_time_ps;
         if !(0.0..=DEAD_TIME_MAX_PS).contains(&dead_time_ps) {
@@ -234,14 +239,4 @@ impl Prepared {
             _ => 0.0,
         }
     }
-}
-
-fn check_emission(emission: &Emission) -> Result<(), ConfigError> {
-    if emission.is_pairs() {
-        return Err(ConfigError::Pairs);
-    }
-    let means = emission.mean_photons();
-    let falling = means.is_sorted_by(|a, b| a > b);
-    let numbers = means.iter().all(|mean| mean.is_finite() && *mean >= 0.0);
-    if falling && numbers && means.first().is_some_and(|mean| *mean > 0.0) { Ok(()) } else { Err(ConfigError::Order) }
 }

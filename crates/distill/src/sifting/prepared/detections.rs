@@ -11,8 +11,8 @@ const OUTCOMES_Z: u8 = 0b0011;
 const OUTCOMES_X: u8 = 0b1100;
 const OUTCOMES_ONE: u8 = 0b1010;
 
-/// What became of the clicks of a frame before anything was published. Those of `frame` and the others that are no events
-/// of their own are all but one click for each event.
+/// What became of the clicks of a frame before anything was published. Those of `frame` and the others that are no
+/// events of their own are all but one click for each event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClickCounts {
     pub frame: FrameCounts,

@@ -1,10 +1,10 @@
 //! BB84 with pulses that a transmitter prepares: weak laser pulses with decoys, or single photons.
 //!
-//! The *receiver* finds the numbers of the pulses that it detects (`recovery`) and publishes them with the bases that it
-//! measured, never what it saw (`announce`). The *transmitter*, who alone knows what it sent, answers which of them it
-//! prepared in the same basis, and discloses state and intensity of those of the check basis (`reply`). The receiver
-//! discloses what it saw of these. Of the key, no intensity is announced: when a round ends, the transmitter says how many
-//! of its bits each intensity gave.
+//! The *receiver* finds the numbers of the pulses that it detects (`recovery`) and publishes them with the bases that
+//! it measured, never what it saw (`announce`). The *transmitter*, who alone knows what it sent, answers which of them
+//! it prepared in the same basis, and discloses state and intensity of those of the check basis (`reply`). The receiver
+//! discloses what it saw of these. Of the key, no intensity is announced: when a round ends, the transmitter says how
+//! many of its bits each intensity gave.
 //!
 //! The transmitter's string is the reference: that what comes of empty pulses is secret holds for what the transmitter
 //! chose, and not for what a detector made of it.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::config::Prepared;
 use super::detections::{self, OwnEvents};
 use super::messages::{MessageError, Said};
-use super::recovery::{Numbered, Recovery};
+use super::recovery::{Numbered, Recovery, RecoveryError};
 use super::reply::{self, Disclosure, Reply};
 use super::round::OpenRound;
 use super::steering::Steering;
@@ -33,6 +33,8 @@ pub struct Receiver {
     checked: bool,
     recovery: Recovery,
     was_locked: bool,
+    /// The session was said to wait for light that the next one will number.
+    was_dark: bool,
     /// Steps of the frames that are not numbered yet.
     steps: VecDeque<u64>,
     frames_taken: u64,
@@ -56,6 +58,7 @@ impl Receiver {
             checked: false,
             recovery: Recovery::new(config, emission, framing.frame_ps),
             was_locked: false,
+            was_dark: false,
             steps: VecDeque::new(),
             frames_taken: 0,
             waiting: VecDeque::new(),
@@ -94,6 +97,18 @@ impl Receiver {
                 ("lock-lost", "no light at the period of the pulses, waiting for it".to_owned())
             };
             events.push(Event::Note { name, message });
+        }
+        if let Some(why) = self.recovery.darkness().filter(|_| !self.was_dark) {
+            self.was_dark = true;
+            let seen = match why {
+                RecoveryError::LateLight => {
+                    "clicks do not gather at the period of the pulses: no light, another repetition rate, or clocks \
+                     too far apart"
+                }
+                _ => "no light for so long that the numbers of pulses are no longer certain",
+            };
+            let message = format!("{seen}; once there is light, a new session begins");
+            events.push(Event::Note { name: "no-light", message });
         }
     }
 

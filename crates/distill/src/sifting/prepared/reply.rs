@@ -58,8 +58,8 @@ pub struct Disclosure {
 #[derive(Default)]
 pub struct Sifted {
     pub key: Bits,
-    /// Which of them are of the intensity after the brightest; known to the transmitter.
-    pub decoys: Bits,
+    /// Which of them are of the intensity after the brightest: at the transmitter, where the proof asks.
+    pub decoys: Option<Bits>,
     /// Own bits of the check basis.
     pub check: Bits,
     /// Intensity of each of them.
@@ -69,9 +69,16 @@ pub struct Sifted {
     pub basis_mismatch: u64,
 }
 
-/// Makes the transmitter's reply. `sent` says whether a pulse was sent at all, and `choices` what it was.
-pub fn reply(announced: &Announced, choices: &[Choice], sent: u64, key_basis: Basis) -> (Reply, Sifted) {
-    let mut sifted = Sifted::default();
+/// Makes the transmitter's reply. `sent` says whether a pulse was sent at all, and `choices` what it was;
+/// `with_decoys`, whether it is noted which bits of the key are of decoys.
+pub fn reply(
+    announced: &Announced,
+    choices: &[Choice],
+    sent: u64,
+    key_basis: Basis,
+    with_decoys: bool,
+) -> (Reply, Sifted) {
+    let mut sifted = Sifted { decoys: with_decoys.then(Bits::default), ..Sifted::default() };
     let mut matches = Bits::zeros(announced.pulses.len());
     for (index, (pulse, choice)) in announced.pulses.iter().zip(choices).enumerate() {
         let x = announced.bases.get(index);
@@ -82,7 +89,9 @@ pub fn reply(announced: &Announced, choices: &[Choice], sent: u64, key_basis: Ba
         matches.set(index, true);
         if x == (key_basis == Basis::X) {
             sifted.key.push(choice.bit);
-            sifted.decoys.push(choice.intensity == 1);
+            if let Some(decoys) = &mut sifted.decoys {
+                decoys.push(choice.intensity == 1);
+            }
             sifted.key_counts[usize::from(choice.intensity)] += 1;
         } else {
             sifted.check.push(choice.bit);

@@ -16,8 +16,8 @@ pub struct OpenRound {
     /// Step in which the light of the first one came.
     first_step: u64,
     key: Bits,
-    /// Which of them are of decoys, as the transmitter knows.
-    decoys: Bits,
+    /// Which of them are of decoys: at the transmitter, where the proof asks.
+    decoys: Option<Bits>,
     /// By intensity, the brightest first.
     detections: [Detections; INTENSITIES],
     /// Pulses that came while it was made.
@@ -28,9 +28,14 @@ pub struct OpenRound {
 }
 
 impl OpenRound {
+    /// `with_decoys` as frames of it are sifted.
+    pub fn new(number: u64, with_decoys: bool) -> Self {
+        Self { number, decoys: with_decoys.then(Bits::default), ..Self::default() }
+    }
+
     /// The round after this one; this one is given.
     pub fn next(&mut self) -> Self {
-        let next = Self { number: self.number + 1, ..Self::default() };
+        let next = Self::new(self.number + 1, self.decoys.is_some());
         std::mem::replace(self, next)
     }
 
@@ -42,7 +47,9 @@ impl OpenRound {
         self.frames += 1;
         self.pulses += pulses;
         self.key.extend(&sifted.key);
-        self.decoys.extend(&sifted.decoys);
+        if let (Some(decoys), Some(more)) = (&mut self.decoys, &sifted.decoys) {
+            decoys.extend(more);
+        }
         self.check_bits += sifted.check.len() as u64;
         self.count(&sifted.key_counts);
     }
@@ -115,7 +122,7 @@ impl OpenRound {
             first_step: self.first_step,
             evidence,
             account: self.account(),
-            decoys: (intensities == 2 && self.decoys.len() == self.key.len()).then_some(self.decoys),
+            decoys: self.decoys,
             key: self.key,
         }
     }

@@ -1,4 +1,5 @@
-//! The receiver's control loops: phase of its interferometer and polarisation, by what it learns of errors and by its clicks.
+//! The receiver's control loops: phase of its interferometer and polarisation, by what it learns of errors and by its
+//! clicks.
 
 use super::config::{Basis, Encoding, Prepared};
 use crate::config::Framing;

@@ -83,7 +83,7 @@ impl Transmitter {
             events_waiting: 0,
             frames_answered: 0,
             waiting_check: VecDeque::new(),
-            open: OpenRound::default(),
+            open: OpenRound::new(0, emission.needs_key_errors()),
             full: VecDeque::new(),
             light_over: false,
             peer_last: false,
@@ -99,11 +99,11 @@ impl Transmitter {
         }
         let announced = announcement.read(&self.due)?;
         self.events_waiting += announced.pulses.len();
-        if self.announced.len() >= FRAMES_WAITING_MAX || self.events_waiting > EVENTS_WAITING_MAX {
+        if self.events_waiting > EVENTS_WAITING_MAX {
             return Err(SiftingError::Protocol("announcements of pulses that were not sent yet"));
         }
         if self.announced.len() + self.waiting_check.len() >= FRAMES_WAITING_MAX {
-            return Err(SiftingError::Protocol("answered frames whose check bits are not disclosed"));
+            return Err(SiftingError::Protocol("frames that were not sent yet, or whose check bits are not disclosed"));
         }
         self.due.frame = announced.frame.checked_add(1);
         self.due.pulse = announced.end;
@@ -111,8 +111,8 @@ impl Transmitter {
         Ok(())
     }
 
-    /// Replies to announcements in order. Nothing is said of a pulse before it was sent: who knew its basis could measure
-    /// it without a trace.
+    /// Replies to announcements in order. Nothing is said of a pulse before it was sent: who knew its basis could
+    /// measure it without a trace.
     fn answer(&mut self) -> Result<(), SiftingError> {
         while let Some(announced) = self.announced.front() {
             let sent = announced.pulses.last().is_none_or(|last| *last < self.sent);
@@ -137,7 +137,8 @@ impl Transmitter {
         if choices.iter().any(|choice| usize::from(choice.intensity) >= self.intensities) {
             return Err(SiftingError::Light("pulses of an intensity that is not configured"));
         }
-        let (mut reply, sifted) = reply::reply(announced, &choices, self.sent, self.config.key_basis);
+        let with_decoys = self.emission.needs_key_errors();
+        let (mut reply, sifted) = reply::reply(announced, &choices, self.sent, self.config.key_basis, with_decoys);
         let step = self.first_step + self.frames_answered;
         self.frames_answered += 1;
         self.open.add(step, announced.end - announced.first, &sifted);

@@ -9,8 +9,8 @@ pub(super) fn whole(value: f64) -> i64 {
     towards_zero.saturating_sub(i64::from(towards_zero as f64 > value))
 }
 
-/// The first moment of pulse `number` is at `reference_ps + phase_ps`, and pulses follow each other by `period_ps`, all in
-/// the receiver's own time. The reference stays near, so that no digits are lost.
+/// The first moment of pulse `number` is at `reference_ps + phase_ps`, and pulses follow each other by `period_ps`, all
+/// in the receiver's own time. The reference stays near, so that no digits are lost.
 #[derive(Clone, Debug)]
 pub(super) struct PulseClock {
     pub reference_ps: u64,
@@ -20,8 +20,8 @@ pub(super) struct PulseClock {
 }
 
 impl PulseClock {
-    /// The pulse of which light is nearest to `time_ps` if it lags `delay_ps` behind the first moment, and by how much it
-    /// is late.
+    /// The pulse of which light is nearest to `time_ps` if it lags `delay_ps` behind the first moment, and by how much
+    /// it is late.
     #[inline]
     pub fn place(&self, time_ps: u64, delay_ps: f64) -> (i64, f64) {
         let since = (time_ps as i64 - self.reference_ps as i64) as f64 - self.phase_ps - delay_ps;

@@ -2,9 +2,9 @@
 
 use core::f64::consts::TAU;
 use core::fmt;
-use std::sync::Arc;
 
 use super::clock::{PulseClock, whole};
+use crate::sifting::entangled::announce::{self, UNIT_PS};
 use crate::sifting::prepared::config::Encoding;
 
 /// A harmonic that keeps less than this of its strength gives way to the next one.
@@ -24,6 +24,14 @@ pub(super) struct Click {
     pub pattern: u8,
 }
 
+impl Click {
+    /// The click that a tag stands for; without a detector it is none.
+    #[inline]
+    pub fn of(tag: u64) -> Self {
+        Self { time_ps: announce::time_units(tag) * UNIT_PS, pattern: announce::detectors(tag) }
+    }
+}
+
 /// Without the detector, which is a bit of the key.
 impl fmt::Debug for Click {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,18 +41,17 @@ impl fmt::Debug for Click {
 
 /// Folding at a harmonic of the repetition rate: at the second one where the moments of time bins, half a period apart,
 /// cancel each other in the first.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Fold {
     pub harmonic: u32,
     turns: Turns,
-    /// Of the detectors of Z and of X: middle of the moments at which they see light, after the pulse's first moment, and
-    /// -1 where these moments make the harmonic negative.
+    /// Of the detectors of Z and of X: middle of the moments at which they see light, after the pulse's first moment,
+    /// and -1 where these moments make the harmonic negative.
     groups: [(f64, f64); 2],
 }
 
 /// Sines and cosines: a table, and what a click is off its nearest entry by to the second order.
-#[derive(Clone)]
-struct Turns(Arc<[[f64; 2]; TURNS]>);
+struct Turns(Box<[[f64; 2]; TURNS]>);
 
 /// Entries of the table: what is left out is below 5e-9.
 const TURNS: usize = 1024;
@@ -52,7 +59,7 @@ const TURNS: usize = 1024;
 impl Turns {
     fn new() -> Self {
         let angle = |entry: usize| TAU * entry as f64 / TURNS as f64;
-        Self(Arc::new(core::array::from_fn(|entry| [libm::cos(angle(entry)), libm::sin(angle(entry))])))
+        Self(Box::new(core::array::from_fn(|entry| [libm::cos(angle(entry)), libm::sin(angle(entry))])))
     }
 
     /// Cosine and sine of so many turns, either way.
@@ -87,7 +94,8 @@ impl Fold {
             return Self { harmonic: 1, turns: Turns::new(), groups: [(0.0, 1.0); 2] };
         };
         let at = |harmonic: u32| libm::cos(0.5 * TAU * f64::from(harmonic) * separation_ps / period_ps);
-        // Two equal moments make `cos(a / 2)` of a harmonic, three of which the middle is twice the others `cos^2(a / 2)`.
+        // Two equal moments make `cos(a / 2)` of a harmonic, three of which the middle is twice the others
+        // `cos^2(a / 2)`.
         let harmonic = if at(1).abs() >= STRENGTH_MIN || at(1).abs() >= at(2).abs() { 1 } else { 2 };
         let sign = if at(harmonic) < 0.0 { -1.0 } else { 1.0 };
         Self { harmonic, turns: Turns::new(), groups: [(0.5 * separation_ps, sign), (separation_ps, 1.0)] }

@@ -1,10 +1,12 @@
 //! Clock recovery of a pulsed link: when pulses come in the receiver's own time, and what number each of them has.
 //!
-//! The first stretch of light is folded at the period of the pulses, which gives phase and frequency. The preamble's public
-//! pattern then says which pulse is which; nothing else does, and nothing that a peer announces. From there on the phase is
-//! measured interval by interval, and a filter corrects the clock.
+//! The first stretch of light is folded at the period of the pulses, which gives phase and frequency. The preamble's
+//! public pattern then says which pulse is which; nothing else does, and nothing that a peer announces. From there on
+//! the phase is measured interval by interval, and a filter corrects the clock. A darkness that is too long for that is
+//! waited out (`dark`).
 
 mod clock;
+mod dark;
 mod fold;
 mod preamble;
 
@@ -14,6 +16,7 @@ use std::ops::Range;
 use zeroize::{Zeroize, Zeroizing};
 
 use self::clock::PulseClock;
+use self::dark::Dark;
 use self::fold::{Acquired, Click, Fold, Gathered};
 use self::preamble::Seen;
 use super::config::{Encoding, Prepared, Search, Sync};
@@ -40,13 +43,11 @@ pub enum RecoveryError {
     Frame(#[from] AnnounceError),
     #[error("frame {found} came where frame {expected} was due")]
     OutOfOrder { expected: u64, found: u64 },
-    #[error(
-        "clicks do not gather at the period of the pulses: no light, another repetition rate, or clocks too far apart"
-    )]
-    NoPulses,
     #[error("the preamble was not found: it came too early or too late, or is not the one that was agreed on")]
     NoPreamble,
-    #[error("light was away for so long that the numbers of pulses are no longer certain")]
+    #[error("light came after the preamble; the next session begins with one")]
+    LateLight,
+    #[error("light is back after so long that numbers of pulses are not certain; the next session has a preamble")]
     LockLost,
 }
 
@@ -101,6 +102,12 @@ struct Frame {
     tags: Vec<u64>,
 }
 
+impl Frame {
+    fn clicks(&self) -> impl Iterator<Item = Click> {
+        self.tags.iter().map(|tag| Click::of(*tag)).filter(|click| click.pattern != 0)
+    }
+}
+
 struct Lock {
     clock: PulseClock,
     filter: Filter,
@@ -109,14 +116,21 @@ struct Lock {
     begin_ps: u64,
     interval_ps: u64,
     weak: u32,
-    /// The last click of any detector, used or not.
-    last_click_ps: Option<u64>,
+    /// The light is away for so long that the numbers of pulses are no longer certain.
+    lost: bool,
+    /// The last click of any detector, used or not. At first the start of the session: nobody knows what came before.
+    last_click_ps: u64,
 }
 
 impl Lock {
-    fn new(clock: PulseClock, filter: Filter, begin_ps: u64, interval_ps: u64) -> Self {
+    fn new(clock: PulseClock, filter: Filter, begin_ps: u64, interval_ps: u64, origin_ps: u64) -> Self {
         let gathered = Gathered::default();
-        Self { clock, filter, gathered, begin_ps, interval_ps, weak: 0, last_click_ps: None }
+        Self { clock, filter, gathered, begin_ps, interval_ps, weak: 0, lost: false, last_click_ps: origin_ps }
+    }
+
+    /// Whether there has been no light for so long that clicks are not used.
+    fn is_dark(&self) -> bool {
+        self.weak >= WEAK_MAX || self.lost
     }
 }
 
@@ -133,6 +147,8 @@ pub struct Recovery {
     next_frame: Option<u64>,
     finished: bool,
     lock: Option<Lock>,
+    /// Where this session cannot number the light to come.
+    dark: Option<Dark>,
     /// Pulses below this number were part of a frame or never make key.
     taken: u64,
     status: RecoveryStatus,
@@ -152,6 +168,7 @@ impl Recovery {
             next_frame: None,
             finished: false,
             lock: None,
+            dark: None,
             taken: config.preamble_pulses,
             status: RecoveryStatus { accidental_fraction_estimate: 1.0, ..RecoveryStatus::default() },
         }
@@ -185,9 +202,14 @@ impl Recovery {
         self.status.clone()
     }
 
+    /// Why no light that comes can be numbered in this session, if that is so.
+    pub fn darkness(&self) -> Option<&RecoveryError> {
+        self.dark.as_ref().map(|dark| &dark.why)
+    }
+
     /// The next frame, as soon as its clicks can be numbered.
     pub fn next_frame(&mut self) -> Result<Option<Numbered>, RecoveryError> {
-        if self.lock.is_none() {
+        if self.lock.is_none() && self.dark.is_none() {
             let Some(origin_ps) = self.origin_ps else { return Ok(None) };
             if let Sync::Photons(search) = self.config.sync.clone() {
                 let end_ps = origin_ps.saturating_add(search.reach_ps).saturating_add(self.config.preamble_ps());
@@ -201,15 +223,28 @@ impl Recovery {
         let Some(frame) = self.frames.pop_front() else { return Ok(None) };
         match self.lock.take() {
             Some(mut lock) => {
-                let numbered = self.number(&frame, &mut lock)?;
-                self.lock = Some(lock);
+                let numbered = self.number(&frame, &mut lock);
+                if lock.lost {
+                    self.status.losses += 1;
+                    self.status.state = LockState::Acquiring;
+                    self.dark = Some(Dark::new(RecoveryError::LockLost, frame.end_ps));
+                } else {
+                    self.lock = Some(lock);
+                }
                 Ok(Some(numbered))
             }
-            None => Ok(Some(self.unlocked(&frame))),
+            None => {
+                if let (Some(dark), Sync::Photons(search)) = (&mut self.dark, &self.config.sync)
+                    && dark.ends(&frame, &self.fold, &self.config, search)
+                {
+                    return Err(dark.why.clone());
+                }
+                Ok(Some(self.unlocked(&frame)))
+            }
         }
     }
 
-    /// A session that ended before its preamble was over.
+    /// In darkness, or in a session that ended before its preamble was over.
     fn unlocked(&mut self, frame: &Frame) -> Numbered {
         let invalid = frame.tags.iter().filter(|tag| announce::detectors(**tag) == 0).count() as u64;
         let clicks = frame.tags.len() as u64;
@@ -218,35 +253,41 @@ impl Recovery {
         Numbered { frame: frame.number, pulses: self.taken..self.taken, happenings, counts }
     }
 
-    /// The time of a tag says which pulse it is of; what the fibres' lengths leave is followed from there.
     fn lock_distributed(&mut self, origin_ps: u64, delay_ps: f64) {
-        let period_ps = self.config.period_ps;
-        let clock = PulseClock { reference_ps: origin_ps, phase_ps: 0.5 * period_ps + delay_ps, number: 0, period_ps };
-        let uncertain_ps = period_ps / 16.0;
-        let filter = Filter::new(origin_ps / UNIT_PS, uncertain_ps * uncertain_ps, 1.0);
+        let (clock, filter) = self.distributed(origin_ps, delay_ps, origin_ps);
         let interval_ps = self.config.tracking_interval_ps;
-        self.start(Lock::new(clock, filter, origin_ps, interval_ps));
+        self.start(Lock::new(clock, filter, origin_ps, interval_ps, origin_ps));
+    }
+
+    /// The clock beside the light: the time of a tag says which pulse it is of. What the fibres' lengths leave is
+    /// followed from `now_ps` on.
+    fn distributed(&self, origin_ps: u64, delay_ps: f64, now_ps: u64) -> (PulseClock, Filter) {
+        let period_ps = self.config.period_ps;
+        let phase_ps = 0.5 * period_ps + delay_ps;
+        let mut clock = PulseClock { reference_ps: origin_ps, phase_ps, number: 0, period_ps };
+        clock.refer_to(now_ps);
+        let uncertain_ps = period_ps / 16.0;
+        (clock, Filter::new(now_ps / UNIT_PS, uncertain_ps * uncertain_ps, 1.0))
     }
 
     fn acquire(&mut self, origin_ps: u64, end_ps: u64, search: &Search) -> Result<(), RecoveryError> {
         self.status.attempts += 1;
-        let clicks: Vec<Click> = self
-            .frames
-            .iter()
-            .flat_map(|frame| &frame.tags)
-            .map(|tag| Click { time_ps: announce::time_units(*tag) * UNIT_PS, pattern: announce::detectors(*tag) })
-            .filter(|click| click.pattern != 0 && click.time_ps < end_ps)
-            .collect();
+        let clicks = self.frames.iter().flat_map(Frame::clicks);
+        let clicks: Vec<Click> = clicks.filter(|click| click.time_ps < end_ps).collect();
         // From here on there is light, however late it began.
         let lit = clicks.partition_point(|click| click.time_ps < origin_ps + search.reach_ps);
         let acquired = fold::acquire(&self.fold, &clicks[lit..], self.config.period_ps, search.frequency);
-        let Acquired { mut clock, middle_ps, variances, significance } = acquired.ok_or(RecoveryError::NoPulses)?;
+        let Some(acquired) = acquired else {
+            self.dark = Some(Dark::new(RecoveryError::LateLight, end_ps));
+            return Ok(());
+        };
+        let Acquired { mut clock, middle_ps, variances, significance } = acquired;
         self.number_pulses(&mut clock, &clicks, origin_ps, search)?;
         clock.refer_to(end_ps);
         self.status.significance = significance;
         let filter = Filter::new(middle_ps / UNIT_PS, variances[0], variances[1]);
         let interval_ps = (2 * (end_ps - middle_ps)).clamp(1, self.config.tracking_interval_ps);
-        self.start(Lock::new(clock, filter, end_ps, interval_ps));
+        self.start(Lock::new(clock, filter, end_ps, interval_ps, origin_ps));
         Ok(())
     }
 
@@ -317,32 +358,31 @@ impl Recovery {
 
     /// Whether a detector may have been dead in any moment of a pulse, after a click at `last_ps`.
     ///
-    /// Which detector is dead is told by the click before, so a pulse that not every detector was ready for tells a bit
-    /// by its number alone. It counts from the first moment at which light of the pulse may be seen, so that early and late
-    /// have the same chance; the half gate before it is room for what a tag is wrong by.
+    /// The click before tells which detector is dead. So a pulse that not every detector was ready for would tell a bit
+    /// by its number alone. All detectors must be ready at the first moment at which light of the pulse may be seen:
+    /// then early and late have the same chance. The half gate before that moment is room for the error of a tag.
     #[inline]
-    fn is_dead(&self, clock: &PulseClock, pulse: u64, last_ps: Option<u64>) -> bool {
+    fn is_dead(&self, clock: &PulseClock, pulse: u64, last_ps: u64) -> bool {
         let blind_ps = self.config.dead_time_ps + 0.5 * self.config.gate_ps;
-        let blind = |last_ps| clock.since_ps(pulse as i64, last_ps) + blind_ps > 0.0;
-        self.config.dead_time_ps > 0.0 && last_ps.is_some_and(blind)
+        self.config.dead_time_ps > 0.0 && clock.since_ps(pulse as i64, last_ps) + blind_ps > 0.0
     }
 
-    fn number(&mut self, frame: &Frame, lock: &mut Lock) -> Result<Numbered, RecoveryError> {
+    fn number(&mut self, frame: &Frame, lock: &mut Lock) -> Numbered {
         let mut counts = FrameCounts { clicks: frame.tags.len() as u64, ..FrameCounts::default() };
         let mut happenings: Zeroizing<Vec<Happening>> = Zeroizing::new(Vec::with_capacity(frame.tags.len()));
         let first = self.taken.max(u64::try_from(lock.clock.first_from(frame.start_ps)).unwrap_or(0));
         for tag in &frame.tags {
-            let click = Click { time_ps: announce::time_units(*tag) * UNIT_PS, pattern: announce::detectors(*tag) };
+            let click = Click::of(*tag);
             if click.pattern == 0 {
                 counts.invalid += 1;
                 continue;
             }
-            let before = lock.last_click_ps.replace(click.time_ps);
-            self.track(lock, click.time_ps)?;
+            let before = std::mem::replace(&mut lock.last_click_ps, click.time_ps);
+            self.track(lock, click.time_ps);
             if click.time_ps >= lock.begin_ps {
                 self.fold.add(&mut lock.gathered, &lock.clock, click);
             }
-            if lock.weak >= WEAK_MAX {
+            if lock.is_dark() {
                 counts.unlocked += 1;
                 continue;
             }
@@ -365,44 +405,41 @@ impl Recovery {
                 happenings.push(Happening { pulse, outcomes, clicks: 1 });
             }
         }
-        self.track(lock, frame.end_ps)?;
+        self.track(lock, frame.end_ps);
         let first = happenings.first().map_or(first, |happening| happening.pulse.min(first));
         let end = u64::try_from(lock.clock.first_from(frame.end_ps)).unwrap_or(0);
         let end = happenings.last().map_or(end, |happening| end.max(happening.pulse + 1)).max(first);
-        let pulses = if lock.weak >= WEAK_MAX && happenings.is_empty() { first..first } else { first..end };
+        let pulses = if lock.is_dark() && happenings.is_empty() { first..first } else { first..end };
         self.taken = self.taken.max(pulses.end);
-        Ok(Numbered { frame: frame.number, pulses, happenings, counts })
+        Numbered { frame: frame.number, pulses, happenings, counts }
     }
 
     /// Ends the tracking interval if it is over at `now_ps`.
     #[inline]
-    fn track(&mut self, lock: &mut Lock, now_ps: u64) -> Result<(), RecoveryError> {
+    fn track(&mut self, lock: &mut Lock, now_ps: u64) {
         let length_ps = now_ps.saturating_sub(lock.begin_ps);
         if length_ps < lock.interval_ps {
-            return Ok(());
+            return;
         }
         if lock.gathered.clicks() < CLICKS_MIN && length_ps < INTERVAL_STRETCH * lock.interval_ps {
-            return Ok(());
+            return;
         }
-        self.end_interval(lock, now_ps)
+        self.end_interval(lock, now_ps);
     }
 
     #[cold]
-    fn end_interval(&mut self, lock: &mut Lock, now_ps: u64) -> Result<(), RecoveryError> {
+    fn end_interval(&mut self, lock: &mut Lock, now_ps: u64) {
         let middle_ps = lock.begin_ps + (now_ps - lock.begin_ps) / 2;
         let gathered = std::mem::take(&mut lock.gathered);
         lock.begin_ps = now_ps;
         self.status.significance = gathered.significance();
         if gathered.significance() < TRACKING_SIGNIFICANCE_MIN {
             lock.weak = lock.weak.saturating_add(1);
-            self.status.state = if lock.weak >= WEAK_MAX { LockState::Acquiring } else { LockState::Locked };
-            let uncertain_ps = lock.filter.phase_variance(now_ps / UNIT_PS).sqrt();
-            let cycle_ps = self.config.period_ps / f64::from(self.fold.harmonic);
-            if lock.weak >= WEAK_MAX && uncertain_ps > cycle_ps / 16.0 {
-                self.status.losses += 1;
-                return Err(RecoveryError::LockLost);
+            if lock.is_dark() {
+                self.status.state = LockState::Acquiring;
+                self.in_darkness(lock, now_ps);
             }
-            return Ok(());
+            return;
         }
         let (late_ps, variance) = self.fold.late_ps(&gathered, lock.clock.period_ps);
         let correction = lock.filter.update(middle_ps / UNIT_PS, late_ps, variance);
@@ -416,6 +453,22 @@ impl Recovery {
         self.status.residual_ps = late_ps;
         self.status.offset_ps = lock.clock.place(now_ps, 0.0).1;
         self.status.frequency = lock.clock.frequency(self.config.period_ps);
-        Ok(())
+    }
+
+    /// A clock runs on without light for as long as it is certain which pulse is which.
+    fn in_darkness(&self, lock: &mut Lock, now_ps: u64) {
+        let uncertain_ps = lock.filter.phase_variance(now_ps / UNIT_PS).sqrt();
+        let cycle_ps = self.config.period_ps / f64::from(self.fold.harmonic);
+        if uncertain_ps <= cycle_ps / 16.0 {
+            return;
+        }
+        match self.config.sync {
+            Sync::Photons(_) => lock.lost = true,
+            // The clock beside the light knows the numbers, however long it is dark.
+            Sync::Distributed { delay_ps } => {
+                let origin_ps = self.origin_ps.unwrap_or(now_ps);
+                (lock.clock, lock.filter) = self.distributed(origin_ps, delay_ps, now_ps);
+            }
+        }
     }
 }

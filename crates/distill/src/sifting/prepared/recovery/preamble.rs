@@ -1,7 +1,7 @@
 //! The preamble of a session: public states by which a receiver finds the numbers of pulses.
 //!
-//! Pulse `n` is word `n` of the stream of ChaCha with 12 rounds under a key of zeros, which everybody knows: bit 0 is the
-//! bit, bit 1 the basis (set for X), and bit 2 is set where the pulse is of the dimmest intensity and not of the
+//! Pulse `n` is word `n` of the stream of ChaCha with 12 rounds under a key of zeros, which everybody knows: bit 0 is
+//! the bit, bit 1 the basis (set for X), and bit 2 is set where the pulse is of the dimmest intensity and not of the
 //! brightest. A transmitter sends the same.
 
 use rand::Rng;
@@ -18,8 +18,8 @@ const UNIT: f64 = 8.0;
 const CLICKS_MAX: usize = 768;
 /// With fewer there is nothing to find.
 const CLICKS_MIN: usize = 48;
-/// The sum of a wrong place has a standard deviation; the right one must exceed it by this factor. The best of 2^25 wrong
-/// ones reaches 5.6.
+/// The sum of a wrong place has a standard deviation; the right one must exceed it by this factor. The best of 2^25
+/// wrong ones reaches 5.6.
 const SIGNIFICANCE_MIN: f64 = 8.0;
 /// Places that are tried at a time: their sums stay in the cache.
 const BLOCK: usize = 1 << 13;
@@ -53,7 +53,8 @@ fn weights(brightest: f64, dimmest: f64) -> [[i8; STATES]; OUTCOMES] {
     })
 }
 
-/// Adds up the weights of all clicks for each place where pulse 0 may be, `first..first + sums`, and gives the best one.
+/// Adds up the weights of all clicks for each place where pulse 0 may be, `first..first + sums`, and gives the best
+/// one.
 pub(super) fn find(seen: &[Seen], pulses: u64, intensities: [f64; 2], first: i64, places: usize) -> Option<Found> {
     let used = spread(seen, first, first + places as i64 - 1 + pulses as i64);
     if used.len() < CLICKS_MIN || places == 0 {
