@@ -43,7 +43,7 @@ const BBM92_ENERGY_TIME: Listing = Listing {
     ],
 };
 
-/// Of links of pulses: BB84 with decoys or with single photons.
+/// Of links of pulses: BB84 with single photons.
 const BB84: Listing = Listing {
     columns: &[
         Figure::SiftedRateZ,
@@ -56,6 +56,7 @@ const BB84: Listing = Listing {
     brief: &[Figure::QberZ, Figure::QberX],
     averaged: &[],
     beside: &[
+        Figure::GainSignal,
         Figure::ClockResidual,
         Figure::ClockFrequency,
         Figure::Phase,
@@ -64,13 +65,29 @@ const BB84: Listing = Listing {
     ],
 };
 
+/// The same with decoys. Of links with one decoy the vacuum is not measured.
+const DECOY_BB84: Listing = Listing {
+    beside: &[
+        Figure::GainSignal,
+        Figure::GainDecoy,
+        Figure::GainVacuum,
+        Figure::ClockResidual,
+        Figure::ClockFrequency,
+        Figure::Phase,
+        Figure::PolarisationFirst,
+        Figure::PolarisationSecond,
+    ],
+    ..BB84
+};
+
 static NOTHING: Listing = Listing { columns: &[], brief: &[], averaged: &[], beside: &[] };
 
 impl Listing {
     pub fn of(protocol: Protocol) -> &'static Self {
         match protocol {
             Protocol::Bbm92EnergyTime => &BBM92_ENERGY_TIME,
-            Protocol::DecoyBb84 | Protocol::SinglePhotonBb84 => &BB84,
+            Protocol::DecoyBb84 => &DECOY_BB84,
+            Protocol::SinglePhotonBb84 => &BB84,
         }
     }
 
