@@ -347,6 +347,14 @@ impl Emission {
         }
     }
 
+    /// Share of the pulses that each kind has, in the same order.
+    pub fn probabilities(&self) -> Vec<f64> {
+        match self {
+            Self::SinglePhotons(_) => vec![1.0],
+            light => light.intensities().iter().map(|intensity| intensity.probability).collect(),
+        }
+    }
+
     /// Whether pulses differ as a transmitter says: numbers that fall, the first above 0. Pairs are no pulses.
     pub fn is_ordered(&self) -> bool {
         let means = self.mean_photons();

@@ -174,6 +174,21 @@ fn expected(emission: &Emission, statistics: &[Statistics]) -> Evidence {
     }
 }
 
+/// The receiver's gain is that of all events, sifted or in another basis; of pairs there is none.
+fn assert_gain(emission: &Emission, statistics: &[Statistics], receiver: &SiftedRound) {
+    let gains = receiver.detected.gains(emission);
+    assert_eq!(gains.len(), emission.probabilities().len());
+    if emission.is_pairs() {
+        return;
+    }
+    let sum = |of: fn(&Statistics) -> u64| statistics.iter().map(of).sum::<u64>() as f64;
+    let sifted = |of: &Statistics| of.key.iter().chain(&of.check).map(|tally| tally.bits).sum::<u64>();
+    let all = (sum(sifted) + sum(|of| of.mismatched)) / sum(|of| of.pulses);
+    let [events, pulses] = gains.into_iter().fold([0, 0], |[a, b], [events, pulses]| [a + events, b + pulses]);
+    let (gain, shares) = (events as f64 / pulses as f64, emission.probabilities().iter().sum::<f64>());
+    assert!((gain * shares / all - 1.0).abs() < 1e-4, "{gain} {all}");
+}
+
 #[test]
 fn both_ends_have_the_evidence_that_nature_drew_and_keys_with_its_errors() {
     for (emission, law) in links() {
@@ -190,6 +205,7 @@ fn both_ends_have_the_evidence_that_nature_drew_and_keys_with_its_errors() {
             assert_eq!((own.number, own.frames), (number as u64, statistics.len() as u64));
             assert_eq!((own.number, own.frames), (peer.number, peer.frames));
             assert_eq!((own.evidence, peer.evidence), (expected(&emission, &statistics), own.evidence));
+            assert_gain(&emission, &statistics, peer);
             let errors: u64 = statistics.iter().flat_map(|of| of.key).map(|tally| tally.errors).sum();
             assert!(errors > 10 && own.key.len() > 1000, "{emission:?}");
             assert_eq!(own.key.distance(&peer.key) as u64, errors);

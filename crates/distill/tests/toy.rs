@@ -15,7 +15,9 @@ use distill::ledger::{BlockLedger, Book, Item, Line};
 use distill::pipeline::{
     Action, FinishedBlock, FrameInput, Module, ModuleError, PeerInput, SessionStart, Setpoints, Side,
 };
-use distill::sifting::{Context, Event, Light, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, Tag};
+use distill::sifting::{
+    Context, Detected, Event, Light, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, Tag,
+};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -53,6 +55,7 @@ fn round(number: u64) -> SiftedRound {
         key: Bits::default(),
         decoys: None,
         evidence: Evidence::CheckBits { bits: 0, errors: 0 },
+        detected: Detected::default(),
         account: BlockLedger::default(),
     }
 }

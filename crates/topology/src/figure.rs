@@ -22,6 +22,13 @@ pub enum Figure {
     QberZ,
     /// Error rate of the check basis X.
     QberX,
+    /// Detections per pulse sent, of each intensity of a link of pulses: of all pulses that the receiver announces, in
+    /// whatever basis, which are those that fired detectors of one basis alone, within the gate, and while none was
+    /// dead. Single photons are signals. Where light is drawn as counts, of sifted bits per pulse and share of the events
+    /// that are sifted.
+    GainSignal,
+    GainDecoy,
+    GainVacuum,
     /// Interference visibility that the error rate of basis X stands for.
     Visibility,
     /// Bits per second that both ends keep, in each basis.
@@ -68,6 +75,10 @@ impl Entry {
         Self { shown: "%", scale: 100.0, digits: 2, width: 6, ..entry(name, "1", label) }
     }
 
+    const fn gain(name: &'static str, label: &'static str) -> Self {
+        entry(name, "1", label).shown("ppm", 1e6, 1, 9)
+    }
+
     const fn setting(name: &'static str, unit: &'static str, label: &'static str) -> Self {
         Self { digits: 3, width: 7, set: true, ..entry(name, unit, label) }
     }
@@ -79,12 +90,15 @@ impl Entry {
 
 impl Figure {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::SecretKeyRate,
         Self::SecretKeyRateFinite,
         Self::AuthenticationShare,
         Self::QberZ,
         Self::QberX,
+        Self::GainSignal,
+        Self::GainDecoy,
+        Self::GainVacuum,
         Self::Visibility,
         Self::SiftedRateZ,
         Self::SiftedRateX,
@@ -99,6 +113,9 @@ impl Figure {
         Self::PolarisationSecond,
     ];
 
+    /// Of each kind of pulse, the brightest first.
+    pub const GAINS: [Self; 3] = [Self::GainSignal, Self::GainDecoy, Self::GainVacuum];
+
     const fn entry(self) -> Entry {
         match self {
             Self::SecretKeyRate => entry("secretKeyRate", "bit/s", "SKR"),
@@ -106,6 +123,9 @@ impl Figure {
             Self::AuthenticationShare => Entry::share("authenticationShare", "auth"),
             Self::QberZ => Entry::share("qberZ", "QBERz"),
             Self::QberX => Entry::share("qberX", "QBERx"),
+            Self::GainSignal => Entry::gain("gainSignal", "signal gain"),
+            Self::GainDecoy => Entry::gain("gainDecoy", "decoy gain"),
+            Self::GainVacuum => Entry::gain("gainVacuum", "vacuum gain"),
             Self::Visibility => Entry::share("visibility", "vis"),
             Self::SiftedRateZ => entry("siftedRateZ", "bit/s", "Z").shown("/s", 1.0, 0, 8),
             Self::SiftedRateX => entry("siftedRateX", "bit/s", "X").shown("/s", 1.0, 0, 8),
@@ -187,7 +207,7 @@ mod tests {
             assert_eq!(Figure::of_name(figure.name()), Some(figure));
             assert!(figure.name().len() <= NAME_CHARS_MAX && figure.unit().len() <= UNIT_CHARS_MAX);
         }
-        assert_eq!(Figure::of_name("gainSignal"), None);
+        assert_eq!(Figure::of_name("temperature"), None);
     }
 
     #[test]
@@ -199,6 +219,7 @@ mod tests {
         assert_eq!(Figure::Visibility.sentence(Some(0.9865)), "vis 98.65 %");
         assert_eq!(Figure::ClockOffset.sentence(Some(-3_141_592_653.0)), "offset -3141.5927 us");
         assert_eq!(Figure::Pump.sentence(Some(1.0)), "pump 1.000");
+        assert_eq!(Figure::GainDecoy.sentence(Some(7.537e-4)), "decoy gain 753.7 ppm");
         for nothing in [None, Some(f64::NAN), Some(f64::INFINITY)] {
             assert_eq!(Figure::SiftedRateZ.sentence(nothing), "Z - /s");
         }

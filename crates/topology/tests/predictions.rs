@@ -40,6 +40,7 @@ fn index(quantity: Measure) -> usize {
         Measure::QberZ => 1,
         Measure::QberX => 2,
         Measure::PeakWidth => 3,
+        gain => panic!("pairs have no {}", gain.name()),
     }
 }
 

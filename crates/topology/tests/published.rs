@@ -6,6 +6,7 @@ use std::path::Path;
 
 use distill::config::{Bound, Security};
 use photonics::expect::response::{CHECK, KEY};
+use topology::figure::Figure;
 use topology::parse;
 use topology::plan::expected::PreparedPrediction;
 use topology::plan::{Plan, RunOptions, plan, prepared};
@@ -49,6 +50,23 @@ fn the_t12_system_has_its_published_gains_error_rates_and_key() {
         assert!((t12.qber(basis) - published).abs() < 0.002, "{}", t12.qber(basis));
     }
     assert_close(t12.chosen_bps(), 1.09e6, 0.05, "key");
+}
+
+/// Those that `qkdnet verify` compares a run with.
+#[test]
+fn the_t12_system_is_predicted_within_the_tolerance_of_each_of_its_references() {
+    let plan = shipped("t12-50km.yaml", &[]);
+    let figures = predict(&plan, "t12", T12_EFFICIENCY).figures();
+    let references = &plan.links[0].references;
+    for gain in Figure::GAINS {
+        assert!(references.iter().any(|reference| reference.quantity.figure() == gain), "{}", gain.name());
+    }
+    for reference in references {
+        let value = figures.value(reference.quantity.figure()).unwrap();
+        println!("{}: {value:e}, published {:e}", reference.quantity.name(), reference.published);
+        let accepted = reference.tolerance.accepts(reference.published, value);
+        assert!(accepted, "{}: {value:e}", reference.quantity.name());
+    }
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use distill::config::Sifting;
+use distill::config::{Emission, Sifting};
 use distill::ledger::{BlockLedger, Line};
 use distill::pipeline::{self, Action, Compared, FinishedBlock, Module, Setpoints, Stage};
-use distill::sifting::SiftingFigures;
+use distill::sifting::{Detected, SiftingFigures};
 use proto::detector::v1::{BlockStored, LinkState};
 use shell::figures;
 use telemetry::names::{attribute as attr, span};
@@ -33,6 +33,7 @@ pub struct Reporter {
     has_detectors: bool,
     /// Which set-points this end has a say in.
     owns: Owned,
+    emission: Emission,
     session: u64,
     /// When the step under way, or the write under way, began: a state machine has no clock of its own.
     began: SystemTime,
@@ -40,7 +41,7 @@ pub struct Reporter {
     /// Reference side: blocks that are durable and wait for the peer's word.
     prepared: BTreeMap<u64, Stored>,
     window: Window,
-    /// Windows without a coincidence peak after which the next word about it is due.
+    /// Windows without a trace of the peer's light after which the next word about it is due.
     attempts_said: u64,
 }
 
@@ -58,6 +59,7 @@ struct BlockTrace {
 struct Stored {
     key_bits: u64,
     frames: u64,
+    detected: Detected,
     finite: u64,
     ledger: BlockLedger,
 }
@@ -94,6 +96,7 @@ impl Reporter {
                 pump: config.protocol.is_pumped() && config.protocol.sets_pump(),
                 polarisation: !matches!(config.protocol.sifting, Sifting::Counts(_)),
             },
+            emission: config.protocol.post_processing.security.emission,
             session: 0,
             began: SystemTime::now(),
             blocks: BTreeMap::new(),
@@ -132,6 +135,7 @@ impl Reporter {
         let window = Window { epoch, clicks: light.clicks, sifted_z: light.sifted_key, sifted_x: light.sifted_check };
         let last = std::mem::replace(&mut self.window, window);
         let mut figures = measured(&told, setpoints, self.owns);
+        gains(&mut figures, &told.detected, &self.emission);
         let rate = |count: u64| Measured::Value(count as f64 / (epochs as f64 * self.epoch_s));
         figures.set(Figure::ClickRate, self.has_detectors.then(|| rate(window.clicks - last.clicks)));
         figures.set(Figure::SiftedRateZ, rate(window.sifted_z - last.sifted_z));
@@ -156,7 +160,9 @@ impl Reporter {
         let Some(clock) = figures.recovery.as_ref().filter(|_| !figures.locked) else { return };
         if clock.attempts >= self.attempts_said {
             self.attempts_said = 2 * clock.attempts;
-            monitor.note("acquiring", &format!("no coincidence peak in {} windows so far", clock.attempts));
+            let missing =
+                if self.emission.is_pairs() { "coincidence peak" } else { "light at the period of the pulses" };
+            monitor.note("acquiring", &format!("no {missing} in {} windows so far", clock.attempts));
         }
     }
 
@@ -170,11 +176,12 @@ impl Reporter {
                     monitor.update(|s| s.state = LinkState::Locked.into());
                 }
             }
-            Action::Abort { block, reason, frames, ledger } => {
+            Action::Abort { block, reason, frames, detected, ledger } => {
                 monitor.note("block-aborted", &format!("block {block} gave no key: {reason}"));
                 monitor.update(|s| s.blocks_aborted += 1);
-                self.count(monitor, &Stored { key_bits: 0, frames: *frames, finite: 0, ledger: ledger.clone() });
-                self.end(*block, "aborted", ledger);
+                let (frames, detected, ledger) = (*frames, *detected, ledger.clone());
+                self.end(*block, "aborted", &ledger);
+                self.count(monitor, &Stored { key_bits: 0, frames, detected, finite: 0, ledger });
             }
             Action::Void { block } => {
                 self.prepared.remove(block);
@@ -205,6 +212,7 @@ impl Reporter {
         let stored = Stored {
             key_bits: block.ledger.get(Line::DELIVERED),
             frames: block.frames,
+            detected: block.detected,
             finite: block.length.finite.saturating_sub(block.reserve_bits as u64),
             ledger: block.ledger.clone(),
         };
@@ -225,7 +233,7 @@ impl Reporter {
             span.attribute(attr::KEY_BITS, stored.key_bits).attribute(attr::BLOCK_ID, block).start().end();
         }
         self.end(block, "stored", &stored.ledger);
-        let figures = figures::tell(&compared(&stored.ledger));
+        let figures = figures::tell(&self.compared(&stored));
         monitor.block(BlockStored { block, key_bits: stored.key_bits, trace_id, figures });
         monitor.publish();
     }
@@ -242,7 +250,7 @@ impl Reporter {
     /// Adds a finished round to the figures that people compare.
     fn count(&mut self, monitor: &Monitor, stored: &Stored) {
         let seconds = stored.frames as f64 * self.frame_s;
-        let mut block = compared(&stored.ledger);
+        let mut block = self.compared(stored);
         let authentication = stored.ledger.get(Line::AUTHENTICATION);
         block.set(Figure::AuthenticationShare, Measured::ratio(authentication, authentication + stored.key_bits));
         monitor.update(|s| {
@@ -254,6 +262,13 @@ impl Reporter {
             counted.set(Figure::SecretKeyRateFinite, Measured::Value(s.finite_bits as f64 / s.counted_s));
             s.counted = figures::tell(&counted);
         });
+    }
+
+    /// Error rates and gains of a block.
+    fn compared(&self, stored: &Stored) -> Figures {
+        let mut figures = compared(&stored.ledger);
+        gains(&mut figures, &stored.detected, &self.emission);
+        figures
     }
 
     fn begin(&mut self, block: u64, traceparent: &str) {
@@ -325,6 +340,13 @@ fn measured(told: &pipeline::Figures, setpoints: Setpoints, owns: Owned) -> Figu
         }
     }
     figures
+}
+
+/// Detections per pulse, by intensity. Pairs have none.
+fn gains(figures: &mut Figures, detected: &Detected, emission: &Emission) {
+    for (figure, [count, total]) in Figure::GAINS.into_iter().zip(detected.gains(emission)) {
+        figures.set(figure, Measured::ratio(count, total));
+    }
 }
 
 /// Error rates of a block, by its account.

@@ -165,9 +165,9 @@ trel-cape             2500000.0        0.0     3.10       0            0    0.00
 #[test]
 fn figures_that_only_a_newer_version_knows_are_in_json_by_their_name_and_harm_nobody() {
     let mut snapshot = snapshot();
-    snapshot.links[0].figures.hear("gainSignal", "1", Measured::Value(0.0048));
+    snapshot.links[0].figures.hear("heraldingRatio", "1", Measured::Value(0.0048));
     let json: serde_json::Value = serde_json::from_str(&snapshot_json(&snapshot)).unwrap();
-    assert_eq!(json["links"][0]["figures"]["gainSignal"], 0.0048);
+    assert_eq!(json["links"][0]["figures"]["heraldingRatio"], 0.0048);
     assert_eq!(screen(132, 8, &snapshot), screen(132, 8, &self::snapshot()));
 }
 

@@ -36,7 +36,7 @@ use crate::config::{LinkProtocol, PostProcessing};
 use crate::ledger::{BlockLedger, Line};
 pub use crate::loops::Setpoints;
 pub use crate::sifting::FrameInput;
-use crate::sifting::{self, Context, Event, Sifting, SiftingFigures, SiftingStart};
+use crate::sifting::{self, Context, Detected, Event, Sifting, SiftingFigures, SiftingStart};
 
 /// Longest stretch of steps without frames that finishing a run may take.
 pub const DRAIN_STEPS_MAX: u64 = 20_000;
@@ -96,6 +96,7 @@ pub enum Action {
         block: u64,
         reason: String,
         frames: u64,
+        detected: Detected,
         ledger: BlockLedger,
     },
     /// Part of a block's work began or ended.
@@ -134,6 +135,7 @@ pub struct FinishedBlock {
     pub reserve_bits: usize,
     /// Frames of light that it is made of.
     pub frames: u64,
+    pub detected: Detected,
     pub ledger: BlockLedger,
     pub length: KeyLength,
 }
@@ -141,9 +143,10 @@ pub struct FinishedBlock {
 /// Figures for people, taken after a step.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Of the last block: its key, and what was compared in public.
+    /// Of the last block: its key, what was compared in public, and what was detected.
     pub key: Compared,
     pub check: Compared,
+    pub detected: Detected,
     pub sifting: SiftingFigures,
 }
 
@@ -348,6 +351,7 @@ impl Module {
             let of_check = |line| sifted.account.get(line);
             self.shared.figures.check =
                 Compared { bits: of_check(Line::CHECK_DISCLOSED), errors: of_check(Line::CHECK_ERRORS) };
+            self.shared.figures.detected = sifted.detected;
             draft.stage(block, Stage::Sift, false);
             let round = Round::new(block, sifted);
             match &mut self.side {

@@ -8,7 +8,7 @@ use crate::bits::Bits;
 use crate::bounds::{self, Evidence, KeyLength};
 use crate::config::Security;
 use crate::ledger::{BlockLedger, LedgerError, Line, Settlement};
-use crate::sifting::{self, SiftedRound};
+use crate::sifting::{self, Detected, SiftedRound};
 
 /// Bits of the verification hash of one Cascade frame.
 pub const VERIFICATION_BITS: u64 = 64;
@@ -22,13 +22,14 @@ pub struct Round {
     /// Which bits are of decoys: at the reference, where the proof asks.
     pub decoys: Option<Bits>,
     evidence: Evidence,
+    detected: Detected,
     account: BlockLedger,
 }
 
 impl Round {
     pub fn new(block: u64, sifted: SiftedRound) -> Self {
-        let SiftedRound { number: _, frames, first_step, key, decoys, evidence, account } = sifted;
-        Self { block, frames, first_step, key, decoys, evidence, account }
+        let SiftedRound { number: _, frames, first_step, key, decoys, evidence, detected, account } = sifted;
+        Self { block, frames, first_step, key, decoys, evidence, detected, account }
     }
 
     /// The account of a round that does not end.
@@ -86,7 +87,8 @@ impl Reconciled {
 
     /// The end of a block that gives no key.
     pub fn abort(self, round: &Round, reason: String) -> Action {
-        Action::Abort { block: round.block, reason, frames: round.frames, ledger: self.ledger }
+        let Round { block, frames, detected, .. } = *round;
+        Action::Abort { block, reason, frames, detected, ledger: self.ledger }
     }
 
     /// The block, with the key that its string was amplified to.
@@ -96,6 +98,7 @@ impl Reconciled {
             key,
             reserve_bits: reserve as usize,
             frames: round.frames,
+            detected: round.detected,
             ledger: self.ledger,
             length: self.length,
         }

@@ -17,8 +17,8 @@ use rand_chacha::ChaCha20Rng;
 use zeroize::Zeroize;
 
 use crate::bits::Bits;
-use crate::bounds::Evidence;
-use crate::config::{LinkProtocol, PostProcessing, Role, Sifting as Config};
+use crate::bounds::{Detections, Evidence};
+use crate::config::{Emission, INTENSITIES, LinkProtocol, PostProcessing, Role, Sifting as Config};
 use crate::ledger::BlockLedger;
 use crate::loops::Setpoints;
 
@@ -145,7 +145,36 @@ pub struct SiftedRound {
     /// of: a bit for each of `key`, set where it is of the decoy. Nothing of it is told but counts.
     pub decoys: Option<Bits>,
     pub evidence: Evidence,
+    pub detected: Detected,
     pub account: BlockLedger,
+}
+
+/// What a receiver detected of the pulses of a round, by intensity: for gains, which no bound is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detected {
+    /// Pulses that were sent, of all intensities together; 0 where detections by intensity are not known.
+    pub pulses: u64,
+    /// Pulses that the receiver announced, in whatever basis, the brightest first. Of a pulse that both bases saw, or
+    /// that came while a detector may have been dead, nothing is announced.
+    pub events: [u64; INTENSITIES],
+}
+
+impl Detected {
+    /// Of what was sifted and of `mismatched` events in another basis than their pulse's, where nobody says which
+    /// intensities those are of: each intensity has lost the same share of its events.
+    pub fn of_sifted(pulses: u64, sifted: &[Detections; INTENSITIES], mismatched: u64) -> Self {
+        let events = sifted.map(|row| row.key + row.check.bits);
+        let kept = events.iter().sum::<u64>() as f64;
+        let share = if kept > 0.0 { kept / (kept + mismatched as f64) } else { 0.0 };
+        Self { pulses: libm::round(pulses as f64 * share) as u64, events }
+    }
+
+    /// Of each kind of pulse that the light has: how many were detected, and how many were sent, which its share of all
+    /// pulses says.
+    pub fn gains(&self, emission: &Emission) -> Vec<[u64; 2]> {
+        let sent = |probability: f64| libm::round(self.pulses as f64 * probability) as u64;
+        self.events.iter().zip(emission.probabilities()).map(|(events, share)| [*events, sent(share)]).collect()
+    }
 }
 
 /// What reconciliation showed of a round that was handed out before.

@@ -123,6 +123,12 @@ fn counts_by_intensity_must_be_those_of_the_key() {
     assert!(matches!(message_error(forged(&|end| end.second += 1)), MessageError::Counts { .. }));
     assert!(matches!(message_error(forged(&|end| end.first = u64::MAX)), MessageError::Counts { .. }));
     assert!(matches!(message_error(forged(&|end| end.frames += 1)), MessageError::RoundEnd { .. }));
+    for mismatched in [1, u64::MAX] {
+        let change = |end: &mut distill::sifting::prepared::reply::RoundEnd| end.mismatched_second = mismatched;
+        assert!(matches!(message_error(forged(&change)), MessageError::Mismatched { .. }));
+    }
+    // Who says nothing of them is understood.
+    forged(&|end| (end.mismatched_first, end.mismatched_second, end.mismatched_third) = (0, 0, 0)).unwrap();
 }
 
 #[test]

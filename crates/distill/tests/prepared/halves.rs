@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use distill::bits::Bits;
 use distill::bounds::Evidence;
-use distill::config::{Emission, Framing, Intensity};
+use distill::config::{Emission, Framing, INTENSITIES, Intensity};
 use distill::ledger::{Book, Item, Line};
 use distill::loops::Setpoints;
 use distill::sifting::prepared::config::{Part, Prepared};
@@ -176,6 +176,58 @@ fn both_ends_come_to_equal_rounds_and_the_sums_of_every_account_are_exact() {
             }
         }
         assert!(keys > 300, "{keys}");
+    }
+}
+
+/// Pulses of each intensity that the tags say were detected in one basis, preamble and dark counts left out.
+fn detected(light: &Light, count: u64) -> [u64; INTENSITIES] {
+    let mut bases: HashMap<u64, u64> = HashMap::new();
+    for (tag, pulse) in light.tags(count).into_iter().flatten() {
+        if let Some(pulse) = pulse.filter(|pulse| *pulse >= light.config.preamble_pulses) {
+            *bases.entry(pulse).or_default() |= if tag & 0b11 != 0 { 1 } else { 2 };
+        }
+    }
+    let mut counts = [0; INTENSITIES];
+    bases.iter().filter(|(_, bases)| **bases != 3).for_each(|(pulse, _)| counts[light.chosen.at(*pulse).2] += 1);
+    counts
+}
+
+/// They follow from the light that the tags were made of, a few dark counts within the gate aside.
+#[test]
+fn gains_are_those_of_the_light_at_both_ends() {
+    let short = Prepared { preamble_pulses: 1 << 19, ..single_photons() };
+    for (light, transmittance) in [
+        (Light::new(decoy(Part::Receiver), 27), 0.02),
+        (Light::one_decoy(decoy(Part::Receiver), 28), 0.02),
+        (Light::single_photons(short, 29), 0.05),
+    ] {
+        let light = Light { transmittance, ..light };
+        let [transmitter, receiver] = run(&light, &Sent::new(&light.chosen), 25, 10).unwrap();
+        let (means, mut sums) = (light.emission.mean_photons(), vec![[0; 2]; light.emission.mean_photons().len()]);
+        for (sent, seen) in transmitter.rounds.iter().zip(&receiver.rounds) {
+            assert_eq!(sent.detected, seen.detected);
+            let gains = seen.detected.gains(&light.emission);
+            assert_eq!(gains.len(), means.len());
+            for (sum, gain) in sums.iter_mut().zip(gains) {
+                sum.iter_mut().zip(gain).for_each(|(sum, count)| *sum += count);
+            }
+            // Every event counts once, whatever basis it was seen in.
+            let clicks = |item| seen.account.get(Line(Book::Receiver, item));
+            let events = clicks(Item::SiftedKey) + clicks(Item::SiftedCheck) + clicks(Item::BasisMismatch);
+            assert_eq!(seen.detected.events.iter().sum::<u64>(), events);
+            assert!(clicks(Item::BasisMismatch) > 0);
+        }
+        let crossed = 2.0 * light.z_probability * (1.0 - light.z_probability);
+        for ((mean, [events, pulses]), in_tags) in means.iter().zip(sums).zip(detected(&light, 25)) {
+            let (photons, dark) = (mean * transmittance, light.dark_rate_hz * light.config.gate_ps * 1e-12);
+            // Some pulses have a second click, and it may be in the other basis.
+            let gain = 1.0 - (1.0 - dark) * (-photons * (1.0 - 0.5 * photons * crossed)).exp();
+            let (expected, dark) = (gain * pulses as f64, dark * pulses as f64);
+            eprintln!("{mean} photons: {events} of {pulses}, in tags {in_tags} and {dark:.1}, expected {expected:.0}");
+            assert!((events as f64 - expected).abs() < 3.0 * expected.sqrt(), "{mean} photons: {events}");
+            let beside_tags = events as f64 - in_tags as f64 - dark;
+            assert!(beside_tags.abs() < 3.0 * dark.sqrt() + 1e-4 * expected, "{mean} photons: {beside_tags}");
+        }
     }
 }
 

@@ -38,6 +38,14 @@ impl Inputs {
         }
     }
 
+    /// Share of the pulses that each kind has, the brightest first.
+    pub fn probabilities(&self) -> Vec<f64> {
+        match self {
+            Self::Pulses(inputs) => inputs.classes.iter().map(|class| class.probability).collect(),
+            Self::SinglePhotons(_) => vec![1.0],
+        }
+    }
+
     pub fn pulse_rate_hz(&self) -> f64 {
         match self {
             Self::Pulses(inputs) => inputs.pulse_rate_hz,

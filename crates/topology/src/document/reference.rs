@@ -48,6 +48,12 @@ pub enum Measure {
     QberZ,
     /// Error rate in basis X, in %.
     QberX,
+    /// Detections per pulse of the signal intensity, or of single photons, in ppm.
+    GainSignal,
+    /// The same of the decoy intensity.
+    GainDecoy,
+    /// The same of the vacuum, or of the intensity nearest to it.
+    GainVacuum,
     /// Full width at half maximum of the coincidence peak, in ps.
     PeakWidth,
 }
@@ -59,6 +65,9 @@ impl Measure {
             Measure::SecretKeyRate => Figure::SecretKeyRate,
             Measure::QberZ => Figure::QberZ,
             Measure::QberX => Figure::QberX,
+            Measure::GainSignal => Figure::GainSignal,
+            Measure::GainDecoy => Figure::GainDecoy,
+            Measure::GainVacuum => Figure::GainVacuum,
             Measure::PeakWidth => Figure::PeakWidth,
         }
     }
@@ -68,11 +77,21 @@ impl Measure {
         self.figure().name()
     }
 
-    /// Unit in which values are shown: shares in per cent.
+    /// Unit in which values are shown.
     pub fn unit(self) -> &'static str {
-        match self.figure().unit() {
-            "1" => "%",
-            unit => unit,
+        match self {
+            Measure::QberZ | Measure::QberX => "%",
+            Measure::GainSignal | Measure::GainDecoy | Measure::GainVacuum => "ppm",
+            Measure::SecretKeyRate | Measure::PeakWidth => self.figure().unit(),
+        }
+    }
+
+    /// A value of 1, in the unit in which values are shown.
+    pub fn scale(self) -> f64 {
+        match self.unit() {
+            "%" => 100.0,
+            "ppm" => 1e6,
+            _ => 1.0,
         }
     }
 
@@ -80,7 +99,10 @@ impl Measure {
         matches!(
             (self, value),
             (Measure::SecretKeyRate, ReferenceValue::BitRate(_))
-                | (Measure::QberZ | Measure::QberX, ReferenceValue::Fraction(_))
+                | (
+                    Measure::QberZ | Measure::QberX | Measure::GainSignal | Measure::GainDecoy | Measure::GainVacuum,
+                    ReferenceValue::Fraction(_)
+                )
                 | (Measure::PeakWidth, ReferenceValue::Duration(_))
         )
     }

@@ -43,7 +43,7 @@ const BBM92_ENERGY_TIME: Listing = Listing {
     ],
 };
 
-/// Of links of pulses: BB84 with decoys or with single photons.
+/// Of links of pulses: BB84 with single photons.
 const BB84: Listing = Listing {
     columns: &[
         Figure::SiftedRateZ,
@@ -56,12 +56,28 @@ const BB84: Listing = Listing {
     brief: &[Figure::QberZ, Figure::QberX],
     averaged: &[],
     beside: &[
+        Figure::GainSignal,
         Figure::ClockResidual,
         Figure::ClockFrequency,
         Figure::Phase,
         Figure::PolarisationFirst,
         Figure::PolarisationSecond,
     ],
+};
+
+/// The same with decoys. Of links with one decoy the vacuum is not measured.
+const DECOY_BB84: Listing = Listing {
+    beside: &[
+        Figure::GainSignal,
+        Figure::GainDecoy,
+        Figure::GainVacuum,
+        Figure::ClockResidual,
+        Figure::ClockFrequency,
+        Figure::Phase,
+        Figure::PolarisationFirst,
+        Figure::PolarisationSecond,
+    ],
+    ..BB84
 };
 
 /// Where light is drawn as counts there is no clock to find, and nothing that polarisation and phase are steered by.
@@ -83,8 +99,11 @@ const BB84_COUNTS: Listing = Listing {
     columns: &[Figure::SiftedRateZ, Figure::SiftedRateX, Figure::QberZ, Figure::QberX, Figure::ClickRate],
     brief: &[Figure::QberZ, Figure::QberX],
     averaged: &[],
-    beside: &[],
+    beside: &[Figure::GainSignal],
 };
+
+const DECOY_BB84_COUNTS: Listing =
+    Listing { beside: &[Figure::GainSignal, Figure::GainDecoy, Figure::GainVacuum], ..BB84_COUNTS };
 
 static NOTHING: Listing = Listing { columns: &[], brief: &[], averaged: &[], beside: &[] };
 
@@ -98,8 +117,10 @@ impl Listing {
         match (protocol, fidelity) {
             (Protocol::Bbm92EnergyTime, Fidelity::Tags) => &BBM92_ENERGY_TIME,
             (Protocol::Bbm92EnergyTime, Fidelity::Counts) => &BBM92_COUNTS,
-            (Protocol::DecoyBb84 | Protocol::SinglePhotonBb84, Fidelity::Tags) => &BB84,
-            (Protocol::DecoyBb84 | Protocol::SinglePhotonBb84, Fidelity::Counts) => &BB84_COUNTS,
+            (Protocol::DecoyBb84, Fidelity::Tags) => &DECOY_BB84,
+            (Protocol::DecoyBb84, Fidelity::Counts) => &DECOY_BB84_COUNTS,
+            (Protocol::SinglePhotonBb84, Fidelity::Tags) => &BB84,
+            (Protocol::SinglePhotonBb84, Fidelity::Counts) => &BB84_COUNTS,
         }
     }
 

@@ -186,9 +186,9 @@ mod tests {
     #[test]
     fn what_a_newer_or_hostile_process_tells_is_known_by_name_or_left_out() {
         let mut figures = Figures::default();
-        figures.hear("gainSignal", "1", Measured::Value(0.004));
+        figures.hear("heraldingRatio", "1", Measured::Value(0.004));
         figures.hear("qberZ", "1", Measured::Ratio { count: 4, total: 100 });
-        let sound = r#"{"gainSignal":0.004,"qberZ":0.04}"#;
+        let sound = r#"{"heraldingRatio":0.004,"qberZ":0.04}"#;
         assert_eq!(json(&figures), sound);
         for (name, unit, measured) in [
             ("qberZ", "1", Measured::Value(0.5)),

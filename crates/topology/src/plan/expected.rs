@@ -13,7 +13,7 @@ use super::prepared::{self, ExpectedBlock};
 use super::{
     Counts, ModuleConfig, Nature, Plan, PlannedLink, PreparedReceiver, Pulses, Receiver as Receiving, ServiceConfig,
 };
-use crate::figure::{Figure, Figures};
+use crate::figure::{Figure, Figures, Measured};
 
 /// The parts of a prepared link that the formulae take.
 #[derive(Clone, Copy, Debug)]
@@ -195,7 +195,7 @@ impl PreparedPrediction {
 
     pub fn figures(&self) -> Figures {
         let [z, x] = if self.key_is_z { [KEY, CHECK] } else { [CHECK, KEY] };
-        Figures::of([
+        let mut figures = Figures::of([
             (Figure::SecretKeyRate, self.chosen_bps()),
             (Figure::SecretKeyRateFinite, self.finite_bps()),
             (Figure::QberZ, self.qber(z)),
@@ -203,6 +203,16 @@ impl PreparedPrediction {
             (Figure::SiftedRateZ, self.sifted_hz(z)),
             (Figure::SiftedRateX, self.sifted_hz(x)),
             (Figure::ClickRate, self.click_rate_hz()),
-        ])
+        ]);
+        for (kind, figure) in Figure::GAINS.into_iter().enumerate().take(self.response.kinds.len()) {
+            figures.set(figure, Measured::Value(self.gain(kind)));
+        }
+        figures
+    }
+
+    /// Detections per pulse of a kind, the brightest first: in whatever basis, but not in both.
+    pub fn gain(&self, kind: usize) -> f64 {
+        let detected = self.response.detected(kind) - self.response.unsifted[kind].crossed;
+        detected / self.inputs.probabilities()[kind]
     }
 }

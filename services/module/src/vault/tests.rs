@@ -18,6 +18,7 @@ fn block(number: u64) -> FinishedBlock {
         key: bits(number + 1, 2304),
         reserve_bits: 256,
         frames: 1,
+        detected: distill::sifting::Detected::default(),
         ledger: BlockLedger::default(),
         length: KeyLength {
             asymptotic: 2304,

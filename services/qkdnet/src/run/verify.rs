@@ -220,8 +220,7 @@ fn is_comparable(link: &PlannedLink, reference: &PlannedReference) -> bool {
 }
 
 fn one(link: &PlannedLink, reference: &PlannedReference, report: &LinkReport) -> Comparison {
-    // Error rates are shown in per cent; inside they are fractions.
-    let scale = if reference.quantity.unit() == "%" { 100.0 } else { 1.0 };
+    let scale = reference.quantity.scale();
     let measured = measure(reference.quantity, report)
         .map(|(value, sigma)| (reference.compared(value), reference.compared(sigma)));
     let verdict = match measured {
@@ -313,10 +312,38 @@ fn table(rows: &[Comparison]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use topology::figure::Figures;
+    use topology::figure::{Figures, Measured};
     use topology::plan::{RunOptions, plan};
 
     use super::*;
+
+    #[test]
+    fn gains_are_compared_by_their_counts_and_shown_in_ppm() {
+        let path = format!("{}/../../topologies/t12-50km.yaml", env!("CARGO_MANIFEST_DIR"));
+        let topology = topology::parse("t12-50km.yaml", &std::fs::read(path).unwrap()).unwrap().topology;
+        let plan = plan(&topology, &RunOptions::default());
+        let mut report = LinkReport::of(&plan.links[0]);
+        let mut counted = Figures::default();
+        for (figure, count, total) in [
+            (Figure::GainSignal, 48_120_000, 10_000_000_000),
+            (Figure::GainDecoy, 75_370, 100_000_000),
+            (Figure::GainVacuum, 318_000, 1_000_000_000),
+        ] {
+            counted.set(figure, Measured::ratio(count, total));
+        }
+        report.status.counted = shell::figures::tell(&counted);
+        let rows = comparisons(&plan, std::slice::from_ref(&report));
+        let gains: Vec<&Comparison> = rows.iter().filter(|row| row.quantity.starts_with("gain")).collect();
+        let verdicts: Vec<Agreement> = gains.iter().map(|row| row.verdict).collect();
+        assert_eq!(verdicts, [Agreement::Agrees, Agreement::Agrees, Agreement::Disagrees]);
+        assert!((gains[0].measured.unwrap() - 4812.0).abs() < 1e-6 && gains[0].unit == "ppm", "{:?}", gains[0]);
+        assert!((gains[0].uncertainty.unwrap() - 0.692).abs() < 1e-3, "{:?}", gains[0]);
+        let known = |quantity| {
+            let reference = plan.links[0].references.iter().find(|reference| reference.quantity == quantity).unwrap();
+            precision::is_known(reference, &report)
+        };
+        assert!(known(Measure::GainSignal) && known(Measure::GainDecoy) && known(Measure::GainVacuum));
+    }
 
     #[test]
     fn a_fitted_figure_is_shown_after_its_duty_and_gets_no_verdict() {

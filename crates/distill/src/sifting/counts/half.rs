@@ -10,8 +10,8 @@ use crate::config::{Emission, Framing, INTENSITIES, Side};
 use crate::ledger::{BlockLedger, Book, Item, Line};
 use crate::loops::{PumpLoop, Setpoints};
 use crate::sifting::{
-    Context, Event, FrameInput, Light, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, SiftingStart,
-    Tag,
+    Context, Detected, Event, FrameInput, Light, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures,
+    SiftingStart, Tag,
 };
 
 /// A frame whose evidence is not known yet.
@@ -216,7 +216,11 @@ impl Half {
             }
             Emission::OneDecoy(_) | Emission::TwoDecoys(_) => Evidence::Decoy(round.detections),
         };
+        // The receiver knows of the events that make no bit.
+        let mismatched = round.account.get(Line(Book::Receiver, Item::BasisMismatch));
+        let pulses = if self.side == Side::Corrector { round.pulses } else { 0 };
         self.sifted.push_back(SiftedRound {
+            detected: Detected::of_sifted(pulses, &round.detections, mismatched),
             number: round.number,
             frames: round.frames,
             first_step: round.first_step,

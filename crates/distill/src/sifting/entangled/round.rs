@@ -6,7 +6,7 @@ use super::reply::SiftCounts;
 use crate::bits::Bits;
 use crate::bounds::Evidence;
 use crate::ledger::{BlockLedger, Book, Item, Line};
-use crate::sifting::SiftedRound;
+use crate::sifting::{Detected, SiftedRound};
 
 #[derive(Default)]
 pub struct OpenRound {
@@ -96,6 +96,7 @@ impl OpenRound {
             frames: self.frames,
             first_step: self.first_step,
             evidence: Evidence::CheckBits { bits: self.x_total, errors: self.x_errors },
+            detected: Detected::default(),
             account: self.account(),
             key: self.z,
             decoys: None,

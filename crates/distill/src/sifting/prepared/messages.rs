@@ -35,6 +35,11 @@ pub enum MessageError {
         "{found} detections by intensity are claimed for a key of {bits} bits, or an intensity that does not exist"
     )]
     Counts { bits: u64, found: u64 },
+    #[error(
+        "{found} detections by intensity are claimed for {events} events in another basis than their pulse's, or an \
+         intensity that does not exist"
+    )]
+    Mismatched { events: u64, found: u64 },
 }
 
 #[derive(Clone, PartialEq, Message)]

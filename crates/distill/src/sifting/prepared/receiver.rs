@@ -6,11 +6,11 @@ use super::config::Prepared;
 use super::detections::{self, OwnEvents};
 use super::messages::{MessageError, Said};
 use super::recovery::{Numbered, Recovery, RecoveryError};
-use super::reply::{self, Disclosure, Reply};
+use super::reply::{self, ByIntensity, Disclosure, Reply};
 use super::round::OpenRound;
 use super::steering::Steering;
 use super::{FRAMES_WAITING_MAX, TAG};
-use crate::config::{Emission, Framing, INTENSITIES};
+use crate::config::{Emission, Framing};
 use crate::ledger::BlockLedger;
 use crate::loops::Setpoints;
 use crate::sifting::entangled::recovery::State as LockState;
@@ -120,8 +120,9 @@ impl Receiver {
         let (sifted, peer) = reply::apply(reply, &waiting.own, self.config.key_basis, intensities)?;
         let full = self.open.frames + 1 == self.framing.round_frames;
         let bits = self.open.key_bits() + sifted.key.len() as u64;
+        let mismatched = self.open.mismatched() + sifted.basis_mismatch;
         let counts = match (&reply.end, full) {
-            (Some(end), true) => Some(end.counts(self.framing.round_frames, bits, intensities)?),
+            (Some(end), true) => Some(end.counts(self.framing.round_frames, bits, mismatched, intensities)?),
             (None, false) => None,
             _ => return Err(SiftingError::Protocol("a round ends where it is not full, or does not where it is")),
         };
@@ -141,7 +142,7 @@ impl Receiver {
         Ok(())
     }
 
-    fn close_round(&mut self, counts: &[u64; INTENSITIES]) {
+    fn close_round(&mut self, counts: &ByIntensity) {
         self.open.count(counts);
         self.sifted.push_back(self.open.next().sifted(self.intensities));
     }
@@ -166,7 +167,9 @@ impl Sifting for Receiver {
             if self.open.frames == 0 || !self.last_said || !self.waiting.is_empty() {
                 return Err(SiftingError::Protocol("end of a round that goes on"));
             }
-            let counts = end.counts(self.open.frames, self.open.key_bits(), self.intensities)?;
+            let OpenRound { frames, .. } = self.open;
+            let (bits, mismatched) = (self.open.key_bits(), self.open.mismatched());
+            let counts = end.counts(frames, bits, mismatched, self.intensities)?;
             self.close_round(&counts);
         }
         Ok(())

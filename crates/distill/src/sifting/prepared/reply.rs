@@ -32,7 +32,8 @@ pub struct Reply {
     pub end: Option<RoundEnd>,
 }
 
-/// The end of a round, and how many bits of its key each intensity gave.
+/// The end of a round, how many bits of its key each intensity gave, and how many of its events that were in another
+/// basis than their pulse's: nothing is made of those but the gains. Some transmitters do not say the latter.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct RoundEnd {
     #[prost(uint64, tag = "1")]
@@ -43,6 +44,21 @@ pub struct RoundEnd {
     pub second: u64,
     #[prost(uint64, tag = "4")]
     pub third: u64,
+    #[prost(uint64, tag = "5")]
+    pub mismatched_first: u64,
+    #[prost(uint64, tag = "6")]
+    pub mismatched_second: u64,
+    #[prost(uint64, tag = "7")]
+    pub mismatched_third: u64,
+}
+
+/// What a round has by intensity, the brightest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByIntensity {
+    /// Bits of the key.
+    pub key: [u64; INTENSITIES],
+    /// Events in another basis than their pulse's.
+    pub mismatched: [u64; INTENSITIES],
 }
 
 /// What the receiver saw of the matching events of the check basis of one frame.
@@ -64,8 +80,8 @@ pub struct Sifted {
     pub check: Bits,
     /// Intensity of each of them.
     pub intensities: Vec<u8>,
-    /// Bits of the key by intensity; known to the transmitter.
-    pub key_counts: [u64; INTENSITIES],
+    /// Known to the transmitter.
+    pub counts: ByIntensity,
     pub basis_mismatch: u64,
 }
 
@@ -84,6 +100,7 @@ pub fn reply(
         let x = announced.bases.get(index);
         if choice.x != x || *pulse >= sent {
             sifted.basis_mismatch += 1;
+            sifted.counts.mismatched[usize::from(choice.intensity)] += 1;
             continue;
         }
         matches.set(index, true);
@@ -92,7 +109,7 @@ pub fn reply(
             if let Some(decoys) = &mut sifted.decoys {
                 decoys.push(choice.intensity == 1);
             }
-            sifted.key_counts[usize::from(choice.intensity)] += 1;
+            sifted.counts.key[usize::from(choice.intensity)] += 1;
         } else {
             sifted.check.push(choice.bit);
             sifted.intensities.push(choice.intensity);
@@ -158,21 +175,30 @@ pub fn compare(own: &Bits, peer: &Bits, intensities: &[u8]) -> [Tally; INTENSITI
 }
 
 impl RoundEnd {
-    pub fn new(frames: u64, [first, second, third]: [u64; INTENSITIES]) -> Self {
-        Self { frames, first, second, third }
+    pub fn new(frames: u64, counts: &ByIntensity) -> Self {
+        let [first, second, third] = counts.key;
+        let [mismatched_first, mismatched_second, mismatched_third] = counts.mismatched;
+        Self { frames, first, second, third, mismatched_first, mismatched_second, mismatched_third }
     }
 
-    /// The counts, which must be those of a round of so many frames and of a key of so many bits.
-    pub fn counts(&self, frames: u64, bits: u64, intensities: usize) -> Result<[u64; INTENSITIES], MessageError> {
+    /// The counts, which must be those of a round of so many frames, of a key of so many bits, and of so many events in
+    /// another basis, if anything is said of these.
+    pub fn counts(&self, frames: u64, bits: u64, events: u64, intensities: usize) -> Result<ByIntensity, MessageError> {
         if self.frames != frames {
             return Err(MessageError::RoundEnd { frames, found: self.frames });
         }
-        let counts = [self.first, self.second, self.third];
-        let sum = counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
-        if sum != Some(bits) || counts.iter().skip(intensities).any(|count| *count > 0) {
-            return Err(MessageError::Counts { bits, found: sum.unwrap_or(u64::MAX) });
+        let key = [self.first, self.second, self.third];
+        let mismatched = [self.mismatched_first, self.mismatched_second, self.mismatched_third];
+        let sum = |counts: &[u64]| counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
+        let of_others = |counts: &[u64]| counts.iter().skip(intensities).any(|count| *count > 0);
+        if sum(&key) != Some(bits) || of_others(&key) {
+            return Err(MessageError::Counts { bits, found: sum(&key).unwrap_or(u64::MAX) });
         }
-        Ok(counts)
+        let found = sum(&mismatched).unwrap_or(u64::MAX);
+        if found != 0 && found != events || of_others(&mismatched) {
+            return Err(MessageError::Mismatched { events, found });
+        }
+        Ok(ByIntensity { key, mismatched })
     }
 }
 

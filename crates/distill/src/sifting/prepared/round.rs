@@ -1,12 +1,12 @@
 //! The round that is being sifted, at either end.
 
 use super::detections::ClickCounts;
-use super::reply::Sifted;
+use super::reply::{ByIntensity, Sifted};
 use crate::bits::Bits;
 use crate::bounds::{Detections, Evidence, Tally};
 use crate::config::INTENSITIES;
 use crate::ledger::{BlockLedger, Book, Item, Line};
-use crate::sifting::SiftedRound;
+use crate::sifting::{Detected, SiftedRound};
 
 #[derive(Default)]
 pub struct OpenRound {
@@ -20,6 +20,9 @@ pub struct OpenRound {
     decoys: Option<Bits>,
     /// By intensity, the brightest first.
     detections: [Detections; INTENSITIES],
+    /// Events in another basis than their pulse's, and of which intensities they are, where the transmitter says it.
+    mismatched: u64,
+    mismatched_counts: [u64; INTENSITIES],
     /// Pulses that came while it was made.
     pulses: u64,
     /// Bits of the check basis, compared or not.
@@ -51,12 +54,14 @@ impl OpenRound {
             decoys.extend(more);
         }
         self.check_bits += sifted.check.len() as u64;
-        self.count(&sifted.key_counts);
+        self.mismatched += sifted.basis_mismatch;
+        self.count(&sifted.counts);
     }
 
-    /// Bits of the key by intensity.
-    pub fn count(&mut self, counts: &[u64; INTENSITIES]) {
-        self.detections.iter_mut().zip(counts).for_each(|(row, count)| row.key += count);
+    /// Adds what is known by intensity.
+    pub fn count(&mut self, counts: &ByIntensity) {
+        self.detections.iter_mut().zip(counts.key).for_each(|(row, count)| row.key += count);
+        self.mismatched_counts.iter_mut().zip(counts.mismatched).for_each(|(sum, count)| *sum += count);
     }
 
     pub fn compared(&mut self, tallies: &[Tally; INTENSITIES]) {
@@ -70,8 +75,12 @@ impl OpenRound {
         self.key.len() as u64
     }
 
-    pub fn key_counts(&self) -> [u64; INTENSITIES] {
-        self.detections.map(|row| row.key)
+    pub fn mismatched(&self) -> u64 {
+        self.mismatched
+    }
+
+    pub fn counts(&self) -> ByIntensity {
+        ByIntensity { key: self.detections.map(|row| row.key), mismatched: self.mismatched_counts }
     }
 
     /// Books what became of one frame of the receiver's clicks.
@@ -109,6 +118,18 @@ impl OpenRound {
         account
     }
 
+    /// Nothing where the transmitter does not say of which intensities the events in another basis are.
+    fn detected(&self) -> Detected {
+        if self.mismatched_counts.iter().sum::<u64>() != self.mismatched {
+            return Detected::default();
+        }
+        let of = |kind: usize| {
+            let row = &self.detections[kind];
+            row.key + row.check.bits + self.mismatched_counts[kind]
+        };
+        Detected { pulses: self.pulses, events: std::array::from_fn(of) }
+    }
+
     /// Everything about it is known; `intensities` says of which light it is.
     pub fn sifted(self, intensities: usize) -> SiftedRound {
         let evidence = if intensities == 1 {
@@ -121,6 +142,7 @@ impl OpenRound {
             frames: self.frames,
             first_step: self.first_step,
             evidence,
+            detected: self.detected(),
             account: self.account(),
             decoys: self.decoys,
             key: self.key,

@@ -159,7 +159,7 @@ impl Transmitter {
 
     fn close_round(&mut self) -> RoundEnd {
         let round = self.open.next();
-        let end = RoundEnd::new(round.frames, round.key_counts());
+        let end = RoundEnd::new(round.frames, &round.counts());
         let check_waiting = self.waiting_check.iter().filter(|check| check.round == round.number).count() as u64;
         self.full.push_back(Full { round, check_waiting });
         end

@@ -1,9 +1,11 @@
 //! How long a link must be watched until each of its figures says something about the published one.
 
 use distill::bounds::binary_entropy;
+use photonics::expect::response::{CHECK, KEY};
 use topology::document::{Measure, Tolerance};
 use topology::figure::Figure;
 use topology::plan::estimate::RECONCILIATION_EFFICIENCY;
+use topology::plan::expected::PreparedParts;
 use topology::plan::key::KeyInputs;
 use topology::plan::{Plan, PlannedLink, PlannedReference};
 
@@ -80,20 +82,39 @@ fn width(reference: &PlannedReference) -> f64 {
     }
 }
 
-/// What the formulae say of a link where its pump loop settles.
+/// What the formulae say of a link: of pairs where the pump loop settles.
 struct Expected {
     block_s: f64,
+    /// Of Z and X.
     sifted_hz: [f64; 2],
     qber: [f64; 2],
+    /// Of each kind of pulse: detections per pulse, and pulses per second. Pairs have none.
+    gains: Vec<[f64; 2]>,
 }
 
 impl Expected {
     fn of(plan: &Plan, link: &PlannedLink) -> Option<Self> {
+        if let Some(parts) = plan.prepared(link) {
+            return Some(Self::of_pulses(&parts));
+        }
         let parts = plan.entangled(link)?;
         let point = parts.operating_point(&parts.inputs()).prediction;
         let (z, x) = (point.z, point.x);
         let block_s = KeyInputs::of(parts.post_processing).block_s;
-        Some(Self { block_s, sifted_hz: [z.sifted_hz, x.sifted_hz], qber: [z.qber, x.qber] })
+        Some(Self { block_s, sifted_hz: [z.sifted_hz, x.sifted_hz], qber: [z.qber, x.qber], gains: Vec::new() })
+    }
+
+    fn of_pulses(parts: &PreparedParts<'_>) -> Self {
+        let prediction = parts.predict(RECONCILIATION_EFFICIENCY);
+        let bases = if parts.key_is_z() { [KEY, CHECK] } else { [CHECK, KEY] };
+        let pulses_hz = prediction.inputs.pulse_rate_hz();
+        let shares = prediction.inputs.probabilities().into_iter().enumerate();
+        Self {
+            block_s: prediction.block_s,
+            sifted_hz: bases.map(|basis| prediction.sifted_hz(basis)),
+            qber: bases.map(|basis| prediction.qber(basis)),
+            gains: shares.map(|(kind, share)| [prediction.gain(kind), share * pulses_hz]).collect(),
+        }
     }
 
     /// Simulated time until a figure is known well enough; whole blocks, as figures come with them.
@@ -108,6 +129,9 @@ impl Expected {
             }
             Measure::QberZ => self.error_rate_s(0, sigma),
             Measure::QberX => self.error_rate_s(1, sigma),
+            Measure::GainSignal => self.gain_s(0, sigma)?,
+            Measure::GainDecoy => self.gain_s(1, sigma)?,
+            Measure::GainVacuum => self.gain_s(2, sigma)?,
             // The width of a peak of n coincidences is known to 1 / sqrt(2 n); one is told a second.
             Measure::PeakWidth => {
                 let pairs_hz = self.sifted_hz[0] + self.sifted_hz[1];
@@ -118,12 +142,19 @@ impl Expected {
     }
 
     fn error_rate_s(&self, basis: usize, sigma: f64) -> f64 {
-        let p = self.qber[basis];
-        p * (1.0 - p) / sigma.powi(2) / self.sifted_hz[basis]
+        ratio_s(self.qber[basis], self.sifted_hz[basis], sigma)
     }
 
-    /// Relative variance of the key of one block: of the number of its bits, and of what its errors cost.
+    fn gain_s(&self, kind: usize, sigma: f64) -> Option<f64> {
+        self.gains.get(kind).map(|[gain, pulses_hz]| ratio_s(*gain, *pulses_hz, sigma))
+    }
+
+    /// Relative variance of the key of one block: of the number of its bits, and of what its errors cost. Nothing is
+    /// known of that of pulses, which the scatter of the decoys makes.
     fn block_variance(&self) -> f64 {
+        if !self.gains.is_empty() {
+            return 0.0;
+        }
         let [qz, qx] = self.qber;
         let [nz, nx] = self.sifted_hz.map(|rate_hz| rate_hz * self.block_s);
         let kept = 1.0 - RECONCILIATION_EFFICIENCY * binary_entropy(qz) - binary_entropy(qx);
@@ -134,6 +165,11 @@ impl Expected {
         let cost = |p: f64, n: f64| slope(p).powi(2) * p * (1.0 - p) / n;
         1.0 / nz + (RECONCILIATION_EFFICIENCY.powi(2) * cost(qz, nz) + cost(qx, nx)) / kept.powi(2)
     }
+}
+
+/// Time until a share of so many cases per second is known to `sigma`.
+fn ratio_s(share: f64, cases_hz: f64, sigma: f64) -> f64 {
+    share * (1.0 - share) / sigma.powi(2) / cases_hz
 }
 
 #[cfg(test)]
@@ -159,6 +195,9 @@ mod tests {
         let whole = forecast(&shipped("nice.yaml")).unwrap();
         // Six blocks of the 100 km link.
         assert!((1500.0..4000.0).contains(&whole.expected_s), "{whole:?}");
+        // 250,000 detections of the vacuum, which is sent in a pulse of 256.
+        let pulses = forecast(&shipped("t12-50km.yaml")).unwrap();
+        assert!((200.0..240.0).contains(&pulses.expected_s), "{pulses:?}");
     }
 
     #[test]
