@@ -214,7 +214,8 @@ fn the_weakest_span_of_the_british_backbone_says_what_bristol_and_cambridge_get(
     let rates = plan.links.iter().map(|link| predict(&plan, &link.name, 1.09).chosen_bps());
     assert_close(rates.fold(f64::INFINITY, f64::min), 22.2e3, 0.01, "weakest span");
     // The detectors of the T12 system are too noisy for the two long spans, and for no other one.
-    let changes = [("darkProbability: 1 ppm", "darkProbability: 21 ppm"), ("round: 20 min", "round: 10 min")];
+    let rounds = ["round: 10 min", "round: 20 min"].map(|round| (round, "round: 1 min"));
+    let changes = [("darkProbability: 1 ppm", "darkProbability: 21 ppm"), rounds[0], rounds[1]];
     let noisy = shipped("ukqn-backbone.yaml", &changes);
     let made: Vec<bool> = noisy.links.iter().map(|link| predict(&noisy, &link.name, 1.09).chosen_bps() > 0.0).collect();
     assert_eq!(made, [false, false, true, true]);

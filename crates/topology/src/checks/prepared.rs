@@ -16,8 +16,8 @@ use crate::resolve::{PreparedLink, PreparedSource, PulseDetector};
 /// Clicks per second beyond which an epoch does not fit into memory, and clicks of a round.
 const CLICK_RATE_HZ_MAX: f64 = 1e9;
 const CLICKS_OF_ROUND_MAX: f64 = 2.5e8;
-/// Bits of the key basis in a round: the seed of its amplification is as long, and goes in one message. Clicks scatter.
-const KEY_BITS_OF_ROUND_MAX: f64 = 0.99 * (8 * MAX_PAYLOAD) as f64;
+/// Bits of a seed of amplification, which goes in one message; the number of clicks scatters.
+const SEED_BITS_MAX: f64 = 0.99 * (8 * MAX_PAYLOAD) as f64;
 /// Events that are expected of an epoch: what sifting takes in a frame, less six standard deviations.
 const EVENTS_OF_EPOCH_MAX: f64 = (EVENTS_MAX - 6 * EVENTS_MAX.isqrt()) as f64;
 
@@ -236,12 +236,14 @@ fn arrivals(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Repor
     }
     let bits_hz = rate_hz * kind.key_basis_probability().iter().product::<f64>();
     let bits = bits_hz * kind.link.round.value() * 1e-12;
-    if bits > KEY_BITS_OF_ROUND_MAX && clicks <= CLICKS_OF_ROUND_MAX {
+    // The seed is as long as these bits and the key that comes of them: up to all, with decoys hardly half.
+    let bits_max = SEED_BITS_MAX / if matches!(kind.emission(), Emission::SinglePhotons(_)) { 2.0 } else { 1.5 };
+    if bits > bits_max && clicks <= CLICKS_OF_ROUND_MAX {
         let message = format!("a round of {} has {bits:.1e} bits of the key basis", kind.link.round);
-        let longest_s = (KEY_BITS_OF_ROUND_MAX / bits_hz).floor();
-        let expected = format!("at most {KEY_BITS_OF_ROUND_MAX:.1e}, which are {longest_s:.0} s");
+        let longest_s = (10.0 * bits_max / bits_hz).floor() / 10.0;
+        let expected = format!("at most {bits_max:.1e}, which are {longest_s} s");
         let finding = Finding::error(format!("{path}.round"), message, expected)
-            .hint(Some("the seed of privacy amplification is as long, and more does not fit into a message".into()));
+            .hint(Some("the seed of privacy amplification is longer, and more does not fit into a message".into()));
         report.add(finding, &rests_on);
     }
     // Several clicks of one pulse are one event.
