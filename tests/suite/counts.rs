@@ -1,4 +1,5 @@
-//! Links at the fidelity of counts: the light is drawn as statistics, and everything after it is what it is with clicks.
+//! Links at the fidelity of counts: the light is drawn as statistics, and everything after it is what it is with
+//! clicks.
 
 use serde_json::Value;
 
@@ -64,7 +65,8 @@ fn the_command_line_decides_on_the_fidelity_of_a_run() {
     assert_eq!(back, of_tags, "the same run as that of a document at tags");
 }
 
-/// Bits and errors of the key basis in the second and third of four blocks: clocks take a part of the first and the last.
+/// Bits and errors of the key basis in the second and third of four blocks: clocks take a part of the first and the
+/// last.
 fn whole_blocks(topology: &str, args: &[&str]) -> [f64; 2] {
     let (_, lines) = run(topology, args);
     let whole = |line: &&Value| line["block"]["number"] == 1 || line["block"]["number"] == 2;

@@ -1,5 +1,5 @@
-//! What a detector node gives its module: the clicks of its instrument, or those of a recording, or sifted bits where light is
-//! drawn as counts.
+//! What a detector node gives its module: the clicks of its instrument, or those of a recording, or sifted bits where
+//! light is drawn as counts.
 
 use std::sync::Arc;
 

@@ -45,8 +45,8 @@ pub fn failed(path: &Path, error: &io::Error) -> Remark {
     (FAILED, format!("{} is not complete: {error}", path.display()))
 }
 
-/// Writes which frames each session of a link of pulses took ([`photonics::tagfile::sessions`]) until a limit of frames is
-/// reached; a transmitter's with the keys of its choices.
+/// Writes which frames each session of a link of pulses took ([`photonics::tagfile::sessions`]) until a limit of frames
+/// is reached; a transmitter's with the keys of its choices.
 pub struct Sessions {
     /// Nothing once the recording has ended.
     file: Option<File>,

@@ -24,8 +24,9 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// `transmitter` is the key of a prepared link's session. All bits of the session follow from it and from the source's own
-    /// secret together: neither of the two ends can compute the other one's, and no session has another one's bits.
+    /// `transmitter` is the key of a prepared link's session. All bits of the session follow from it and from the
+    /// source's own secret together: neither of the two ends can compute the other one's, and no session has another
+    /// one's bits.
     pub fn begin(
         counts: &Counts,
         config: &SourceConfig,

@@ -1,4 +1,5 @@
-//! Sessions of a recorded link of pulses: which frames each of them took and, at the transmitter, the key of its choices.
+//! Sessions of a recorded link of pulses: which frames each of them took and, at the transmitter, the key of its
+//! choices.
 //!
 //! A file of 24 bytes and then 64 for each session, numbers little-endian:
 //!

@@ -44,8 +44,8 @@ pub enum Fidelity {
     /// Every click of every detector.
     #[default]
     Tags,
-    /// Sifted bits of each epoch at once, with the statistics that clicks have. Everything after them is as with clicks. Clocks
-    /// are not simulated, nor how loops find what they hold.
+    /// Sifted bits of each epoch at once, with the statistics that clicks have. Everything after them is as with
+    /// clicks. Clocks are not simulated, nor how loops find what they hold.
     Counts,
 }
 

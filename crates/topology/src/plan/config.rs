@@ -54,8 +54,8 @@ impl Nature {
     }
 }
 
-/// Light that is drawn as counts, and what is known of how its clicks would be sifted: by that the formulae say how many bits
-/// to expect.
+/// Light that is drawn as counts, and what is known of how its clicks would be sifted: by that the formulae say how
+/// many bits to expect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "kebab-case")]
 pub enum Counts {

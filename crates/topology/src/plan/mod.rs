@@ -67,8 +67,8 @@ pub struct Plan {
     pub latency_epochs: u64,
     pub speed: Speed,
     pub epochs_limit: Option<u64>,
-    /// Epochs since the first run on the same data after which a local time tag could come to its end; where no link has
-    /// tags, a number of picoseconds.
+    /// Epochs since the first run on the same data after which a local time tag could come to its end; where no link
+    /// has tags, a number of picoseconds.
     pub tag_epochs: u64,
     /// A seed was given: the run can be repeated and its keys are worthless.
     pub repeatable: bool,

@@ -1,8 +1,8 @@
-//! `qkdnet replay`: recordings in place of light; everything after the click is as in a run. A link of entangled pairs has
-//! time tags of both ends, a link of pulses those of its receiver and the choices of its transmitter.
+//! `qkdnet replay`: recordings in place of light; everything after the click is as in a run. A link of entangled pairs
+//! has time tags of both ends, a link of pulses those of its receiver and the choices of its transmitter.
 //!
-//! All recordings are surveyed from end to end before anything is started: what is wrong with them is a plain answer and
-//! touches nothing. Clicks that a data folder has distilled once are never distilled there again.
+//! All recordings are surveyed from end to end before anything is started: what is wrong with them is a plain answer
+//! and touches nothing. Clicks that a data folder has distilled once are never distilled there again.
 
 mod alignment;
 mod pulses;

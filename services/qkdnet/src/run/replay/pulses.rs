@@ -1,6 +1,7 @@
 //! The recordings of a link of pulses: the receiver's tags, the sessions beside them, and the transmitter's choices.
 //!
-//! Numbers of pulses count from the start of a session, so one session is replayed: the longest that both ends recorded.
+//! Numbers of pulses count from the start of a session, so one session is replayed: the longest that both ends
+//! recorded.
 
 use std::fs::File;
 use std::path::Path;
