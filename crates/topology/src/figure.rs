@@ -24,8 +24,8 @@ pub enum Figure {
     QberX,
     /// Detections per pulse sent, of each intensity of a link of pulses: of all pulses that the receiver announces, in
     /// whatever basis, which are those that fired detectors of one basis alone, within the gate, and while none was
-    /// dead. Single photons are signals. Where light is drawn as counts, of sifted bits per pulse and share of the
-    /// events that are sifted.
+    /// dead. Single photons are signals. Where light is drawn as counts, intensities are known of sifted bits alone, and
+    /// each intensity is taken to have the same share of its events among them.
     GainSignal,
     GainDecoy,
     GainVacuum,

@@ -108,7 +108,8 @@ fn the_120_km_dot_has_its_published_error_rates_key_and_reach() {
         println!("QBER {:.3} %", 100.0 * dot.qber(basis));
         assert!((dot.qber(basis) - published).abs() < 0.0005, "{}", dot.qber(basis));
     }
-    assert_close(dot.chosen_bps(), 15.2, 0.2, "key of six hours");
+    assert_close(dot.chosen_bps(), 15.2, 0.05, "key of six hours");
+    assert_close(dot.chosen_bps() / 75.947e6, 2e-7, 0.05, "key per pulse");
     let parts = plan.prepared(&plan.links[0]).unwrap();
     let reach_km = |bps: fn(&PreparedPrediction) -> f64| 120.0 + parts.margin_db(EFFICIENCY, bps).unwrap() / 0.1956;
     let (long, six_hours) = (reach_km(PreparedPrediction::asymptotic_bps), reach_km(PreparedPrediction::finite_bps));

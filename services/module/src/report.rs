@@ -357,3 +357,30 @@ fn compared(ledger: &BlockLedger) -> Figures {
     figures.set(Figure::QberX, share(Line::CHECK_ERRORS, Line::CHECK_DISCLOSED));
     figures
 }
+
+#[cfg(test)]
+mod tests {
+    use distill::config::Intensity;
+
+    use super::*;
+
+    #[test]
+    fn gains_are_told_with_their_counts_of_each_intensity_that_the_light_has() {
+        let of = |mean_photons, probability| Intensity { mean_photons, probability };
+        let detected = Detected { pulses: 1_000_000, events: [6_000, 300, 0] };
+        let told = |detected: &Detected, emission: Emission| {
+            let mut figures = Figures::default();
+            gains(&mut figures, detected, &emission);
+            Figure::GAINS.map(|figure| figures.get(figure))
+        };
+        let ratio = |count, total| Some(Measured::Ratio { count, total });
+        let (signal, decoy, vacuum) = (of(0.5, 0.7), of(0.1, 0.2), of(0.0, 0.1));
+        let two_decoys = Emission::TwoDecoys([signal, decoy, vacuum]);
+        assert_eq!(told(&detected, two_decoys), [ratio(6_000, 700_000), ratio(300, 200_000), ratio(0, 100_000)]);
+        let one_decoy = Emission::OneDecoy([signal, of(0.1, 0.3)]);
+        assert_eq!(told(&detected, one_decoy), [ratio(6_000, 700_000), ratio(300, 300_000), None]);
+        // Nothing is told of pairs, nor where the transmitter did not say what was detected.
+        assert_eq!(told(&detected, Emission::Pairs), [None; 3]);
+        assert_eq!(told(&Detected::default(), two_decoys), [None; 3]);
+    }
+}
