@@ -24,7 +24,7 @@ pub enum Figure {
     QberX,
     /// Detections per pulse sent, of each intensity of a link of pulses: of all pulses that the receiver announces, in
     /// whatever basis, which are those that fired detectors of one basis alone, within the gate, and while none was
-    /// dead. Single photons are signals. Where light is drawn as counts, intensities are known of sifted bits alone, and
+    /// dead. Single photons are signals. Where light is drawn as counts, intensities are known of sifted bits alone:
     /// each intensity is taken to have the same share of its events among them.
     GainSignal,
     GainDecoy,
