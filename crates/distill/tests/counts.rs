@@ -363,11 +363,22 @@ fn what_waits_for_the_other_end_is_limited_in_bytes_and_in_number() {
     assert_eq!(refused(&mut |end, _| end.hear(&large), 10), 4);
     let take = |end: &mut End, number: u64, bits: usize| {
         let key = Labelled { bits: Bits::zeros(bits), kinds: vec![] };
-        let light = Light::Counts(Box::new(Frame { key, ..Frame::default() }));
+        let light = Light::Counts(Box::new(Frame { key, clicks: bits as u64, ..Frame::default() }));
         end.step(number, Some(FrameInput { number, light, traceparent: String::new() }), &[])
     };
     assert_eq!(refused(&mut |end, number| take(end, number, 8), 5000), 4096);
     assert_eq!(refused(&mut |end, number| take(end, number, FRAME_BITS_MAX), 20), 8);
+}
+
+#[test]
+fn an_instrument_that_accounts_for_more_clicks_than_it_had_is_refused() {
+    let (emission, law) = links().remove(0);
+    let half = &slices(law)[0].halves[1];
+    let Light::Counts(mut frame) = light(0, half).light else { panic!("no counts") };
+    frame.clicks = half.key.len as u64;
+    let short = FrameInput { number: 0, light: Light::Counts(frame), traceparent: String::new() };
+    let refused = End::new(Side::Corrector, &emission).step(0, Some(short), &[]).unwrap_err();
+    assert!(matches!(refused, SiftingError::Clicks { .. }), "{refused}");
 }
 
 /// 1e5 messages that were damaged, cut, repeated or said twice.

@@ -96,6 +96,8 @@ pub enum SiftingError {
     Protocol(&'static str),
     #[error("this end's instrument gave {0}, which are not for its part in the protocol")]
     Light(&'static str),
+    #[error("this end's instrument gave {clicks} clicks and says what became of {accounted}")]
+    Clicks { clicks: u64, accounted: u64 },
     #[error("the configuration of the link: {0}")]
     Config(#[from] prepared::config::ConfigError),
     #[error("clocks: {0}")]

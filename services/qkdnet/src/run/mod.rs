@@ -4,6 +4,7 @@
 pub mod anchors;
 pub mod containers;
 pub mod control;
+mod drain;
 mod ends;
 mod events;
 mod faults;

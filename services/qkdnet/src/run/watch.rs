@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use topology::figure::{Figure, Figures, Listing};
 use topology::plan::{Plan, PlannedLink};
 
+use super::drain::Drain;
 use super::ends::compare;
 use super::events::gather;
 use super::faults::Log;
@@ -28,8 +29,6 @@ use crate::view::View;
 /// Events kept for the screen.
 const EVENTS_SHOWN: usize = 100;
 const REDRAW: Duration = Duration::from_millis(200);
-/// A run that is drained waits so long for links that have no session, and so no block under way either.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// Time that services get to end after the run has.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -111,7 +110,7 @@ pub async fn watch(
     let mut follower = Follower::new(plan, asked, started);
     let mut redraw = tokio::time::interval(REDRAW);
     let mut announcement = Announcement::new(folders);
-    let (mut verdict, mut busy) = (Verdict::default(), started);
+    let (mut verdict, mut drain) = (Verdict::default(), Drain::new(started));
     if let Some(why) = running.held.unanchored.take() {
         let what = "a data directory that is put back from a copy will not always be noticed";
         follower.say("unanchored", &format!("{what}: {why}"), view);
@@ -135,11 +134,12 @@ pub async fn watch(
                 if !draining && (view.is_closed() || hopeless || enough(&follower.links)) {
                     running.drain.cancel();
                 }
-                if running.ends.iter().any(under_way) || !draining {
-                    busy = Instant::now();
-                } else if !running.stop.is_cancelled() && (for_good || busy.elapsed() > DRAIN_PATIENCE) {
-                    follower.say("drained", "the links that are left have no session", view);
-                    running.stop.cancel();
+                match drain.look(Instant::now(), &running.ends, draining, for_good) {
+                    Some(why) if !running.stop.is_cancelled() => {
+                        follower.say("drained", why, view);
+                        running.stop.cancel();
+                    }
+                    _ => {}
                 }
             }
             Some(ended) = running.others.join_next() => {
@@ -188,11 +188,6 @@ fn failed(error: &anyhow::Error) -> Reason {
     let why = shell::chain(error).to_string();
     tracing::error!("{why}");
     Reason::new(Kind::ServiceFailed, why)
-}
-
-/// Whether an end may have a block under way.
-fn under_way(end: &End) -> bool {
-    matches!(end.monitor.state(), WireState::Acquiring | WireState::Locked)
 }
 
 /// Keeps what is shown and what will be summed up.

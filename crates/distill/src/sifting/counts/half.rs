@@ -274,7 +274,7 @@ impl Sifting for Half {
             }
         }
         if self.books_clicks() && frame.clicks < frame.accounted() {
-            return Err(SiftingError::Light("fewer clicks than events of clicks"));
+            return Err(SiftingError::Clicks { clicks: frame.clicks, accounted: frame.accounted() });
         }
         self.waiting_bytes += frame.bytes();
         if self.waiting.len() >= FRAMES_WAITING_MAX || self.waiting_bytes > BYTES_WAITING_MAX {
