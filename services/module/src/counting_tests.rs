@@ -59,7 +59,7 @@ fn counts_that_are_not_those_of_their_epoch_end_the_session() {
     let whole = || vec![half(0, 2).encode(), half(1, 2).encode()];
     let refused = |counts: Vec<Vec<u8>>| {
         let error = Counting::new(None).take(epoch(counts)).err().expect("an error");
-        format!("{error:#}")
+        shell::chain(&error).to_string()
     };
     let mut other_kinds = half(1, 2);
     other_kinds.key.kinds.clear();

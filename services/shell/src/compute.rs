@@ -91,7 +91,7 @@ mod tests {
     async fn a_panic_goes_on_in_the_caller_and_gives_its_place_back() {
         let pool = Arc::new(Pool::of(1));
         let panics = pool.clone();
-        let task = tokio::spawn(async move { panics.run(|| panic!("a broken step")).await.map(|()| ()) });
+        let task = tokio::spawn(async move { panics.run::<()>(|| panic!("a broken step")).await });
         assert!(task.await.unwrap_err().is_panic());
         assert_eq!(pool.run(|| 7).await.unwrap(), 7);
     }

@@ -97,8 +97,8 @@ pub fn decoys(inputs: &PulsesInputs, security: &Security, block_s: f64, efficien
         bounds.chosen(security.bound).bits / pulses
     };
     let best = match prepared::emission(inputs)? {
-        Emission::TwoDecoys([_, _, vacuum]) => two_decoys(vacuum.mean_photons, &rate),
-        Emission::OneDecoy(_) => one_decoy(&rate),
+        Emission::TwoDecoys([_, _, vacuum]) => two_decoys(vacuum.mean_photons, rate),
+        Emission::OneDecoy(_) => one_decoy(rate),
         Emission::Pairs | Emission::SinglePhotons(_) => return None,
     };
     let emission = best.choice.emission;
@@ -125,7 +125,7 @@ pub fn single_photons(
         block.bounds(&security).chosen(security.bound).bits / pulses
     };
     let starts = [0.9, 0.7, 0.95, 0.5].map(|bias| [logit(bias)]);
-    let best = search(starts, |x: &[f64; 1]| choose([logistic(x[0]); 2]), &rate);
+    let best = search(starts, |x: &[f64; 1]| choose([logistic(x[0]); 2]), rate);
     Some(with_two_biases(best, choose, rate))
 }
 

@@ -358,7 +358,7 @@ mod tests {
         let shown: Vec<_> =
             rows.iter().map(|row| (row.published, row.measured.unwrap().round(), row.verdict)).collect();
         assert_eq!(shown, [(4.84e6, 4.8e6, Agreement::Agrees), (2.58e6, 2_558_400.0, Agreement::Fitted)]);
-        assert!(table(&rows).lines().nth(2).unwrap().ends_with("  fitted"), "{}", table(&rows));
+        assert!(table(&rows).lines().nth(2).unwrap().ends_with("  fitted, with a duty of 53.3 %"), "{}", table(&rows));
         assert!(rows.iter().all(|row| !row.verdict.is_against()));
         // Far off, or not measured at all, it has none either; and alone it is nothing to compare with.
         plan.links[0].references[1].published = 1e3;
