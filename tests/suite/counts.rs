@@ -104,10 +104,22 @@ fn a_dark_link_makes_no_key_and_its_bits_are_accounted_for() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!said.contains("panicked"), "{said}");
         assert!(place.digest("data").iter().all(|end| end.bits == 0), "{said}");
-        let mut command = qkdnet();
-        command.arg("ledger").arg("--data").arg(place.path("data"));
-        success(command);
+        for end in ledger(&place) {
+            let total = &end["total"];
+            assert!(total["blocks_aborted"].as_u64() >= Some(2), "rounds went on and gave no key: {end}");
+            assert_eq!((&total["blocks_stored"], &total["delivered"]), (&0.into(), &0.into()), "{end}");
+        }
     }
+}
+
+/// What became of every bit, by end of the link; an error where sums do not hold.
+fn ledger(place: &Place) -> Vec<Value> {
+    let mut command = qkdnet();
+    command.arg("ledger").arg("--data").arg(place.path("data")).args(["--output", "json"]);
+    let ledger: Value = serde_json::from_slice(&success(command).stdout).expect("JSON");
+    let ends = ledger["links"].as_array().expect("links").clone();
+    assert_eq!(ends.len(), 2, "{ledger}");
+    ends
 }
 
 #[test]
@@ -115,11 +127,14 @@ fn ledgers_of_links_at_counts_add_up() {
     for topology in every_kind() {
         let place = Place::new(&topology);
         place.up("data", &["--for", "4s", "--seed", "7"]);
-        let mut command = qkdnet();
-        command.arg("ledger").arg("--data").arg(place.path("data")).args(["--output", "json"]);
-        let ledger: Value = serde_json::from_slice(&success(command).stdout).expect("JSON");
-        let links = ledger["links"].as_array().expect("links");
-        assert_eq!(links.len(), 2, "{ledger}");
+        for end in ledger(&place) {
+            let (total, sifted) = (&end["total"], end["total"]["sifted_z"].as_u64().expect("a figure"));
+            assert!(total["blocks_stored"].as_u64() >= Some(2) && sifted > 1000, "{end}");
+            let clicks = ["announcer", "matcher", "receiver"].map(|book| total[book]["clicks"].as_u64().unwrap_or(0));
+            // A transmitter has no clicks.
+            let clicks: u64 = clicks.iter().sum();
+            assert!(clicks == 0 || clicks > sifted, "{end}");
+        }
     }
 }
 

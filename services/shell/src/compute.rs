@@ -1,8 +1,8 @@
 //! Heavy work away from the threads that answer calls: at most as many pieces at a time as there are cores, the others
 //! in the order in which they came.
 //!
-//! A piece of work waits with whoever asked for it, so that what waits is bounded by who asks. It runs on a thread of
-//! its own, which the system shares the cores with: an amplification never keeps a request for a key waiting.
+//! The caller waits for its piece of work, so no more pieces wait than there are callers. Work runs on threads of its
+//! own, with which the system shares the cores: an amplification never keeps a request for a key waiting.
 
 use std::sync::{Arc, OnceLock};
 
