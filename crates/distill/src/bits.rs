@@ -71,6 +71,7 @@ impl Bits {
 
     pub fn push(&mut self, value: bool) {
         if self.len.is_multiple_of(64) {
+            self.reserve(1);
             self.words.push(0);
         }
         self.len += 1;

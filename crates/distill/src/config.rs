@@ -160,6 +160,11 @@ impl LinkProtocol {
         self.post_processing.security.emission.is_pairs()
     }
 
+    /// Whether the light is drawn as counts, so that there are no clicks.
+    pub fn is_counted(&self) -> bool {
+        matches!(self.sifting, Sifting::Counts(_))
+    }
+
     /// Whether this end has a receiver, whose clicks are counted; a transmitter has none.
     pub fn has_receiver(&self) -> bool {
         match &self.sifting {

@@ -106,7 +106,7 @@ golden! {
     a_round_of_more_clicks_than_a_block_can_have: DECOYS, ["round: 10 s" => "round: 10 min"];
     a_round_of_more_bits_than_a_seed_fits_for: DECOYS, ["round: 10 s" => "round: 27 s"];
     more_events_than_a_frame_can_announce: DECOYS, ["length: 50 km" => "length: 1 km"];
-    dark_counts_beyond_what_a_frame_can_announce: DECOYS, ["darkProbability: 21 ppm" => "darkProbability: 2 %"];
+    dark_counts_beyond_what_a_frame_can_announce: DECOYS, ["darkProbability: 21 ppm" => "darkProbability: 4 %"];
     detectors_that_latch: DOT, ["jitter: 50 ps" => "jitter: 50 ps, latching: {probability: 0.1 %}"];
     a_field_of_another_detector: DECOYS, ["gateWidth: 200 ps" => "gateWidth: 200 ps, deadTime: 30 ns"];
     // Synchronisation.

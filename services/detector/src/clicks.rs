@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use distill::config::Sifting;
 use distill::pipeline::{FrameInput, Setpoints};
 use futures::future::BoxFuture;
 use module::Counting;
@@ -92,7 +91,7 @@ impl Clicks {
             recorder.begin(session);
         }
         let mut hello = AttachOutput { output: self.config.module.output, session, first_epoch, ..Default::default() };
-        let (epochs, states) = if matches!(self.config.module.protocol.sifting, Sifting::Counts(_)) {
+        let (epochs, states) = if self.config.module.protocol.is_counted() {
             light::attach(source, hello, Counting::new(self.faults.clone())).await?
         } else {
             let (mut instrument, key) = (self.instrument(), self.basis_key(first_epoch));

@@ -1,13 +1,12 @@
 //! Raw time tags to a file while a link runs.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::BufWriter;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use module::Remark;
-use module::recording::{LIMIT, MODE, Sessions, failed, refuse_to_overwrite, still_there};
+use module::recording::{self, LIMIT, Sessions, failed, still_there};
 use photonics::tagfile::{Format, TagWriter};
 use zeroize::Zeroizing;
 
@@ -26,15 +25,7 @@ pub struct Recorder {
 impl Recorder {
     /// Begins a file. One that has something in it is never touched.
     pub fn create(path: &Path, format: Format, frames: u64, bytes: u64) -> Result<Self> {
-        refuse_to_overwrite(path)?;
-        // Which detector clicked is a bit: tags are raw key at either end.
-        let created = || -> std::io::Result<File> {
-            let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
-            // It may have been there, empty.
-            file.set_permissions(Permissions::from_mode(MODE))?;
-            Ok(file)
-        };
-        let file = created().with_context(|| format!("create {}", path.display()))?;
+        let file = recording::create(path, OpenOptions::new().append(true))?;
         let writer = TagWriter::new(BufWriter::new(file), format);
         let writer = writer.with_context(|| format!("recordings are not written as {format}"))?;
         Ok(Self { writer: Some(writer), path: path.to_owned(), frames_left: frames, bytes_left: bytes, sessions: None })

@@ -1,7 +1,6 @@
 //! A detector node as a process or container of its own.
 
 use anyhow::Result;
-use distill::config::Sifting;
 use shell::Shutdown;
 use shell::fault::{Kind, Place};
 use shell::launch::ServiceFile;
@@ -13,7 +12,7 @@ use crate::clicks::{Clicks, Origin};
 pub fn place(config: &DetectorConfig) -> Place {
     let module = &config.module;
     Place::new(&module.name, &module.site, &module.link, Kind::Detector, module.epoch_ps)
-        .with_clock(!matches!(module.protocol.sifting, Sifting::Counts(_)))
+        .with_clock(!module.protocol.is_counted())
 }
 
 /// Serves until the run ends or the process is asked to stop.

@@ -374,8 +374,8 @@ impl Supplier {
     }
 }
 
-/// The reason why there is no key: that the pool was put back, if it was. The store refuses then, so a request that gets
-/// its key need not ask.
+/// Why there is no key: the pool was put back, if it was. The store refuses then, so a request that gets its key need
+/// not ask.
 fn lasting(pool: &Pool, error: SupplyError) -> SupplyError {
     if pool.rolled_back().is_some() { SupplyError::RolledBack } else { error }
 }

@@ -17,7 +17,7 @@ pub const FAILED: &str = "recording-failed";
 pub const LIMIT: &str = "recording-limit";
 
 /// Only who runs the link may read what is raw key.
-pub const MODE: u32 = 0o600;
+const MODE: u32 = 0o600;
 
 /// An error where there is something that a recording would destroy.
 pub fn refuse_to_overwrite(path: &Path) -> Result<()> {
@@ -27,6 +27,19 @@ pub fn refuse_to_overwrite(path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
     }
+}
+
+/// Makes a file that nobody else can read: what is recorded at either end is raw key. One that has something in it is
+/// never touched.
+pub fn create(path: &Path, options: &mut OpenOptions) -> Result<File> {
+    refuse_to_overwrite(path)?;
+    let mut created = || -> io::Result<File> {
+        let file = options.create(true).mode(MODE).open(path)?;
+        // It may have been there, empty.
+        file.set_permissions(Permissions::from_mode(MODE))?;
+        Ok(file)
+    };
+    created().with_context(|| format!("create {}", path.display()))
 }
 
 /// An error where a file that was written is no longer found under its name.
@@ -61,17 +74,10 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Begins a file, which nobody else can read. One that has something in it is never touched.
+    /// Begins a file.
     pub fn create(path: &Path, head: &Head, frames: u64) -> Result<Self> {
-        refuse_to_overwrite(path)?;
-        let created = || -> io::Result<File> {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path)?;
-            // It may have been there, empty.
-            file.set_permissions(Permissions::from_mode(MODE))?;
-            file.write_all_at(&sessions::head(head), 0)?;
-            Ok(file)
-        };
-        let file = created().with_context(|| format!("create {}", path.display()))?;
+        let file = create(path, OpenOptions::new().write(true).truncate(false))?;
+        file.write_all_at(&sessions::head(head), 0).with_context(|| format!("write {}", path.display()))?;
         let path = path.to_owned();
         Ok(Self { file: Some(file), path, frames_left: frames, written: 0, current: None, unsaid: None })
     }
@@ -87,14 +93,15 @@ impl Sessions {
         if self.frames_left == 0 || self.file.is_none() {
             return self.unsaid.take();
         }
+        if *taken == 0 && self.written == SESSIONS_MAX {
+            // It has no place in the file, so nothing of it is written when it ends either.
+            (self.frames_left, self.current) = (0, None);
+            return Some((LIMIT, format!("{} has as many sessions as it may", self.path.display())));
+        }
         self.frames_left -= 1;
         *taken += 1;
         if *taken > 1 {
             return None;
-        }
-        if self.written == SESSIONS_MAX {
-            self.frames_left = 0;
-            return Some((LIMIT, format!("{} has as many sessions as it may", self.path.display())));
         }
         session.first = number;
         self.written += 1;
@@ -172,6 +179,23 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let error = Sessions::create(&path, &HEAD, 7).err().unwrap().to_string();
         assert!(error.contains("is there already"), "{error}");
+    }
+
+    #[test]
+    fn sessions_beyond_the_limit_leave_the_last_one_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("link.site.choices");
+        let mut recorded = Sessions::create(&path, &HEAD, u64::MAX).unwrap();
+        let mut said = Vec::new();
+        for session in 1..=SESSIONS_MAX as u64 + 2 {
+            recorded.begin(session, key());
+            said.extend(recorded.frame(10 * session).map(|(name, _)| (session, name)));
+            recorded.end();
+        }
+        assert_eq!(said, [(SESSIONS_MAX as u64 + 1, LIMIT)]);
+        assert_eq!(recorded.finish(), None);
+        let last = SESSIONS_MAX as u64;
+        assert_eq!(read(&path).last(), Some(&(last, 10 * last, Some(1))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use distill::config::{Emission, Sifting};
+use distill::config::Emission;
 use distill::ledger::{BlockLedger, Line};
 use distill::pipeline::{self, Action, Compared, FinishedBlock, Module, Setpoints, Stage};
 use distill::sifting::{Detected, SiftingFigures};
@@ -94,7 +94,7 @@ impl Reporter {
             has_detectors: config.protocol.has_receiver(),
             owns: Owned {
                 pump: config.protocol.is_pumped() && config.protocol.sets_pump(),
-                polarisation: !matches!(config.protocol.sifting, Sifting::Counts(_)),
+                polarisation: !config.protocol.is_counted(),
             },
             emission: config.protocol.post_processing.security.emission,
             session: 0,

@@ -141,7 +141,7 @@ fn take_pair(waiting: &mut [Option<Attached>; 2]) -> Option<[Attached; 2]> {
     if a.hello.session == b.hello.session && a.hello.first_epoch == b.hello.first_epoch {
         return Some([waiting[0].take()?, waiting[1].take()?]);
     }
-    // No session begins at an epoch that an earlier one has begun at, and its number is none in a row.
+    // Sessions never share a first epoch, and their numbers are in no order.
     let older = usize::from(a.hello.first_epoch > b.hello.first_epoch);
     warn!(output = older, "outputs ask for different sessions, the older one is dropped");
     waiting[older] = None;

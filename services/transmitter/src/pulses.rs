@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use distill::config::Sifting;
 use distill::pipeline::{FrameInput, Setpoints};
 use distill::sifting::{Choices, Light as Sent};
 use futures::future::BoxFuture;
@@ -65,17 +64,16 @@ impl Pulses {
         if let Some(recorder) = &mut self.recorder {
             recorder.begin(session, key.clone());
         }
-        let sending = Sending {
+        let sending = (!module.protocol.is_counted()).then(|| Sending {
             choices: Arc::new(SessionChoices::new(transmitter, ChoiceKey::new(&key))),
             clock: PulseClock::new(transmitter.repetition_rate_hz, module.epoch_ps),
             first_epoch,
-        };
+        });
         let (output, choice_key) = (module.output, light::secret(key));
         let hello = AttachOutput { output, session, first_epoch, choice_key, ..AttachOutput::default() };
-        let (epochs, states) = if matches!(module.protocol.sifting, Sifting::Counts(_)) {
-            light::attach(source, hello, Counting::new(None)).await?
-        } else {
-            light::attach(source, hello, sending).await?
+        let (epochs, states) = match sending {
+            Some(sending) => light::attach(source, hello, sending).await?,
+            None => light::attach(source, hello, Counting::new(None)).await?,
         };
         let encoder = Encoder::new(transmitter, module.epoch_ps, &self.subseed.derive("encoder"));
         let mut told = Told { encoder, states };

@@ -29,8 +29,8 @@ impl Subseed {
         Self(self.digest("subseed", label))
     }
 
-    /// The subseed of one session, for whose key of 32 bytes somebody else stands: who has one of the two has nothing
-    /// of it.
+    /// The subseed of one session. It needs this subseed and the session's key, which somebody else holds; either alone
+    /// says nothing of it.
     pub fn of_session(&self, key: &[u8; 32]) -> Self {
         let digest = Sha256::new().chain_update(self.0).chain_update("session").chain_update([0]).chain_update(key);
         Self(digest.finalize().into())

@@ -9,7 +9,8 @@ use super::instruments::{self, afterpulse, bounded, converter, efficiency, z_pro
 use super::links::{bound, epochs, round};
 use super::{Finding, Report};
 use crate::document::{
-    Acquisition, BasisErrors, Clock, Disturbance, Encoding, GatedAvalanche, Intensities, QuantumDot, Snspd, Spec, Sync,
+    Acquisition, BasisChoice, BasisErrors, Clock, Disturbance, Encoding, GatedAvalanche, Intensities, QuantumDot,
+    Snspd, Spec, Sync,
 };
 use crate::resolve::{PreparedLink, PreparedSource, PulseDetector};
 
@@ -290,8 +291,12 @@ fn survival(kind: &PreparedLink<'_>) -> f64 {
 
 /// Dark counts of all detectors together.
 fn dark_hz(kind: &PreparedLink<'_>) -> f64 {
-    // One reads the arrival time of bits in basis Z.
-    let detectors = if kind.analyser.encoding == Encoding::TimeBin { 3.0 } else { 4.0 };
+    // One reads the arrival time of bits in basis Z; behind an active choice two serve both bases.
+    let detectors = match (kind.analyser.encoding, kind.analyser.basis_choice) {
+        (Encoding::TimeBin, _) => 3.0,
+        (_, BasisChoice::Active) => 2.0,
+        _ => 4.0,
+    };
     let each_hz = match kind.detector {
         PulseDetector::FreeRunning(detector) => detector.dark_count_rate.value(),
         PulseDetector::Gated(detector) => {

@@ -340,7 +340,7 @@ impl ServiceConfig {
         }
     }
 
-    pub(super) fn module_mut(&mut self) -> Option<&mut ModuleConfig> {
+    pub fn module_mut(&mut self) -> Option<&mut ModuleConfig> {
         match self {
             ServiceConfig::Detector(config) => Some(&mut config.module),
             ServiceConfig::Transmitter(config) => Some(&mut config.module),

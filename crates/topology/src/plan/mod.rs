@@ -357,24 +357,22 @@ impl RunPlan {
 
 pub(crate) fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
     let epoch_ps = spec.run.epoch.rounded().max(1);
-    let fidelity_unsaid = spec.run.fidelity.unwrap_or_default();
-    let fidelity = |link: &Link| options.fidelity.or(link.fidelity).unwrap_or(fidelity_unsaid);
-    let end_ps = match spec.links.iter().any(|link| fidelity(link) == Fidelity::Tags) {
-        true => photonics::tag::END_PS - TAG_MARGIN_PS,
-        false => u64::MAX,
-    };
     let duration_ps = options.duration_ps.or(spec.run.duration.map(|duration| duration.rounded()));
-    RunPlan {
+    let mut run = RunPlan {
         epoch_ps,
         latency_epochs: spec.run.latency.into(),
         speed: options.speed.unwrap_or(spec.run.speed),
         epochs_limit: duration_ps.map(|duration| duration.div_ceil(epoch_ps)),
-        tag_epochs: end_ps / epoch_ps,
+        tag_epochs: u64::MAX / epoch_ps,
         fidelity: options.fidelity,
-        fidelity_unsaid,
+        fidelity_unsaid: spec.run.fidelity.unwrap_or_default(),
         seed: options.seed.or(spec.run.seed),
         faults_allowed: spec.faults.allowed,
+    };
+    if spec.links.iter().any(|link| run.fidelity(link) == Fidelity::Tags) {
+        run.tag_epochs = (photonics::tag::END_PS - TAG_MARGIN_PS) / epoch_ps;
     }
+    run
 }
 
 fn warnings(spec: &Spec, run: RunPlan) -> Vec<String> {

@@ -15,7 +15,7 @@ const STALL_PATIENCE: Duration = Duration::from_secs(60);
 pub struct Drain {
     /// A link had a session.
     busy: Instant,
-    /// A link came further, and how far all have come: simulated seconds and blocks.
+    /// A link came further, and how far all have come: simulated seconds, and blocks with key or without.
     moved: Instant,
     reached: (f64, u64),
 }
@@ -31,7 +31,9 @@ impl Drain {
         if !draining || under_way {
             self.busy = now;
         }
-        let reached = ends.iter().map(|end| end.monitor.look(|status| (status.simulated_s, status.blocks)));
+        let reached = ends
+            .iter()
+            .map(|end| end.monitor.look(|status| (status.simulated_s, status.blocks + status.blocks_aborted)));
         let reached = reached.fold((0.0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         if !draining || reached != self.reached {
             (self.moved, self.reached) = (now, reached);
@@ -40,7 +42,7 @@ impl Drain {
             return draining.then_some("the links that are left have no session");
         }
         let stalled = draining && now - self.moved > STALL_PATIENCE;
-        stalled.then_some("no link comes further: a key store that is full takes no block; what waits for it is kept")
+        stalled.then_some("no link came further for a minute (is a key store full?); blocks that wait for one are kept")
     }
 }
 
@@ -77,7 +79,7 @@ mod tests {
         let stands = asked + 4 * STALL_PATIENCE;
         assert_eq!(look(stands + STALL_PATIENCE, true), None);
         let why = look(stands + STALL_PATIENCE + Duration::from_secs(1), true);
-        assert!(why.is_some_and(|why| why.contains("a key store that is full")), "{why:?}");
+        assert!(why.is_some_and(|why| why.contains("is a key store full?")), "{why:?}");
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub struct Reply {
 }
 
 /// The end of a round, how many bits of its key each intensity gave, and how many of its events that were in another
-/// basis than their pulse's: nothing is made of those but the gains. Some transmitters do not say the latter.
+/// basis than their pulse's: nothing is made of those but the gains. Transmitters of
+/// earlier releases do not say the latter.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct RoundEnd {
     #[prost(uint64, tag = "1")]

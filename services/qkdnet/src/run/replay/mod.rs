@@ -19,7 +19,7 @@ use distill::config::Entangled;
 use photonics::tag::UNIT_PS;
 use tokio_util::sync::CancellationToken;
 use topology::document::Fidelity;
-use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
+use topology::plan::{Plan, RunOptions, plan};
 
 pub use self::pulses::{sessions_of_choices, sessions_of_tags};
 use self::recordings::Recording;
@@ -150,13 +150,8 @@ fn restrict(plan: &mut Plan, link: &str) {
     plan.without_key_management();
     plan.links.retain(|planned| planned.name == link);
     plan.services.retain(|service| service.link.as_deref() == Some(link));
-    for service in &mut plan.services {
-        match &mut service.config {
-            ServiceConfig::Detector(config) => config.module.epochs_limit = None,
-            ServiceConfig::Transmitter(config) => config.module.epochs_limit = None,
-            _ => {}
-        }
-    }
+    let modules = plan.services.iter_mut().filter_map(|service| service.config.module_mut());
+    modules.for_each(|module| module.epochs_limit = None);
 }
 
 fn link(args: &ReplayArgs, plan: &Plan) -> Result<String, Failure> {
