@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kms::etsi014::health::{self, Probe, Report};
+use etsi014::health::{self, Probe, Report};
 use shell::{Shutdown, files};
 use telemetry::TelemetryConfig;
 use telemetry::receive::Collector;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kms::etsi014::client::{Client, ClientError, NewKeys};
-use kms::supply::{KeyId, SaeId};
+use etsi014::client::{Client, ClientError, NewKeys};
+use etsi014::supply::{KeyId, SaeId};
 use operator::material::keys;
 use subtle::ConstantTimeEq as _;
 use telemetry::TelemetryConfig;

@@ -11,7 +11,7 @@ use crate::run::Folders;
 
 pub fn run(command: &SaeCommand) -> Result<(), Failure> {
     let SaeCommand::New(args) = command;
-    kms::supply::SaeId::new(args.name.as_str())
+    etsi014::supply::SaeId::new(args.name.as_str())
         .map_err(|error| Failure::bad_input(format!("`{}`: {error}", args.name)))?;
     if !args.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
         return Err(Failure::bad_input("the name of an application makes the names of its files")

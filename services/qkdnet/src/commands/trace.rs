@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kms::supply::KeyId;
+use etsi014::supply::KeyId;
 use telemetry::render::{RenderOptions, render};
 use telemetry::store::{Store, Trace};
 

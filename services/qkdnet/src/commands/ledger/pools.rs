@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use distill::ledger::Line;
+use etsi014::health::LEDGER_PATH;
 use kms::accounts::{self, PoolAccount};
 use operator::layout::paths;
 use serde::{Deserialize, Serialize};
@@ -120,7 +121,7 @@ fn ask(url: &str) -> Result<Vec<PoolAccount>, String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(text)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(text)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(text)?;
-    let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n", accounts::PATH);
+    let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n", LEDGER_PATH);
     stream.write_all(request.as_bytes()).map_err(text)?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).map_err(text)?;

@@ -11,12 +11,13 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::accounts;
-
 use super::connection::{self, Answer, Request};
 use super::head::Method;
 use super::limits::Limits;
 use super::reply::{Body, Problem, Reply};
+
+/// Path of the accounts beside `/metrics`.
+pub const LEDGER_PATH: &str = "/ledger";
 
 const ALLOW: &str = "GET, HEAD";
 
@@ -33,7 +34,7 @@ pub trait Probe: Send + Sync + 'static {
     /// Metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
 
-    /// Where every bit is; see [`accounts`]. What keeps no key has nothing to account for.
+    /// Where every bit is; see `kms::accounts`. What keeps no key has nothing to account for.
     fn ledger(&self) -> serde_json::Value {
         serde_json::Value::Array(Vec::new())
     }
@@ -108,7 +109,7 @@ struct Probes<P>(Arc<P>);
 impl<P: Probe> Answer for Probes<P> {
     async fn answer(&mut self, request: Request<'_>) -> Reply {
         let path = request.target.split('?').next().unwrap_or_default();
-        if !matches!(path, "/healthz" | "/readyz" | "/metrics" | accounts::PATH) {
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics" | LEDGER_PATH) {
             return Problem::not_found().into();
         }
         match request.method {
@@ -119,7 +120,7 @@ impl<P: Probe> Answer for Probes<P> {
         if path == "/metrics" {
             return Reply::new(200, Body::Text(self.0.metrics()));
         }
-        if path == accounts::PATH {
+        if path == LEDGER_PATH {
             return Reply::json(200, &self.0.ledger());
         }
         let report = self.0.health();

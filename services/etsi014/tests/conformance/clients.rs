@@ -1,8 +1,8 @@
 //! The project's own client.
 
-use kms::etsi014::client::{Client, ClientError, NewKeys};
-use kms::etsi014::message;
-use kms::supply::KeyId;
+use etsi014::client::{Client, ClientError, NewKeys};
+use etsi014::message;
+use etsi014::supply::KeyId;
 use rcgen::KeyPair;
 
 use super::pki::Pki;
@@ -39,7 +39,7 @@ async fn errors_carry_what_the_server_says() {
 
 #[tokio::test]
 async fn a_connection_that_the_server_closed_is_replaced() {
-    let limits = kms::etsi014::Limits { idle: std::time::Duration::from_millis(50), ..Default::default() };
+    let limits = etsi014::Limits { idle: std::time::Duration::from_millis(50), ..Default::default() };
     let site = super::support::site_with(limits).await;
     let a = site.client("sae-a");
     for round in 1..=2 {
@@ -75,7 +75,7 @@ async fn only_https_is_spoken() {
 async fn private_keys_are_read_in_all_three_forms() {
     let site = site().await;
     for form in ["ec-sec1.pem", "ec-pkcs8.pem", "rsa-pkcs1.pem", "rsa-pkcs8.pem"] {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/etsi014/keys");
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/keys");
         let pem = std::fs::read_to_string(folder.join(form)).unwrap();
         let pkcs8 =
             std::fs::read_to_string(folder.join(format!("{}-pkcs8.pem", &form[..form.find('-').unwrap()]))).unwrap();

@@ -1,7 +1,7 @@
 //! ETSI GS QKD 014 V1.1.1: key delivery to applications over HTTPS.
 //!
 //! [`Server`] takes connections of SAEs that prove by certificate who they are, and answers them from a
-//! [`KeySupply`](crate::supply::KeySupply). [`health`] tells probes and scrapers about it over plain HTTP. [`client`] is
+//! [`KeySupply`](supply::KeySupply), the one seam to the key store. [`health`] tells probes and scrapers about it over plain HTTP. [`client`] is
 //! the other end.
 //!
 //! HTTP/1.1 is read and written here and not by a library: a library repairs what this interface must refuse (a message
@@ -23,6 +23,7 @@ mod request;
 mod route;
 mod server;
 mod shape;
+pub mod supply;
 mod tls;
 mod verifier;
 mod wire;

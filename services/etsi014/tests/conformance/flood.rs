@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use kms::etsi014::Limits;
+use etsi014::Limits;
 use rustls::version::TLS13;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;

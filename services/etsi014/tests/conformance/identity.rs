@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kms::etsi014::{Access, CredentialFiles, Credentials, Fingerprint, Limits, Naming};
+use etsi014::{Access, CredentialFiles, Credentials, Fingerprint, Limits, Naming};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;

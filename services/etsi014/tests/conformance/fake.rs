@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
+use etsi014::supply::{Absence, GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use keystore::Secret;
-use kms::supply::{Absence, GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use tokio::sync::Semaphore;
 
 pub struct Fake {

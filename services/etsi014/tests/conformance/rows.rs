@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
-use kms::etsi014::message;
+use etsi014::message;
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use serde_json::Value;
@@ -171,7 +171,7 @@ fn every_row_of_the_table_has_its_tests() {
         include_str!("requests.rs"),
         include_str!("rows.rs"),
         include_str!("telemetry.rs"),
-        include_str!("../../src/etsi014/request_tests.rs"),
+        include_str!("../../src/request_tests.rs"),
         include_str!("../../../../tests/suite/lasting.rs"),
         include_str!("../../../../tests/suite/limits.rs"),
     ];

@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kms::etsi014::message;
-use kms::supply::{Absence, KeyId, SupplyError};
+use etsi014::message;
+use etsi014::supply::{Absence, KeyId, SupplyError};
 use serde_json::{Value, json};
 
 use super::support::site;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use kms::etsi014::health::{self, Probe, Report};
+use etsi014::health::{self, Probe, Report};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;

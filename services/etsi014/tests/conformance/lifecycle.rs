@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kms::etsi014::{Limits, Route};
+use etsi014::{Limits, Route};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 

@@ -1,6 +1,6 @@
 //! What is asked wrongly is answered with 400, in the standard's words where it has some, and costs no key.
 
-use kms::etsi014::message;
+use etsi014::message;
 use serde_json::Value;
 
 use super::support::{Response, Site, site};

@@ -1,6 +1,6 @@
 //! Paths, methods, sizes.
 
-use kms::etsi014::{Limits, Route};
+use etsi014::{Limits, Route};
 
 use super::support::{site, site_with};
 

@@ -1,9 +1,9 @@
 //! How many requests the front end answers: HTTP and TLS alone, before a key supply that costs next to nothing.
 //!
-//! `cargo run --release -p kms --example load [-- <seconds per figure> [<part of its name>]]`. Server and clients
+//! `cargo run --release -p etsi014 --example load [-- <seconds per figure> [<part of its name>]]`. Server and clients
 //! share one process and two worker threads.
 
-#[path = "../tests/etsi014/pki.rs"]
+#[path = "../tests/conformance/pki.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
 mod pki;
 
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use etsi014::client::{Client, NewKeys};
+use etsi014::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
+use etsi014::{Access, AccessList, Credentials, Naming, Running, Server};
 use keystore::Secret;
-use kms::etsi014::client::{Client, NewKeys};
-use kms::etsi014::{Access, AccessList, Credentials, Naming, Running, Server};
-use kms::supply::{GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use tokio_util::sync::CancellationToken;
 
 const CONNECTIONS: usize = 8;
@@ -56,7 +56,7 @@ impl KeySupply for Numbers {
         _master: &SaeId,
         _ids: &[KeyId],
     ) -> Result<Vec<SuppliedKey>, SupplyError> {
-        Err(SupplyError::NotFound { at: 0, why: kms::supply::Absence::Unknown })
+        Err(SupplyError::NotFound { at: 0, why: etsi014::supply::Absence::Unknown })
     }
 }
 
@@ -131,7 +131,7 @@ async fn drive(clients: Vec<Client>, time: Duration) -> Result<(usize, f64, f64,
                     latencies.push(asked.elapsed());
                     assert_eq!(keys[0].key.len_bits(), 256);
                 }
-                Ok::<_, kms::etsi014::client::ClientError>(latencies)
+                Ok::<_, etsi014::client::ClientError>(latencies)
             })
         })
         .collect();

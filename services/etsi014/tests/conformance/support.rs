@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms::etsi014::client::Client;
-use kms::etsi014::{Access, AccessList, Credentials, Limits, Naming, Running, Server};
-use kms::supply::SaeId;
+use etsi014::client::Client;
+use etsi014::supply::SaeId;
+use etsi014::{Access, AccessList, Credentials, Limits, Naming, Running, Server};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
