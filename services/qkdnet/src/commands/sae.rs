@@ -1,13 +1,12 @@
 //! `qkdnet sae`: certificates for applications, from the authority of a topology.
 
+use runner::{Failure, Folders};
 use shell::files;
 use shell::pki::{self, Authority};
 use topology::plan::{APPLICATION_NAMES, is_service_name};
 
 use super::print;
 use crate::cli::SaeCommand;
-use crate::failure::Failure;
-use crate::run::Folders;
 
 pub fn run(command: &SaeCommand) -> Result<(), Failure> {
     let SaeCommand::New(args) = command;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use shell::files;
 
 use super::recordings::Recording;
+use crate::Folders;
 use crate::failure::Failure;
-use crate::run::Folders;
 
 /// Recordings that one data folder remembers.
 const REMEMBERED_MAX: usize = 2000;

@@ -8,6 +8,7 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use proto::channel::v1::RefillRequest;
 use proto::channel::v1::reserve_client::ReserveClient;
+use runner::{Failure, runtime};
 use shell::launch::ServiceFile;
 use shell::{Connector, Endpoint};
 use telemetry::TelemetryConfig;
@@ -18,10 +19,8 @@ use tonic_health::pb::health_client::HealthClient;
 use topology::plan::CONTROL_IDENTITY;
 use zeroize::Zeroizing;
 
+use super::print;
 use crate::cli::{HealthArgs, RekeyArgs};
-use crate::commands::print;
-use crate::failure::Failure;
-use crate::wire;
 
 /// Longest wait for an answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -54,7 +53,7 @@ fn http_health(url: &http::Uri) -> Result<bool, Failure> {
         return Err(Failure::bad_input(format!("`{url}` is not http://HOST:PORT/PATH")));
     };
     let address = (host.trim_matches(['[', ']']).to_owned(), url.port_u16().unwrap_or(80));
-    let answer = wire::briefly(async {
+    let answer = runtime::briefly(async {
         let ask = async {
             let stream = TcpStream::connect(address).await.context("connect")?;
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -71,7 +70,7 @@ fn http_health(url: &http::Uri) -> Result<bool, Failure> {
 
 fn grpc_health(args: &HealthArgs, config: &Path) -> Result<bool, Failure> {
     let connector = connector(config).map_err(|error| Failure::bad_input(shell::chain(&error).to_string()))?;
-    Ok(wire::block_on(&TelemetryConfig::new("qkdnet"), async {
+    Ok(runtime::block_on(&TelemetryConfig::new("qkdnet"), async {
         let mut client = HealthClient::new(connector.connect().await?);
         let answer = client.check(HealthCheckRequest { service: args.service.clone() }).await?.into_inner();
         Ok(answer.status() == ServingStatus::Serving)
@@ -83,7 +82,7 @@ pub fn rekey(args: &RekeyArgs) -> Result<(), Failure> {
     let secret = std::fs::read(&args.secret)
         .map_err(|error| Failure::bad_input(format!("cannot read {}: {error}", args.secret.display())))?;
     let secret = Zeroizing::new(secret);
-    let tags = wire::block_on(&TelemetryConfig::new("qkdnet"), async {
+    let tags = runtime::block_on(&TelemetryConfig::new("qkdnet"), async {
         let mut client = ReserveClient::new(connector.connect().await?);
         let request = RefillRequest { secret: bytes::Bytes::copy_from_slice(&secret), generation: 0 };
         let answer = client.refill(request).await.context("refill the reserve")?;

@@ -24,13 +24,24 @@ use super::rows::{block_figures, fill, store_row, summarise};
 use super::verdict::{Kind, Reason, Verdict};
 use super::{End, Folders, Running, tags_end};
 use crate::snapshot::{Event, LinkRow, Snapshot, Summary};
-use crate::view::View;
 
 /// Events kept for the screen.
 const EVENTS_SHOWN: usize = 100;
 const REDRAW: Duration = Duration::from_millis(200);
 /// Time that services get to end after the run has.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whom a run is shown to.
+pub trait Audience {
+    /// How the network stands now; told several times a second.
+    fn update(&mut self, snapshot: &Snapshot);
+
+    /// What happened, at once.
+    fn event(&mut self, event: &Event);
+
+    /// Nobody looks any more, so that nobody waits for this run.
+    fn is_closed(&self) -> bool;
+}
 
 /// What a run was asked for, as far as it is shown.
 pub struct Asked {
@@ -101,7 +112,7 @@ pub async fn watch(
     plan: &Plan,
     folders: &Folders,
     asked: &Asked,
-    view: &mut View,
+    view: &mut dyn Audience,
     mut enough: impl FnMut(&[LinkReport]) -> bool,
 ) -> Result<Report> {
     let started = Instant::now();
@@ -231,7 +242,7 @@ impl<'p> Follower<'p> {
         }
     }
 
-    fn say(&mut self, name: &str, message: &str, view: &mut View) {
+    fn say(&mut self, name: &str, message: &str, view: &mut dyn Audience) {
         self.show(
             Event {
                 simulated_s: self.snapshot.simulated_s,
@@ -244,7 +255,7 @@ impl<'p> Follower<'p> {
     }
 
     /// A fault begins or ends somewhere.
-    fn suffer(&mut self, state: FaultState, view: &mut View) {
+    fn suffer(&mut self, state: FaultState, view: &mut dyn Audience) {
         let event = self.faults.take(state);
         self.snapshot.faults = self.faults.rows();
         match event {
@@ -257,7 +268,7 @@ impl<'p> Follower<'p> {
         }
     }
 
-    fn show(&mut self, event: Event, view: &mut View) {
+    fn show(&mut self, event: Event, view: &mut dyn Audience) {
         view.event(&event);
         if self.snapshot.events.len() >= EVENTS_SHOWN {
             self.snapshot.events.remove(0);
@@ -265,7 +276,7 @@ impl<'p> Follower<'p> {
         self.snapshot.events.push(event);
     }
 
-    fn take(&mut self, end: &End, event: ModuleEvent, view: &mut View) {
+    fn take(&mut self, end: &End, event: ModuleEvent, view: &mut dyn Audience) {
         if end.corrects
             && let Some(report) = self.links.iter_mut().find(|report| report.name == end.link)
         {
@@ -299,7 +310,7 @@ impl<'p> Follower<'p> {
     }
 
     /// Says which stores turn out to have been put back.
-    fn look(&mut self, running: &Running, view: &mut View) {
+    fn look(&mut self, running: &Running, view: &mut dyn Audience) {
         for row in self.rolled_back.look(&running.ends, &running.stores, &running.relays) {
             let name = "rolled-back".to_owned();
             let message = format!("{}, since {}: {}", row.store, row.since, row.message);

@@ -16,7 +16,7 @@ use topology::plan::{Service, ServiceConfig};
 use super::engine::State;
 use super::folder::Network;
 use super::{ETSI014_PORT, GRPC_PORT, METRICS_PORT};
-use crate::run::Start;
+use crate::Start;
 
 /// Wait before a service that died is started again; it grows while the service dies young.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);

@@ -6,9 +6,9 @@ use topology::figure::Measured;
 use super::alignment::{self, Alignment};
 use super::recordings::Recording;
 use super::seconds;
-use crate::run::verdict::{Kind, Reason};
-use crate::run::watch::LinkReport;
 use crate::snapshot::RecordingRow;
+use crate::verdict::{Kind, Reason};
+use crate::watch::LinkReport;
 
 /// So many bits without a single error are not of two detectors.
 const BITS_JUDGED: u64 = 10_000;

@@ -1,4 +1,4 @@
-//! `qkdnet replay`: recordings in place of light; everything after the click is as in a run. A link of entangled pairs
+//! Recordings in place of light; everything after the click is as in a run. A link of entangled pairs
 //! has time tags of both ends, a link of pulses those of its receiver and the choices of its transmitter.
 //!
 //! All recordings are surveyed from end to end before anything is started: what is wrong with them is a plain answer
@@ -11,27 +11,44 @@ mod used;
 mod verdict;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use detector::{Beginning, Playback};
 use distill::config::Entangled;
 use photonics::tag::UNIT_PS;
+use photonics::tagfile::Format;
 use tokio_util::sync::CancellationToken;
-use topology::document::Fidelity;
-use topology::plan::{Plan, RunOptions, plan};
+use topology::plan::Plan;
 
 pub use self::pulses::{sessions_of_choices, sessions_of_tags};
 use self::recordings::Recording;
 use self::used::Used;
 pub use self::verdict::Findings;
-use super::watch::Asked;
-use super::{Folders, Place, Start, start, watch};
-use crate::cli::ReplayArgs;
-use crate::commands::files;
+use super::Folders;
+use super::watch::LinkReport;
 use crate::failure::Failure;
-use crate::view::View;
-use crate::wire;
+
+/// Something that holds for one site's recording, or for both.
+pub type ForSite<T> = (Option<String>, T);
+
+/// What is said of the recordings of a link.
+#[derive(Clone, Debug, Default)]
+pub struct Recordings {
+    /// Needed where the topology has several links.
+    pub link: Option<String>,
+    /// By site.
+    pub tags: Vec<(String, PathBuf)>,
+    /// What the transmitter of a link of pulses chose.
+    pub choices: Option<PathBuf>,
+    /// What the recordings are, where that does not show.
+    pub formats: Vec<ForSite<Format>>,
+    /// Channels that are the detectors.
+    pub channels: Vec<ForSite<Vec<i32>>>,
+    /// What to add to the time of a site's tags, in picoseconds.
+    pub shifts_ps: Vec<(String, i128)>,
+}
 
 /// Recordings, ready to be played.
 pub struct Replay {
@@ -78,7 +95,12 @@ impl Replay {
         Ok(())
     }
 
-    /// Takes that back: no click of these recordings was matched with another.
+    /// Takes that back where no click of these recordings was matched with another.
+    pub fn release_unused(&self, links: &[LinkReport], folders: &Folders) -> Result<()> {
+        let nothing_used = links.iter().all(|link| !link.locked && link.status.blocks == 0);
+        if nothing_used { self.release(folders) } else { Ok(()) }
+    }
+
     fn release(&self, folders: &Folders) -> Result<()> {
         if std::mem::take(&mut *self.claimed.lock().unwrap_or_else(PoisonError::into_inner)) {
             let _lock = super::lock::Lock::take(folders)?;
@@ -88,51 +110,23 @@ impl Replay {
     }
 }
 
-pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
-    let topology = files::load(&args.file)?;
-    // Recordings are of tags, whatever the document would simulate.
-    let options = RunOptions { seed: args.seed, fidelity: Some(Fidelity::Tags), ..RunOptions::default() };
-    let mut plan = plan(&topology, &options);
-    let link = link(args, &plan)?;
-    restrict(&mut plan, &link);
-    let folders = Folders::of(&args.data);
-    let (replay, findings) = match plan.transmitters().next() {
-        Some(transmitter) => pulses::open(args, &plan, transmitter, &folders)?,
-        None => pairs(args, &plan, &link, &folders)?,
-    };
-    if let Some(reserve) = &args.reserve {
-        copy_secrets(&plan, reserve, &args.data)?;
+/// Surveys the recordings, and leaves of the plan the link that they are of.
+pub fn open(given: &Recordings, plan: &mut Plan, folders: &Folders) -> Result<(Replay, Findings), Failure> {
+    let link = link(given, plan)?;
+    restrict(plan, &link);
+    match plan.transmitters().next() {
+        Some(transmitter) => pulses::open(given, plan, transmitter, folders),
+        None => pairs(given, plan, &link, folders),
     }
-    let asked = Asked {
-        seed: args.seed.or(topology.spec.run.seed),
-        target_s: None,
-        beyond_tags: false,
-        replay: Some(findings),
-    };
-    let mut view = View::new(args.output.output);
-    let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
-    let telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
-    let (place, anchors) = (Place::Tasks, args.state.anchors());
-    let started = Start { plan: &plan, folders: &folders, place, recording: None, replay: Some(replay), anchors };
-    let (mut report, lost) = wire::block_on_told(&telemetry, async {
-        let running = start(&started).await?;
-        watch(running, &plan, &folders, &asked, &mut view, |_| false).await
-    })?;
-    let nothing_used = report.links.iter().all(|link| !link.locked && link.status.blocks == 0);
-    if let Some(replay) = started.replay.as_ref().filter(|_| nothing_used) {
-        replay.release(&folders)?;
-    }
-    report.summary.verdict.extend(lost);
-    view.conclude(report.summary)
 }
 
 /// The recordings of both ends of a link of entangled pairs.
-fn pairs(args: &ReplayArgs, plan: &Plan, link: &str, folders: &Folders) -> Result<(Replay, Findings), Failure> {
-    if args.choices.is_some() {
+fn pairs(given: &Recordings, plan: &Plan, link: &str, folders: &Folders) -> Result<(Replay, Findings), Failure> {
+    if given.choices.is_some() {
         return Err(Failure::bad_input(format!("link `{link}` has no transmitter whose choices `--choices` could be"))
             .hint("give `--tags SITE=FILE` of both ends alone"));
     }
-    let recordings = recordings::open(args, plan, link)?;
+    let recordings = recordings::open(given, plan, link)?;
     let ends = [&recordings[0], &recordings[1]];
     used::check(folders, &ends, link)?;
     let config = plan.modules().next().ok_or_else(|| Failure::bad_input(format!("link `{link}` has no ends")))?;
@@ -154,10 +148,10 @@ fn restrict(plan: &mut Plan, link: &str) {
     modules.for_each(|module| module.epochs_limit = None);
 }
 
-fn link(args: &ReplayArgs, plan: &Plan) -> Result<String, Failure> {
+fn link(given: &Recordings, plan: &Plan) -> Result<String, Failure> {
     let names: Vec<&str> = plan.links.iter().map(|link| link.name.as_str()).collect();
     let hint = format!("links: {}", names.join(", "));
-    match (&args.link, &names[..]) {
+    match (&given.link, &names[..]) {
         (Some(name), _) if names.contains(&name.as_str()) => Ok(name.clone()),
         (Some(name), _) => Err(Failure::bad_input(format!("there is no link `{name}`")).hint(hint)),
         (None, [only]) => Ok((*only).to_owned()),
@@ -166,7 +160,7 @@ fn link(args: &ReplayArgs, plan: &Plan) -> Result<String, Failure> {
 }
 
 /// Takes the authentication secrets that were placed in another folder, and that no run has taken yet.
-fn copy_secrets(plan: &Plan, from: &std::path::Path, to: &std::path::Path) -> Result<(), Failure> {
+pub fn copy_secrets(plan: &Plan, from: &std::path::Path, to: &std::path::Path) -> Result<(), Failure> {
     for config in plan.channels() {
         let source = channel::secret_path(from, &config.site, &config.link);
         let target = channel::secret_path(to, &config.site, &config.link);

@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use runner::containers::Containers;
+use runner::verdict::Verdict;
+use runner::watch::Asked;
+use runner::{Failure, Folders, Place, Recording, Start, continue_after, runtime, start, tags_end, watch};
 use topology::document::{Fidelity, Topology};
 use topology::plan::{Plan, RunOptions, counts, plan};
 
-use super::verdict::Verdict;
-use super::watch::Asked;
-use super::{Folders, Place, Recording, Start, continue_after, start, tags_end, watch};
-use crate::cli::{RecordArgs, RunArgs, UpArgs};
-use crate::commands::files;
-use crate::failure::Failure;
+use super::files;
+use crate::cli::containers::On;
+use crate::cli::{Isolation, RecordArgs, RunArgs, UpArgs};
 use crate::style::tell;
 use crate::view::View;
-use crate::wire;
 
 /// Spans that may wait for the file where one process has all services of a network.
 const SPANS_WAITING: usize = 8192;
@@ -79,8 +79,8 @@ fn recording(args: &RecordArgs, plan: &Plan) -> Result<Option<Recording>, Failur
         return Err(Failure::bad_input(what).hint("record with `--fidelity tags`"));
     }
     let frames = args.record_for.rounded().div_ceil(plan.epoch_ps);
-    let (folder, format, bytes) = (folder.clone(), args.record_format, args.record_limit);
-    let recording = Recording { folder, format, frames, bytes };
+    let (folder, format, bytes) = (folder.clone(), args.record_format.into(), args.record_limit);
+    let recording = Recording { folder, format, extension: args.record_format.extension(), frames, bytes };
     recording.refuse_to_overwrite(plan)?;
     shell::files::create_private_folder(&recording.folder)
         .map_err(|error| Failure::bad_input(format!("create {}: {error}", recording.folder.display())))?;
@@ -97,16 +97,30 @@ fn recording(args: &RecordArgs, plan: &Plan) -> Result<Option<Recording>, Failur
     Ok(Some(recording))
 }
 
+/// Where services run; an engine has to answer before anything is started.
+pub fn place(args: &RunArgs) -> Result<Place, Failure> {
+    let containers = &args.containers;
+    match (containers.on, args.isolation) {
+        (On::Containers, _) => {
+            let found = Containers::find(containers.engine.map(Into::into), containers.image.clone())?;
+            found.warning.iter().for_each(|warning| tell(warning));
+            Ok(Place::Containers(found))
+        }
+        (On::Machine, Isolation::Tasks) => Ok(Place::Tasks),
+        (On::Machine, Isolation::Process) => Ok(Place::Process),
+    }
+}
+
 pub fn run(args: &UpArgs, log: Option<&str>) -> Result<(), Failure> {
     let Prepared { plan, folders, asked } = prepare(&args.file, &args.run, None)?;
     let recording = recording(&args.record, &plan)?;
-    let place = Place::of(&args.run)?;
+    let place = place(&args.run)?;
     let mut view = View::new(args.run.output.output);
     // A screen and log lines would spoil each other.
     let log = if view.is_screen() { Some("off") } else { log.or(Some("warn")) };
-    let mut telemetry = wire::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
+    let mut telemetry = runtime::telemetry("qkdnet", &plan.topology, Some(folders.spans.clone()), log);
     telemetry.spans_waiting = SPANS_WAITING;
-    let (mut report, lost) = wire::block_on_told(&telemetry, async {
+    let (mut report, lost) = runtime::block_on_told(&telemetry, async {
         let anchors = args.run.state.anchors();
         let started = Start { plan: &plan, folders: &folders, place, recording, replay: None, anchors };
         let running = start(&started).await?;

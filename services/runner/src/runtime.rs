@@ -1,7 +1,7 @@
-//! Where the command line meets the services: a runtime, telemetry, and the right entry point.
+//! One service as a process of its own: a runtime, telemetry, and the right entry point.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,90 +9,68 @@ use shell::Shutdown;
 use shell::launch::ServiceFile;
 use telemetry::TelemetryConfig;
 
-use crate::cli::containers::{DownArgs, ReapArgs};
-use crate::cli::{HealthArgs, RekeyArgs, ReplayArgs, ServiceArgs, UpArgs, VerifyArgs};
 use crate::failure::Failure;
-use crate::run::verdict::{Kind, Reason};
-use crate::{guard, run};
+use crate::guard;
+use crate::verdict::{Kind, Reason};
 
 /// Time that a service gets to end in order.
 const DRAIN: Duration = Duration::from_secs(10);
 
-pub fn up(args: UpArgs, log: Option<&str>) -> Result<(), Failure> {
-    run::up::run(&args, log)
+/// The configuration of a service that runs as a process of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceArgs<'a> {
+    pub config: &'a Path,
+    /// End when standard input does: whoever started this has gone.
+    pub tied: bool,
 }
 
-pub fn down(args: DownArgs, log: Option<&str>) -> Result<(), Failure> {
-    run::containers::down(&args, log)
-}
-
-pub fn reap(args: ReapArgs, _log: Option<&str>) -> Result<(), Failure> {
-    run::containers::reap(&args)
-}
-
-pub fn verify(args: VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
-    run::verify::run(&args, log)
-}
-
-pub fn replay(args: ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
-    run::replay::run(&args, log)
-}
-
-pub fn rekey(args: RekeyArgs, _log: Option<&str>) -> Result<(), Failure> {
-    run::control::rekey(&args)
-}
-
-pub fn health(args: HealthArgs, _log: Option<&str>) -> Result<(), Failure> {
-    run::control::health(&args)
-}
-
-pub fn source(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file: ServiceFile<topology::plan::SourceConfig> = load(&args)?;
+pub fn source(args: ServiceArgs<'_>, log: Option<&str>) -> Result<(), Failure> {
+    let file: ServiceFile<topology::plan::SourceConfig> = load(args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| source::serve(file, shutdown).await)
 }
 
-pub fn detector(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file: ServiceFile<topology::plan::DetectorConfig> = load(&args)?;
+pub fn detector(args: ServiceArgs<'_>, log: Option<&str>) -> Result<(), Failure> {
+    let file: ServiceFile<topology::plan::DetectorConfig> = load(args)?;
     let telemetry = service_telemetry(&file, &file.service.module.name, log);
     let failpoints = failpoints(&file, &file.service.module.name, file.service.module.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| detector::serve(file, shutdown).await)
 }
 
-pub fn transmitter(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file: ServiceFile<topology::plan::TransmitterConfig> = load(&args)?;
+pub fn transmitter(args: ServiceArgs<'_>, log: Option<&str>) -> Result<(), Failure> {
+    let file: ServiceFile<topology::plan::TransmitterConfig> = load(args)?;
     let telemetry = service_telemetry(&file, &file.service.module.name, log);
     let failpoints = failpoints(&file, &file.service.module.name, file.service.module.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| transmitter::serve(file, shutdown).await)
 }
 
-pub fn channel(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file: ServiceFile<topology::plan::ChannelConfig> = load(&args)?;
+pub fn channel(args: ServiceArgs<'_>, log: Option<&str>) -> Result<(), Failure> {
+    let file: ServiceFile<topology::plan::ChannelConfig> = load(args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| channel::serve(file, shutdown).await)
 }
 
-pub fn kms(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file: ServiceFile<topology::plan::KmsConfig> = load(&args)?;
+pub fn kms(args: ServiceArgs<'_>, log: Option<&str>) -> Result<(), Failure> {
+    let file: ServiceFile<topology::plan::KmsConfig> = load(args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| kms::serve(file, shutdown).await)
 }
 
-pub fn relay(args: ServiceArgs, log: Option<&str>) -> Result<(), Failure> {
-    let file: ServiceFile<topology::plan::RelayConfig> = load(&args)?;
+pub fn relay(args: ServiceArgs<'_>, log: Option<&str>) -> Result<(), Failure> {
+    let file: ServiceFile<topology::plan::RelayConfig> = load(args)?;
     let telemetry = service_telemetry(&file, &file.service.name, log);
     let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
     serve(telemetry, &failpoints, async |shutdown| relay::serve(file, shutdown).await)
 }
 
-fn load<C: serde::de::DeserializeOwned>(args: &ServiceArgs) -> Result<ServiceFile<C>, Failure> {
+fn load<C: serde::de::DeserializeOwned>(args: ServiceArgs<'_>) -> Result<ServiceFile<C>, Failure> {
     if args.tied {
         std::thread::spawn(end_with_standard_input);
     }
-    ServiceFile::load(&args.config).map_err(bad_config)
+    ServiceFile::load(args.config).map_err(bad_config)
 }
 
 /// Asks this process to end, as whoever started it would have done, once that one has gone.

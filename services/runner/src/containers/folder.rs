@@ -14,9 +14,8 @@ use zeroize::Zeroizing;
 
 use super::engine::{Engine, User, volume};
 use super::{Containers, ETSI014_PORT, GRPC_PORT, METRICS_PORT};
-use crate::commands::data::SPANS_DIR;
-use crate::run::memory::limit_bytes;
-use crate::run::{DIRECTORY_FILE, Folders, Start, local_file, service_file, write_directory};
+use crate::memory::limit_bytes;
+use crate::{DIRECTORY_FILE, Folders, SPANS_DIR, Start, local_file, service_file, write_directory};
 
 /// Which network, by its data directory, and which run of it.
 const NETWORK_LABEL: &str = "qkdnet.dev/network";

@@ -13,7 +13,7 @@ use photonics::tagfile::{
 use sha2::{Digest, Sha256};
 use topology::plan::Plan;
 
-use crate::cli::ReplayArgs;
+use super::Recordings;
 use crate::failure::Failure;
 
 /// From so many bytes a format is recognised.
@@ -55,12 +55,12 @@ impl Recording {
 }
 
 /// Surveys both recordings; the order is that of the plan's ends.
-pub fn open(args: &ReplayArgs, plan: &Plan, link: &str) -> Result<Vec<Recording>, Failure> {
+pub fn open(given: &Recordings, plan: &Plan, link: &str) -> Result<Vec<Recording>, Failure> {
     let sites: Vec<&str> = plan.modules().map(|module| module.site.as_str()).collect();
-    check_sites(args, &sites, link)?;
+    check_sites(given, &sites, link)?;
     let mut recordings = Vec::new();
     for site in sites {
-        recordings.push(of_site(args, site, "the tags of both ends are needed", "give `--tags SITE=FILE` twice")?);
+        recordings.push(of_site(given, site, "the tags of both ends are needed", "give `--tags SITE=FILE` twice")?);
     }
     let [one, other] = &recordings[..] else {
         return Err(Failure::bad_input(format!("link `{link}` does not have two ends")));
@@ -70,11 +70,11 @@ pub fn open(args: &ReplayArgs, plan: &Plan, link: &str) -> Result<Vec<Recording>
 }
 
 /// Refuses what is said of a site that is no end.
-pub fn check_sites(args: &ReplayArgs, sites: &[&str], link: &str) -> Result<(), Failure> {
-    let named = args.tags.iter().map(|(site, _)| Some(site));
-    let named = named.chain(args.formats.iter().map(|(site, _)| site.as_ref()));
-    let named = named.chain(args.channels.iter().map(|(site, _)| site.as_ref()));
-    let named = named.chain(args.shifts.iter().map(|(site, _)| Some(site)));
+pub fn check_sites(given: &Recordings, sites: &[&str], link: &str) -> Result<(), Failure> {
+    let named = given.tags.iter().map(|(site, _)| Some(site));
+    let named = named.chain(given.formats.iter().map(|(site, _)| site.as_ref()));
+    let named = named.chain(given.channels.iter().map(|(site, _)| site.as_ref()));
+    let named = named.chain(given.shifts_ps.iter().map(|(site, _)| Some(site)));
     for site in named.flatten() {
         if !sites.contains(&site.as_str()) {
             return Err(Failure::bad_input(format!("link `{link}` has no end at `{site}`"))
@@ -85,15 +85,15 @@ pub fn check_sites(args: &ReplayArgs, sites: &[&str], link: &str) -> Result<(), 
 }
 
 /// Surveys the recording of a site, of which there must be one.
-pub fn of_site(args: &ReplayArgs, site: &str, needed: &str, hint: &str) -> Result<Recording, Failure> {
-    let mut files = args.tags.iter().filter(|(of, _)| of == site);
+pub fn of_site(given: &Recordings, site: &str, needed: &str, hint: &str) -> Result<Recording, Failure> {
+    let mut files = given.tags.iter().filter(|(of, _)| of == site);
     let (Some((_, path)), None) = (files.next(), files.next()) else {
         return Err(Failure::bad_input(format!("{needed}, those of `{site}` once")).hint(hint));
     };
     let here = |of: &Option<String>| of.as_deref().is_none_or(|of| of == site);
-    let format = args.formats.iter().rfind(|(of, _)| here(of)).map(|(_, format)| *format);
-    let channels = args.channels.iter().rfind(|(of, _)| here(of)).map(|(_, channels)| channels.clone());
-    let shift_ps: i128 = args.shifts.iter().filter(|(of, _)| of == site).map(|(_, shift)| *shift).sum();
+    let format = given.formats.iter().rfind(|(of, _)| here(of)).map(|(_, format)| *format);
+    let channels = given.channels.iter().rfind(|(of, _)| here(of)).map(|(_, channels)| channels.clone());
+    let shift_ps: i128 = given.shifts_ps.iter().filter(|(of, _)| of == site).map(|(_, shift)| *shift).sum();
     examine(site, path, format, channels, shift_ps.div_euclid(i128::from(UNIT_PS)))
 }
 

@@ -14,10 +14,9 @@ use topology::plan::{ModuleConfig, Plan, TransmitterConfig};
 
 use super::recordings::{self, Recording};
 use super::used::{self, Used};
-use super::{Findings, Replay};
-use crate::cli::ReplayArgs;
+use super::{Findings, Recordings, Replay};
 use crate::failure::Failure;
-use crate::run::{Folders, sessions_path};
+use crate::{Folders, sessions_path};
 
 /// What a receiver's file of sessions begins with.
 pub fn sessions_of_tags(receiver: &ModuleConfig) -> Head {
@@ -38,7 +37,7 @@ struct Common {
 }
 
 pub fn open(
-    args: &ReplayArgs,
+    given: &Recordings,
     plan: &Plan,
     transmitter: &TransmitterConfig,
     folders: &Folders,
@@ -46,9 +45,9 @@ pub fn open(
     let (link, sender) = (&transmitter.module.link, &transmitter.module.site);
     let receiver = plan.detectors().next().map(|detector| &detector.module);
     let receiver = receiver.ok_or_else(|| Failure::bad_input(format!("link `{link}` has no receiver")))?;
-    let choices_path = check(args, link, sender, &receiver.site)?;
+    let choices_path = check(given, link, sender, &receiver.site)?;
     let hint = format!("give `--tags {}=FILE` once", receiver.site);
-    let recording = recordings::of_site(args, &receiver.site, "the tags of the receiver are needed", &hint)?;
+    let recording = recordings::of_site(given, &receiver.site, "the tags of the receiver are needed", &hint)?;
     used::check(folders, &[&recording], link)?;
     let tags = read(
         &sessions_path(&recording.path),
@@ -79,13 +78,13 @@ pub fn open(
 }
 
 /// The file of choices, where all else that is asked for fits a link of pulses.
-fn check<'a>(args: &'a ReplayArgs, link: &str, sender: &str, receiver: &str) -> Result<&'a Path, Failure> {
-    if args.tags.iter().any(|(site, _)| site == sender) {
+fn check<'a>(given: &'a Recordings, link: &str, sender: &str, receiver: &str) -> Result<&'a Path, Failure> {
+    if given.tags.iter().any(|(site, _)| site == sender) {
         let what = format!("`{sender}` has the transmitter of {link}, which records no tags");
         return Err(Failure::bad_input(what).hint("give what it chose: `--choices FILE`"));
     }
-    recordings::check_sites(args, &[receiver], link)?;
-    if !args.shifts.is_empty() {
+    recordings::check_sites(given, &[receiver], link)?;
+    if !given.shifts_ps.is_empty() {
         let what = format!("the clocks of {link} are not shifted: what was sent is told by session and frame");
         return Err(Failure::bad_input(what).hint("leave `--shift` away"));
     }
@@ -93,7 +92,7 @@ fn check<'a>(args: &'a ReplayArgs, link: &str, sender: &str, receiver: &str) -> 
         let what = format!("link `{link}` has a transmitter, and clicks make no key without what it chose");
         Failure::bad_input(what).hint(format!("give the file that `up --record` wrote of `{sender}`: `--choices FILE`"))
     };
-    args.choices.as_deref().ok_or_else(missing)
+    given.choices.as_deref().ok_or_else(missing)
 }
 
 fn read(path: &Path, head: &Head, hint: &str) -> Result<Vec<Session>, Failure> {

@@ -1,9 +1,6 @@
 //! How a command ends that did not do what was asked.
 
 use std::fmt::Display;
-use std::process::ExitCode;
-
-use crate::style::{Style, tell};
 
 /// An error for people: what is wrong, and what to do about it.
 #[derive(Debug)]
@@ -48,16 +45,17 @@ impl Failure {
         self
     }
 
-    /// Writes `error:` and `hint:` lines to standard error.
-    pub fn report(self) -> ExitCode {
-        let style = Style::of_stderr();
-        for message in &self.messages {
-            tell(&format!("{} {message}", style.error("error:")));
-        }
-        for hint in &self.hints {
-            tell(&format!("{} {hint}", style.hint("hint:")));
-        }
-        ExitCode::from(self.code)
+    /// The exit code of a command that ends so.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    pub fn messages(&self) -> &[String] {
+        &self.messages
+    }
+
+    pub fn hints(&self) -> &[String] {
+        &self.hints
     }
 }
 

@@ -4,7 +4,6 @@
 //! of this one, however that comes, and removes what has the label; and a start removes what an earlier run on the
 //! same data has left.
 
-mod down;
 mod engine;
 mod folder;
 mod reap;
@@ -21,9 +20,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{CONTROL_IDENTITY, KmsConfig, Service, ServiceConfig};
 
-pub use self::down::run as down;
-pub use self::engine::Engine;
+pub use self::engine::{Engine, EngineName};
 use self::folder::Network;
+pub(crate) use self::folder::network_label;
 pub use self::reap::run as reap;
 use self::supervise::{Container, Published};
 use super::faults::{Feed, Watchers};
@@ -31,10 +30,8 @@ use super::keys::{RelayMonitor, StoreMonitor};
 use super::process::mirror;
 use super::roster::Roster;
 use super::{End, Held, Running, Start, keys};
-use crate::cli::containers::ContainerArgs;
 use crate::failure::Failure;
-use crate::style::tell;
-use crate::wire;
+use crate::runtime;
 
 /// Ports inside a container; each has an address of its own.
 const GRPC_PORT: u16 = 7400;
@@ -46,26 +43,27 @@ const METRICS_PORT: u16 = 7490;
 pub struct Containers {
     pub engine: Engine,
     pub image: String,
+    /// What somebody should know of the image.
+    pub warning: Option<String>,
 }
 
 impl Containers {
     /// Finds an engine that answers and sees that it has the image.
-    pub fn find(args: &ContainerArgs) -> Result<Self, Failure> {
-        wire::briefly(Self::ask(args))?
+    pub fn find(engine: Option<EngineName>, image: Option<String>) -> Result<Self, Failure> {
+        runtime::briefly(Self::ask(engine, image))?
     }
 
-    async fn ask(args: &ContainerArgs) -> Result<Self, Failure> {
-        let engine = Engine::find(args.engine).await?;
+    async fn ask(engine: Option<EngineName>, image: Option<String>) -> Result<Self, Failure> {
+        let engine = Engine::find(engine).await?;
         let version = env!("CARGO_PKG_VERSION");
-        let image = args.image.clone().unwrap_or_else(|| format!("qkdnet:{version}"));
+        let image = image.unwrap_or_else(|| format!("qkdnet:{version}"));
         let labelled = engine.image_version(&image).await.map_err(|error| {
             Failure::failed(format!("{} has no image {image}: {}", engine.name.program(), shell::chain(&error)))
                 .hint("build it with `make image`, or pull one and name it with `--image`")
         })?;
-        if labelled != version {
-            tell(&format!("warning: image {image} is of version `{labelled}`, this program is {version}"));
-        }
-        Ok(Self { engine, image })
+        let warning = (labelled != version)
+            .then(|| format!("warning: image {image} is of version `{labelled}`, this program is {version}"));
+        Ok(Self { engine, image, warning })
     }
 }
 

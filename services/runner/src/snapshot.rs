@@ -5,7 +5,7 @@ use topology::document::Fidelity;
 use topology::figure::{Figures, Listing};
 
 use crate::earlier;
-use crate::run::verdict::Verdict;
+use crate::verdict::Verdict;
 
 /// How a network stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -1,13 +1,25 @@
 //! Running a network on this machine: the same planned services as tasks of this process, as processes or as
 //! containers, watched through the same monitors.
+//!
+//! * [`start`] starts the services of a plan in a [`Place`] (`tasks`, `process`, [`containers`]); [`watch()`] follows them to
+//!   their end, shows them to an [`Audience`](watch::Audience) as [`snapshot`]s and gives a [`verdict`].
+//! * [`replay`]: recordings in place of light. [`verify`]: what was measured beside what was published.
+//! * [`runtime`]: one service as a process of its own. [`hosted`]: several in one process.
+//! * [`Folders`], [`lock`], [`anchors`]: what a run has on the disk. [`network`], [`roster`]: who else finds it there.
+//!
+//! Nothing here knows how commands are typed or how things are printed.
 
 pub mod anchors;
 pub mod containers;
-pub mod control;
+pub mod down;
 mod drain;
+mod earlier;
 mod ends;
 mod events;
+pub mod failure;
 mod faults;
+pub mod guard;
+pub mod hosted;
 mod judge;
 mod keys;
 mod life;
@@ -19,8 +31,9 @@ pub mod replay;
 mod rolled_back;
 pub mod roster;
 mod rows;
+pub mod runtime;
+pub mod snapshot;
 mod tasks;
-pub mod up;
 pub mod verdict;
 pub mod verify;
 pub mod watch;
@@ -34,6 +47,7 @@ use distill::config::Side;
 use futures::future::OptionFuture;
 use module::Monitor;
 use module::recording::Sessions;
+use photonics::tagfile::Format;
 use shell::files;
 use shell::launch::ServiceFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,14 +56,14 @@ use tokio_util::sync::CancellationToken;
 use topology::plan::{DetectorConfig, Directory, ModuleConfig, Plan, Receiver, ServiceConfig, TransmitterConfig};
 
 use self::anchors::Anchors;
+pub use self::failure::Failure;
 use self::keys::{RelayMonitor, StoreMonitor};
 use self::lock::Lock;
 use self::verdict::{Kind, Reason};
 pub use self::watch::watch;
-use crate::cli::containers::On;
-use crate::cli::{Isolation, RecordFormat, RunArgs};
-use crate::commands::data::SPANS_DIR;
-use crate::failure::Failure;
+
+/// Directory of span files inside a data directory. Not a DNS label, so no site can have this name.
+pub const SPANS_DIR: &str = "_spans";
 
 /// Where a run keeps what is not a site's own: certificates, address files, logs, spans.
 pub struct Folders {
@@ -85,7 +99,9 @@ impl Folders {
 #[derive(Clone, Debug)]
 pub struct Recording {
     pub folder: PathBuf,
-    pub format: RecordFormat,
+    pub format: Format,
+    /// How the names of files of tags end.
+    pub extension: &'static str,
     pub frames: u64,
     pub bytes: u64,
 }
@@ -93,7 +109,7 @@ pub struct Recording {
 impl Recording {
     /// The file of one detector node.
     pub fn path(&self, link: &str, site: &str) -> PathBuf {
-        self.folder.join(format!("{link}.{site}.{}", self.format.extension()))
+        self.folder.join(format!("{link}.{site}.{}", self.extension))
     }
 
     /// The file of a transmitter, which is raw key.
@@ -104,7 +120,7 @@ impl Recording {
     /// What the detector node of a service begins to write; of a link of pulses its sessions, too.
     fn recorder(&self, config: &DetectorConfig) -> Result<detector::Recorder> {
         let path = self.path(&config.module.link, &config.module.site);
-        let recorder = detector::Recorder::create(&path, self.format.into(), self.frames, self.bytes)?;
+        let recorder = detector::Recorder::create(&path, self.format, self.frames, self.bytes)?;
         match &config.receiver {
             Receiver::Prepared(_) => {
                 let head = replay::sessions_of_tags(&config.module);
@@ -221,17 +237,6 @@ pub enum Place {
     Tasks,
     Process,
     Containers(containers::Containers),
-}
-
-impl Place {
-    /// What the command line asks for; an engine has to answer before anything is started.
-    pub fn of(args: &RunArgs) -> Result<Self, Failure> {
-        match (args.containers.on, args.isolation) {
-            (On::Containers, _) => Ok(Self::Containers(containers::Containers::find(&args.containers)?)),
-            (On::Machine, Isolation::Tasks) => Ok(Self::Tasks),
-            (On::Machine, Isolation::Process) => Ok(Self::Process),
-        }
-    }
 }
 
 /// What to start beside the plan.

@@ -8,27 +8,27 @@ use shell::launch::ServiceFile;
 use tokio::task::JoinSet;
 use topology::plan::ServiceConfig;
 
-use crate::cli::HostArgs;
 use crate::failure::Failure;
-use crate::wire;
+use crate::runtime;
 
 type HostedFile = ServiceFile<ServiceConfig>;
 
-pub fn run(args: &HostArgs, log: Option<&str>) -> Result<(), Failure> {
+/// Runs the services of these configurations, and of those in the folder.
+pub fn run(configs: &[PathBuf], folder: Option<&Path>, log: Option<&str>) -> Result<(), Failure> {
     let bad = |error: anyhow::Error| Failure::bad_input(shell::chain(&error).to_string());
-    let files = load(args).map_err(bad)?;
+    let files = load(configs, folder).map_err(bad)?;
     let Some(first) = files.first() else {
         return Err(Failure::bad_input("no service to run").hint("give --config FILE or --folder DIR"));
     };
-    let telemetry = wire::service_telemetry(first, "host", log);
+    let telemetry = runtime::service_telemetry(first, "host", log);
     let faults_allowed = files.iter().all(|file| faults_allowed(&file.service));
-    let failpoints = wire::failpoints(first, "host", faults_allowed);
-    wire::serve(telemetry, &failpoints, async |shutdown| host(files, shutdown).await)
+    let failpoints = runtime::failpoints(first, "host", faults_allowed);
+    runtime::serve(telemetry, &failpoints, async |shutdown| host(files, shutdown).await)
 }
 
-fn load(args: &HostArgs) -> Result<Vec<HostedFile>> {
-    let mut paths = args.config.clone();
-    if let Some(folder) = &args.folder {
+fn load(configs: &[PathBuf], folder: Option<&Path>) -> Result<Vec<HostedFile>> {
+    let mut paths = configs.to_owned();
+    if let Some(folder) = folder {
         paths.extend(in_folder(folder)?);
     }
     paths.iter().map(|path| HostedFile::load(path)).collect()

@@ -1,34 +1,15 @@
-//! `qkdnet verify`: run a network, then print measured beside published.
-
-use std::path::Path;
+//! Measured beside published: what a run gave for each figure that the topology has a reference of.
 
 use serde::Serialize;
 use topology::document::Measure;
 use topology::figure::Figure;
 use topology::plan::{Plan, PlannedLink, PlannedReference};
 
-use super::anchors::Anchors;
 use super::rows::mean;
-use super::up::{Prepared, prepare_until};
-use super::verdict::{Kind, Reason, Verdict};
 use super::watch::LinkReport;
-use super::{Place, Start, start, watch};
-use crate::cli::{Output, VerifyArgs};
-use crate::cluster;
-use crate::commands::{print, print_json};
 use crate::failure::Failure;
-use crate::style::tell;
-use crate::view::View;
-use crate::wire;
 
-mod precision;
-
-/// What a verification came to.
-#[derive(Debug, Default, Serialize)]
-struct Verification {
-    figures: Vec<Comparison>,
-    verdict: Verdict,
-}
+pub mod precision;
 
 /// One published figure and what the run gave.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,35 +42,17 @@ pub enum Agreement {
 }
 
 impl Agreement {
-    fn is_against(self) -> bool {
+    pub fn is_against(self) -> bool {
         matches!(self, Agreement::Disagrees | Agreement::NotMeasured)
     }
 
-    fn is_verdict(self) -> bool {
+    pub fn is_verdict(self) -> bool {
         self == Agreement::Agrees || self.is_against()
     }
 }
 
-pub fn run(args: &VerifyArgs, log: Option<&str>) -> Result<(), Failure> {
-    let mut found = match &args.file {
-        Some(file) => here(file, args, log)?,
-        None => there(args)?,
-    };
-    let failed = found.figures.iter().filter(|c| c.verdict.is_against()).count();
-    if failed > 0 {
-        let judged = found.figures.iter().filter(|c| c.verdict.is_verdict()).count();
-        let message = format!("{failed} of {judged} figures do not agree");
-        found.verdict.add(Reason::new(Kind::Disagrees, message));
-    }
-    match args.run.output.output {
-        Output::Json => print_json(&found)?,
-        Output::Text => print(&table(&found.figures))?,
-    }
-    found.verdict.into_result(false)
-}
-
 /// A verdict on nothing would be worth nothing.
-fn needs_references(plan: &Plan) -> Result<(), Failure> {
+pub fn needs_references(plan: &Plan) -> Result<(), Failure> {
     if plan.links.iter().any(|link| link.references.iter().any(|reference| is_comparable(link, reference))) {
         return Ok(());
     }
@@ -97,49 +60,8 @@ fn needs_references(plan: &Plan) -> Result<(), Failure> {
         .hint("say under `reference` of a link what was published, and how far a measurement may be from it"))
 }
 
-/// A network on this machine, for the time of the comparison.
-fn here(file: &Path, args: &VerifyArgs, log: Option<&str>) -> Result<Verification, Failure> {
-    let scratch = match &args.run.data {
-        Some(_) => None,
-        None => Some(std::env::temp_dir().join(format!("qkdnet-verify-{}", std::process::id()))),
-    };
-    let mut expected = None;
-    let prepared = prepare_until(file, &args.run, scratch.clone(), |plan| {
-        choose(plan, &args.links)?;
-        needs_references(plan)?;
-        // What was published is about links.
-        plan.without_key_management();
-        if plan.epochs_limit.is_none() {
-            expected = precision::forecast(plan);
-        }
-        Ok(expected.map(|forecast| forecast.cap_s))
-    });
-    let result = prepared.and_then(|prepared| compare(prepared, expected, args, log));
-    if let Some(scratch) = scratch {
-        // The keys of a comparison are of no use to anybody.
-        let _ = std::fs::remove_dir_all(scratch);
-    }
-    result
-}
-
-/// A network that runs on a cluster, watched for a while.
-fn there(args: &VerifyArgs) -> Result<Verification, Failure> {
-    if args.run.seed.is_some() || args.run.speed.is_some() || args.run.fidelity.is_some() {
-        return Err(Failure::bad_input("`--seed`, `--speed` and `--fidelity` are for a network that is started here")
-            .hint("on a cluster they are the topology's `run.seed`, `run.speed` and `run.fidelity`"));
-    }
-    let Some(duration) = args.run.duration else {
-        return Err(Failure::bad_input("how long to watch is not said").hint("add `--for 60s`"));
-    };
-    let (plan, links) = cluster::run(&args.cluster, async |there| {
-        cluster::measured(there, &args.links, duration.rounded() as f64 * 1e-12).await
-    })?;
-    needs_references(&plan)?;
-    Ok(Verification { figures: comparisons(&plan, &links), verdict: Verdict::default() })
-}
-
 /// Leaves the links that are named, or all.
-fn choose(plan: &mut Plan, links: &[String]) -> Result<(), Failure> {
+pub fn choose(plan: &mut Plan, links: &[String]) -> Result<(), Failure> {
     for name in links {
         if plan.link(name).is_none() {
             let known: Vec<&str> = plan.links.iter().map(|link| link.name.as_str()).collect();
@@ -155,52 +77,8 @@ fn choose(plan: &mut Plan, links: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn compare(
-    prepared: Prepared,
-    expected: Option<precision::Forecast>,
-    args: &VerifyArgs,
-    log: Option<&str>,
-) -> Result<Verification, Failure> {
-    let Prepared { plan, folders, asked } = prepared;
-    if let Some(precision::Forecast { expected_s, cap_s }) = expected {
-        tell(&format!(
-            "running until the uncertainty of every figure is a fifth of its tolerance: about {expected_s:.0} s of \
-             simulated time, at most {cap_s:.0} s"
-        ));
-    }
-    let place = Place::of(&args.run)?;
-    let telemetry = wire::telemetry("qkdnet", &plan.topology, None, log.or(Some("warn")));
-    // What is measured in a folder that goes at the end cannot be put back.
-    let anchors = if args.run.data.is_some() { args.run.state.anchors() } else { Anchors::NotNeeded };
-    let (mut report, lost) = wire::block_on_told(&telemetry, async {
-        let started = Start { plan: &plan, folders: &folders, place, recording: None, replay: None, anchors };
-        let running = start(&started).await?;
-        let mut known = 0;
-        watch(running, &plan, &folders, &asked, &mut View::progress(), |links| {
-            let (now, all) = precision::progress(&plan, links);
-            if expected.is_some() && now > known {
-                tell(&format!("{now} of {all} figures are known to a fifth of their tolerance"));
-                known = now;
-            }
-            expected.is_some() && now == all
-        })
-        .await
-    })?;
-    report.summary.verdict.extend(lost);
-    if expected.is_some() {
-        let (known, all) = precision::progress(&plan, &report.links);
-        if known < all {
-            tell(&format!(
-                "warning: {} of {all} figures are less certain than a fifth of their tolerance",
-                all - known
-            ));
-        }
-    }
-    Ok(Verification { figures: comparisons(&plan, &report.links), verdict: report.summary.verdict })
-}
-
 /// Every reference of the plan beside what was measured.
-fn comparisons(plan: &Plan, links: &[LinkReport]) -> Vec<Comparison> {
+pub fn comparisons(plan: &Plan, links: &[LinkReport]) -> Vec<Comparison> {
     let mut rows = Vec::new();
     for link in &plan.links {
         let Some(measured) = links.iter().find(|report| report.name == link.name) else { continue };
@@ -279,36 +157,6 @@ fn spread(values: &[f64]) -> Option<f64> {
     (mean > 0.0).then(|| (variance / n).sqrt() / mean)
 }
 
-fn table(rows: &[Comparison]) -> String {
-    let mut text = format!(
-        "{:<18} {:<14} {:>12} {:>22} {:>12}  {}\n",
-        "link", "quantity", "published", "measured", "tolerance", "verdict"
-    );
-    for row in rows {
-        let measured = match (row.measured, row.uncertainty) {
-            (Some(value), Some(sigma)) => format!("{value:.3} +- {sigma:.3} {}", row.unit),
-            _ => "-".to_owned(),
-        };
-        let duty = row.duty.map_or_else(String::new, |duty| format!(", with a duty of {:.1} %", duty * 100.0));
-        let verdict = match row.verdict {
-            Agreement::Agrees => "agrees",
-            Agreement::Disagrees => "DISAGREES",
-            Agreement::NotMeasured => "NOT MEASURED",
-            Agreement::NotSimulated => "not at counts",
-            Agreement::Fitted => "fitted",
-        };
-        text.push_str(&format!(
-            "{:<18} {:<14} {:>12} {:>22} {:>12}  {verdict}{duty}\n",
-            row.link,
-            row.quantity,
-            format!("{:.3}", row.published),
-            measured,
-            row.tolerance
-        ));
-    }
-    text
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -358,7 +206,6 @@ mod tests {
         let shown: Vec<_> =
             rows.iter().map(|row| (row.published, row.measured.unwrap().round(), row.verdict)).collect();
         assert_eq!(shown, [(4.84e6, 4.8e6, Agreement::Agrees), (2.58e6, 2_558_400.0, Agreement::Fitted)]);
-        assert!(table(&rows).lines().nth(2).unwrap().ends_with("  fitted, with a duty of 53.3 %"), "{}", table(&rows));
         assert!(rows.iter().all(|row| !row.verdict.is_against()));
         // Far off, or not measured at all, it has none either; and alone it is nothing to compare with.
         plan.links[0].references[1].published = 1e3;

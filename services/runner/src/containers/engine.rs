@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
-use crate::cli::containers::EngineName;
 use crate::failure::Failure;
 
 /// Containers that start at a time. An engine that is asked for a whole network at once starts none of it in time.
@@ -22,6 +21,12 @@ const START_PATIENCE: Duration = Duration::from_secs(180);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time that a container gets to end after it was asked to; services drain for 10 s.
 pub const STOP_GRACE_S: u64 = 15;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineName {
+    Docker,
+    Podman,
+}
 
 /// How the two differ where they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

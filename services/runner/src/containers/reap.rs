@@ -8,12 +8,10 @@ use anyhow::{Context, Result};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::engine::Engine;
+use super::engine::{Engine, EngineName};
 use super::folder::{Network, RUN_LABEL};
-use crate::cli::containers::ReapArgs;
 use crate::failure::Failure;
-use crate::style::tell;
-use crate::wire;
+use crate::runtime;
 
 /// Longest wait for containers to be gone at the end of a run; after that the process goes on alone.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,23 +54,23 @@ impl Reaper {
     }
 }
 
-/// Waits for the end of standard input, then removes.
-pub fn run(args: &ReapArgs) -> Result<(), Failure> {
-    let reaped: Result<()> = wire::briefly(async {
+/// Waits for the end of standard input, then removes what has the label of the run. What goes wrong meanwhile is told.
+pub fn run(engine: EngineName, run: &str, tell: fn(&str)) -> Result<(), Failure> {
+    let reaped: Result<()> = runtime::briefly(async {
         // Whoever ends the run in a hurry does not mean this process.
         let _hangup = signal(SignalKind::hangup()).context("listen for signals")?;
         let _terminate = signal(SignalKind::terminate()).context("listen for signals")?;
         let _interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
         // An error is an end as well.
         let _ = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await;
-        let (engines, refusals) = Engine::answering(Some(args.engine)).await;
+        let (engines, refusals) = Engine::answering(Some(engine)).await;
         let engine = engines.first().with_context(|| refusals.join("; "))?;
-        remove(engine, &format!("{RUN_LABEL}={}", args.run)).await
+        remove(engine, &format!("{RUN_LABEL}={run}"), tell).await
     })?;
     Ok(reaped?)
 }
 
-async fn remove(engine: &Engine, label: &str) -> Result<()> {
+async fn remove(engine: &Engine, label: &str, tell: fn(&str)) -> Result<()> {
     let running = engine.containers(&format!("label={label}")).await?;
     // Services that are asked put what they have on the disk; one that does not listen is killed.
     if !running.is_empty()
