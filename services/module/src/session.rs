@@ -75,7 +75,8 @@ impl Node {
 
 /// Runs sessions until one finishes the run, or `stop`.
 pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
-    let ModuleConfig { link, site, epoch_ps, .. } = &node.config;
+    let ModuleConfig { link, site, epoch_ps, blocks_kept, .. } = &node.config;
+    node.vault.keep(*blocks_kept);
     node.vault.count_in(*epoch_ps).with_context(|| format!("the data of link {link} at {site}"))?;
     let seed = subseed(node.config.subseed.as_ref())?;
     let ended = tokio::select! {
@@ -329,11 +330,13 @@ impl Run<'_> {
         };
         self.reporter.begins();
         let mut module = self.module.take().context("the module is away: an earlier step was given up")?;
+        let light = module.is_light(frame.as_ref());
         let step = move || {
             let output = module.step(frame, peer);
             (module, output)
         };
-        let (module, output) = compute::pool().run(step).await?;
+        // A thread of its own costs more than a light step does.
+        let (module, output) = if light { step() } else { compute::pool().run(step).await? };
         self.module = Some(module);
         let output = output?;
         let StepOutput { payload, close_round, setpoints, actions, held, finished } = output;

@@ -9,6 +9,8 @@
 //! survives a kill. A record that a crash tore is cut off when the file is opened again: nobody was told of it.
 //! Damage anywhere else is refused, never repaired by guessing.
 //!
+//! Of old blocks little is kept ([`BlockStore::retire`]).
+//!
 //! Files of release 0.1 have the key in them. They are read, and become files of today before anything is appended
 //! ([`BlockStore::take_over`]).
 
@@ -23,6 +25,7 @@ use shell::disk::Disk;
 use zeroize::Zeroizing;
 
 mod digest;
+mod past;
 mod record;
 mod scan;
 mod takeover;
@@ -33,6 +36,7 @@ pub mod testing;
 mod tests;
 
 pub use digest::{BlockDigest, KeyDigest};
+use past::Past;
 use record::{
     DIGEST_BYTES, Format, HEADER_BYTES, Header, KEY_BITS_MAX, Kind, LEDGER_BYTES_MAX, TRACE_BYTES_MAX, TRAILER_BYTES,
 };
@@ -40,6 +44,8 @@ use scan::{Scanned, Scanner};
 
 /// First bytes of every block file; the last one is the version of the format.
 const FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x02";
+/// Of a file that begins with what is left of old blocks.
+const PAST_FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x03";
 /// Of release 0.1, which kept the key.
 const OLD_FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x01";
 
@@ -156,6 +162,7 @@ pub struct BlockStore {
     entries: Vec<Entry>,
     /// Latest entry of each block number.
     latest: BTreeMap<u64, usize>,
+    past: Option<Past>,
     torn: Option<TornTail>,
 }
 
@@ -242,7 +249,8 @@ impl BlockStore {
 
     /// The latest fate of a block number.
     pub fn state(&self, block: u64) -> Option<BlockState> {
-        self.latest.get(&block).map(|&index| self.entries[index].state)
+        let kept = self.latest.get(&block).map(|&index| self.entries[index].state);
+        kept.or_else(|| self.past.as_ref()?.row(block).map(|_| BlockState::Committed))
     }
 
     /// Blocks that are on the disk and undecided.
@@ -251,33 +259,39 @@ impl BlockStore {
     }
 
     pub fn last_committed(&self) -> Option<u64> {
-        self.latest_in(BlockState::Committed).next_back().map(|entry| entry.header.block)
+        let kept = self.latest_in(BlockState::Committed).next_back().map(|entry| entry.header.block);
+        kept.or_else(|| self.past.as_ref()?.rows.last().map(|row| row.block))
     }
 
     /// First number that no block has had.
     pub fn next_number(&self) -> u64 {
-        self.latest.last_key_value().map_or(0, |(block, _)| block + 1)
+        let kept = self.latest.last_key_value().map_or(0, |(block, _)| block + 1);
+        kept.max(self.past.as_ref().map_or(0, |past| past.next))
     }
 
     /// Number and bits of all committed blocks.
     pub fn committed_totals(&self) -> (u64, u64) {
-        let committed = self.latest_in(BlockState::Committed);
-        committed.fold((0, 0), |(blocks, bits), entry| (blocks + 1, bits + entry.header.key_bits))
+        let kept = self.latest_in(BlockState::Committed).map(|entry| entry.header.key_bits);
+        let of_past = self.past.iter().flat_map(|past| &past.rows).map(|row| row.bits);
+        kept.chain(of_past).fold((0, 0), |(blocks, sum), bits| (blocks + 1, sum + bits))
     }
 
-    /// Committed blocks in the order of their numbers, read from the disk one by one.
+    /// Committed blocks that are kept, in the order of their numbers, read from the disk one by one.
     pub fn committed(&self) -> impl Iterator<Item = Result<StoredBlock, StoreError>> + '_ {
         self.latest_in(BlockState::Committed).map(|entry| self.read(entry))
     }
 
-    /// Every block ever written, in the order of writing, whatever became of it.
+    /// Every block that is kept, in the order of writing, whatever became of it.
     pub fn all(&self) -> impl Iterator<Item = Result<StoredBlock, StoreError>> + '_ {
         self.entries.iter().map(|entry| self.read(entry))
     }
 
     /// The latest block of a number.
     pub fn get(&self, block: u64) -> Result<Option<StoredBlock>, StoreError> {
-        self.latest.get(&block).map(|&index| self.read(&self.entries[index])).transpose()
+        match self.latest.get(&block) {
+            Some(&index) => self.read(&self.entries[index]).map(Some),
+            None => Ok(self.past.as_ref().and_then(|past| past.row(block)).map(past::Row::block)),
+        }
     }
 
     /// The latest entry of each number in this state, in the order of numbers.
@@ -287,6 +301,9 @@ impl BlockStore {
 
     /// A block number is used again only where the block before it under that number gave no key.
     fn expect_new(&self, block: u64) -> Result<(), StoreError> {
+        if self.past.as_ref().is_some_and(|past| block < past.next) {
+            return Err(StoreError::Order { block, what: "is older than the blocks that are kept" });
+        }
         match self.state(block) {
             None | Some(BlockState::Voided | BlockState::Aborted) => Ok(()),
             Some(BlockState::Committed) => Err(StoreError::Order { block, what: "is committed already" }),
@@ -374,6 +391,7 @@ impl BlockStore {
                 }
                 return;
             }
+            Kind::Past => return,
         };
         self.latest.insert(header.block, self.entries.len());
         self.entries.push(Entry { offset, header, digest, state });
@@ -392,6 +410,7 @@ impl BlockStore {
             sequence: 0,
             entries: Vec::new(),
             latest: BTreeMap::new(),
+            past: None,
             torn: None,
         };
         let mut scanner = Scanner::new(path, &store.file, length)?;
@@ -416,7 +435,13 @@ impl BlockStore {
         }
         drop(scanner);
         for (header, digest, offset) in headers {
-            store.replay(header, digest, offset)?;
+            let first = offset == FILE_MAGIC.len() as u64 && format == Format::Digest && header.sequence == 0;
+            if first && header.kind == Kind::Past {
+                store.past = Some(Self::read_past(&store.file, path, &header, offset)?);
+                store.sequence = 1;
+            } else {
+                store.replay(header, digest, offset)?;
+            }
         }
         store.format = format;
         store.end = end;
@@ -429,6 +454,7 @@ impl BlockStore {
         let possible = match header.kind {
             Kind::Prepared | Kind::Stored | Kind::Aborted => self.expect_new(header.block).is_ok(),
             Kind::Committed | Kind::Voided => before == Some(BlockState::Prepared),
+            Kind::Past => false,
         };
         if !possible || header.sequence != self.sequence {
             let what = "a record does not follow from those before it";
@@ -506,10 +532,15 @@ fn digest_of(key: &Bits) -> [u8; DIGEST_BYTES] {
 
 /// A record of a file of today.
 fn encode(header: &Header, digest: &[u8; DIGEST_BYTES], ledger: &str, trace_id: &str) -> Vec<u8> {
+    encode_with(header, &digest[..header.key_bytes(Format::Digest)], ledger, trace_id)
+}
+
+/// With what stands for the key.
+fn encode_with(header: &Header, of_key: &[u8], ledger: &str, trace_id: &str) -> Vec<u8> {
     let head = header.encode();
     let mut bytes = Vec::with_capacity(header.record_bytes(Format::Digest) as usize);
     bytes.extend_from_slice(&head);
-    bytes.extend_from_slice(&digest[..header.key_bytes(Format::Digest)]);
+    bytes.extend_from_slice(of_key);
     bytes.extend_from_slice(ledger.as_bytes());
     bytes.extend_from_slice(trace_id.as_bytes());
     let trailer = record::trailer(&head, &bytes[HEADER_BYTES..]);

@@ -46,6 +46,8 @@ pub struct Vault {
     next_epoch: u64,
     /// Epochs of a lease.
     lease_epochs: u64,
+    /// Blocks that are kept one by one.
+    kept: usize,
 }
 
 impl Vault {
@@ -70,8 +72,13 @@ impl Vault {
         let leased = read_lease(&directory)?;
         let next_block = store.next_number();
         let waiting = Arc::new(waiting);
-        let (session, next_epoch, lease_epochs) = (0, leased, *LEASE_EPOCHS.end());
-        Ok(Self { directory, disk, store, waiting, session, next_block, leased, next_epoch, lease_epochs })
+        let (session, next_epoch, lease_epochs, kept) = (0, leased, *LEASE_EPOCHS.end(), usize::MAX);
+        Ok(Self { directory, disk, store, waiting, session, next_block, leased, next_epoch, lease_epochs, kept })
+    }
+
+    /// Keeps so many blocks one by one, and of older ones a digest and the sum of their accounts.
+    pub fn keep(&mut self, blocks: u64) {
+        self.kept = usize::try_from(blocks).unwrap_or(usize::MAX);
     }
 
     /// Epochs are so long. What is here counts in them from then on, and what was counted in others is refused.
@@ -198,6 +205,12 @@ impl Vault {
 
     pub fn commit(&mut self, block: u64) -> Result<()> {
         self.store.commit(block)?;
+        // The file as it is serves as well, where there is no room for another.
+        match self.store.retire(self.kept) {
+            Ok(true) => tracing::info!("old blocks were given up but for their digests and sums"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("old blocks are kept: {error}"),
+        }
         self.waiting.erase(Part::Slice, block)
     }
 

@@ -46,6 +46,9 @@ use crate::sifting::{self, Context, Detected, Event, Sifting, SiftingFigures, Si
 /// Longest stretch of steps without frames that finishing a run may take.
 pub const DRAIN_STEPS_MAX: u64 = 20_000;
 
+/// Bits of a round or frame up to which no step takes long.
+const LIGHT_BITS_MAX: usize = 1 << 18;
+
 /// Longest stretch of steps in which a frame may wait for rounds in work.
 pub const HELD_STEPS_MAX: u64 = 20_000;
 
@@ -202,6 +205,8 @@ pub struct Module {
     drain_steps: u64,
     /// Of light that waits for rounds in work, where it does.
     hold: Option<Hold>,
+    /// Its light is counts.
+    counted: bool,
 }
 
 /// What decides whether a frame is taken: what both ends said in the step before, so that both decide alike.
@@ -237,7 +242,7 @@ impl Module {
         let sifting = sifting::half(protocol, &SiftingStart { latency_steps, setpoints });
         let module = Self::with_sifting(sifting, protocol.side(), &protocol.post_processing, start, seed);
         let holds = protocol.is_counted() && protocol.post_processing.framing.is_coarse();
-        Self { hold: holds.then(Hold::default), ..module }
+        Self { hold: holds.then(Hold::default), counted: protocol.is_counted(), ..module }
     }
 
     /// With a half of any sifting protocol; the peer has the other half and the other side.
@@ -261,8 +266,8 @@ impl Module {
             figures: Figures::default(),
         };
         let first_block = start.first_block;
-        let (light_over, peer_light_over, drain_steps, hold) = (false, false, 0, None);
-        Self { sifting, side, shared, first_block, light_over, peer_light_over, drain_steps, hold }
+        let (light_over, peer_light_over, drain_steps, hold, counted) = (false, false, 0, None, false);
+        Self { sifting, side, shared, first_block, light_over, peer_light_over, drain_steps, hold, counted }
     }
 
     /// One step. `frame` is absent once the run has no more light; `peer` is absent in step 0 alone. A frame that comes
@@ -294,6 +299,20 @@ impl Module {
         self.shared.step += 1;
         self.shared.light_step += u64::from(draft.held.is_none());
         Ok(draft.finish(setpoints))
+    }
+
+    /// Whether the next step is one of about a millisecond at most: one of few bits, where light is counts.
+    pub fn is_light(&self, frame: Option<&FrameInput>) -> bool {
+        let rounds: Option<usize> = match &self.side {
+            Half::Reference(side) => side.rounds_in_work().map(|round| round.key.len()).max(),
+            Half::Corrector(side) => side.rounds_in_work().map(|round| round.key.len()).max(),
+        };
+        let of_frame = match frame.map(|frame| &frame.light) {
+            Some(sifting::Light::Counts(frame)) => frame.key.bits.len() + frame.check.bits.len(),
+            Some(sifting::Light::Tags(_) | sifting::Light::Pulses { .. }) => usize::MAX,
+            None => 0,
+        };
+        self.counted && rounds.unwrap_or(0).max(of_frame) <= LIGHT_BITS_MAX
     }
 
     /// Whether light waits for rounds in work in this step.

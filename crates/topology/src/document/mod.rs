@@ -90,6 +90,9 @@ pub struct Spec {
     /// Key stores at the sites, and what applications get from them.
     #[serde(default)]
     pub key_management: KeyManagement,
+    /// How much of what was made is kept one by one.
+    #[serde(default)]
+    pub retention: Retention,
     /// How many services share a container on Kubernetes; means nothing elsewhere.
     #[serde(default)]
     pub packing: Packing,
@@ -139,6 +142,21 @@ impl Default for Run {
             epoch: Duration::preset("20 ms"),
             latency: 8,
         }
+    }
+}
+
+/// How much of what was made is kept one by one. Sums and what two ends compare are kept of all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Retention {
+    /// Blocks of a link end whose account and trace are kept; of older ones a digest and the sum of their accounts are.
+    #[schemars(range(min = 100, max = 10_000_000))]
+    pub blocks: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { blocks: 10_000 }
     }
 }
 

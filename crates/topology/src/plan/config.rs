@@ -124,6 +124,8 @@ pub struct ModuleConfig {
     pub latency_epochs: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs_limit: Option<u64>,
+    /// Blocks that are kept one by one.
+    pub blocks_kept: u64,
     pub protocol: LinkProtocol,
     /// Pump set-point until the loop has measured something, relative to nominal.
     pub initial_pump: f64,

@@ -317,6 +317,8 @@ pub(crate) struct RunPlan {
     pub tags_end_ps: u64,
     pub seed: Option<u64>,
     pub faults_allowed: bool,
+    /// By each link end.
+    pub blocks_kept: u64,
     /// What the command line says of every link, and the document of those that say nothing.
     fidelity: Option<Fidelity>,
     fidelity_unsaid: Fidelity,
@@ -380,6 +382,7 @@ pub(crate) fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
         fidelity_unsaid: spec.run.fidelity.unwrap_or_default(),
         seed: options.seed.or(spec.run.seed),
         faults_allowed: spec.faults.allowed,
+        blocks_kept: spec.retention.blocks.into(),
     };
     if spec.links.iter().any(|link| run.fidelity(link) == Fidelity::Tags) {
         run.tags_end_ps = photonics::tag::END_PS - TAG_MARGIN_PS;

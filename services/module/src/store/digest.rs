@@ -31,12 +31,7 @@ pub struct BlockDigest {
 impl BlockStore {
     /// Committed blocks from number `first` on, by number.
     pub fn digests_from(&self, first: u64) -> BTreeMap<u64, BlockDigest> {
-        let committed = self.latest_in(BlockState::Committed).filter(|entry| entry.header.block >= first);
-        let of = |entry: &super::Entry| {
-            let (session, bits) = (entry.header.session, entry.header.key_bits);
-            (entry.header.block, BlockDigest { session, bits, sha256: entry.digest })
-        };
-        committed.map(of).collect()
+        super::past::compared_from(self.past.as_ref(), self.latest_in(BlockState::Committed), first)
     }
 
     /// SHA-256 over the digests of all committed blocks, joined in the order of their numbers.
@@ -47,9 +42,11 @@ impl BlockStore {
     /// As [`digest`](Self::digest), of the first `blocks` committed blocks: two ends that go on have them in common.
     pub fn digest_of_first(&self, blocks: usize) -> KeyDigest {
         let (mut hasher, mut bits) = (Sha256::new(), 0);
-        for entry in self.latest_in(BlockState::Committed).take(blocks) {
-            bits += entry.header.key_bits;
-            hasher.update(entry.digest);
+        let of_past = self.past.iter().flat_map(|past| &past.rows).map(|row| (row.bits, row.digest));
+        let kept = self.latest_in(BlockState::Committed).map(|entry| (entry.header.key_bits, entry.digest));
+        for (of_block, digest) in of_past.chain(kept).take(blocks) {
+            bits += of_block;
+            hasher.update(digest);
         }
         KeyDigest { bits, sha256: hasher.finalize().into() }
     }

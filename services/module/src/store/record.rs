@@ -24,6 +24,9 @@ pub const TRACE_BYTES_MAX: usize = 256;
 /// Length of the digest of a key.
 pub const DIGEST_BYTES: usize = 32;
 
+/// Number, session, bits and digest of a block that was given up: of such a record the key length counts these.
+pub const PAST_ROW_BYTES: usize = 24 + DIGEST_BYTES;
+
 /// What a file keeps of the key of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -46,11 +49,13 @@ pub enum Kind {
     Stored = 4,
     /// No key came of this block; only its ledger is kept.
     Aborted = 5,
+    /// What is left of old blocks; first of a file.
+    Past = 6,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Prepared, Self::Committed, Self::Voided, Self::Stored, Self::Aborted]
+        [Self::Prepared, Self::Committed, Self::Voided, Self::Stored, Self::Aborted, Self::Past]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -74,6 +79,7 @@ impl Header {
             (Format::Key, _) => self.key_bits.div_ceil(8) as usize,
             (Format::Digest, Kind::Prepared | Kind::Stored) => DIGEST_BYTES,
             (Format::Digest, Kind::Committed | Kind::Voided | Kind::Aborted) => 0,
+            (Format::Digest, Kind::Past) => (self.key_bits as usize).saturating_mul(PAST_ROW_BYTES),
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::record::{self, DIGEST_BYTES, Format, HEADER_BYTES, Header, TRAILER_BYTES};
-use super::{FILE_MAGIC, OLD_FILE_MAGIC, StoreError, at};
+use super::{FILE_MAGIC, OLD_FILE_MAGIC, PAST_FILE_MAGIC, StoreError, at};
 
 /// What is at a place of the file.
 pub enum Scanned {
@@ -37,7 +37,7 @@ impl<'a> Scanner<'a> {
         let present = (self.length as usize).min(magic.len());
         self.fill(&mut magic[..present])?;
         match magic {
-            FILE_MAGIC => return Ok(Some(Format::Digest)),
+            FILE_MAGIC | PAST_FILE_MAGIC => return Ok(Some(Format::Digest)),
             OLD_FILE_MAGIC => return Ok(Some(Format::Key)),
             _ => {}
         }

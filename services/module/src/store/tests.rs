@@ -154,7 +154,7 @@ fn a_second_writer_is_refused_and_a_reader_is_not() {
 fn a_foreign_file_is_refused_and_left_alone() {
     let (directory, path) = temporary();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    for content in [&b"PK\x03\x04"[..], b"not a block file at all", b"QKDBLK\0\x03 of the future", b"x"] {
+    for content in [&b"PK\x03\x04"[..], b"not a block file at all", b"QKDBLK\0\x04 of the future", b"x"] {
         std::fs::write(&path, content).unwrap();
         assert!(matches!(BlockStore::open(&path), Err(StoreError::Foreign { .. })), "{content:?}");
         assert_eq!(std::fs::read(&path).unwrap(), content);
@@ -390,4 +390,94 @@ fn a_crash_while_a_file_of_release_0_1_is_taken_over_leaves_what_can_be_finished
         std::fs::write(&second_name, &left).unwrap();
         assert_eq!(finish(), today);
     }
+}
+
+/// Of a block with so many bits of key.
+fn account(delivered: u64) -> String {
+    let mut account = distill::ledger::BlockLedger::default();
+    account.set(distill::ledger::Line::DELIVERED, delivered);
+    serde_json::to_string(&account).unwrap()
+}
+
+/// A block with an account that sums, committed, voided or without key by its number.
+fn lived(store: &mut BlockStore, number: u64, random: &mut Random) {
+    let key = random.bits(40);
+    let ledger = account(key.len() as u64);
+    let block = NewBlock { number, session: 7, key: &key, ledger: &ledger, trace_id: "00c0ffee" };
+    match number % 10 {
+        3 => store.abort(&NewBlock { key: &Bits::default(), ledger: &account(0), ..block }).unwrap(),
+        other => {
+            store.prepare(&block).unwrap();
+            if other == 4 { store.void(number).unwrap() } else { store.commit(number).unwrap() }
+        }
+    }
+}
+
+#[test]
+fn of_old_blocks_digest_and_sums_are_kept_and_the_file_stays_small() {
+    let (_directory, path) = temporary();
+    let (_other, beside) = temporary();
+    let (mut random, mut twin) = (Random(5), Random(5));
+    let (mut store, mut all) = (BlockStore::open(&path).unwrap(), BlockStore::open(&beside).unwrap());
+    let (mut retired, mut largest) = (0, 0);
+    for number in 0..1500 {
+        lived(&mut store, number, &mut random);
+        lived(&mut all, number, &mut twin);
+        retired += u64::from(store.retire(100).unwrap());
+        largest = largest.max(store.entries.len());
+    }
+    assert!(retired > 3 && largest <= 100 + 256 + 1, "{retired} {largest}");
+    let bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
+    assert!(bytes(&path) < 56 * 1500 + 357 * 700 && bytes(&path) < bytes(&beside) / 2, "{}", bytes(&path));
+    drop(store);
+    let mut store = BlockStore::open(&path).unwrap();
+    for reader in [&store, &BlockStore::open_read_only(&path).unwrap()] {
+        assert_eq!(reader.digest(), all.digest());
+        assert_eq!(reader.digest_of_first(77), all.digest_of_first(77));
+        assert_eq!(reader.digests_from(123), all.digests_from(123));
+        assert_eq!(reader.committed_totals(), all.committed_totals());
+        assert_eq!((reader.next_number(), reader.last_committed()), (1500, all.last_committed()));
+        let (rows, sum) = reader.given_up().unwrap();
+        let mut total = sum.clone();
+        reader.all().for_each(|block| {
+            let block = block.unwrap();
+            let mut account: distill::ledger::BlockLedger = serde_json::from_str(&block.ledger).unwrap();
+            if block.state == BlockState::Voided {
+                account.void();
+            }
+            total.add(&account);
+        });
+        assert_eq!(total.get(distill::ledger::Line::DELIVERED), all.committed_totals().1);
+        assert!(rows.count() > 900);
+    }
+    // A key that still waits is delivered with what is known of its block.
+    let (old, kept) = (store.get(12).unwrap().unwrap(), all.get(12).unwrap().unwrap());
+    assert_eq!((old.session, old.key_bits, old.key_digest), (kept.session, kept.key_bits, kept.key_digest));
+    assert_eq!((store.state(12), store.state(13)), (Some(BlockState::Committed), None));
+    // Numbers of old blocks are not used again, and the file goes on.
+    let key = random.bits(8);
+    assert!(matches!(store.prepare(&new(13, &key)), Err(StoreError::Order { .. })));
+    store.prepare(&new(1500, &key)).unwrap();
+    assert_eq!(store.in_doubt(), [1500]);
+}
+
+#[test]
+fn a_block_in_doubt_is_never_given_up() {
+    let (_directory, path) = temporary();
+    let mut random = Random(6);
+    let mut store = BlockStore::open(&path).unwrap();
+    let (key, ledger) = (random.bits(9), account(9));
+    for number in 0..10 {
+        lived(&mut store, number, &mut random);
+    }
+    store.prepare(&NewBlock { ledger: &ledger, ..new(10, &key) }).unwrap();
+    for number in 11..500 {
+        lived(&mut store, number, &mut random);
+    }
+    assert!(store.retire(100).unwrap());
+    assert_eq!((store.in_doubt(), store.state(9)), (vec![10], Some(BlockState::Committed)));
+    assert!(!store.retire(100).unwrap(), "nothing before it is left");
+    store.commit(10).unwrap();
+    assert!(store.retire(100).unwrap());
+    assert_eq!(store.committed_totals().0, 400);
 }

@@ -206,6 +206,7 @@ impl Instruments {
             latency_epochs: 8,
             epochs_limit: Some(self.epochs),
             protocol: self.protocol(part),
+            blocks_kept: 10_000,
             initial_pump: 1.0,
             subseed: self.subseed(10 + end as u8),
             source: format!("source-{LINK}"),

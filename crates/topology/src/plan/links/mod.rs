@@ -127,6 +127,7 @@ impl<'a> Common<'a> {
             epoch_ps: self.run.epoch_ps,
             latency_epochs: self.run.latency_epochs,
             epochs_limit: Some(self.run.last_epoch()),
+            blocks_kept: self.run.blocks_kept,
             protocol,
             initial_pump,
             subseed: self.subseed(Role::Module, site),

@@ -14,6 +14,9 @@ use crate::commands::data::{LinkEnd, damaged, link_ends};
 pub struct EndLedger {
     pub site: String,
     pub link: String,
+    /// Number and key bits of blocks of which the sums alone are kept; they are in the total.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    given_up: Vec<(u64, u64)>,
     blocks: Vec<Entry>,
     pub total: BlockLedger,
     /// Blocks whose fate is still open; they are not in the total.
@@ -50,11 +53,16 @@ fn end_ledger(end: LinkEnd) -> Result<EndLedger, Failure> {
     let mut ledger = EndLedger {
         site: end.site,
         link: end.link,
+        given_up: Vec::new(),
         blocks: Vec::new(),
         total: BlockLedger::default(),
         in_doubt: 0,
         wrong: Vec::new(),
     };
+    if let Some((blocks, sum)) = store.given_up() {
+        ledger.given_up = blocks.collect();
+        ledger.total.add(sum);
+    }
     for block in store.all() {
         ledger.enter(&block.map_err(damaged)?);
     }
@@ -68,7 +76,8 @@ impl EndLedger {
     /// Number and key bits of every block that counts, in order.
     pub fn stored(&self) -> impl Iterator<Item = (u64, u64)> {
         let stored = self.blocks.iter().filter(|entry| entry.state == STORED);
-        stored.map(|entry| (entry.block, entry.ledger.get(Line::DELIVERED)))
+        let kept = stored.map(|entry| (entry.block, entry.ledger.get(Line::DELIVERED)));
+        self.given_up.iter().copied().chain(kept)
     }
 
     fn enter(&mut self, block: &StoredBlock) {
@@ -117,6 +126,9 @@ pub fn text(end: &EndLedger, blocks: bool) -> String {
         text += "\ntotal\n";
     }
     text += &end.total.render();
+    if !end.given_up.is_empty() {
+        text += &format!("{} older blocks are in the total alone\n", end.given_up.len());
+    }
     if end.in_doubt > 0 {
         text += &format!("{} blocks in doubt are left out\n", end.in_doubt);
     }
