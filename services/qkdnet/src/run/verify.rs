@@ -42,7 +42,7 @@ pub struct Comparison {
     /// Share of the time in which the published system made key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duty: Option<f64>,
-    /// One standard deviation of the measurement.
+    /// One standard deviation of the measurement; none of what is about the run as a whole.
     pub uncertainty: Option<f64>,
     pub tolerance: String,
     pub verdict: Agreement,
@@ -237,7 +237,7 @@ fn one(link: &PlannedLink, reference: &PlannedReference, report: &LinkReport) ->
         published: reference.published * scale,
         measured: measured.map(|(value, _)| value * scale),
         duty: reference.duty,
-        uncertainty: measured.map(|(_, sigma)| sigma * scale),
+        uncertainty: measured.filter(|_| !reference.quantity.is_of_a_run()).map(|(_, sigma)| sigma * scale),
         tolerance: reference.tolerance.to_string(),
         verdict,
     }
@@ -252,6 +252,7 @@ fn measure(quantity: Measure, report: &LinkReport) -> Option<(f64, f64)> {
             let rate = counted.value(Figure::SecretKeyRate).filter(|_| report.status.blocks > 0)?;
             Some((rate, rate * relative))
         }
+        figure if quantity.is_of_a_run() => Some((counted.value(figure)?, 0.0)),
         figure => match counted.get(figure) {
             Some(measured) => Some((measured.value(), measured.deviation()?)),
             None => {
@@ -285,9 +286,12 @@ fn table(rows: &[Comparison]) -> String {
         "link", "quantity", "published", "measured", "tolerance", "verdict"
     );
     for row in rows {
+        let number = |value: f64| if row.unit == "1" { format!("{value}") } else { format!("{value:.3}") };
+        let unit = if row.unit == "1" { "" } else { row.unit };
         let measured = match (row.measured, row.uncertainty) {
             (Some(value), Some(sigma)) => format!("{value:.3} +- {sigma:.3} {}", row.unit),
-            _ => "-".to_owned(),
+            (Some(value), None) => format!("{} {unit}", number(value)).trim_end().to_owned(),
+            (None, _) => "-".to_owned(),
         };
         let duty = row.duty.map_or_else(String::new, |duty| format!(", with a duty of {:.1} %", duty * 100.0));
         let verdict = match row.verdict {
@@ -301,7 +305,7 @@ fn table(rows: &[Comparison]) -> String {
             "{:<18} {:<14} {:>12} {:>22} {:>12}  {verdict}{duty}\n",
             row.link,
             row.quantity,
-            format!("{:.3}", row.published),
+            number(row.published),
             measured,
             row.tolerance
         ));
