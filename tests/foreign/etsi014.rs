@@ -1,7 +1,7 @@
 //! An independent client, as it is published.
 
-use ::etsi014::{ApiErrorKind, Endpoint, KeyId, KeyIdRequest, KeyRequest};
-use kms::etsi014::message;
+use theirs::{ApiErrorKind, Endpoint, KeyId, KeyIdRequest, KeyRequest};
+use etsi014::message;
 
 use super::support::{Site, site};
 
@@ -35,7 +35,7 @@ async fn it_moves_keys_from_master_to_slave() {
         let named: Vec<_> = keys.iter().map(|key| key.key_ID.as_str()).collect();
         let fetched = b.get_key_with_id("sae-a", &ids(&named)).await.unwrap().keys;
         let pairs =
-            |keys: &[::etsi014::QKDKey]| keys.iter().map(|k| (k.key_ID.clone(), k.key.clone())).collect::<Vec<_>>();
+            |keys: &[theirs::QKDKey]| keys.iter().map(|k| (k.key_ID.clone(), k.key.clone())).collect::<Vec<_>>();
         assert_eq!(pairs(&fetched), pairs(&keys));
         assert_eq!(keys.len(), request.number.unwrap_or(1) as usize);
     }

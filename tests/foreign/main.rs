@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, dead_code)]
 
-#[path = "../../services/kms/tests/etsi014/fake.rs"]
+#[path = "../../services/etsi014/tests/conformance/fake.rs"]
 mod fake;
-#[path = "../../services/kms/tests/etsi014/pki.rs"]
+#[path = "../../services/etsi014/tests/conformance/pki.rs"]
 mod pki;
-#[path = "../../services/kms/tests/etsi014/support.rs"]
+#[path = "../../services/etsi014/tests/conformance/support.rs"]
 mod support;
 
 mod etsi014;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use kms::etsi014::Fingerprint;
-use kms::supply::{KeyId, SaeId};
+use etsi014::Fingerprint;
+use etsi014::supply::{KeyId, SaeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shell::launch::ServiceFile;

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use etsi014::supply::{Absence, GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use keystore::Secret;
-use kms::etsi014;
-use kms::supply::{Absence, GetKey, KeyId, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use serde_json::Value;
 
 use crate::engine::Target;

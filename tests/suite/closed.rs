@@ -111,7 +111,7 @@ fn switched(folder: &Path, debug_assertions: bool, value: &str) -> bool {
         let source = folder.join("main.rs");
         fs::write(&source, "mod inspect;\nfn main() { std::process::exit(i32::from(inspect::allowed())) }\n")
             .expect("write a program");
-        let module = repository().join("services/qkdnet/src/guard/inspect.rs");
+        let module = repository().join("services/runner/src/guard/inspect.rs");
         let module = fs::canonicalize(module).expect("the switch");
         let _ = symlink(module, folder.join("inspect.rs"));
         let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));

@@ -10,9 +10,6 @@ use shell::disk::Disk;
 
 use crate::master;
 
-/// Path of the accounts beside `/metrics`.
-pub const PATH: &str = "/ledger";
-
 /// The ledger of one pool, in bits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

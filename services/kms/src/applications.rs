@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use topology::plan::KmsConfig;
 
-use crate::etsi014::{Access, AccessList};
-use crate::supply::{SaeId, SaeIdError};
+use etsi014::supply::{SaeId, SaeIdError};
+use etsi014::{Access, AccessList};
 
 /// Whom this key store serves, and at which site every application of the network is. Clones share it.
 #[derive(Clone, Default)]

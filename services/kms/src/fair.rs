@@ -8,7 +8,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::supply::SaeId;
+use etsi014::supply::SaeId;
 
 /// What was drawn counts less and less: after this time a third of it.
 const MEMORY: Duration = Duration::from_secs(60);

@@ -13,10 +13,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts;
-use crate::etsi014::{self, CredentialFiles, Credentials, Server, health};
 use crate::grpc::{View, status};
 use crate::node::Node;
 use crate::pair::Lasting;
+use etsi014::{CredentialFiles, Credentials, Server, health};
 
 /// Where the two listeners are; port 0 for a free one.
 #[derive(Clone, Debug)]

@@ -25,12 +25,12 @@ use topology::plan::{CONTROL_IDENTITY, Directory, KmsConfig, kms_name};
 
 use crate::Pools;
 use crate::applications::{Applications, Listed};
-use crate::etsi014::Counters;
 use crate::front::{self, Front};
 use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
 use crate::node::{self, Incoming, PairDial, RELAY_MESSAGES_IN_FLIGHT, RelayStream, RelayedSites};
 use crate::pair::{Lasting, MESSAGES_IN_FLIGHT, PairStream, Pool, wire_rolled_back, wire_use};
 use crate::supplier::Supplier;
+use etsi014::Counters;
 
 const STREAMS_WAITING: usize = 4;
 

@@ -25,7 +25,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use self::ff1::Ff1;
 use self::walk::Walk;
-use crate::supply::KeyId;
+use etsi014::supply::KeyId;
 
 /// Bytes of a generation's secret: the ciphers' key, then that of the names' tags.
 pub const ID_SECRET_BYTES: usize = 32;

@@ -1,7 +1,7 @@
 //! The key management system of a site: stores what the site's links make and supplies applications with it.
 //!
-//! * [`etsi014`]: the front end for applications (SAEs), ETSI GS QKD 014, and a client of it.
-//! * [`supply`]: what a front end asks of the key store, whichever standard it speaks; [`supplier`] answers.
+//! * [`front`]: what applications (SAEs) and probes reach of it; `etsi014` speaks with them. [`supplier`] answers what it
+//!   asks of a key store.
 //! * [`pair`]: the dialogue with another site's key store, by which both hold the same stream of key.
 //! * [`ingest`]: blocks from the site's modules. `pads`: what the site's relay needs key for.
 //! * [`master`]: the key under which all of it lies on the disk. [`compare`]: whether two sites' stores agree.
@@ -12,7 +12,6 @@ pub mod accounts;
 pub mod applications;
 pub mod compare;
 pub mod deliveries;
-pub mod etsi014;
 mod fair;
 pub mod front;
 mod grpc;
@@ -27,7 +26,6 @@ mod pools;
 pub mod seal;
 pub mod share;
 pub mod supplier;
-pub mod supply;
 mod told;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::pair::{Pool, ShareOut};
 use crate::seal::{self, Sealed};
-use crate::supply::SaeId;
+use etsi014::supply::SaeId;
 
 const ORIGIN: &str = r#"{"kind":"multicast"}"#;
 

@@ -17,8 +17,8 @@ use crate::key_id::{Described, KeyPlace};
 use crate::pair::Pool;
 use crate::seal::SEAL_OVERHEAD_BYTES;
 use crate::share::Multicast;
-use crate::supply::{Absence, GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 use crate::told::{self, Teller, Told};
+use etsi014::supply::{Absence, GetKey, KeyId, KeyLimits, KeySupply, SaeId, Status, SuppliedKey, SupplyError};
 
 /// How long a request waits for key that is stored but not assigned to it yet.
 const ASSIGNMENT_PATIENCE: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use telemetry::trace::Tracer;
 use crate::deliveries::{Deliveries, RelayedKey, RelayedPiece};
 use crate::key_id;
 use crate::pair::Pool;
-use crate::supply::{SaeId, SuppliedKey};
+use etsi014::supply::{SaeId, SuppliedKey};
 
 /// Links of one span, as OpenTelemetry limits them.
 const LINKS_MAX: usize = 32;

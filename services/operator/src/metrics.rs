@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kms::etsi014::health::{Probe, Report};
+use etsi014::health::{Probe, Report};
 
 #[derive(Debug, Default)]
 pub struct Metrics {

@@ -58,7 +58,7 @@ pub async fn run(options: Options, shutdown: &Shutdown) -> Result<()> {
     let stop = shutdown.token();
     let metrics = Arc::new(Metrics::default());
     let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listen on {}", options.listen))?;
-    let health = kms::etsi014::health::start(listener, metrics.clone(), stop.clone()).context("serve health")?;
+    let health = etsi014::health::start(listener, metrics.clone(), stop.clone()).context("serve health")?;
     tracing::info!(address = %health.address(), namespaces = ?options.namespaces, "operator started");
     let mut loops: Vec<_> = options.namespaces.iter().map(|namespace| Some(namespace.as_str())).collect();
     if loops.is_empty() {

@@ -18,7 +18,7 @@ use self::containers::{DownArgs, ReapArgs};
 pub use self::operator::{HostArgs, OperatorCommand, OperatorRunArgs, PodArgs, RenderArgs};
 pub use self::place::{ClusterArgs, Place, PlaceArgs};
 pub use self::replay::ReplayArgs;
-pub use self::run::{RecordArgs, RecordFormat, RunArgs, StateArgs, UpArgs, VerifyArgs, default_data_dir};
+pub use self::run::{RecordArgs, RunArgs, StateArgs, UpArgs, VerifyArgs, default_data_dir};
 
 /// A quantum-key-distribution network that distils real key from simulated light.
 #[derive(Debug, Parser)]

@@ -6,20 +6,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use runner::{Failure, guard};
 
 mod cli;
 mod cluster;
 mod commands;
-mod earlier;
-mod failure;
-mod guard;
-mod host;
-mod run;
-mod snapshot;
 mod style;
 mod table;
 mod view;
-mod wire;
 
 /// Memory is cleared when it is given back: also the buffers of libraries through which key has passed (HTTP/2, TLS,
 /// protobuf) must not show up in a core file later.
@@ -42,12 +36,13 @@ fn allow_open_files() {
 
 fn main() -> ExitCode {
     if let Err(error) = guard::close() {
-        return failure::Failure::failed(format!("cannot keep this process's memory to itself: {error}")).report();
+        let failure = Failure::failed(format!("cannot keep this process's memory to itself: {error}"));
+        return commands::report(&failure);
     }
     allow_open_files();
     let cli = cli::Cli::parse();
     match commands::dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => commands::report(&failure),
     }
 }

@@ -9,12 +9,11 @@ use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
+use runner::snapshot::{Event, LinkRow, LinkState, LinkSummary, RecordingRow, Snapshot, StoreRow, Summary};
+use runner::verdict::{Kind as Fault, Reason};
 use serde::Serialize;
 use topology::document::Fidelity;
 use topology::figure::Figure;
-
-use crate::run::verdict::{Kind as Fault, Reason};
-use crate::snapshot::{Event, LinkRow, LinkState, LinkSummary, RecordingRow, Snapshot, StoreRow, Summary};
 
 /// A column that every link has.
 struct Column {

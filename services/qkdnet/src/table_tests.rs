@@ -1,10 +1,10 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use runner::snapshot::{BlockFigures, LoopState, Loops, PoolRow, RolledBackRow};
 use topology::document::Protocol;
 use topology::figure::{Figures, Listing, Measured};
 
 use super::*;
-use crate::snapshot::{BlockFigures, LoopState, Loops, PoolRow, RolledBackRow};
 
 fn snapshot() -> Snapshot {
     let holding = Loops { polarisation: LoopState::Holding, phase: LoopState::Seeking, pump: LoopState::Limited };

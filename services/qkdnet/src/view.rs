@@ -8,11 +8,12 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen};
+use runner::Failure;
+use runner::snapshot::{Event, Snapshot, Summary};
+use runner::verdict::{Kind as Why, Reason};
+use runner::watch::Audience;
 
 use crate::cli::Output;
-use crate::failure::Failure;
-use crate::run::verdict::{Kind as Why, Reason};
-use crate::snapshot::{Event, Snapshot, Summary};
 use crate::style::{Style, tell};
 use crate::table::{self, Theme};
 
@@ -73,11 +74,6 @@ impl View {
         matches!(self.kind, Kind::Screen(_))
     }
 
-    /// Whether whoever read has gone, so that nobody waits for this run any more.
-    pub fn is_closed(&self) -> bool {
-        matches!(self.broken, Some(Broken::Closed))
-    }
-
     /// Why the output is not whole, where somebody wanted it.
     pub fn failure(&self) -> Option<&str> {
         match &self.broken {
@@ -89,13 +85,6 @@ impl View {
     fn keep(&mut self, shown: io::Result<()>) {
         if let Err(error) = shown {
             self.broken.get_or_insert_with(|| Broken::of(&error));
-        }
-    }
-
-    pub fn update(&mut self, snapshot: &Snapshot) {
-        if self.broken.is_none() {
-            let shown = self.show(snapshot);
-            self.keep(shown);
         }
     }
 
@@ -119,19 +108,6 @@ impl View {
                 Ok(())
             }
         }
-    }
-
-    /// Says at once what happened; a screen shows it with the next update, from the snapshot.
-    pub fn event(&mut self, event: &Event) {
-        if self.broken.is_some() {
-            return;
-        }
-        let shown = match &self.kind {
-            Kind::Json => line(&table::event_json(event)),
-            Kind::Plain => line(&table::event_line(event)),
-            Kind::Progress | Kind::Screen(_) => Ok(()),
-        };
-        self.keep(shown);
     }
 
     /// Gives the terminal back and prints the summary, the verdict included; then the verdict is what the command
@@ -166,6 +142,33 @@ impl View {
                 line(table::summary_text(summary).trim_end())
             }
         }
+    }
+}
+
+impl Audience for View {
+    fn update(&mut self, snapshot: &Snapshot) {
+        if self.broken.is_none() {
+            let shown = self.show(snapshot);
+            self.keep(shown);
+        }
+    }
+
+    /// Says at once what happened; a screen shows it with the next update, from the snapshot.
+    fn event(&mut self, event: &Event) {
+        if self.broken.is_some() {
+            return;
+        }
+        let shown = match &self.kind {
+            Kind::Json => line(&table::event_json(event)),
+            Kind::Plain => line(&table::event_line(event)),
+            Kind::Progress | Kind::Screen(_) => Ok(()),
+        };
+        self.keep(shown);
+    }
+
+    /// Whether whoever read has gone.
+    fn is_closed(&self) -> bool {
+        matches!(self.broken, Some(Broken::Closed))
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use etsi014::supply::KeySupply;
 use kms::node::{Incoming, Node, PairDial};
 use kms::pair::{MESSAGES_IN_FLIGHT, PairStream};
-use kms::supply::KeySupply;
 use module::store::{self, BlockStore};
 use serde_json::Value;
 use shell::dial::Dial;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use etsi014::client::{Client, ClientError, NewKeys};
+use etsi014::supply::{KeyId, SaeId};
 use keystore::Secret;
-use kms::etsi014::client::{Client, ClientError, NewKeys};
-use kms::supply::{KeyId, SaeId};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -17,7 +17,7 @@ use super::site::{self, Handles};
 use crate::ingest::{BLOCKS_IN_FLIGHT, ModuleStream};
 use crate::pair::Pool;
 use crate::supplier::Supplier;
-use crate::supply::{GetKey, KeyId, KeySupply, SaeId, SupplyError};
+use etsi014::supply::{GetKey, KeyId, KeySupply, SaeId, SupplyError};
 
 pub const LINKS: [&str; 2] = ["one", "two"];
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kms::etsi014::client::{Client, ClientError, Delivered, NewKeys};
-use kms::supply::SaeId;
+use etsi014::client::{Client, ClientError, Delivered, NewKeys};
+use etsi014::supply::SaeId;
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha20Rng;

@@ -20,6 +20,15 @@ pub enum EngineName {
     Podman,
 }
 
+impl From<EngineName> for runner::containers::EngineName {
+    fn from(name: EngineName) -> Self {
+        match name {
+            EngineName::Docker => Self::Docker,
+            EngineName::Podman => Self::Podman,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, Args)]
 pub struct ContainerArgs {
     /// What services run on.

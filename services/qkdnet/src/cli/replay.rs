@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use photonics::tagfile::Format;
+use runner::replay::{ForSite, Recordings};
 use topology::quantity;
 
 use super::{OutputArgs, StateArgs};
-
-/// Something that holds for one site's recording, or for both.
-pub type ForSite<T> = (Option<String>, T);
 
 /// Distils key from recordings: raw time tags of both ends, or of a receiver beside what its transmitter chose.
 ///
@@ -52,6 +50,20 @@ pub struct ReplayArgs {
     pub state: StateArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl ReplayArgs {
+    /// What is said of the recordings.
+    pub fn recordings(&self) -> Recordings {
+        Recordings {
+            link: self.link.clone(),
+            tags: self.tags.clone(),
+            choices: self.choices.clone(),
+            formats: self.formats.clone(),
+            channels: self.channels.clone(),
+            shifts_ps: self.shifts.clone(),
+        }
+    }
 }
 
 fn site_file(text: &str) -> Result<(String, PathBuf), String> {

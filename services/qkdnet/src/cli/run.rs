@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use photonics::tagfile::Format;
+use runner::anchors::Anchors;
 use topology::document::{Fidelity, Speed};
 use topology::quantity;
 
 use super::containers::ContainerArgs;
 use super::place::ClusterArgs;
 use super::{Isolation, OutputArgs, bytes, fidelity, simulated_time, speed};
-use crate::run::anchors::Anchors;
 
 /// How a network is run; shared by `up` and `verify`.
 #[derive(Clone, Debug, Args)]

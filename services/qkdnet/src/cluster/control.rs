@@ -6,14 +6,14 @@ use k8s_openapi::api::core::v1::Secret;
 use operator::layout::Layout;
 use operator::material::{keys, secret_names};
 use operator::resource::TopologyObject;
+use runner::Folders;
+use runner::roster::Roster;
 use shell::{files, pki, server};
 use topology::Topology;
 use topology::plan::{CONTROL_IDENTITY, Plan, RunOptions};
 
 use super::scratch::Scratch;
 use super::{Cluster, Forward, content};
-use crate::run::Folders;
-use crate::run::roster::Roster;
 
 /// Services that can be reached as long as this lives.
 pub struct Control {

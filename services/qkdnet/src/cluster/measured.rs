@@ -5,11 +5,11 @@ use futures::future::try_join_all;
 use proto::detector::v1::detector_client::DetectorClient;
 use proto::detector::v1::module_event::Event;
 use proto::detector::v1::{GetStatusRequest, LinkState, WatchRequest};
+use runner::roster::Roster;
+use runner::watch::LinkReport;
 use topology::plan::{Plan, PlannedLink};
 
 use super::Cluster;
-use crate::run::roster::Roster;
-use crate::run::watch::LinkReport;
 
 /// Watches the chosen links, or all, for so much simulated time or until they have ended.
 pub async fn measured(cluster: &Cluster, links: &[String], duration_s: f64) -> Result<(Plan, Vec<LinkReport>)> {

@@ -17,6 +17,7 @@ use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config, ResourceExt as _};
 use operator::build::labels;
 use operator::layout::paths;
+use runner::{Failure, runtime};
 use telemetry::TelemetryConfig;
 use zeroize::Zeroizing;
 
@@ -26,8 +27,6 @@ pub use self::measured::measured;
 pub use self::restore::restore;
 pub use self::status::status;
 use crate::cli::ClusterArgs;
-use crate::failure::Failure;
-use crate::wire;
 
 /// A topology of a namespace.
 pub struct Cluster {
@@ -38,7 +37,7 @@ pub struct Cluster {
 
 /// Runs what needs a cluster to its end.
 pub fn run<T>(args: &ClusterArgs, work: impl AsyncFnOnce(&Cluster) -> Result<T>) -> Result<T, Failure> {
-    let result = wire::block_on(&TelemetryConfig::new("qkdnet"), async {
+    let result = runtime::block_on(&TelemetryConfig::new("qkdnet"), async {
         let cluster = Cluster::connect(args).await?;
         work(&cluster).await
     });

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kms::etsi014::health::{self, Probe, Report};
+use etsi014::health::{self, Probe, Report};
+use runner::SPANS_DIR;
+use runner::{Failure, runtime};
 use shell::{Shutdown, files};
 use telemetry::TelemetryConfig;
 use telemetry::receive::Collector;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 
-use super::data::SPANS_DIR;
 use crate::cli::CollectArgs;
-use crate::failure::Failure;
-use crate::wire;
 
 /// Size of one span file; the full ones that are kept beside it make four times as much.
 const FILE_LIMIT_BYTES: u64 = 128 << 20;
@@ -27,7 +26,7 @@ pub fn run(args: &CollectArgs, log: Option<&str>) -> Result<(), Failure> {
     if let Some(log) = log {
         telemetry.log_filter = log.to_owned();
     }
-    Ok(wire::block_on(&telemetry, serve(args))?)
+    Ok(runtime::block_on(&telemetry, serve(args))?)
 }
 
 async fn serve(args: &CollectArgs) -> Result<()> {

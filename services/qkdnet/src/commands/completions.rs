@@ -1,10 +1,10 @@
 //! `qkdnet completions SHELL`.
 
 use clap::CommandFactory;
+use runner::Failure;
 
 use super::print;
 use crate::cli::{Cli, CompletionsArgs};
-use crate::failure::Failure;
 
 pub fn run(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();

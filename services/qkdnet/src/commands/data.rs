@@ -3,12 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use module::store::{self, BlockStore, StoreError};
+use runner::Failure;
 
-use crate::failure::Failure;
 use crate::style::tell;
-
-/// Directory of span files inside a data directory. Not a DNS label, so no site can have this name.
-pub const SPANS_DIR: &str = "_spans";
 
 /// The key of one link end.
 pub struct LinkEnd {

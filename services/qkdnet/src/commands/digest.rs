@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use runner::Failure;
 use serde::{Deserialize, Serialize};
 
 use super::data::link_ends;
 use super::{print, print_json};
 use crate::cli::{DigestArgs, Output, Place};
 use crate::cluster;
-use crate::failure::Failure;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Row {

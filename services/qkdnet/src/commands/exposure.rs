@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use kms::deliveries;
+use runner::Failure;
 use serde::{Deserialize, Serialize};
 
 use super::{print, print_json};
 use crate::cli::{ExposureArgs, Output, Place};
 use crate::cluster;
-use crate::failure::Failure;
 
 /// A delivered key that has passed through the site.
 #[derive(Serialize, Deserialize)]

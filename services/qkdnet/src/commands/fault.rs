@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use proto::fault::v1::{FaultState, Phase};
+use runner::roster::Roster;
+use runner::{Failure, runtime};
 use serde::Serialize;
 use telemetry::TelemetryConfig;
 use topology::quantity::Duration;
@@ -18,10 +20,7 @@ use crate::cli::fault::{FaultCommand, LastingArgs, NetworkArgs, SimulatedArgs};
 use crate::cli::{Output, Place};
 use crate::cluster;
 use crate::commands::status::running;
-use crate::failure::Failure;
-use crate::run::roster::Roster;
 use crate::style::tell;
-use crate::wire;
 
 pub fn run(command: &FaultCommand) -> Result<(), Failure> {
     match command {
@@ -96,7 +95,7 @@ fn told<T>(network: &NetworkArgs, work: impl AsyncFnOnce(&Roster) -> anyhow::Res
     match network.place.place() {
         Place::Data(data) => {
             let roster = roster(data)?;
-            Ok(wire::block_on(&TelemetryConfig::new("qkdnet"), async { work(&roster).await })?)
+            Ok(runtime::block_on(&TelemetryConfig::new("qkdnet"), async { work(&roster).await })?)
         }
         Place::Cluster(place) => cluster::run(place, async |there| {
             let control = there.control().await?;

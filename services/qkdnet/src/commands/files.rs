@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use runner::Failure;
 use topology::{Diagnostics, Document};
 
-use crate::failure::Failure;
 use crate::style::tell_all;
 
 /// More than any topology; what is longer is cut here and refused by the reader of topologies.

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kms::etsi014::client::{Client, ClientError, NewKeys};
-use kms::supply::{KeyId, SaeId};
+use etsi014::client::{Client, ClientError, NewKeys};
+use etsi014::supply::{KeyId, SaeId};
 use operator::material::keys;
+use runner::{Failure, runtime};
 use subtle::ConstantTimeEq as _;
 use telemetry::TelemetryConfig;
 use zeroize::Zeroizing;
@@ -15,8 +16,6 @@ use self::output::Sink;
 use super::{print, status};
 use crate::cli::{KeyAccessArgs, KeyCommand, KeyFetchArgs};
 use crate::cluster;
-use crate::failure::Failure;
-use crate::wire;
 
 mod output;
 
@@ -107,7 +106,7 @@ fn ask<T>(args: &KeyAccessArgs, request: impl AsyncFnOnce(&Client) -> Result<T, 
     }
     let Access { url, ca, cert, key } = resolve(args)?;
     let client = Client::builder(url, ca, cert, key).build().map_err(|error| Failure::bad_input(error.to_string()))?;
-    let answer = wire::block_on(&TelemetryConfig::new("qkdnet"), async { Ok(request(&client).await) })?;
+    let answer = runtime::block_on(&TelemetryConfig::new("qkdnet"), async { Ok(request(&client).await) })?;
     answer.map_err(|error| Failure::failed(error.to_string()))
 }
 

@@ -1,13 +1,19 @@
 //! One module per command.
 
-use crate::cli::{Cli, Command};
-use crate::failure::Failure;
-use crate::wire;
+use std::process::ExitCode;
+
+use runner::runtime::{self, ServiceArgs};
+use runner::{Failure, containers, hosted};
+
+use crate::cli::{self, Cli, Command};
+use crate::style::{Style, tell};
 
 mod collect;
 mod completions;
+mod control;
 pub mod data;
 mod digest;
+mod down;
 mod exposure;
 mod fault;
 pub mod files;
@@ -16,6 +22,7 @@ mod ledger;
 mod operator;
 mod plan;
 mod render;
+mod replay;
 pub mod restore;
 mod rotate;
 mod sae;
@@ -23,23 +30,25 @@ mod schema;
 mod spans;
 mod status;
 mod trace;
+mod up;
 mod validate;
+mod verify;
 
 /// Runs the command that was typed.
 pub fn dispatch(cli: Cli) -> Result<(), Failure> {
     let log = cli.log.as_deref();
     match cli.command {
-        Command::Up(args) => wire::up(args, log),
-        Command::Down(args) => wire::down(args, log),
-        Command::Verify(args) => wire::verify(args, log),
-        Command::Replay(args) => wire::replay(args, log),
+        Command::Up(args) => up::run(&args, log),
+        Command::Down(args) => down::run(&args),
+        Command::Verify(args) => verify::run(&args, log),
+        Command::Replay(args) => replay::run(&args, log),
         Command::Plan(args) => plan::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Schema => schema::run(),
         Command::Digest(args) => digest::run(&args),
         Command::Ledger(args) => ledger::run(&args),
         Command::Trace(args) => trace::run(&args),
-        Command::Rekey(args) => wire::rekey(args, log),
+        Command::Rekey(args) => control::rekey(&args),
         Command::Key(command) => key::run(&command),
         Command::Exposure(args) => exposure::run(&args),
         Command::Restore(args) => restore::run(&args),
@@ -48,20 +57,36 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Fault(command) => fault::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Spans(args) => spans::run(&args),
-        Command::Health(args) => wire::health(args, log),
+        Command::Health(args) => control::health(&args),
         Command::Render(args) => render::run(&args),
         Command::Operator(command) => operator::run(command, log),
-        Command::Host(args) => crate::host::run(&args, log),
+        Command::Host(args) => hosted::run(&args.config, args.folder.as_deref(), log),
         Command::Completions(args) => completions::run(&args),
-        Command::Source(args) => wire::source(args, log),
-        Command::Detector(args) => wire::detector(args, log),
-        Command::Transmitter(args) => wire::transmitter(args, log),
-        Command::Channel(args) => wire::channel(args, log),
-        Command::Kms(args) => wire::kms(args, log),
-        Command::Relay(args) => wire::relay(args, log),
+        Command::Source(args) => runtime::source(service(&args), log),
+        Command::Detector(args) => runtime::detector(service(&args), log),
+        Command::Transmitter(args) => runtime::transmitter(service(&args), log),
+        Command::Channel(args) => runtime::channel(service(&args), log),
+        Command::Kms(args) => runtime::kms(service(&args), log),
+        Command::Relay(args) => runtime::relay(service(&args), log),
         Command::Collect(args) => collect::run(&args, log),
-        Command::Reap(args) => wire::reap(args, log),
+        Command::Reap(args) => containers::reap(args.engine.into(), &args.run, tell),
     }
+}
+
+fn service(args: &cli::ServiceArgs) -> ServiceArgs<'_> {
+    ServiceArgs { config: &args.config, tied: args.tied }
+}
+
+/// Writes `error:` and `hint:` lines to standard error.
+pub fn report(failure: &Failure) -> ExitCode {
+    let style = Style::of_stderr();
+    for message in failure.messages() {
+        tell(&format!("{} {message}", style.error("error:")));
+    }
+    for hint in failure.hints() {
+        tell(&format!("{} {hint}", style.hint("hint:")));
+    }
+    ExitCode::from(failure.code())
 }
 
 /// Writes to standard output; a reader that has gone away (`| head`) is no error.

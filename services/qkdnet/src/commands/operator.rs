@@ -5,12 +5,11 @@ use std::time::Duration;
 use anyhow::Context;
 use operator::settings::OPERATOR;
 use operator::{Options, Settings};
+use runner::{Failure, runtime};
 use shell::Shutdown;
 
 use super::print;
 use crate::cli::{OperatorCommand, OperatorRunArgs, PodArgs};
-use crate::failure::Failure;
-use crate::wire;
 
 /// Rounds under way get this long to end. An API server that does not answer must not keep the process.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -47,11 +46,11 @@ fn serve(args: OperatorRunArgs, log: Option<&str>) -> Result<(), Failure> {
     let settings = Settings { operator_namespace, ..settings(&args.pods) };
     let namespaces = args.namespace.into_iter().filter(|name| !name.is_empty()).collect();
     let options = Options { settings, namespaces, listen: args.listen };
-    let mut telemetry = wire::telemetry("operator", "", None, log.or(Some("info")));
+    let mut telemetry = runtime::telemetry("operator", "", None, log.or(Some("info")));
     telemetry.topology = None;
-    wire::block_on(&telemetry, async {
+    runtime::block_on(&telemetry, async {
         let shutdown = Shutdown::on_signals(DRAIN).context("listen for signals")?;
-        tokio::spawn(wire::stay_small());
+        tokio::spawn(runtime::stay_small());
         match shutdown.run(operator::run(options, &shutdown)).await {
             Ok(ended) => ended,
             Err(late) => {

@@ -6,6 +6,7 @@ use photonics::expect::Bbm92Inputs;
 use photonics::expect::load::load;
 use photonics::expect::math::loss_db;
 use photonics::expect::optimum::{OperatingPoint, optimum};
+use runner::Failure;
 use serde::Serialize;
 use topology::figure::{Figure, Figures};
 use topology::plan::estimate::EntangledParts;
@@ -15,7 +16,6 @@ use topology::plan::{Pairs, Plan, PlannedLink};
 
 use super::{files, print, print_json};
 use crate::cli::{Output, PlanArgs};
-use crate::failure::Failure;
 
 mod pulses;
 mod text;

@@ -2,10 +2,10 @@
 
 use operator::render::{Rendering, render};
 use operator::settings::{RENDER, Settings};
+use runner::Failure;
 
 use super::{files, operator as settings_of, print};
 use crate::cli::RenderArgs;
-use crate::failure::Failure;
 
 pub fn run(args: &RenderArgs) -> Result<(), Failure> {
     let topology = files::load(&args.file)?;

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anchor::Anchor;
 use anyhow::{Context, Result};
+use runner::anchors::Anchors;
+use runner::lock::Lock;
+use runner::{Failure, Folders};
 use serde::Serialize;
 use shell::files;
 
@@ -11,10 +14,6 @@ use super::data::directories;
 use super::{print, print_json};
 use crate::cli::{Output, RestoreArgs};
 use crate::cluster;
-use crate::failure::Failure;
-use crate::run::Folders;
-use crate::run::anchors::Anchors;
-use crate::run::lock::Lock;
 use crate::style::tell;
 
 /// A reserve that is remade is as large as the one before, within these bits per direction.

@@ -1,10 +1,10 @@
 //! `qkdnet rotate`: a new master key for the key store of a site.
 
 use keystore::Settings;
+use runner::Failure;
 
 use super::print;
 use crate::cli::RotateArgs;
-use crate::failure::Failure;
 
 pub fn run(args: &RotateArgs) -> Result<(), Failure> {
     let path = kms::master::path(&args.data, &args.site);

@@ -1,17 +1,16 @@
 //! `qkdnet sae`: certificates for applications, from the authority of a topology.
 
+use runner::{Failure, Folders};
 use shell::files;
 use shell::pki::{self, Authority};
 use topology::plan::{APPLICATION_NAMES, is_service_name};
 
 use super::print;
 use crate::cli::SaeCommand;
-use crate::failure::Failure;
-use crate::run::Folders;
 
 pub fn run(command: &SaeCommand) -> Result<(), Failure> {
     let SaeCommand::New(args) = command;
-    kms::supply::SaeId::new(args.name.as_str())
+    etsi014::supply::SaeId::new(args.name.as_str())
         .map_err(|error| Failure::bad_input(format!("`{}`: {error}", args.name)))?;
     if !args.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
         return Err(Failure::bad_input("the name of an application makes the names of its files")

@@ -2,11 +2,10 @@
 
 use std::io::{BufWriter, Write as _};
 
+use runner::{Failure, SPANS_DIR};
 use telemetry::store::Store;
 
-use super::data::SPANS_DIR;
 use crate::cli::SpansArgs;
-use crate::failure::Failure;
 
 pub fn run(args: &SpansArgs) -> Result<(), Failure> {
     let folder = args.data.join(SPANS_DIR);

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use runner::Failure;
+use runner::network::Network;
+
 use super::{print, print_json};
 use crate::cli::{Output, Place, StatusArgs};
 use crate::cluster;
-use crate::failure::Failure;
-use crate::run::network::Network;
 
 pub fn run(args: &StatusArgs) -> Result<(), Failure> {
     match args.place.place() {

@@ -4,16 +4,15 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kms::supply::KeyId;
+use etsi014::supply::KeyId;
+use runner::network::Network;
+use runner::{Failure, SPANS_DIR};
 use telemetry::render::{RenderOptions, render};
 use telemetry::store::{Store, Trace};
 
-use super::data::SPANS_DIR;
 use super::{print, print_json};
 use crate::cli::{Output, Place, TraceArgs};
 use crate::cluster;
-use crate::failure::Failure;
-use crate::run::network::Network;
 
 mod key;
 

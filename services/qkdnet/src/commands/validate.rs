@@ -1,10 +1,10 @@
 //! `qkdnet validate`: every problem of every file at once.
 
+use runner::Failure;
 use topology::Diagnostics;
 
-use super::{files, print, print_json};
+use super::{files, print, print_json, report};
 use crate::cli::{Output, ValidateArgs};
-use crate::failure::Failure;
 use crate::style::{Style, tell_all};
 
 pub fn run(args: &ValidateArgs) -> Result<(), Failure> {
@@ -18,7 +18,7 @@ pub fn run(args: &ValidateArgs) -> Result<(), Failure> {
             Ok(parsed) => parsed,
             // A file that cannot be read does not hide the problems of the others.
             Err(failure) => {
-                failure.report();
+                report(&failure);
                 bad += 1;
                 continue;
             }

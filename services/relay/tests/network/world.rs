@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use etsi014::supply::{GetKey, KeySupply as _, SaeId, SuppliedKey};
 use futures::future::BoxFuture;
 use kms::supplier::Supplier;
-use kms::supply::{GetKey, KeySupply as _, SaeId, SuppliedKey};
 use proto::kms::v1::{Block, DeliverAnswer, PairMessage, RelayAnswer, RelayRequest};
 use proto::relay::v1::{GetStatusResponse, RelayMessage};
 use rand::{Rng, SeedableRng};

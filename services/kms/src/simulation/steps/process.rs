@@ -32,7 +32,7 @@ use crate::master;
 use crate::node::{self, Incoming, PairDial, RelayStream};
 use crate::pair::{MESSAGES_IN_FLIGHT, PairStream, Pool};
 use crate::supplier::Supplier;
-use crate::supply::{GetKey, KeyId, KeySupply, SaeId, SupplyError};
+use etsi014::supply::{GetKey, KeyId, KeySupply, SaeId, SupplyError};
 
 pub const FOLDER: &str = "KMS_STEPS_FOLDER";
 pub const END: &str = "KMS_STEPS_END";

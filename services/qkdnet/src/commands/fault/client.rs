@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use proto::fault::v1::faults_client::FaultsClient;
 use proto::fault::v1::{ClearRequest, FaultState, InjectRequest, ListRequest};
+use runner::roster::Roster;
 use tonic::transport::Channel;
 
 use super::orders::Orders;
-use crate::run::roster::Roster;
 
 /// Longest wait for a service. One that has crashed comes back, at least to say that it is stopped.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -2,10 +2,10 @@
 
 use proto::fault::v1::fault::What;
 use proto::fault::v1::{AttackKind, ClockStep, ClockStop, DiskFull, Fault, FrameAttack, Loss, Partition, Stop};
+use runner::roster::{Roster, RosterLink, RosterService};
 use topology::quantity;
 
 use crate::cli::fault::{Attack, Stored};
-use crate::run::roster::{Roster, RosterLink, RosterService};
 
 /// A fault as people order it.
 #[derive(Clone, Debug)]

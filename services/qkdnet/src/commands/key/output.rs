@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kms::etsi014::client::Delivered;
+use etsi014::client::Delivered;
+use runner::Failure;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::cli::{KeyPrintArgs, Output};
 use crate::commands::print;
-use crate::failure::Failure;
 
 /// Shortest key whose digest nobody can find it by.
 const DIGEST_BITS_MIN: u64 = 128;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use distill::ledger::{BlockLedger, Line};
 use module::store::{BlockState, StoredBlock};
+use runner::Failure;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::data::{LinkEnd, damaged, link_ends};
-use crate::failure::Failure;
 
 #[derive(Serialize, Deserialize)]
 pub struct EndLedger {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use runner::Failure;
 use serde::Serialize;
 
 use super::{print, print_json};
 use crate::cli::{LedgerArgs, LedgerPart, Output, Place};
 use crate::cluster::{self, Cluster};
-use crate::failure::Failure;
 
 mod links;
 mod pools;

@@ -7,17 +7,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use distill::ledger::Line;
+use etsi014::health::LEDGER_PATH;
 use kms::accounts::{self, PoolAccount};
 use operator::layout::paths;
+use runner::network::Network;
+use runner::{Failure, hosted};
 use serde::{Deserialize, Serialize};
 use shell::launch::ServiceFile;
 use topology::plan::{KmsConfig, ServiceConfig};
 
 use super::links::EndLedger;
 use crate::commands::data;
-use crate::failure::Failure;
-use crate::host;
-use crate::run::network::Network;
 
 /// Longest wait for a key store that runs, and longest answer that is read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ pub fn marks(folder: &Path) -> Result<Marks, Failure> {
 pub fn stores_here() -> Result<Vec<Store>, Failure> {
     let unreadable = |error: anyhow::Error| Failure::failed(shell::chain(&error).to_string());
     let mut stores = Vec::new();
-    for path in host::in_folder(Path::new(paths::SERVICES)).map_err(unreadable)? {
+    for path in hosted::in_folder(Path::new(paths::SERVICES)).map_err(unreadable)? {
         let Some((config, ports)) = key_store(&path) else { continue };
         let Some(address) = ports.get("metrics") else { continue };
         let url = format!("http://127.0.0.1:{}", address.port());
@@ -120,7 +120,7 @@ fn ask(url: &str) -> Result<Vec<PoolAccount>, String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(text)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(text)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(text)?;
-    let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n", accounts::PATH);
+    let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n", LEDGER_PATH);
     stream.write_all(request.as_bytes()).map_err(text)?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).map_err(text)?;
