@@ -1,6 +1,6 @@
 //! Instruments that links of all kinds have: values that cannot be.
 
-use super::{Finding, Report};
+use super::{Epoch, Finding, Report};
 use crate::document::{Afterpulse, Cooling, Fibre, FreeRunningClock, Snspd, Tdc};
 use crate::quantity::{Decimal, Duration, Fraction, TimeOffset};
 
@@ -56,13 +56,13 @@ pub(super) fn snspd(detector: &Snspd, path: &str, report: &mut Report<'_>) {
     }
 }
 
-/// `lasts` must be at least an epoch, or nothing would be out.
-pub(super) fn cooling(cooling: &Cooling, epoch: Duration, path: &str, report: &mut Report<'_>) {
+/// Times of less than an epoch would not be seen.
+pub(super) fn cooling(cooling: &Cooling, epoch: &Epoch, path: &str, report: &mut Report<'_>) {
     let path = format!("{path}.cooling");
     for (field, time) in [("holdTime", cooling.hold_time), ("recyclingTime", cooling.recycling_time)] {
-        if time < epoch {
+        if time < epoch.length {
             let (at, message) = (format!("{path}.{field}"), format!("{time} is shorter than an epoch"));
-            report.add(Finding::error(at, message, format!("at least {epoch}")), &["spec.run.epoch"]);
+            report.add(Finding::error(at, message, format!("at least {}", epoch.length)), &[&epoch.path]);
         }
         bounded(&path, field, time, OUTAGE_MAX, report);
     }
