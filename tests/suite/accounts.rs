@@ -8,7 +8,7 @@ use telemetry::names::{attribute, span as name};
 use telemetry::store::{SpanRecord, Store};
 
 use crate::keys::{Key, Network, eventually, keys};
-use crate::support::{Place, bright_network_with_small_transfers, qkdnet, success};
+use crate::support::{Place, assert_equal_keys, bright_network_with_small_transfers, bright_with, qkdnet, success};
 
 /// What a relay puts around a key under one-time pad, in bytes.
 const SEAL_OVERHEAD_BYTES: u64 = 32;
@@ -275,4 +275,30 @@ fn transfers_become_blocks(spans: &[SpanRecord], ledger: &Value) {
     // Calern has the smaller name: its relay fills the pool.
     assert_eq!(ends[0], released, "at the origin");
     assert_eq!(ends[1], delivered, "at the target");
+}
+
+/// Nobody takes key, and several times more is made than the pool holds.
+#[test]
+fn a_full_pool_gives_up_its_oldest_key_at_both_sites_and_its_link_goes_on() {
+    const POOL_BITS: u64 = 200_000;
+    let place = Place::new(&bright_with("pool: 200000 bit, whenFull: expire", ""));
+    place.up("data", &["--for", "20s", "--seed", "7", "--fidelity", "counts"]);
+    let made = assert_equal_keys(&place.digest("data")).bits;
+    assert!(made > 2 * POOL_BITS, "{made} bits");
+    let ledger = json(&place);
+    let of_site = |site: &str, peer: &str| {
+        let pool = pool(&ledger, site, peer);
+        let uses = ["supply_out", "supply_in", "relay_out", "relay_in"];
+        let sum = |field: &str| uses.iter().map(|use_| bits(pool, &[*use_, field])).sum::<u64>();
+        let placed = bits(pool, &["pending_bits"]) + bits(pool, &["unassigned_bits"]) + sum("left_bits");
+        // In whole bytes, and what confirms a block.
+        let (given_up, confirmation) = (sum("expired_bits"), bits(pool, &["confirmation_bits"]));
+        assert!(placed <= POOL_BITS && given_up > 0, "{pool}");
+        assert_eq!(placed + given_up + confirmation + sum("wasted_bits"), bits(pool, &["offered_bits"]), "{pool}");
+        assert_eq!((bits(pool, &["waiting_bits"]), pool.get("wrong")), (0, None), "{pool}");
+        given_up
+    };
+    // The end of the run may come while one of the two has done it and the other one not yet.
+    let apart = of_site("sophia", "valrose").abs_diff(of_site("valrose", "sophia"));
+    assert!(apart <= POOL_BITS / 4, "{apart} bits");
 }

@@ -88,6 +88,39 @@ fn a_link_has_as_many_bits_and_errors_at_counts_as_at_tags() {
     }
 }
 
+/// Twice the detectors at one end are cooled, and once the source is off: the light comes back three times.
+#[test]
+fn a_link_goes_on_by_itself_after_each_outage_and_counts_its_restarts_at_either_fidelity() {
+    let cooled = "detector: {use: id281, cooling: {holdTime: 3 s, recyclingTime: 1 s, first: 2 s}}";
+    let outage = "outages: [{at: 4 s, lasts: 500 ms, cause: power failure}]";
+    let topology = bright(&[
+        ("          analyser: {phase: {initial: 0.06 rad}}\n", &format!("          {cooled}\n")),
+        ("      round: 1 s\n", &format!("      round: 1 s\n      {outage}\n")),
+    ]);
+    for fidelity in ["counts", "tags"] {
+        let run = |args: &[&str]| {
+            let place = Place::new(&topology);
+            let lines = place.up("data", &[&["--for", "9s", "--seed", "7", "--fidelity", fidelity], args].concat());
+            (assert_equal_keys(&place.digest("data")), lines)
+        };
+        let (digest, lines) = run(&[]);
+        let link = &summary(&lines)["links"][0];
+        let figures = &link["figures"];
+        assert_eq!((&figures["restarts"], &figures["interventions"]), (&3.0.into(), &0.0.into()), "{link}");
+        let availability = figures["availability"].as_f64().expect("a figure");
+        assert!((availability - (9.0 - 2.5) / 9.0).abs() < 0.03, "{fidelity}: {availability}");
+        let count = |name: &str| lines.iter().filter(|line| line["name"] == name).count();
+        assert_eq!((count("light-out"), count("light-back")), (6, 6), "three times at both ends");
+        let causes = lines.iter().filter(|line| line["name"] == "light-out" && line["site"] == "sophia");
+        let causes: Vec<&str> = causes.filter_map(|line| line["message"].as_str()).collect();
+        let cooled = "the detectors at valrose are cooled";
+        assert_eq!(causes, [cooled, "power failure", cooled]);
+        let last = lines.iter().rfind(|line| line["name"] == "block-stored").expect("a block");
+        assert!(last["simulated_s"].as_f64() > Some(7.0), "key goes on: {last}");
+        assert_eq!(digest, run(&["--isolation", "process"]).0, "as processes");
+    }
+}
+
 /// Dark counts are left, half of whose bits are wrong.
 #[test]
 fn a_dark_link_makes_no_key_and_its_bits_are_accounted_for() {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use photonics::config::{Clock, Detector, EnergyTimeAnalyser, Step};
+use photonics::config::{Clock, Detector, EnergyTimeAnalyser, Outage, Step};
 use photonics::nature::pairs::Emitter;
 use photonics::photons::PhotonsError;
 use photonics::receiver::{Controls, Instrument, InstrumentError, Shift};
@@ -45,6 +45,30 @@ fn a_perfect_instrument_loses_and_adds_nothing() {
     let seen: std::collections::BTreeSet<_> = seen.into_iter().collect();
     let all: std::collections::BTreeSet<_> = expected.into_iter().collect();
     assert!(seen.is_subset(&all));
+}
+
+#[test]
+fn detectors_that_are_out_give_no_tag_in_those_epochs_and_all_others_are_as_without() {
+    const ORIGIN_PS: i64 = 1_000_000_000_000;
+    let detector = Detector { dark_rate_hz: 1e5, ..detector() };
+    let seen = |outages: &[Outage]| {
+        let mut instrument = instrument(&detector, &clock(), EPOCH_PS, "a").with_outages(outages);
+        tags(&detect(&mut instrument, &mut light(1e6, EPOCH_PS), 0..20))
+    };
+    let outages = [
+        Outage { first_epoch: 3, epochs: 2, period_epochs: 0 },
+        Outage { first_epoch: 6, epochs: 1, period_epochs: 5 },
+    ];
+    let epoch = |tag: &(i64, u8)| ((tag.0 - ORIGIN_PS) / EPOCH_PS as i64) as u64;
+    let is_out = |tag: &(i64, u8)| outages.iter().any(|outage| outage.is_in(epoch(tag)));
+    let (all, some) = (seen(&[]), seen(&outages));
+    assert!(all.iter().filter(|tag| is_out(tag)).count() > 1000);
+    // A click at the very border may be final with the epoch after its own.
+    let lit: Vec<_> = all.into_iter().filter(|tag| !is_out(tag)).collect();
+    assert!(some.iter().all(|tag| !is_out(tag)) && some.len() > 1000);
+    assert!(lit.len().abs_diff(some.len()) <= 5, "{} and {}", lit.len(), some.len());
+    let known: std::collections::BTreeSet<_> = lit.into_iter().collect();
+    assert!(some.iter().all(|tag| known.contains(tag)));
 }
 
 #[test]

@@ -18,6 +18,14 @@ pub enum Figure {
     SecretKeyRateFinite,
     /// Share of the key that authentication used up.
     AuthenticationShare,
+    /// How often the link had light again by itself: after each stretch of simulated time without any, be it an outage or
+    /// a cut, and with each session after the first one. What came together counts once.
+    Restarts,
+    /// How often somebody ordered the end that tells to go on: to meet its peer anew, or with a fresh authentication
+    /// secret. To bring a fault in, or to take it back, is part of an experiment and none.
+    Interventions,
+    /// Share of the simulated time since the link's first session in which it had a session with light.
+    Availability,
     /// Error rate of the key basis Z.
     QberZ,
     /// Error rate of the check basis X.
@@ -62,7 +70,7 @@ struct Entry {
     scale: f64,
     digits: usize,
     width: u16,
-    /// Chosen by a control loop, and so known before anything is measured.
+    /// Chosen by a control loop, or about the run: known while nothing is measured.
     set: bool,
 }
 
@@ -90,10 +98,13 @@ impl Entry {
 
 impl Figure {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::SecretKeyRate,
         Self::SecretKeyRateFinite,
         Self::AuthenticationShare,
+        Self::Restarts,
+        Self::Interventions,
+        Self::Availability,
         Self::QberZ,
         Self::QberX,
         Self::GainSignal,
@@ -121,6 +132,9 @@ impl Figure {
             Self::SecretKeyRate => entry("secretKeyRate", "bit/s", "SKR"),
             Self::SecretKeyRateFinite => entry("secretKeyRateFinite", "bit/s", "finite"),
             Self::AuthenticationShare => Entry::share("authenticationShare", "auth"),
+            Self::Restarts => Entry { set: true, ..entry("restarts", "1", "restarts") },
+            Self::Interventions => Entry { set: true, ..entry("interventions", "1", "interventions") },
+            Self::Availability => Entry { set: true, ..Entry::share("availability", "available") },
             Self::QberZ => Entry::share("qberZ", "QBERz"),
             Self::QberX => Entry::share("qberX", "QBERx"),
             Self::GainSignal => Entry::gain("gainSignal", "signal gain"),
@@ -156,7 +170,7 @@ impl Figure {
         self.entry().unit
     }
 
-    /// Whether a control loop chose it, so that it is known while nothing is measured.
+    /// Whether it is known while nothing is measured: a control loop chose it, or it is about the run.
     pub fn is_set(self) -> bool {
         self.entry().set
     }

@@ -97,6 +97,10 @@ golden! {
     water_marks_the_wrong_way: ["spec:\n" => "spec:\n  keyManagement: {relay: {lowWater: 9000 bit, highWater: 8000 bit}}\n"];
     disturbance_elsewhere: ["window: 120 ps" => "window: 120 ps\n      disturbances: [{type: phase, at: 5 s, site: middle, step: 1 rad}]"];
     reference_in_a_wrong_unit: ["window: 120 ps" => "window: 120 ps\n      reference: [{quantity: qberZ, value: 7 kbit/s, tolerance: 5, source: paper}]"];
+    outages_of_nonsense: ["window: 120 ps" => "window: 120 ps\n      outages: [{at: 1 h, lasts: 10 min, cause: a}, {at: 70 min, lasts: 1 ms, cause: b}, {at: 610 h, lasts: 1 s, cause: \"\"}]"];
+    cooling_of_nonsense: ["efficiency: 80 %, jitter: 50 ps}" => "efficiency: 80 %, jitter: 50 ps, cooling: {holdTime: 0 s, recyclingTime: 1 ms, first: 610 h}}"], ["efficiency: 80 %, jitter: 50 ps}" => "efficiency: 80 %, jitter: 50 ps, cooling: {holdTime: 1 h, recyclingTime: -1 s}}"];
+    reference_that_cannot_be_counted: ["window: 120 ps" => "window: 120 ps\n      reference: [{quantity: restarts, value: 9 %, tolerance: 1 pp, source: paper}, {quantity: availability, value: 9 times, tolerance: at most, source: paper}]"];
+    a_pool_that_does_nothing_known: ["spec:\n" => "spec:\n  keyManagement: {whenFull: dark}\n"];
     one_arm: ["        - site: east\n          fibre: {length: 12 km}\n          detector: {type: snspd, efficiency: 80 %, jitter: 50 ps}\n" => ""];
     more_pairs_than_a_machine_holds: ["pairRate: 1e8 /s" => "pairRate: 1e11 /s"];
     // Documents.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use distill::config::Side;
+use photonics::config::Outage;
 use proptest::prelude::*;
 use topology::document::Speed;
 use topology::plan::{Plan, RunOptions, ServiceConfig, plan};
@@ -26,6 +27,21 @@ fn nice() -> Topology {
 #[test]
 fn the_plan_of_nice_is_as_published() {
     insta::assert_yaml_snapshot!(plan(&nice(), &RunOptions::default()));
+}
+
+/// In epochs of 20 ms, beginning with the first one that is not before its time.
+#[test]
+fn cooling_and_outages_are_planned_in_whole_epochs_for_the_source_and_for_their_own_detectors() {
+    let cooling = "jitter: 50 ps, cooling: {holdTime: 10 min, recyclingTime: 30 s}}\n        - site: east";
+    let outage = "window: 120 ps\n      outages: [{at: 1.01 s, lasts: 5 s, cause: a test}]";
+    let changes = [("jitter: 50 ps}\n        - site: east", cooling), ("window: 120 ps", outage)];
+    let plan = plan(&topology(&changes), &RunOptions::default());
+    let cooled = Outage { first_epoch: 30_000, epochs: 1_500, period_epochs: 31_500 };
+    let of_source: Vec<_> = plan.sources().next().unwrap().outages.iter().map(|o| (o.output, o.epochs)).collect();
+    let once = Outage { first_epoch: 51, epochs: 250, period_epochs: 0 };
+    assert_eq!(of_source, [(Some(0), cooled), (None, once)]);
+    let of_detectors: Vec<_> = plan.detectors().map(|detector| detector.outages.clone()).collect();
+    assert_eq!(of_detectors, [vec![cooled], vec![]]);
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Clicks {
     fn instrument(&self) -> Instrument {
         let module = &self.config.module;
         let (epoch_ps, frame_ps) = (module.epoch_ps, module.protocol.post_processing.framing.frame_ps);
-        match &self.config.receiver {
+        let instrument = match &self.config.receiver {
             Receiver::Entangled(EntangledReceiver { detector, clock, analyser, .. }) => {
                 Instrument::new(detector, clock, analyser, epoch_ps, frame_ps, &self.subseed)
             }
@@ -70,7 +70,8 @@ impl Clicks {
                 let rate_hz = *repetition_rate_hz;
                 Instrument::pulsed(detectors, clock, analyser, rate_hz, epoch_ps, frame_ps, &self.subseed)
             }
-        }
+        };
+        instrument.with_outages(&self.config.outages)
     }
 
     /// The key of the bases that this end measures in during a session, where it chooses them pulse by pulse. Nature's

@@ -66,7 +66,7 @@ impl Playback {
                 .into_iter()
                 .map(|Frame { number, tags }| FrameInput::tags(number, tags, String::new()))
                 .collect();
-            room.send(Ok(EpochLight { epoch, frames, end }));
+            room.send(Ok(EpochLight { epoch, frames, outage: String::new(), end }));
             if end {
                 break;
             }

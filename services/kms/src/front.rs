@@ -147,6 +147,8 @@ fn metrics(status: &GetStatusResponse) -> String {
     metric("qkd_pool_connected", "gauge", "Whether the peer's key store answers.", &pools(|p| p.connected.into()));
     let put_back = pools(|p| p.rolled_back.is_some().into());
     metric("qkd_pool_rolled_back", "gauge", "Whether a store of the two sites was put back.", &put_back);
+    let waiting = pools(|p| p.waiting_bits);
+    metric("qkd_pool_waiting_bits", "gauge", "Bits of blocks that wait because the pool is full.", &waiting);
     metric("qkd_pool_confirmed_bits_total", "counter", "Bits that both sites hold.", &pools(|p| p.confirmed_bits));
     metric("qkd_pool_unassigned_bits", "gauge", "Bits that no use has been given.", &pools(|p| p.unassigned_bits));
     metric("qkd_pool_quarantined_bits_total", "counter", "Bits that differed.", &pools(|p| p.quarantined_bits));
@@ -173,6 +175,6 @@ pub(crate) fn use_label(use_: Use) -> &'static str {
         Use::SupplyIn => "supply-in",
         Use::RelayOut => "relay-out",
         Use::RelayIn => "relay-in",
-        Use::Unspecified => "",
+        Use::Unspecified | Use::Expired => "",
     }
 }

@@ -103,6 +103,7 @@ fn pool_status(pool: &Pool) -> PoolStatus {
             let message = Lasting::RolledBack { site: known.site.clone(), why: known.why.clone() }.to_string();
             proto::anchor::v1::RolledBack { message, ..wire_rolled_back(&known) }
         }),
+        waiting_bits: pool.waiting_bytes() * 8,
         peer_version: pool.peer_version().map(|theirs| Lasting::PeerVersion { theirs }.to_string()).unwrap_or_default(),
     }
 }

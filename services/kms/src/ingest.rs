@@ -143,16 +143,19 @@ async fn offer_when_there_is_room(
     mut answer: Pending<BlockStatus>,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let mut told = false;
+    let mut waits = None;
     loop {
         match answer.await {
             Ok(_) => return Ok(()),
             Err(StoreError::BlockConflict { .. }) => return refuse(pool, &offer).await,
-            Err(StoreError::PoolFull { .. } | StoreError::Busy) => {}
+            Err(StoreError::PoolFull { .. }) => {
+                waits.get_or_insert_with(|| {
+                    tracing::warn!(peer = pool.peer, "the pool is full: its links wait");
+                    pool.wait_for_room(offer.key.len() as u64)
+                });
+            }
+            Err(StoreError::Busy) => {}
             Err(error) => return Err(error.into()),
-        }
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(peer = pool.peer, "the pool is full: its links wait");
         }
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
@@ -211,8 +214,12 @@ mod tests {
     }
 
     fn store_in(folder: &std::path::Path) -> (Arc<KeyStore>, BTreeMap<String, Arc<Pool>>) {
+        store_with(folder, &Settings::default())
+    }
+
+    fn store_with(folder: &std::path::Path, settings: &Settings) -> (Arc<KeyStore>, BTreeMap<String, Arc<Pool>>) {
         let master = MasterKey::from_bytes([1; 32]);
-        let store = Arc::new(KeyStore::open(&folder.join("store"), &master, &Settings::default()).unwrap());
+        let store = Arc::new(KeyStore::open(&folder.join("store"), &master, settings).unwrap());
         let (pool, _) = Pool::new(store.clone(), "a", "b", true, 1024, 60_000);
         (store, BTreeMap::from([("one".to_owned(), pool)]))
     }
@@ -267,6 +274,33 @@ mod tests {
         let (tracer, stop) = (Tracer::new("kms-a"), CancellationToken::new());
         let (taken, ()) = tokio::join!(take(&pools, &tracer, theirs, &stop), module);
         assert!(taken.is_err());
+        assert_eq!(store.levels("b").unwrap().offered_blocks, 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_pool_says_with_how_much_its_links_wait_until_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { capacity_bytes: 250, ..Settings::default() };
+        let (store, pools) = store_with(folder.path(), &settings);
+        let pool = pools["one"].clone();
+        let (ours, theirs) = Duplex::pair(BLOCKS_IN_FLIGHT);
+        let module = async {
+            let mut module = Handover::open(ours).await.unwrap();
+            for number in 0..3 {
+                module.send(block(number), &[number as u8; 100]).await.unwrap();
+            }
+            while pool.waiting_bytes() != 100 {
+                pool.wake.notified().await;
+            }
+            store.quarantine("b", 1u128.to_be_bytes(), "to make room").await.unwrap();
+            for number in 0..3 {
+                assert_eq!(module.taken().await.unwrap(), number);
+            }
+            assert_eq!(pool.waiting_bytes(), 0);
+        };
+        let (tracer, stop) = (Tracer::new("kms-a"), CancellationToken::new());
+        let (taken, ()) = tokio::join!(take(&pools, &tracer, theirs, &stop), module);
+        taken.unwrap();
         assert_eq!(store.levels("b").unwrap().offered_blocks, 2);
     }
 

@@ -16,6 +16,7 @@ use telemetry::trace::Tracer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use topology::document::WhenFull;
 use topology::plan::KmsConfig;
 
 use crate::Pools;
@@ -166,6 +167,9 @@ async fn load_pool(
     let transfer_bytes = if relayed { config.relay_transfer_bytes.into() } else { 0 };
     let retention_ms = config.supply.retention_ms;
     let (pool, outgoing) = Pool::new(store.clone(), &config.site, peer, adjacent, transfer_bytes, retention_ms);
+    if config.supply.when_full == WhenFull::Expire {
+        pool.expire_beyond(settings(config).capacity_bytes);
+    }
     let links = config.modules.iter().filter(|module| module.peer_site == peer);
     let loaded = pool.load(links.map(|module| module.link.as_str())).await;
     loaded.with_context(|| format!("load the pool shared with {peer}"))?;

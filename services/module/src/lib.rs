@@ -20,6 +20,7 @@ mod serve;
 mod session;
 mod status;
 pub mod store;
+mod uptime;
 pub mod vault;
 pub mod waiting;
 

@@ -19,10 +19,15 @@ use crate::link::PATIENCE;
 /// Epochs that may wait between instrument and module.
 pub const EPOCHS_AHEAD: usize = 2;
 
+/// Of what a source says of an outage.
+const OUTAGE_CHARS_MAX: usize = 1000;
+
 /// What one epoch of light gave: the frames that it completed.
 pub struct EpochLight {
     pub epoch: u64,
     pub frames: Vec<FrameInput>,
+    /// Why the link had no light, if it had none.
+    pub outage: String,
     /// There is no light after this.
     pub end: bool,
 }
@@ -30,7 +35,7 @@ pub struct EpochLight {
 impl EpochLight {
     /// The end of the light.
     pub fn end(epoch: u64) -> Self {
-        Self { epoch, frames: Vec::new(), end: true }
+        Self { epoch, frames: Vec::new(), outage: String::new(), end: true }
     }
 }
 
@@ -139,8 +144,9 @@ async fn follow(
         if !end && light.epoch != epoch {
             bail!("expected the photons of epoch {epoch}, got those of {}", light.epoch);
         }
+        let outage = light.outage.chars().filter(|c| !c.is_control()).take(OUTAGE_CHARS_MAX).collect();
         let frames = if end { frames.finish().into_iter().collect() } else { frames.take(light)? };
-        let done = EpochLight { epoch, frames, end };
+        let done = EpochLight { epoch, frames, outage, end };
         epochs.send(Ok(done)).await.ok().context("hand over frames: the module has gone")?;
         if end {
             break;

@@ -113,6 +113,7 @@ impl Reporter {
 
     pub fn session_begins(&mut self, monitor: &Monitor, session: u64, reserve_tags: u64) {
         self.session = session;
+        monitor.session_begins();
         monitor.update(|s| {
             s.session = session;
             s.reserve_tags = reserve_tags;
@@ -122,6 +123,11 @@ impl Reporter {
         });
         monitor.publish();
         monitor.note("session", &format!("session {session} with the peer"));
+    }
+
+    /// An epoch of light was taken, or one without light.
+    pub fn light(&self, monitor: &Monitor, epoch: u64, outage: &str) {
+        monitor.epoch(epoch, outage, self.epoch_s);
     }
 
     /// Refreshes the figures, once per simulated second.
@@ -141,13 +147,17 @@ impl Reporter {
         figures.set(Figure::SiftedRateZ, rate(window.sifted_z - last.sifted_z));
         figures.set(Figure::SiftedRateX, rate(window.sifted_x - last.sifted_x));
         let simulated_s = (epoch + 1) as f64 * self.epoch_s;
+        let is_dark = monitor.is_dark();
         monitor.update(|s| {
             s.simulated_s = simulated_s;
             s.clicks = light.clicks;
             s.figures = figures::tell(&figures);
+            let mut counted = figures::hear(&s.counted);
+            monitor.tell_uptime(&mut counted);
+            s.counted = figures::tell(&counted);
             // An end without a clock to recover is locked when bits come back.
             let locked = light.locked || (light.recovery.is_none() && light.sifted_key > last.sifted_z);
-            s.state = if locked { LinkState::Locked } else { LinkState::Acquiring }.into();
+            s.state = if locked && !is_dark { LinkState::Locked } else { LinkState::Acquiring }.into();
         });
         self.search(monitor, light);
         let status = monitor.status();

@@ -287,6 +287,7 @@ impl Run<'_> {
             if done.end {
                 return self.drain(done.epoch).await;
             }
+            self.reporter.light(&self.node.monitor, done.epoch, &done.outage);
             self.node.vault.lease(done.epoch)?;
             let epoch = done.epoch + self.node.config.latency_epochs;
             self.node.light.set(epoch, *self.setpoints).await;

@@ -1,12 +1,16 @@
 //! What a module tells about itself: its latest figures, and a stream of what happens.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::channel::v1::ReserveReplaced;
 use proto::detector::v1::module_event::Event;
 use proto::detector::v1::{BlockStored, LinkState, ModuleEvent, ModuleStatus, Note};
 use shell::Health;
 use tokio::sync::{broadcast, watch};
+use topology::figure::Figures;
+
+use crate::uptime::Uptime;
 
 /// Events that a slow watcher may be behind before it misses some.
 const EVENTS_KEPT: usize = 256;
@@ -16,6 +20,9 @@ pub struct Monitor {
     status: Mutex<ModuleStatus>,
     events: broadcast::Sender<ModuleEvent>,
     recover: watch::Sender<u64>,
+    uptime: Mutex<Uptime>,
+    /// Orders to go on: to meet the peer anew, or with another authentication secret.
+    interventions: AtomicU64,
     health: Health,
 }
 
@@ -25,6 +32,8 @@ impl Monitor {
             status: Mutex::new(status),
             events: broadcast::channel(EVENTS_KEPT).0,
             recover: watch::channel(0).0,
+            uptime: Mutex::default(),
+            interventions: AtomicU64::new(0),
             health: Health::new(),
         }
     }
@@ -60,6 +69,7 @@ impl Monitor {
 
     /// Asks the running session to give up and meet the peer again.
     pub fn request_recovery(&self) {
+        self.interventions.fetch_add(1, Ordering::Relaxed);
         self.recover.send_modify(|count| *count += 1);
     }
 
@@ -72,6 +82,34 @@ impl Monitor {
         self.send(Event::Note(Note { name: name.to_owned(), message: message.to_owned() }));
     }
 
+    /// A session begins.
+    pub fn session_begins(&self) {
+        self.uptime().session_begins();
+    }
+
+    /// An epoch of the session is over. `outage` says why it had no light, if it had none.
+    pub fn epoch(&self, epoch: u64, outage: &str, epoch_s: f64) {
+        let remark = self.uptime().epoch(epoch, outage, epoch_s);
+        if let Some((name, message)) = remark {
+            self.note(name, &message);
+        }
+    }
+
+    /// Whether the last epoch had no light.
+    pub fn is_dark(&self) -> bool {
+        self.uptime().is_dark()
+    }
+
+    /// Enters restarts, interventions and availability into the figures of the run.
+    pub fn tell_uptime(&self, figures: &mut Figures) {
+        self.uptime().tell(figures, self.interventions.load(Ordering::Relaxed));
+    }
+
+    fn uptime(&self) -> MutexGuard<'_, Uptime> {
+        // Counts that are changed as a whole.
+        self.uptime.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The channel has told that its reserve was replaced.
     pub fn reserve_replaced(&self, replaced: ReserveReplaced) {
         let message = format!(
@@ -79,6 +117,7 @@ impl Monitor {
             replaced.by.escape_debug(),
             replaced.reserve_tags
         );
+        self.interventions.fetch_add(1, Ordering::Relaxed);
         self.update(|s| s.reserve_replaced = Some(replaced));
         self.note("reserve-replaced", &message);
         self.publish();

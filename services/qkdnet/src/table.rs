@@ -144,9 +144,13 @@ fn store_line(store: &StoreRow) -> String {
             pool if pool.rolled_back => " (rolled back)",
             pool if !pool.peer_version.is_empty() => " (another version)",
             pool if !pool.connected => " (not connected)",
+            pool if pool.waiting_bits > 0 => " (full: its links wait)",
             _ => "",
         };
         let _ = write!(text, "  {} {} bit{way}{gone}", pool.peer, pool.stored_bits);
+        if pool.expired_bits > 0 {
+            let _ = write!(text, " (expired: {})", pool.expired_bits);
+        }
     }
     text
 }
@@ -327,6 +331,14 @@ fn summary_line_end(text: &mut String, summary: &Summary, link: &LinkSummary) {
     let _ = writeln!(text, " {:>7} {:>12} {share:>7}  {keys}", link.blocks, link.key_bits);
     if link.blocks_voided + link.blocks_aborted > 0 {
         let _ = writeln!(text, "  {} blocks voided, {} aborted", link.blocks_voided, link.blocks_aborted);
+    }
+    let [restarts, interventions, available] =
+        [Figure::Restarts, Figure::Interventions, Figure::Availability].map(|figure| link.figures.value(figure));
+    let of_run = [restarts, interventions, available.map(|available| 1.0 - available)];
+    if of_run.into_iter().flatten().any(|figure| figure > 0.0) {
+        let restarts = Figure::Restarts.sentence(restarts);
+        let interventions = Figure::Interventions.sentence(interventions);
+        let _ = writeln!(text, "  {restarts}, {interventions}, {}", Figure::Availability.sentence(available));
     }
     if link.blocks_undecided > 0 {
         let _ = writeln!(text, "  {} blocks at one end alone, settled at the next start", link.blocks_undecided);

@@ -36,7 +36,7 @@ pub struct Network {
     /// What is older than what was done with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rolled_back: Vec<RolledBackRow>,
-    /// Links that make no key before somebody does something.
+    /// Links that make no key before somebody does something, and pools that are full.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,
     /// What goes wrong on purpose.
@@ -47,7 +47,7 @@ pub struct Network {
     pub roster: Option<Roster>,
 }
 
-/// A link, or a pair of key stores, in a state that lasts until a person does something.
+/// A link, a pair of key stores, or a pool, in a state that lasts until a person does something.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
     pub link: String,
@@ -69,6 +69,18 @@ fn other_versions(status: &GetStatusResponse) -> Vec<Waiting> {
         way_out: pool.peer_version.clone(),
     };
     status.pools.iter().filter(|pool| !pool.peer_version.is_empty()).map(one).collect()
+}
+
+/// Pools that are full. One that key expires of has room in a moment, and is none.
+fn full_pools(status: &GetStatusResponse) -> Vec<Waiting> {
+    let one = |pool: &PoolStatus| Waiting {
+        link: format!("pool of {} with {}", status.site, pool.site),
+        state: "full".to_owned(),
+        way_out: "its links wait until applications take key of it; `keyManagement.whenFull: expire` gives up the \
+                  oldest key instead"
+            .to_owned(),
+    };
+    status.pools.iter().filter(|pool| pool.waiting_bits > 0).map(one).collect()
 }
 
 /// How an application reaches the key store of its site.
@@ -126,6 +138,7 @@ impl Network {
                 .iter()
                 .filter_map(waiting)
                 .chain(stores.iter().flat_map(|store| other_versions(&store.latest.borrow())))
+                .chain(stores.iter().flat_map(|store| full_pools(&store.latest.borrow())))
                 .collect(),
             faults: snapshot.faults.clone(),
             roster: None,

@@ -22,6 +22,8 @@ pub fn store_row(status: &GetStatusResponse) -> StoreRow {
         peer_version: pool.peer_version.clone(),
         stored_bits: pool.unassigned_bits + pool.uses.iter().map(|counted| counted.left_bits).sum::<u64>(),
         confirmed_bits: pool.confirmed_bits,
+        expired_bits: pool.uses.iter().map(|counted| counted.expired_bits).sum(),
+        waiting_bits: pool.waiting_bits,
     };
     StoreRow {
         site: status.site.clone(),

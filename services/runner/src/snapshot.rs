@@ -200,6 +200,16 @@ pub struct PoolRow {
     pub peer_version: String,
     pub stored_bits: u64,
     pub confirmed_bits: u64,
+    /// Of these, what was never taken and is gone: too old, or the oldest of a full pool.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub expired_bits: u64,
+    /// The pool is full: its links wait with blocks of so many bits.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting_bits: u64,
+}
+
+fn is_zero(bits: &u64) -> bool {
+    *bits == 0
 }
 
 /// A fault that was brought into the network.

@@ -23,7 +23,7 @@ pub struct Comparison {
     /// Share of the time in which the published system made key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duty: Option<f64>,
-    /// One standard deviation of the measurement.
+    /// One standard deviation of the measurement; none of what is about the run as a whole.
     pub uncertainty: Option<f64>,
     pub tolerance: String,
     pub verdict: Agreement,
@@ -115,7 +115,7 @@ fn one(link: &PlannedLink, reference: &PlannedReference, report: &LinkReport) ->
         published: reference.published * scale,
         measured: measured.map(|(value, _)| value * scale),
         duty: reference.duty,
-        uncertainty: measured.map(|(_, sigma)| sigma * scale),
+        uncertainty: measured.filter(|_| !reference.quantity.is_of_a_run()).map(|(_, sigma)| sigma * scale),
         tolerance: reference.tolerance.to_string(),
         verdict,
     }
@@ -130,6 +130,7 @@ fn measure(quantity: Measure, report: &LinkReport) -> Option<(f64, f64)> {
             let rate = counted.value(Figure::SecretKeyRate).filter(|_| report.status.blocks > 0)?;
             Some((rate, rate * relative))
         }
+        figure if quantity.is_of_a_run() => Some((counted.value(figure)?, 0.0)),
         figure => match counted.get(figure) {
             Some(measured) => Some((measured.value(), measured.deviation()?)),
             None => {

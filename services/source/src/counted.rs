@@ -18,6 +18,7 @@ pub struct Counted {
     epoch_ps: u64,
     losses_db: Vec<f64>,
     added_db: [f64; 2],
+    unseen: bool,
     subseed: Subseed,
     /// What draws, and for which conditions its law holds: a law is made when they change.
     drawn: Option<(Conditions, Emitter)>,
@@ -43,6 +44,7 @@ impl Counted {
             epoch_ps: config.epoch_ps,
             losses_db: config.losses_db(),
             added_db: [0.0; 2],
+            unseen: false,
             subseed,
             drawn: None,
         })
@@ -53,9 +55,9 @@ impl Counted {
         losses_db.clone_into(&mut self.losses_db);
     }
 
-    /// What faults add to the way to either output.
-    pub fn attenuate(&mut self, added_db: [f64; 2]) {
-        self.added_db = added_db;
+    /// What faults and outages add to the way to either output, and whether detectors do not click.
+    pub fn suffer(&mut self, added_db: [f64; 2], unseen: bool) {
+        (self.added_db, self.unseen) = (added_db, unseen);
     }
 
     pub fn emit(&mut self, epoch: u64, pump: f64, states: [&AnalyserState; 2]) -> Result<[Light; 2]> {
@@ -67,7 +69,12 @@ impl Counted {
             phases_rad: states.map(|state| state.phase_rad),
             polarisations_rad: states.map(|state| state.polarisation_rad),
         });
+        let unseen = self.unseen;
         let emitter = self.under(conditions)?;
+        if unseen {
+            let halves = emitter.silence(epoch).halves;
+            return Ok(halves.map(|half| Light { counts: vec![encoded(&half)], ..Light::default() }));
+        }
         let slices = emitter.slices();
         if slices > SLICES_MAX {
             bail!(

@@ -68,14 +68,30 @@ fn a_cut_arm_gives_hardly_a_bit_and_light_comes_back_as_it_was() {
     for (config, key) in [(pairs(), None), (decoys(), Some(9))] {
         let mut counted = begin(&config, 1, key).unwrap();
         let lit = emit(&mut counted, 5)[0].key.len;
-        counted.attenuate([f64::INFINITY; 2]);
+        counted.suffer([f64::INFINITY; 2], false);
         let dark = emit(&mut counted, 6)[0].key.len;
         assert!(dark < lit / 20, "{dark} of {lit}");
-        counted.attenuate([0.0; 2]);
+        counted.suffer([0.0; 2], false);
         assert_eq!(emit(&mut counted, 5), emit(&mut begin(&config, 1, key).unwrap(), 5));
         let losses_db: Vec<f64> = config.losses_db().iter().map(|loss_db| loss_db + 10.0).collect();
         counted.set_losses_db(&losses_db);
         let less = emit(&mut counted, 5)[0].key.len;
         assert!(less < lit / 5, "{less} of {lit}");
+    }
+}
+
+#[test]
+fn of_light_that_no_detector_sees_there_is_no_bit_and_no_click_but_its_pulses_were_sent() {
+    for (config, key) in [(pairs(), None), (decoys(), Some(9))] {
+        let mut counted = begin(&config, 1, key).unwrap();
+        let before = emit(&mut counted, 5);
+        counted.suffer([f64::INFINITY, 0.0], true);
+        for (unseen, lit) in emit(&mut counted, 6).iter().zip(&before) {
+            assert_eq!((unseen.epoch, unseen.slice, unseen.slices), (6, 0, 1));
+            assert_eq!((unseen.key.len, unseen.check.len, unseen.clicks), (0, 0, 0));
+            assert_eq!((unseen.pulses, unseen.key.kinds.len()), (lit.pulses, lit.key.kinds.len()));
+        }
+        counted.suffer([0.0; 2], false);
+        assert_eq!(emit(&mut counted, 7), emit(&mut begin(&config, 1, key).unwrap(), 7));
     }
 }

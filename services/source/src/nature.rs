@@ -84,12 +84,13 @@ impl Nature {
         }
     }
 
-    /// What faults add to the way to either output. Pulses have one way, whichever end of it is named.
-    pub fn attenuate(&mut self, losses_db: [f64; 2]) {
+    /// What faults and outages add to the way to either output. Pulses have one way, whichever end of it is named. Light
+    /// that is `unseen` meets detectors that do not click, which is drawn where clicks are.
+    pub fn suffer(&mut self, losses_db: [f64; 2], unseen: bool) {
         match self {
             Self::Pairs(emitter) => emitter.attenuate(losses_db),
             Self::Pulses(emitter) => emitter.attenuate(losses_db[0].max(losses_db[1])),
-            Self::Counts(counted) => counted.attenuate(losses_db),
+            Self::Counts(counted) => counted.suffer(losses_db, unseen),
         }
     }
 
@@ -185,6 +186,7 @@ mod tests {
                 },
                 efficiency: 1.0,
             })),
+            outages: vec![],
             faults_allowed: true,
             accepts: vec![],
         }
@@ -229,13 +231,13 @@ mod tests {
         let full = emit(&mut nature);
         assert!(full > 9000, "{full}");
         for cut in [[f64::INFINITY, 0.0], [0.0, f64::INFINITY]] {
-            nature.attenuate(cut);
+            nature.suffer(cut, false);
             assert_eq!(emit(&mut nature), 0);
         }
-        nature.attenuate([3.0, 3.0]);
+        nature.suffer([3.0, 3.0], false);
         let half = emit(&mut nature);
         assert!((4500..5500).contains(&half), "{half}");
-        nature.attenuate([0.0; 2]);
+        nature.suffer([0.0; 2], false);
         nature.set_losses_db(&[10.0]);
         let tenth = emit(&mut nature);
         assert!((850..1150).contains(&tenth), "{tenth}");

@@ -17,7 +17,7 @@ use telemetry::names::{attribute, span};
 use telemetry::trace::{Span, Tracer};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use topology::plan::{SourceConfig, Speed};
+use topology::plan::{PlannedOutage, SourceConfig, Speed};
 use tracing::{info, warn};
 
 use crate::nature::Nature;
@@ -178,11 +178,10 @@ async fn emit(
             light.set_losses_db(&losses_db);
             info!(epoch, ?losses_db, "the arms have another loss");
         }
-        if let Some(faults) = faults {
-            let effects = faults.enter_epoch(epoch);
-            light.attenuate(effects.loss_db);
-            batch.suffers(effects.ids);
-        }
+        let effects = faults.map(|faults| faults.enter_epoch(epoch)).unwrap_or_default();
+        let outage = Outage::of(&config.outages, epoch, effects.loss_db);
+        light.suffer(outage.loss_db, outage.unseen);
+        batch.suffers(effects.ids);
         let emitted = light.emit(epoch, pump, [&states[0], &states[1]])?;
         // Counts have clicks in place of photons.
         let count = emitted.iter().map(|light| u64::from(light.photons.count)).sum();
@@ -200,6 +199,7 @@ async fn emit(
                 end: false,
                 traceparent: traceparent.clone(),
                 counts: light.counts,
+                outage: outage.cause.clone(),
                 ..PhotonEpoch::default()
             };
             output.photons.send(message).await.ok().context("send photons: the output has gone")?;
@@ -215,6 +215,37 @@ async fn emit(
         output.photons.closed().await;
     }
     Ok(())
+}
+
+/// What keeps the light of an epoch from being seen.
+struct Outage {
+    /// On the way to either output, what faults add included.
+    loss_db: [f64; 2],
+    /// The detectors of an end do not click.
+    unseen: bool,
+    cause: String,
+}
+
+impl Outage {
+    fn of(planned: &[PlannedOutage], epoch: u64, mut loss_db: [f64; 2]) -> Self {
+        let is_cut = |loss_db: &[f64; 2]| loss_db.iter().any(|loss_db| loss_db.is_infinite());
+        let mut causes: Vec<&str> = Vec::new();
+        if is_cut(&loss_db) {
+            causes.push("the light is cut");
+        }
+        let mut unseen = false;
+        for PlannedOutage { output, cause, .. } in planned.iter().filter(|planned| planned.epochs.is_in(epoch)) {
+            causes.push(cause);
+            match output {
+                Some(output) => {
+                    unseen = true;
+                    loss_db[usize::from(*output == 1)] = f64::INFINITY;
+                }
+                None => loss_db = [f64::INFINITY; 2],
+            }
+        }
+        Self { loss_db, unseen, cause: causes.join(", ") }
+    }
 }
 
 /// Waits for one output's analyser state of `epoch`; "unchanged" leaves what stands.

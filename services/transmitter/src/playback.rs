@@ -58,7 +58,12 @@ impl Playback {
             let sent = sent_before(index.saturating_add(1)).saturating_sub(base);
             let light = Sent::Pulses { choices: choices.clone(), sent };
             let frame = FrameInput { number: epoch, light, traceparent: String::new() };
-            room.send(Ok(EpochLight { epoch, frames: if end { Vec::new() } else { vec![frame] }, end }));
+            room.send(Ok(EpochLight {
+                epoch,
+                frames: if end { Vec::new() } else { vec![frame] },
+                outage: String::new(),
+                end,
+            }));
             if end {
                 break;
             }

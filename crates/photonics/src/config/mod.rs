@@ -38,6 +38,25 @@ pub struct Step {
     pub value: f64,
 }
 
+/// Epochs in which something is out of order, once or again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outage {
+    pub first_epoch: u64,
+    pub epochs: u64,
+    /// From the beginning of one to that of the next; 0 where there is one.
+    #[serde(default)]
+    pub period_epochs: u64,
+}
+
+impl Outage {
+    pub fn is_in(&self, epoch: u64) -> bool {
+        let Some(since) = epoch.checked_sub(self.first_epoch) else { return false };
+        let since = if self.period_epochs > 0 { since % self.period_epochs } else { since };
+        since < self.epochs
+    }
+}
+
 /// Simulated time at which an epoch begins. Who schedules a [`Step`] and who applies it count alike.
 pub fn epoch_start_s(epoch: u64, epoch_ps: u64) -> f64 {
     epoch as f64 * (epoch_ps as f64 * 1e-12)
@@ -161,4 +180,19 @@ pub struct Clock {
     pub frequency_walk_per_sqrt_s: f64,
     /// White frequency noise expressed as a random walk of phase, ps per square root of a second.
     pub phase_walk_ps_per_sqrt_s: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_in_its_epochs_alone_and_comes_again_after_its_period() {
+        let once = Outage { first_epoch: 3, epochs: 2, period_epochs: 0 };
+        let again = Outage { period_epochs: 5, ..once };
+        let epochs = |outage: Outage| (0..15).filter(|epoch| outage.is_in(*epoch)).collect::<Vec<u64>>();
+        assert_eq!(epochs(once), [3, 4]);
+        assert_eq!(epochs(again), [3, 4, 8, 9, 13, 14]);
+        assert!(!again.is_in(u64::MAX - 1) || again.is_in(u64::MAX - 1 - 5));
+    }
 }

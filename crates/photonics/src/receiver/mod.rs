@@ -15,7 +15,7 @@ pub use frames::Frame;
 
 use crate::analyser::{AnalyserState, Phase};
 use crate::config::{
-    BasisChoice, Clock, Detector, Encoding, EnergyTimeAnalyser, PORTS, PreparedAnalyser, PreparedDetectors,
+    BasisChoice, Clock, Detector, Encoding, EnergyTimeAnalyser, Outage, PORTS, PreparedAnalyser, PreparedDetectors,
 };
 use crate::nature::pulses::{BasisChoices, ChoiceKey, PulseClock};
 use crate::photons::{self, Arrival, PhotonsError, Survey, time_ps};
@@ -65,6 +65,9 @@ pub struct Instrument {
     framer: Framer,
     run: Option<Run>,
     survey: Survey,
+    outages: Vec<Outage>,
+    /// The detectors are out in the epoch under way.
+    out: bool,
 }
 
 /// How the detectors make clicks of events.
@@ -134,6 +137,8 @@ impl Instrument {
             framer: Framer::new(detector.tdc_resolution_ps, frame_ps),
             run: None,
             survey: Survey::default(),
+            outages: Vec::new(),
+            out: false,
         }
     }
 
@@ -183,6 +188,8 @@ impl Instrument {
             framer: Framer::new(resolution_ps, frame_ps),
             run: None,
             survey: Survey::default(),
+            outages: Vec::new(),
+            out: false,
         }
     }
 
@@ -193,6 +200,13 @@ impl Instrument {
         if let Front::Gated(gated) = &mut self.front {
             gated.choose_bases(epoch, key.map(|key| BasisChoices::new(self.z_probability, key)));
         }
+    }
+
+    /// When the detectors are too warm to click, or off. All else goes on: with and without outages the clicks of every
+    /// other epoch are the same, but for what a dead time or an afterpulse carries over.
+    pub fn with_outages(mut self, outages: &[Outage]) -> Self {
+        outages.clone_into(&mut self.outages);
+        self
     }
 
     /// Sets the clock wrong for some epochs to come. Those of the last call that are not named again are over.
@@ -281,6 +295,7 @@ impl Instrument {
         let limit_ps = self.arrivals.settled_ps(end_ps).max(run.settled_ps);
         let light_ps = (run.reached_ps.unwrap_or(end_ps - self.epoch_ps), end_ps);
         self.front.enter(epoch, light_ps, run.settled_ps, limit_ps);
+        self.out = self.outages.iter().any(|outage| outage.is_in(epoch));
         // Random words are drawn in whole chunks, whatever lapses there are.
         let mut drawn = 0;
         let mut place = 0;
@@ -319,6 +334,9 @@ impl Instrument {
         let events = self.arrivals.settled(limit_ps);
         let used = events.len();
         let mut clicks = self.front.run(events, limit_ps);
+        if self.out {
+            clicks = &[];
+        }
         // Along the straight pieces of the clock.
         loop {
             let end_ps = run.segment.end_ps(run.epoch);

@@ -1,8 +1,11 @@
 //! Instruments that links of all kinds have: values that cannot be.
 
-use super::{Finding, Report};
-use crate::document::{Afterpulse, Fibre, FreeRunningClock, Snspd, Tdc};
+use super::{Epoch, Finding, Report};
+use crate::document::{Afterpulse, Cooling, Fibre, FreeRunningClock, Snspd, Tdc};
 use crate::quantity::{Decimal, Duration, Fraction, TimeOffset};
+
+/// No outage begins later, or lasts for longer: a run that shows it would take too long for anybody.
+pub(super) const OUTAGE_MAX: &str = "600 h";
 
 /// A time tag counts units of this.
 pub(super) const TAG_UNIT_PS: u64 = 4;
@@ -50,6 +53,21 @@ pub(super) fn snspd(detector: &Snspd, path: &str, report: &mut Report<'_>) {
     if detector.dead_time.whole().is_none() {
         let message = format!("{} is not a whole number of ps", detector.dead_time);
         report.add(Finding::error(format!("{path}.deadTime"), message, "a multiple of 1 ps"), &[]);
+    }
+}
+
+/// Times of less than an epoch would not be seen.
+pub(super) fn cooling(cooling: &Cooling, epoch: &Epoch, path: &str, report: &mut Report<'_>) {
+    let path = format!("{path}.cooling");
+    for (field, time) in [("holdTime", cooling.hold_time), ("recyclingTime", cooling.recycling_time)] {
+        if time < epoch.length {
+            let (at, message) = (format!("{path}.{field}"), format!("{time} is shorter than an epoch"));
+            report.add(Finding::error(at, message, format!("at least {}", epoch.length)), &[&epoch.path]);
+        }
+        bounded(&path, field, time, OUTAGE_MAX, report);
+    }
+    if let Some(first) = cooling.first {
+        bounded(&path, "first", first, OUTAGE_MAX, report);
     }
 }
 

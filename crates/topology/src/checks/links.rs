@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use distill::config::Emission;
 
-use super::instruments::TAG_UNIT_PS;
+use super::instruments::{OUTAGE_MAX, TAG_UNIT_PS, bounded, cooling};
 use super::{Epoch, Finding, Report, entangled, prepared};
-use crate::document::{Bound, Fidelity, Link, Measure, Name, Reference, Spec, Tolerance};
+use crate::document::{Bound, Detector, Fidelity, Link, Measure, Name, Outage, Reference, Snspd, Spec, Tolerance};
 use crate::figure::Listing;
 use crate::plan::{ServiceNames, links};
 use crate::quantity::{Decimal, Duration, Fraction};
@@ -32,6 +32,7 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
         epochs(&epoch, &[("round", link.round)], &path, report);
         post_processing(link, &path, report);
         references(link, &path, report);
+        outages(&epoch, link, &path, report);
         match resolve(link) {
             Ok(LinkKind::Entangled(kind)) => entangled::check(&epoch, &kind, &path, report),
             Ok(LinkKind::Prepared(kind)) => prepared::check(&epoch, &kind, &path, report),
@@ -212,13 +213,43 @@ pub(super) fn bound(link: &Link, emission: &Emission, path: &str, report: &mut R
     report.add(finding, &[&format!("{path}.source"), &format!("{path}.protocol")]);
 }
 
+fn outages(epoch: &Epoch, link: &Link, path: &str, report: &mut Report<'_>) {
+    for (index, arm) in link.arms.iter().enumerate() {
+        if let Detector::Snspd(Snspd { cooling: Some(times), .. }) = &arm.detector {
+            cooling(times, epoch, &format!("{path}.arms[{index}].detector"), report);
+        }
+    }
+    for (index, outage) in link.outages.iter().enumerate() {
+        let at = format!("{path}.outages[{index}]");
+        bounded(&at, "at", outage.at, OUTAGE_MAX, report);
+        bounded(&at, "lasts", outage.lasts, OUTAGE_MAX, report);
+        if outage.lasts < epoch.length {
+            let message = format!("an outage of {} is shorter than an epoch", outage.lasts);
+            let finding = Finding::error(format!("{at}.lasts"), message, format!("at least {}", epoch.length));
+            report.add(finding, &[&epoch.path]);
+        }
+        let end = |outage: &Outage| outage.at.rounded().saturating_add(outage.lasts.rounded());
+        let overlaps = |other: &&Outage| other.at.rounded() <= end(outage) && outage.at.rounded() <= end(other);
+        if let Some(other) = link.outages[..index].iter().position(|other| overlaps(&other)) {
+            let other = format!("{path}.outages[{other}]");
+            let message = format!("an outage at {} meets another one", outage.at);
+            let hint = format!("the other one is in line {}: make one of the two", report.line(&other));
+            let finding = Finding::error(format!("{at}.at"), message, "outages with light between them");
+            report.add(finding.hint(Some(hint)), &[&format!("{at}.lasts"), &other]);
+        }
+    }
+}
+
 fn references(link: &Link, path: &str, report: &mut Report<'_>) {
     for (index, reference) in link.reference.iter().enumerate() {
         let at = format!("{path}.reference[{index}]");
         let quantity = format!("{at}.quantity");
         if !reference.quantity.fits(reference.value) {
             let message = format!("{} does not measure {}", reference.value, reference.quantity.name());
-            let expected = format!("a value in {}", reference.quantity.unit());
+            let expected = match reference.quantity.is_counted() {
+                true => "how often, such as \"9 times\"".to_owned(),
+                false => format!("a value in {}", reference.quantity.unit()),
+            };
             report.add(Finding::error(format!("{at}.value"), message, expected), &[&quantity]);
         }
         if !Listing::of(link.protocol).all().any(|figure| figure == reference.quantity.figure()) {
@@ -226,7 +257,7 @@ fn references(link: &Link, path: &str, report: &mut Report<'_>) {
             let expected = "a figure that `qkdnet verify` can compare on such a link";
             report.add(Finding::error(quantity.clone(), message, expected), &[&format!("{path}.protocol")]);
         }
-        let of_percentages = matches!(reference.quantity, Measure::QberZ | Measure::QberX);
+        let of_percentages = matches!(reference.quantity, Measure::QberZ | Measure::QberX | Measure::Availability);
         if matches!(reference.tolerance, Tolerance::Points(_)) && !of_percentages {
             let message = format!("percentage points of {}", reference.quantity.name());
             let expected = "a part of the value such as \"5 %\", or \"factor 1.3\"";

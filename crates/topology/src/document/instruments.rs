@@ -342,6 +342,9 @@ pub struct Snspd {
     /// Clicks after which the detector stays blind until it is reset.
     #[serde(default)]
     pub latching: Latching,
+    /// How their cryostat has to be cooled again and again; without it they stay cold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooling: Option<Cooling>,
     /// The time-to-digital converter.
     #[serde(default)]
     pub tdc: Tdc,
@@ -365,6 +368,19 @@ fn default_dead_time() -> Duration {
 
 pub(super) fn no_skew() -> [TimeOffset; 4] {
     [TimeOffset::preset("0 ps"); 4]
+}
+
+/// Cooling cycles of a cryostat that stays cold for a while and must then be recycled: its detectors are out meanwhile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cooling {
+    /// Time for which it stays cold.
+    pub hold_time: Duration,
+    /// Time from the end of one hold time to the beginning of the next, in which the detectors do not click.
+    pub recycling_time: Duration,
+    /// Simulated time at which it is recycled first; `holdTime` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Duration>,
 }
 
 /// Clicks that follow a click.

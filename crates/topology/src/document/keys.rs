@@ -31,8 +31,11 @@ pub struct KeyManagement {
     /// not made.
     #[schemars(range(min = 1, max = 100_000))]
     pub keys_waiting: u32,
-    /// Bits that a pool holds for one peer site; a full pool stops its links.
+    /// Bits that a pool holds for one peer site.
     pub pool: DataSize,
+    /// What becomes of a pool that is full, and of the links that fill it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub when_full: WhenFull,
     /// Age in wall time at which stored key expires.
     pub retention: Duration,
     /// Wall time in which an application may repeat `dec_keys` for a key that it already got.
@@ -53,11 +56,27 @@ impl Default for KeyManagement {
             keys_per_second: 0,
             keys_waiting: 10_000,
             pool: DataSize::preset("268435456 bit"),
+            when_full: WhenFull::Wait,
             retention: Duration::preset("86400 s"),
             redelivery_window: Duration::preset("0 s"),
             relay: Relay::default(),
         }
     }
+}
+
+/// What becomes of a pool that is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenFull {
+    /// Its links wait until key is taken; `qkdnet status` names it.
+    #[default]
+    Wait,
+    /// The oldest key that no use was given yet goes, at both sites, and new key takes its place.
+    Expire,
+}
+
+fn is_default(when_full: &WhenFull) -> bool {
+    *when_full == WhenFull::default()
 }
 
 /// Trusted-node relay: key between sites that share no link, hop by hop under one-time pad.

@@ -328,6 +328,10 @@ pub struct Link {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub disturbances: Vec<Disturbance>,
+    /// Times in which the link has no light, such as a power failure. They do not overlap.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = OUTAGES_MAX))]
+    pub outages: Vec<Outage>,
     /// What was published about this link and how close a run must come.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

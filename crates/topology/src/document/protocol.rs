@@ -253,6 +253,22 @@ impl PumpLoop {
     }
 }
 
+/// Most outages of a link.
+pub(crate) const OUTAGES_MAX: usize = 64;
+
+/// A time in which a link has no light, whatever its detectors do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outage {
+    /// Simulated time at which the light goes.
+    pub at: Duration,
+    /// Time until it is back.
+    pub lasts: Duration,
+    /// Why it goes, in a few words, for those who read what happened.
+    #[schemars(length(min = 1, max = 100))]
+    pub cause: String,
+}
+
 /// A step that hits an instrument at a simulated time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case")]

@@ -17,7 +17,8 @@ pub struct Reference {
     pub quantity: Measure,
     /// The published value.
     pub value: ReferenceValue,
-    /// How far a run may be away: `5 %` of the value, `0.2 pp` (percentage points), or `factor 1.3`.
+    /// How far a run may be away: `5 %` of the value, `0.2 pp` (percentage points), or `factor 1.3`; `exact`, or `at least`
+    /// the value.
     pub tolerance: Tolerance,
     /// Where it was published. What begins with `fitted:` is shown beside what is measured, without a verdict.
     #[schemars(length(min = 1, max = 500))]
@@ -56,6 +57,12 @@ pub enum Measure {
     GainVacuum,
     /// Full width at half maximum of the coincidence peak, in ps.
     PeakWidth,
+    /// How often light came back after an outage, or with a new session.
+    Restarts,
+    /// How often a person ordered an end of the link to go on.
+    Interventions,
+    /// Share of simulated time in which the link had a session with light, in %.
+    Availability,
 }
 
 impl Measure {
@@ -69,6 +76,9 @@ impl Measure {
             Measure::GainDecoy => Figure::GainDecoy,
             Measure::GainVacuum => Figure::GainVacuum,
             Measure::PeakWidth => Figure::PeakWidth,
+            Measure::Restarts => Figure::Restarts,
+            Measure::Interventions => Figure::Interventions,
+            Measure::Availability => Figure::Availability,
         }
     }
 
@@ -80,10 +90,22 @@ impl Measure {
     /// Unit in which values are shown.
     pub fn unit(self) -> &'static str {
         match self {
-            Measure::QberZ | Measure::QberX => "%",
+            Measure::QberZ | Measure::QberX | Measure::Availability => "%",
             Measure::GainSignal | Measure::GainDecoy | Measure::GainVacuum => "ppm",
-            Measure::SecretKeyRate | Measure::PeakWidth => self.figure().unit(),
+            Measure::SecretKeyRate | Measure::PeakWidth | Measure::Restarts | Measure::Interventions => {
+                self.figure().unit()
+            }
         }
+    }
+
+    /// Whether it says how often something happened: known exactly, and without a unit.
+    pub fn is_counted(self) -> bool {
+        matches!(self, Measure::Restarts | Measure::Interventions)
+    }
+
+    /// Whether it is about a whole run: it is known at its end, and does not scatter.
+    pub fn is_of_a_run(self) -> bool {
+        self.is_counted() || self == Measure::Availability
     }
 
     /// A value of 1, in the unit in which values are shown.
@@ -100,9 +122,15 @@ impl Measure {
             (self, value),
             (Measure::SecretKeyRate, ReferenceValue::BitRate(_))
                 | (
-                    Measure::QberZ | Measure::QberX | Measure::GainSignal | Measure::GainDecoy | Measure::GainVacuum,
+                    Measure::QberZ
+                        | Measure::QberX
+                        | Measure::GainSignal
+                        | Measure::GainDecoy
+                        | Measure::GainVacuum
+                        | Measure::Availability,
                     ReferenceValue::Fraction(_)
                 )
+                | (Measure::Restarts | Measure::Interventions, ReferenceValue::Count(_))
                 | (Measure::PeakWidth, ReferenceValue::Duration(_))
         )
     }
@@ -114,19 +142,24 @@ pub enum ReferenceValue {
     BitRate(BitRate),
     Fraction(Fraction),
     Duration(Duration),
+    Count(u32),
 }
 
 impl ReferenceValue {
-    /// The value in bit/s, as a fraction of 1, or in ps.
+    /// The value in bit/s, as a fraction of 1, in ps, or the count.
     pub fn value(self) -> f64 {
         match self {
             ReferenceValue::BitRate(rate) => rate.value(),
             ReferenceValue::Fraction(fraction) => fraction.value(),
             ReferenceValue::Duration(duration) => duration.value(),
+            ReferenceValue::Count(count) => f64::from(count),
         }
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, QuantityError> {
+        if let Some(count) = text.strip_suffix("times").and_then(|count| count.trim_end().parse().ok()) {
+            return Ok(ReferenceValue::Count(count));
+        }
         let rate = text.parse().map(ReferenceValue::BitRate);
         rate.or_else(|error| {
             let fraction = text.parse().map(ReferenceValue::Fraction);
@@ -141,6 +174,7 @@ impl fmt::Display for ReferenceValue {
             ReferenceValue::BitRate(rate) => rate.fmt(f),
             ReferenceValue::Fraction(fraction) => fraction.fmt(f),
             ReferenceValue::Duration(duration) => duration.fmt(f),
+            ReferenceValue::Count(count) => write!(f, "{count} times"),
         }
     }
 }
@@ -154,6 +188,10 @@ pub enum Tolerance {
     Points(f64),
     /// Between the value divided and multiplied by this.
     Factor(f64),
+    /// No difference at all.
+    Exact,
+    /// The published value is a bound: as much, or more.
+    AtLeast,
 }
 
 impl Tolerance {
@@ -163,6 +201,8 @@ impl Tolerance {
             Tolerance::Relative(part) => difference <= part * published.abs(),
             Tolerance::Points(points) => difference <= points,
             Tolerance::Factor(factor) => measured <= published * factor && measured * factor >= published,
+            Tolerance::Exact => measured == published,
+            Tolerance::AtLeast => measured >= published,
         }
     }
 
@@ -171,6 +211,11 @@ impl Tolerance {
             return None;
         }
         let text = text.trim();
+        match text {
+            "exact" => return Some(Tolerance::Exact),
+            "at least" => return Some(Tolerance::AtLeast),
+            _ => {}
+        }
         let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
         if let Some(factor) = text.strip_prefix("factor ") {
             return number(factor).filter(|factor| *factor >= 1.0).map(Tolerance::Factor);
@@ -190,6 +235,8 @@ impl fmt::Display for Tolerance {
             Tolerance::Relative(part) => write!(f, "{} %", percent(part)),
             Tolerance::Points(points) => write!(f, "{} pp", percent(points)),
             Tolerance::Factor(factor) => write!(f, "factor {factor}"),
+            Tolerance::Exact => f.write_str("exact"),
+            Tolerance::AtLeast => f.write_str("at least"),
         }
     }
 }
@@ -234,9 +281,9 @@ impl JsonSchema for ReferenceValue {
         json_schema!({
             "type": "string",
             "format": VALUE_FORMAT,
-            "pattern": "^[0-9]+(\\.[0-9]+)?([eE][-+]?[0-9]+)? *(bit/s|kbit/s|Mbit/s|Gbit/s|%|ppm|ppb|ps|ns|us|ms|s|min|h)$",
+            "pattern": "^[0-9]+(\\.[0-9]+)?([eE][-+]?[0-9]+)? *(bit/s|kbit/s|Mbit/s|Gbit/s|%|ppm|ppb|ps|ns|us|ms|s|min|h|times)$",
             "maxLength": TEXT_LENGTH_MAX,
-            "examples": ["7069 bit/s", "4.24 %"],
+            "examples": ["7069 bit/s", "4.24 %", "9 times"],
         })
     }
 }
@@ -254,9 +301,9 @@ impl JsonSchema for Tolerance {
         json_schema!({
             "type": "string",
             "format": TOLERANCE_FORMAT,
-            "pattern": "^([0-9]+(\\.[0-9]+)? *(%|pp)|factor [0-9]+(\\.[0-9]+)?)$",
+            "pattern": "^([0-9]+(\\.[0-9]+)? *(%|pp)|factor [0-9]+(\\.[0-9]+)?|exact|at least)$",
             "maxLength": TEXT_LENGTH_MAX,
-            "examples": ["5 %", "0.2 pp", "factor 1.3"],
+            "examples": ["5 %", "0.2 pp", "factor 1.3", "exact", "at least"],
         })
     }
 }
@@ -279,7 +326,9 @@ mod tests {
         assert_eq!(Tolerance::parse("5"), None);
         assert_eq!(Tolerance::parse("-5 %"), None);
         assert_eq!(Tolerance::parse("factor 0.5"), None);
-        for text in ["5 %", "0.2 pp", "factor 1.3", "0.05 %"] {
+        assert!(parse("exact").accepts(9.0, 9.0) && !parse("exact").accepts(9.0, 10.0));
+        assert!(parse("at least").accepts(0.99, 0.992) && !parse("at least").accepts(0.99, 0.989));
+        for text in ["5 %", "0.2 pp", "factor 1.3", "0.05 %", "exact", "at least"] {
             assert_eq!(parse(text).to_string(), text);
         }
     }

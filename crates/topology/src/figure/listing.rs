@@ -17,8 +17,14 @@ pub struct Listing {
 }
 
 /// What every link has, as its end is key, whatever its light is.
-pub(super) const OF_EVERY_LINK: [Figure; 3] =
-    [Figure::SecretKeyRate, Figure::SecretKeyRateFinite, Figure::AuthenticationShare];
+pub(super) const OF_EVERY_LINK: [Figure; 6] = [
+    Figure::SecretKeyRate,
+    Figure::SecretKeyRateFinite,
+    Figure::AuthenticationShare,
+    Figure::Restarts,
+    Figure::Interventions,
+    Figure::Availability,
+];
 
 const BBM92_ENERGY_TIME: Listing = Listing {
     columns: &[

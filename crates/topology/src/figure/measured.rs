@@ -113,7 +113,7 @@ impl Figures {
         self.0.iter().map(|(name, told)| (&**name, &*told.unit, told.measured))
     }
 
-    /// Leaves what a control loop chose, which is known while nothing is measured.
+    /// Leaves what is known while nothing is measured.
     pub fn retain_set(&mut self) {
         self.0.retain(|name, _| Figure::of_name(name).is_some_and(Figure::is_set));
     }

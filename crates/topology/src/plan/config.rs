@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use distill::config::{Entangled, LinkProtocol};
 use distill::sifting::prepared::config::Prepared;
 use photonics::config::{
-    Arm, Clock, Detector, EnergyTimeAnalyser, PreparedAnalyser, PreparedDetectors, SpdcCw, Transmitter,
+    Arm, Clock, Detector, EnergyTimeAnalyser, Outage, PreparedAnalyser, PreparedDetectors, SpdcCw, Transmitter,
 };
 use serde::{Deserialize, Serialize};
 
 use super::seed::SecretSeed;
 pub use crate::document::Speed;
+use crate::document::WhenFull;
 
 /// A source, which feeds one link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,9 +33,24 @@ pub struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subseed: Option<SecretSeed>,
     pub nature: Nature,
+    /// When it gives no light that is seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outages: Vec<PlannedOutage>,
     pub faults_allowed: bool,
     /// Peers that may connect: the modules by output, then who controls the run.
     pub accepts: Vec<String>,
+}
+
+/// Epochs without light, or with light that nobody sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedOutage {
+    /// The output whose detectors are out. Without one there is no light at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<u32>,
+    /// For those who read what happened.
+    pub cause: String,
+    pub epochs: Outage,
 }
 
 /// What a source draws the light of its link by.
@@ -153,6 +169,9 @@ pub struct DetectorConfig {
     /// Nature's randomness in the instrument; without one it is the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instrument_subseed: Option<SecretSeed>,
+    /// When its detectors do not click.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outages: Vec<Outage>,
 }
 
 /// The instruments of a detector node.
@@ -283,8 +302,16 @@ pub struct KeySupply {
     pub keys_per_second: u32,
     pub keys_waiting: u32,
     pub pool_bits: u64,
+    #[serde(default, skip_serializing_if = "KeySupply::waits_when_full")]
+    pub when_full: WhenFull,
     pub retention_ms: u64,
     pub redelivery_window_ms: u64,
+}
+
+impl KeySupply {
+    fn waits_when_full(when_full: &WhenFull) -> bool {
+        *when_full == WhenFull::Wait
+    }
 }
 
 /// The trusted-node relay of a site.

@@ -21,8 +21,8 @@ use crate::document::{Fidelity, Link, Measure, Protocol, Spec, Topology};
 use crate::figure::Listing;
 pub use config::{
     ChannelConfig, CountedPairs, CountedPulses, Counts, DetectorConfig, EntangledReceiver, KeySupply, KmsConfig,
-    KmsModule, KmsPeer, ModuleConfig, Nature, Pairs, PreparedReceiver, Pulses, Receiver, RelayConfig, RelayNeighbour,
-    ServiceConfig, SourceConfig, Speed, TransmitterConfig,
+    KmsModule, KmsPeer, ModuleConfig, Nature, Pairs, PlannedOutage, PreparedReceiver, Pulses, Receiver, RelayConfig,
+    RelayNeighbour, ServiceConfig, SourceConfig, Speed, TransmitterConfig,
 };
 pub use directory::{Directory, DirectorySite};
 pub use seed::{Role, SecretSeed, derive_subseed};

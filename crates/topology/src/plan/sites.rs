@@ -192,6 +192,7 @@ fn supply(keys: &KeyManagement) -> KeySupply {
         keys_per_second: keys.keys_per_second,
         keys_waiting: keys.keys_waiting,
         pool_bits: keys.pool.rounded(),
+        when_full: keys.when_full,
         // A time that was asked for is never none.
         retention_ms: keys.retention.rounded().div_ceil(PS_PER_MS).max(1),
         redelivery_window_ms: keys.redelivery_window.rounded().div_ceil(PS_PER_MS),

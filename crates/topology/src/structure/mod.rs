@@ -527,9 +527,13 @@ impl<'a> Walker<'a> {
             (_, PROVENANCE_FORMAT) => {
                 "\"published: ...\", \"inferred: ...\" or \"assumed: ...\" with the source".into()
             }
-            (_, VALUE_FORMAT) => "a bit rate, a percentage or a duration such as \"7069 bit/s\" or \"4.24 %\"".into(),
+            (_, VALUE_FORMAT) => {
+                "a bit rate, a percentage, a duration or a count such as \"7069 bit/s\", \"4.24 %\" or \"9 times\""
+                    .into()
+            }
             (_, TOLERANCE_FORMAT) => {
-                "a tolerance such as \"5 %\", \"0.2 pp\" (percentage points) or \"factor 1.3\"".into()
+                "a tolerance such as \"5 %\", \"0.2 pp\" (percentage points), \"factor 1.3\", \"exact\" or \"at least\""
+                    .into()
             }
             (Some("integer"), _) => format!("a whole number{range}"),
             (Some("number"), _) => format!("a number{range}"),

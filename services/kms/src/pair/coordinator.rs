@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::{Context, Result, bail};
-use keystore::{Grant, Secret, StoreError, Use};
+use keystore::{Secret, StoreError, Use};
 use proto::kms::v1::{self as wire, Confirm, ConfirmResult, Confirmed, Granted, PairHello, pair_message::Message};
 use tokio::sync::mpsc;
 
@@ -187,8 +187,7 @@ async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<Option<Lasting>> {
             pool.store.confirm_keeping(&pool.peer, block, generation, placed.start, deducted).await?;
         }
         for grant in &theirs.ahead_grants {
-            let use_ = use_of(grant.purpose()).context("a grant for no use")?;
-            store_grant(pool, grant.seq, use_, grant.start, grant.bytes).await?;
+            store_grant(pool, generation, grant).await?;
         }
         let levels = pool.levels();
         let same = (levels.generation, levels.end_bytes, levels.next_grant)
@@ -207,11 +206,9 @@ async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<Option<Lasting>> {
     Ok(None)
 }
 
-async fn store_grant(pool: &Pool, seq: u64, use_: Use, start: u64, bytes: u64) -> Result<(), StoreError> {
-    let generation = pool.levels().generation;
-    let grant = Grant { generation, seq, use_, start, bytes, granted_ms: crate::now_ms(), active: true };
-    pool.store.grant(&pool.peer, grant).await?;
-    Ok(())
+async fn store_grant(pool: &Pool, generation: u32, grant: &wire::Grant) -> Result<()> {
+    let use_ = use_of(grant.purpose()).context("a grant for no use")?;
+    keep_grant(pool, &wire::Grant { generation, ..*grant }, use_, true).await
 }
 
 struct Coordinator<'p> {
@@ -371,15 +368,32 @@ impl Coordinator<'_> {
             let pending: u64 = self.grants.iter().map(|grant| grant.bytes).sum();
             let start = levels.granted_end_bytes + pending;
             let unassigned = levels.end_bytes - start;
-            let Some((use_, bytes)) = self.next_grant(unassigned) else { return Ok(()) };
-            self.given.add(use_, bytes);
+            let (purpose, bytes) = match (self.expiring_bytes(unassigned), self.next_grant(unassigned)) {
+                // The oldest key is what the next grant would be of.
+                (Some(bytes), _) => (wire::Use::Expired, bytes),
+                (None, Some((use_, bytes))) => {
+                    self.given.add(use_, bytes);
+                    (wire_use(use_), bytes)
+                }
+                (None, None) => return Ok(()),
+            };
             let seq = levels.next_grant + self.grants.len() as u64;
-            let purpose = wire_use(use_).into();
+            let purpose = purpose.into();
             let grant = wire::Grant { seq, generation: levels.generation, start, bytes, purpose };
             self.grants.push_back(grant);
             line.say(Message::Grant(grant))?;
         }
         Ok(())
+    }
+
+    /// What must go so that both ends have room again; nothing while some is on its way.
+    fn expiring_bytes(&self, unassigned: u64) -> Option<u64> {
+        if self.grants.iter().any(|grant| grant.purpose() == wire::Use::Expired) {
+            return None;
+        }
+        let excess = self.pool.excess_bytes().max(self.theirs.as_ref()?.excess_bytes);
+        let bytes = excess.next_multiple_of(GRANT_UNIT_BYTES).min(unassigned);
+        (bytes > 0).then_some(bytes)
     }
 
     fn next_grant(&self, unassigned: u64) -> Option<(Use, u64)> {
@@ -427,15 +441,15 @@ impl Coordinator<'_> {
     async fn granted(&mut self, line: &mut Line, seq: u64) -> Result<()> {
         let grant = self.grants.pop_front().filter(|grant| grant.seq == seq);
         let grant = grant.context("the follower answered what was not granted")?;
-        let use_ = use_of(grant.purpose()).context("a grant for no use")?;
-        store_grant(self.pool, seq, use_, grant.start, grant.bytes).await.context("store a grant")?;
+        store_grant(self.pool, grant.generation, &grant).await?;
         shell::failpoint::hit("pair.granted");
         // Counted here until the follower says its levels anew.
         if let Some(theirs) = &mut self.theirs {
-            match use_ {
-                Use::SupplyIn => theirs.supply_out_bytes += grant.bytes,
-                Use::RelayIn => theirs.relay_out_bytes += grant.bytes,
-                Use::SupplyOut | Use::RelayOut => {}
+            match grant.purpose() {
+                wire::Use::SupplyIn => theirs.supply_out_bytes += grant.bytes,
+                wire::Use::RelayIn => theirs.relay_out_bytes += grant.bytes,
+                wire::Use::Expired => theirs.excess_bytes = 0,
+                wire::Use::SupplyOut | wire::Use::RelayOut | wire::Use::Unspecified => {}
             }
         }
         self.pool.advanced();

@@ -152,14 +152,15 @@ async fn ahead_grants(pool: &Pool, from: u64) -> Result<Vec<wire::Grant>> {
 
 /// A grant of ours in the coordinator's words.
 fn mirrored(grant: &Grant) -> wire::Grant {
-    let purpose = wire_use(grant.use_.mirrored()).into();
-    wire::Grant { seq: grant.seq, generation: grant.generation, start: grant.start, bytes: grant.bytes, purpose }
+    wire_grant(&Grant { use_: grant.use_.mirrored(), ..*grant })
 }
 
 /// What the coordinator has on its disk too may be drawn from.
 async fn activate_up_to(pool: &Pool, end: u64) -> Result<()> {
     let grants = pool.store.grants(&pool.peer, end.saturating_sub(INACTIVE_MAX)).await.context("read grants")?;
-    for grant in grants.iter().filter(|grant| grant.seq < end && grant.use_.is_out() && !grant.active) {
+    // One that made room is not drawn from, though a crash may have left its key.
+    let to_activate = |grant: &&Grant| grant.use_.is_out() && !grant.active && grant.granted_ms > 0;
+    for grant in grants.iter().filter(|grant| grant.seq < end).filter(to_activate) {
         activate(pool, grant.seq).await?;
     }
     Ok(())
@@ -269,16 +270,7 @@ fn settle(confirmed: Result<BlockStatus, StoreError>, tag: Bytes) -> Result<(Con
 
 async fn store_grant(pool: &Pool, grant: &wire::Grant) -> Result<()> {
     let use_: Use = use_of(grant.purpose()).context("a grant for no use")?.mirrored();
-    let grant = Grant {
-        generation: grant.generation,
-        seq: grant.seq,
-        use_,
-        start: grant.start,
-        bytes: grant.bytes,
-        granted_ms: crate::now_ms(),
-        active: false,
-    };
-    pool.store.grant(&pool.peer, grant).await.context("store a grant")?;
+    keep_grant(pool, grant, use_, false).await?;
     shell::failpoint::hit("pair.grant-followed");
     Ok(())
 }

@@ -26,7 +26,7 @@ mod verdict;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use keystore::{RolledBack, Use};
+use keystore::{Grant, RolledBack, Use};
 use proto::kms::v1::{self as wire, PairMessage};
 use shell::duplex::Duplex;
 
@@ -94,12 +94,38 @@ fn lane(use_: Use) -> usize {
 /// Uses as the coordinator sees them.
 fn use_of(wire: wire::Use) -> Option<Use> {
     Some(match wire {
+        // Not active at the end that would draw from it, and too old from the beginning: see `granted_ms`.
+        wire::Use::Expired => Use::SupplyIn,
         wire::Use::SupplyOut => Use::SupplyOut,
         wire::Use::SupplyIn => Use::SupplyIn,
         wire::Use::RelayOut => Use::RelayOut,
         wire::Use::RelayIn => Use::RelayIn,
         wire::Use::Unspecified => return None,
     })
+}
+
+/// When a grant began to age. One of key that had to make room did so before any time that there is: the store takes it
+/// for too old, also after a crash, and knows by it later what the grant was for.
+fn granted_ms(wire: &wire::Grant) -> u64 {
+    if wire.purpose() == wire::Use::Expired { 0 } else { crate::now_ms() }
+}
+
+/// A grant of the coordinator's store in its own words.
+fn wire_grant(grant: &Grant) -> wire::Grant {
+    let purpose = if grant.granted_ms == 0 { wire::Use::Expired } else { wire_use(grant.use_) }.into();
+    wire::Grant { seq: grant.seq, generation: grant.generation, start: grant.start, bytes: grant.bytes, purpose }
+}
+
+/// Puts a grant on this end's disk. What expires with it is erased with it.
+async fn keep_grant(pool: &Pool, grant: &wire::Grant, use_: Use, active: bool) -> Result<()> {
+    let granted_ms = granted_ms(grant);
+    let wire::Grant { generation, seq, start, bytes, .. } = *grant;
+    let kept = Grant { generation, seq, use_, start, bytes, granted_ms, active };
+    pool.store.grant(&pool.peer, kept).await.context("store a grant")?;
+    if granted_ms == 0 {
+        pool.store.expire(crate::now_ms()).await.context("erase what has expired")?;
+    }
+    Ok(())
 }
 
 pub(crate) fn wire_use(use_: Use) -> wire::Use {

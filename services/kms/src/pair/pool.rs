@@ -40,6 +40,10 @@ pub struct Pool {
     pub(super) relay_pad_bytes: u64,
     /// Wall time for which a key waits to be taken.
     pub retention_ms: u64,
+    /// Where key expires to make room: what the store holds for the pool at most. 0 where links wait.
+    capacity_bytes: AtomicU64,
+    /// In blocks that found no room, and with which links wait.
+    waiting_bytes: AtomicU64,
     ids: RwLock<Option<Arc<IdCodec>>>,
     connected: AtomicBool,
     /// Number of the newest form of key IDs that the peer reads, as it last said.
@@ -97,6 +101,8 @@ impl Pool {
                 key => (key + SEAL_OVERHEAD_BYTES as u64).next_multiple_of(GRANT_UNIT_BYTES),
             },
             retention_ms,
+            capacity_bytes: AtomicU64::new(0),
+            waiting_bytes: AtomicU64::new(0),
             ids: RwLock::default(),
             connected: AtomicBool::new(false),
             id_form: AtomicU32::new(Form::CycleWalking.number()),
@@ -117,6 +123,35 @@ impl Pool {
     /// Whether this site coordinates the pair.
     pub fn coordinates(&self) -> bool {
         self.site < self.peer
+    }
+
+    /// From here on the oldest key expires where the pool is about to hold as much as this.
+    pub fn expire_beyond(&self, capacity_bytes: u64) {
+        self.capacity_bytes.store(capacity_bytes, Ordering::Relaxed);
+    }
+
+    /// In blocks that found no room, and with which links wait.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A link waits with a block of so many bytes until there is room, or until this is dropped.
+    pub(crate) fn wait_for_room(&self, bytes: u64) -> WaitsForRoom<'_> {
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.wake.notify_one();
+        WaitsForRoom { pool: self, bytes }
+    }
+
+    /// What must expire: a sixteenth of the pool is kept free, so that links seldom wait for two disks, and another
+    /// sixteenth goes with it, so that it is seldom done.
+    pub(super) fn excess_bytes(&self) -> u64 {
+        let capacity = self.capacity_bytes.load(Ordering::Relaxed);
+        if capacity == 0 {
+            return 0;
+        }
+        let Levels { stored_bytes, offered_bytes, .. } = self.levels();
+        let held = stored_bytes + offered_bytes + self.waiting_bytes();
+        if held <= capacity - capacity / 16 { 0 } else { held - (capacity - capacity / 8) }
     }
 
     pub fn connected(&self) -> bool {
@@ -352,6 +387,7 @@ impl Pool {
             supply_wanted_bytes: self.target(Use::SupplyOut, pulse),
             relay_wanted_bytes: self.target(Use::RelayOut, pulse),
             marks: Some(wire_marks(&self.store.standing(&self.peer).unwrap_or_default().least)),
+            excess_bytes: self.excess_bytes(),
         }
     }
 
@@ -390,6 +426,18 @@ impl Pool {
     pub(super) async fn void_to(&self, generation: u32, why: &str) -> Result<()> {
         self.store.void_pool_to(&self.peer, generation, why).await.context("void the pool")?;
         Ok(())
+    }
+}
+
+/// A link that waits with a block because the pool is full.
+pub(crate) struct WaitsForRoom<'p> {
+    pool: &'p Pool,
+    bytes: u64,
+}
+
+impl Drop for WaitsForRoom<'_> {
+    fn drop(&mut self) {
+        self.pool.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -21,6 +21,8 @@ const KEPT: u64 = GENERATION_KEY_BYTES as u64;
 /// One site's end, with its disk.
 struct End {
     folder: TempDir,
+    /// Beyond which the oldest key expires; 0 for never.
+    capacity_bytes: u64,
     site: &'static str,
     peer: &'static str,
 }
@@ -29,7 +31,7 @@ impl End {
     fn new(site: &'static str, peer: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         MasterKey::create(&folder.path().join("master")).unwrap();
-        Self { folder, site, peer }
+        Self { folder, capacity_bytes: 0, site, peer }
     }
 
     async fn open(&self) -> (Arc<Pool>, mpsc::Receiver<ShareOut>) {
@@ -37,6 +39,7 @@ impl End {
         let master = MasterKey::read(&path.join("master")).unwrap();
         let store = KeyStore::open(&path.join("store"), &master, &Settings::default()).unwrap();
         let (pool, shares) = Pool::new(Arc::new(store), self.site, self.peer, true, 1024, RETENTION_MS);
+        pool.expire_beyond(self.capacity_bytes);
         pool.load(["one"].into_iter()).await.unwrap();
         (pool, shares)
     }
@@ -276,6 +279,95 @@ async fn a_site_that_lost_its_store_rejoins_empty_and_its_peer_gives_the_pool_up
         assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
         check_ledgers(&pools);
     }
+}
+
+/// Blocks beyond what the pool may hold, at both ends.
+async fn overfilled(capacity_bytes: u64) -> World {
+    let mut world = World::new();
+    world.ends.iter_mut().for_each(|end| end.capacity_bytes = capacity_bytes);
+    let pools = world.talk([0; 2], |_, _| true).await;
+    for _ in 0..40 {
+        offer(&pools, &world.block(4000)).await;
+    }
+    drop(pools);
+    world
+}
+
+/// Both ends hold the same, with room for more, and can draw of it.
+fn have_room(a: &Pool, b: &Pool) -> bool {
+    let stands = |pool: &Pool| {
+        let levels = pool.levels();
+        (levels.end_bytes, levels.granted_end_bytes, levels.next_grant, levels.stored_bytes)
+    };
+    let is_ready = |pool: &&Pool| {
+        let levels = pool.levels();
+        let drawable = levels.available(Use::SupplyOut) > 0 && levels.available(Use::SupplyIn) > 0;
+        pool.excess_bytes() == 0 && levels.offered_blocks == 0 && drawable
+    };
+    stands(a) == stands(b) && [a, b].iter().all(is_ready)
+}
+
+fn check_made_room(pools: &[Arc<Pool>; 2], capacity_bytes: u64) {
+    check_ledgers(pools);
+    let expired = |pool: &Pool| {
+        let ledger = pool.store.ledger(&pool.peer).unwrap();
+        ledger.uses.iter().map(|counted| counted.expired_bits / 8).sum::<u64>()
+    };
+    let held = pools.each_ref().map(|pool| pool.levels().stored_bytes);
+    assert!(held[0] <= capacity_bytes && held[0] > capacity_bytes / 2, "{held:?}");
+    assert_eq!(expired(&pools[0]), expired(&pools[1]));
+    assert_eq!(expired(&pools[0]) + held[0], 40 * (4000 - CONFIRMATION_BYTES) as u64 - KEPT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_full_pool_the_oldest_key_expires_at_both_ends_and_what_is_left_is_the_same() {
+    const CAPACITY: u64 = 64_000;
+    let world = overfilled(CAPACITY).await;
+    let pools = world.talk([usize::MAX; 2], have_room).await;
+    check_made_room(&pools, CAPACITY);
+    assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
+    assert!(all_drawn_is_redeemed(&pools[1], &pools[0]).await > 0);
+    check_ledgers(&pools);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_cut_while_key_expires_leaves_neither_end_with_key_that_the_other_one_lacks() {
+    const CAPACITY: u64 = 64_000;
+    let world = overfilled(CAPACITY).await;
+    for messages in [1, 2, 3, 4, 5, 7, 9, 12, 16, 20, 30] {
+        let pools = world.talk([messages, messages / 2 + 1], have_room).await;
+        check_ledgers(&pools);
+    }
+    let pools = world.talk([usize::MAX; 2], have_room).await;
+    check_made_room(&pools, CAPACITY);
+    assert!(all_drawn_is_redeemed(&pools[0], &pools[1]).await > 0);
+    assert!(all_drawn_is_redeemed(&pools[1], &pools[0]).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_made_room_before_a_crash_erased_its_key_is_not_drawn_from_after_it() {
+    let mut world = World::new();
+    let pools = world.talk([0; 2], |_, _| true).await;
+    offer(&pools, &world.block(90_000)).await;
+    drop(pools);
+    let pools = world.settle((90_000 - CONFIRMATION_BYTES) as u64 - KEPT).await;
+    // Both have it on their disks, and neither has erased anything.
+    let levels = pools[0].levels();
+    for (pool, use_, active) in [(&pools[0], Use::SupplyIn, true), (&pools[1], Use::SupplyOut, false)] {
+        let (seq, start, bytes) = (levels.next_grant, levels.granted_end_bytes, 1024);
+        let grant = Grant { generation: levels.generation, seq, use_, start, bytes, granted_ms: 0, active };
+        pool.store.grant(&pool.peer, grant).await.unwrap();
+    }
+    let ready = pools.each_ref().map(|pool| pool.levels().available(Use::SupplyOut));
+    drop(pools);
+    let pools = world.talk([usize::MAX; 2], |a, b| a.connected() && b.connected()).await;
+    assert_eq!(pools.each_ref().map(|pool| pool.levels().available(Use::SupplyOut)), ready);
+    for pool in &pools {
+        pool.store.expire(crate::now_ms()).await.unwrap();
+        let ledger = pool.store.ledger(&pool.peer).unwrap();
+        assert_eq!(ledger.uses.iter().map(|counted| counted.expired_bits).sum::<u64>(), 1024 * 8);
+    }
+    check_ledgers(&pools);
 }
 
 fn serves_nothing(pool: &Pool, put_back: &str) {

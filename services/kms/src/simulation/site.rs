@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use topology::document::WhenFull;
 use topology::plan::{KeySupply, KmsConfig, KmsModule, KmsPeer};
 
 use super::SITES;
@@ -54,6 +55,7 @@ pub fn config(end: usize) -> KmsConfig {
             additional_saes: 0,
             keys_per_second: 0,
             pool_bits: 1 << 26,
+            when_full: WhenFull::Wait,
             retention_ms: 3_600_000,
             redelivery_window_ms: 0,
         },

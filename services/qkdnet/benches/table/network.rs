@@ -15,6 +15,7 @@ use serde::Serialize;
 use shell::handover::Handover;
 use shell::launch::ServiceFile;
 use shell::{Connector, Credentials, Endpoint, duplex, pki};
+use topology::document::WhenFull;
 use topology::plan::{
     CONTROL_IDENTITY, KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour, kms_name, relay_name,
 };
@@ -138,6 +139,7 @@ impl Network {
                 keys_waiting: 10_000,
                 // Room for a million keys, and for those that the peer has not fetched yet.
                 pool_bits: 1 << 30,
+                when_full: WhenFull::Wait,
                 retention_ms: 86_400_000,
                 redelivery_window_ms: 0,
             },

@@ -131,9 +131,12 @@ fn table(rows: &[Comparison]) -> String {
         "link", "quantity", "published", "measured", "tolerance", "verdict"
     );
     for row in rows {
+        let number = |value: f64| if row.unit == "1" { format!("{value}") } else { format!("{value:.3}") };
+        let unit = if row.unit == "1" { "" } else { row.unit };
         let measured = match (row.measured, row.uncertainty) {
-            (Some(value), Some(sigma)) => format!("{value:.3} +- {sigma:.3} {}", row.unit),
-            _ => "-".to_owned(),
+            (Some(value), Some(sigma)) => format!("{value:.3} +- {sigma:.3} {unit}"),
+            (Some(value), None) => format!("{} {unit}", number(value)).trim_end().to_owned(),
+            (None, _) => "-".to_owned(),
         };
         let duty = row.duty.map_or_else(String::new, |duty| format!(", with a duty of {:.1} %", duty * 100.0));
         let verdict = match row.verdict {
@@ -147,7 +150,7 @@ fn table(rows: &[Comparison]) -> String {
             "{:<18} {:<14} {:>12} {:>22} {:>12}  {verdict}{duty}\n",
             row.link,
             row.quantity,
-            format!("{:.3}", row.published),
+            number(row.published),
             measured,
             row.tolerance
         ));

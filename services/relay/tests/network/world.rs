@@ -19,6 +19,7 @@ use shell::handover::Handover;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use topology::document::WhenFull;
 use topology::plan::{KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour};
 
 pub const TRANSFER_BYTES: u32 = 1024;
@@ -219,6 +220,7 @@ impl World {
                 keys_per_second: 0,
                 keys_waiting: 10_000,
                 pool_bits: 1 << 27,
+                when_full: WhenFull::Wait,
                 retention_ms: 3_600_000,
                 redelivery_window_ms: 0,
             },

@@ -79,6 +79,8 @@ fn width(reference: &PlannedReference) -> f64 {
         Tolerance::Relative(part) => part * published,
         Tolerance::Points(points) => points,
         Tolerance::Factor(factor) => published * (1.0 - 1.0 / factor),
+        // What is exact does not scatter, and how far a bound may be is not said.
+        Tolerance::Exact | Tolerance::AtLeast => f64::INFINITY,
     }
 }
 
@@ -132,6 +134,8 @@ impl Expected {
             Measure::GainSignal => self.gain_s(0, sigma)?,
             Measure::GainDecoy => self.gain_s(1, sigma)?,
             Measure::GainVacuum => self.gain_s(2, sigma)?,
+            // As long as the run lasts.
+            Measure::Restarts | Measure::Interventions | Measure::Availability => return None,
             // The width of a peak of n coincidences is known to 1 / sqrt(2 n); one is told a second.
             Measure::PeakWidth => {
                 let pairs_hz = self.sifted_hz[0] + self.sifted_hz[1];

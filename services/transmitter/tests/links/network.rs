@@ -234,6 +234,7 @@ impl Instruments {
                 analyser: self.analyser.clone(),
                 efficiency: self.detectors.efficiency(),
             })),
+            outages: vec![],
             faults_allowed: false,
             accepts: [0, 1].map(|end| self.module(end).name).into(),
         }
@@ -279,7 +280,7 @@ impl Instruments {
                     arm_delay_ps: self.arm().delay_ps,
                 };
                 let receiver = Receiver::Prepared(receiver);
-                let config = DetectorConfig { module, receiver, instrument_subseed: self.subseed(2) };
+                let config = DetectorConfig { module, receiver, instrument_subseed: self.subseed(2), outages: vec![] };
                 Box::new(Clicks::new(&config, Origin::Source(source), None, None)?)
             }
         })

@@ -74,12 +74,27 @@ impl Emitter {
         let slices = slices.max(1);
         let subseed = self.subseed.derive(&format!("{epoch} {number}"));
         let seconds = self.epoch_ps as f64 * 1e-12 / f64::from(slices);
-        let pulses = self.law.pulse_rate_hz().map_or(0, |rate_hz| {
+        let pulses = self.pulses(epoch, number, slices);
+        let statistics = self.law.draw(seconds, pulses, &mut subseed.stream("statistics").draws(0));
+        self.strings(epoch, (number, slices), &subseed, statistics)
+    }
+
+    /// An epoch in which the detectors are out: pulses are sent, and nothing clicks.
+    pub fn silence(&self, epoch: u64) -> Slice {
+        let statistics = Statistics { pulses: self.pulses(epoch, 0, 1), ..Statistics::default() };
+        self.strings(epoch, (0, 1), &self.subseed, statistics)
+    }
+
+    /// Pulses of a slice; of pairs there are none.
+    fn pulses(&self, epoch: u64, number: u32, slices: u32) -> u64 {
+        self.law.pulse_rate_hz().map_or(0, |rate_hz| {
             let all = PulseClock::new(rate_hz, self.epoch_ps).epoch(epoch).count;
             let until = |slice: u32| (u128::from(all) * u128::from(slice) / u128::from(slices)) as u64;
             until(number.saturating_add(1)) - until(number)
-        });
-        let statistics = self.law.draw(seconds, pulses, &mut subseed.stream("statistics").draws(0));
+        })
+    }
+
+    fn strings(&self, epoch: u64, (number, slices): (u32, u32), subseed: &Subseed, statistics: Statistics) -> Slice {
         let mut halves = [0, 1].map(|end| Half::new(epoch, number, slices, end, &statistics));
         let key = subseed.derive("bits");
         let [first, second] = &mut halves;

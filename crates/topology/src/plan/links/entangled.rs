@@ -103,6 +103,7 @@ impl Planner<'_> {
             module: self.common.module(end, self.protocol(end), self.kind.source.pump_initial),
             receiver,
             instrument_subseed: self.common.subseed(Role::Instrument, own.site()),
+            outages: self.common.cooling(end).into_iter().collect(),
         }
     }
 

@@ -8,14 +8,16 @@ mod pulses;
 
 use distill::config as protocol;
 use distill::config::{LinkProtocol, Side};
+use photonics::config::Outage;
 
-use super::config::{ChannelConfig, ModuleConfig, Nature, ServiceConfig, SourceConfig};
+use super::config::{ChannelConfig, ModuleConfig, Nature, PlannedOutage, ServiceConfig, SourceConfig};
 use super::seed::{Role, SecretSeed, derive_subseed};
 use super::{
     CONTROL_IDENTITY, PlannedEnd, PlannedLink, PlannedReference, PlannedSource, RunPlan, Service, ServiceNames,
     kms_name, round_epochs,
 };
-use crate::document::{Bound, Link};
+use crate::document::{Bound, Cooling, Detector, Link, Snspd};
+use crate::quantity::Duration;
 use crate::resolve::{LinkKind, resolve};
 
 /// A link and its services, or nothing where [`crate::parse`] would have refused it.
@@ -98,6 +100,38 @@ impl<'a> Common<'a> {
         services
     }
 
+    /// When the detectors at an end do not click.
+    fn cooling(&self, end: usize) -> Option<Outage> {
+        let arm = self.link.arms.iter().find(|arm| arm.site.as_str() == self.sites[end])?;
+        let Detector::Snspd(Snspd { cooling: Some(Cooling { hold_time, recycling_time, first }), .. }) = &arm.detector
+        else {
+            return None;
+        };
+        let first = self.outage(first.unwrap_or(*hold_time), *recycling_time);
+        let period_epochs = first.epochs + hold_time.rounded().div_ceil(self.run.epoch_ps);
+        Some(Outage { period_epochs, ..first })
+    }
+
+    /// In the whole epochs from the first one that begins not before `at`.
+    fn outage(&self, at: Duration, lasts: Duration) -> Outage {
+        let first_epoch = at.rounded().div_ceil(self.run.epoch_ps);
+        let end = at.rounded().saturating_add(lasts.rounded()).div_ceil(self.run.epoch_ps);
+        Outage { first_epoch, epochs: end - first_epoch, period_epochs: 0 }
+    }
+
+    fn outages(&self) -> Vec<PlannedOutage> {
+        let cooled = (0..2).filter_map(|end| {
+            let cause = format!("the detectors at {} are cooled", self.sites[end]);
+            Some(PlannedOutage { output: Some(end as u32), cause, epochs: self.cooling(end)? })
+        });
+        let others = self.link.outages.iter().map(|outage| PlannedOutage {
+            output: None,
+            cause: outage.cause.clone(),
+            epochs: self.outage(outage.at, outage.lasts),
+        });
+        cooled.chain(others).collect()
+    }
+
     fn source(&self, site: &str, nature: Nature) -> SourceConfig {
         let [first, second] = self.names.modules.clone();
         SourceConfig {
@@ -111,6 +145,7 @@ impl<'a> Common<'a> {
             epochs_limit: Some(self.run.last_epoch()),
             subseed: self.subseed(Role::Source, ""),
             nature,
+            outages: self.outages(),
             faults_allowed: self.run.faults_allowed,
             accepts: vec![first, second, CONTROL_IDENTITY.to_owned()],
         }

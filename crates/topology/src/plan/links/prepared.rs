@@ -93,6 +93,7 @@ impl Planner<'_> {
             module: self.common.module(RECEIVER, self.protocol(Part::Receiver), 1.0),
             receiver,
             instrument_subseed: self.common.subseed(Role::Instrument, kind.arm.site.as_str()),
+            outages: self.common.cooling(RECEIVER).into_iter().collect(),
         }))
     }
 
