@@ -160,6 +160,9 @@ fn heading(snapshot: &Snapshot) -> Line<'static> {
     if snapshot.lag_s > 1.0 {
         let _ = write!(text, ", {:.1} s behind", snapshot.lag_s);
     }
+    if let Some(time) = &snapshot.network_time {
+        let _ = write!(text, ", {time}");
+    }
     let _ = write!(text, "  {}", if snapshot.ready() { "key is flowing" } else { "not all links have key yet" });
     if !snapshot.faults.is_empty() {
         let ids: Vec<&str> = snapshot.faults.iter().map(|fault| fault.id.as_str()).collect();

@@ -26,6 +26,7 @@ mod life;
 pub mod lock;
 mod memory;
 pub mod network;
+mod pace;
 mod process;
 pub mod replay;
 mod rolled_back;
@@ -184,6 +185,8 @@ pub struct Running {
     pub stores: Vec<StoreMonitor>,
     /// Relays, if it has any.
     pub relays: Vec<RelayMonitor>,
+    /// What keeps the sources at one time, if the plan has it.
+    pub pacer: Option<pace::PaceMonitor>,
     /// The modules' tasks; when all have ended, so has the run.
     pub nodes: JoinSet<Result<()>>,
     /// Everything else.
@@ -314,6 +317,7 @@ fn service_file(frame: ServiceFile<()>, config: &ServiceConfig) -> Result<String
         ServiceConfig::Channel(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
         ServiceConfig::Kms(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
         ServiceConfig::Relay(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Pacer(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
     };
     text.context("write a configuration")
 }
@@ -344,7 +348,8 @@ fn place_secrets(plan: &Plan, data: &Path) -> Result<()> {
 /// Gives the largest number of epochs that a link has seen.
 pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<u64> {
     let seen = epochs_seen(plan, data)?;
-    plan.shift_limits(|link| seen.get(link).copied().unwrap_or(0));
+    let begins = plan.begins(&seen);
+    plan.shift_limits(|link| begins.get(link).copied().unwrap_or(0));
     Ok(seen.into_values().max().unwrap_or(0))
 }
 

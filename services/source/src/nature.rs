@@ -185,6 +185,7 @@ mod tests {
                 },
                 efficiency: 1.0,
             })),
+            pacing: None,
             faults_allowed: true,
             accepts: vec![],
         }

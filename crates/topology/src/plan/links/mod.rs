@@ -111,6 +111,7 @@ impl<'a> Common<'a> {
             epochs_limit: Some(self.run.last_epoch()),
             subseed: self.subseed(Role::Source, ""),
             nature,
+            pacing: None,
             faults_allowed: self.run.faults_allowed,
             accepts: vec![first, second, CONTROL_IDENTITY.to_owned()],
         }
