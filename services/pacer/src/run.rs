@@ -126,7 +126,7 @@ pub async fn run(
                         status.with(|time| time.lost(source, &mut grants));
                     }
                     if report.is_none() || matches!(taken, Some(Err(_))) {
-                        seats[source].told = None;
+                        seats[source] = Seat { stream: stream + 1, told: None };
                     }
                 }
             }
@@ -219,3 +219,8 @@ fn write(grant: Grant) -> wire::Grant {
     let Grant { number, start_ps, limit_ps, network_ps, behind } = grant;
     wire::Grant { number, start_ps, limit_ps, network_ps, behind }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "run_tests.rs"]
+mod tests;

@@ -325,5 +325,6 @@ impl NetworkTime {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 #[path = "time_tests.rs"]
 mod tests;

@@ -9,7 +9,7 @@ use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
-use runner::snapshot::{Event, LinkRow, LinkState, LinkSummary, RecordingRow, Snapshot, StoreRow, Summary};
+use runner::snapshot::{Event, LinkRow, LinkState, LinkSummary, PacerState, RecordingRow, Snapshot, StoreRow, Summary};
 use runner::verdict::{Kind as Fault, Reason};
 use serde::Serialize;
 use topology::document::Fidelity;
@@ -256,6 +256,13 @@ pub fn plain_lines(snapshot: &Snapshot) -> Vec<String> {
                 .iter()
                 .map(|row| format!("{:>9.1} s  {}", snapshot.simulated_s, clean(&row.to_string()))),
         )
+        .chain(
+            snapshot
+                .network_time
+                .iter()
+                .filter(|time| time.pacer == PacerState::Away)
+                .map(|time| format!("{:>9.1} s  {time}", snapshot.simulated_s)),
+        )
         .collect()
 }
 
@@ -274,11 +281,15 @@ fn clean(text: &str) -> String {
 /// The end of a run for people.
 pub fn summary_text(summary: &Summary) -> String {
     let mut text = format!(
-        "\n{} simulated in {} wall time ({:.1} x)\n",
+        "\n{} simulated in {} wall time ({:.1} x)",
         clock(summary.simulated_s),
         clock(summary.wall_s),
         if summary.wall_s > 0.0 { summary.simulated_s / summary.wall_s } else { 0.0 },
     );
+    if let Some(time) = &summary.network_time {
+        let _ = write!(text, ", network time {}", clock(time.s));
+    }
+    text.push('\n');
     for (figures, links) in by_kind(&summary.links, |link| link.listing.brief) {
         let columns = figures.iter().map(|figure| (figure.heading(), usize::from(figure.width()).max(8)));
         let columns: Vec<(String, usize)> = columns.collect();

@@ -108,3 +108,38 @@ fn a_link_that_is_down_holds_no_other_and_comes_back_where_the_network_is() {
     network.stop();
     assert!(gaps_s(&place).into_iter().all(|gap_s| gap_s <= 0.5));
 }
+
+#[test]
+fn links_that_an_earlier_run_left_apart_begin_together_and_end_together() {
+    let place = Place::new(&uneven("skew: 500 ms"));
+    let network = Network::start(&place, &[]);
+    more_blocks(&network, "valrose-sophia", 2);
+    network.fault(&["stop", "detector-valrose-sophia-sophia"]);
+    more_blocks(&network, "valrose-calern", 20);
+    network.stop();
+    let mut network = Network::start(&place, &["--for", "5s"]);
+    assert!(network.child.take().expect("a network").wait().expect("wait for qkdnet").success());
+    let events = network.events();
+    let of = |name: &str| -> Vec<(String, f64)> {
+        let named = events.iter().filter(|event| event["name"] == name);
+        named
+            .map(|event| {
+                (
+                    event["link"].as_str().unwrap_or_default().to_owned(),
+                    event["simulated_s"].as_f64().unwrap_or_default(),
+                )
+            })
+            .collect()
+    };
+    let passed_over = of("passed-over");
+    assert!(!passed_over.is_empty() && passed_over.iter().all(|(link, _)| link == "valrose-sophia"), "{passed_over:?}");
+    let ends = of("ended");
+    assert_eq!(ends.len(), 4, "two links of two ends");
+    let times = ends.iter().map(|(_, end_s)| *end_s);
+    let (first_s, last_s) = (times.clone().fold(f64::MAX, f64::min), times.fold(0.0, f64::max));
+    assert!(last_s - first_s <= 0.5 + 0.02, "{ends:?}");
+    let digests = place.digest("data");
+    digests.chunks(2).for_each(|ends| {
+        assert_equal_keys(ends);
+    });
+}

@@ -61,7 +61,7 @@ impl Fixture {
         let (plan, _) = layout(&parse(&chain()));
         Self {
             plan,
-            pods: PodReport { ready: 9, wanted: 9, ..PodReport::default() },
+            pods: PodReport { ready: 10, wanted: 10, ..PodReport::default() },
             waiting: BTreeMap::new(),
             silent_stores: Vec::new(),
             other_versions: Vec::new(),
@@ -304,18 +304,18 @@ fn waiting(reason: &str, message: &str) -> Value {
 fn what_keeps_a_pod_from_running_is_said_the_worst_first() {
     let (_, layout) = layout(&parse(&chain()));
     let mut pods: Vec<Pod> = layout.units.iter().map(|unit| pod(&unit.name, ready())).collect();
-    assert_eq!(PodReport::of(&layout, &pods, at(0)), PodReport { ready: 9, wanted: 9, ..PodReport::default() });
+    assert_eq!(PodReport::of(&layout, &pods, at(0)), PodReport { ready: 10, wanted: 10, ..PodReport::default() });
     pods[0] = pod("alps-end-me-east", waiting("ContainerCreating", ""));
-    pods[4] = pod("alps-site-east", waiting("ImagePullBackOff", "Back-off pulling image \"qkdnet:x\""));
+    pods[5] = pod("alps-site-east", waiting("ImagePullBackOff", "Back-off pulling image \"qkdnet:x\""));
     let unplaced = json!({"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"});
-    pods[7] = pod("alps-source-me", json!({"conditions": [unplaced]}));
-    pods.remove(8);
+    pods[8] = pod("alps-source-me", json!({"conditions": [unplaced]}));
+    pods.remove(9);
     let report = PodReport::of(&layout, &pods, at(0));
     let kinds: Vec<TroubleKind> = report.troubles.iter().map(|trouble| trouble.kind).collect();
     let (image, placed, start) = (TroubleKind::ImagePullFailed, TroubleKind::Unschedulable, TroubleKind::Starting);
     assert_eq!(kinds, [image, placed, start, start]);
     let message = report.message();
-    assert!(message.starts_with("5 of 9 pods run: alps-site-east-0 cannot get its image: Back-off"), "{message}");
+    assert!(message.starts_with("6 of 10 pods run: alps-site-east-0 cannot get its image: Back-off"), "{message}");
     assert!(message.contains("alps-source-me-0 cannot be placed: 0/2 nodes"), "{message}");
 
     let mut fixture = Fixture::new();
