@@ -336,3 +336,45 @@ fn what_cannot_be_true_is_refused() {
     time.report(0, emitting(1, u64::MAX - 1, u64::MAX), &mut grants).unwrap();
     time.report(1, Report::Join { number: 10, at_ps: u64::MAX }, &mut grants).unwrap();
 }
+
+#[test]
+fn whatever_a_source_says_the_others_go_on() {
+    for seed in 0..300 {
+        let mut rng = ChaCha8Rng::seed_from_u64(5000 + seed);
+        let mut world = World::all_at(&[20, 70, 20], &[0, 0, 0]);
+        for _ in 0..500 {
+            let any = [0, 1, SKEW_PS, u64::MAX - 1, u64::MAX, rng.random_range(0..10_000), world.time.network_ps()];
+            let mut any = || any[rng.random_range(0..any.len())];
+            let report = match any() % 3 {
+                0 => Report::Idle { reached_ps: any() },
+                1 => Report::Join { number: any(), at_ps: any() },
+                _ => Report::Emitting { number: any(), reached_ps: any(), wants_ps: any() },
+            };
+            let mut grants = Grants::new();
+            if world.time.report(2, report, &mut grants).is_err() {
+                world.time.lost(2, &mut grants);
+            }
+            grants.retain(|(source, _)| *source != 2);
+            world.take(grants);
+            // It may hold them by saying that it is slow, and no longer than it says so.
+            for source in 0..2 {
+                while world.sources[source].may_emit() && world.sources[source].next_ps < 10_000 {
+                    world.emit(source);
+                }
+            }
+        }
+        let mut grants = Grants::new();
+        world.time.lost(2, &mut grants);
+        grants.retain(|(source, _)| *source != 2);
+        world.take(grants);
+        let before: Vec<u64> = world.sources[..2].iter().map(|source| source.next_ps).collect();
+        for _ in 0..1000 {
+            for source in 0..2 {
+                if world.sources[source].may_emit() {
+                    world.emit(source);
+                }
+            }
+        }
+        assert!((0..2).all(|source| world.sources[source].next_ps > before[source] + SKEW_PS), "seed {seed}");
+    }
+}

@@ -40,9 +40,6 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
     }
 }
 
-/// Further apart than this nothing would be one time any more.
-const SKEW_MAX: &str = "24 h";
-
 fn run(spec: &Spec, report: &mut Report<'_>) {
     let epoch_ps = spec.run.epoch.rounded();
     let good = (PS_PER_MS..=1000 * PS_PER_MS).contains(&epoch_ps) && epoch_ps.is_multiple_of(TAG_UNIT_PS);
@@ -52,13 +49,6 @@ fn run(spec: &Spec, report: &mut Report<'_>) {
     }
     if spec.run.duration.is_some_and(|duration| duration.rounded() == 0) {
         report.add(Finding::error("spec.run.for", "a run that ends at once", "a duration above 0"), &[]);
-    }
-    if let Some(skew) = spec.run.skew
-        && !(epoch_ps..=Duration::preset(SKEW_MAX).rounded()).contains(&skew.rounded())
-    {
-        let message = format!("links that may be {skew} apart");
-        let expected = format!("at least an epoch ({}), at most {SKEW_MAX}", spec.run.epoch);
-        report.add(Finding::error("spec.run.skew", message, expected), &["spec.run.epoch"]);
     }
 }
 

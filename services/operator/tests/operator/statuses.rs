@@ -50,6 +50,7 @@ struct Fixture {
     pods: PodReport,
     waiting: BTreeMap<String, String>,
     silent_stores: Vec<String>,
+    pacer_is_silent: bool,
     other_versions: Vec<String>,
     rolled_back: Vec<RolledBack>,
     warnings: Vec<String>,
@@ -64,6 +65,7 @@ impl Fixture {
             pods: PodReport { ready: 10, wanted: 10, ..PodReport::default() },
             waiting: BTreeMap::new(),
             silent_stores: Vec::new(),
+            pacer_is_silent: false,
             other_versions: Vec::new(),
             rolled_back: Vec::new(),
             warnings: Vec::new(),
@@ -85,6 +87,7 @@ impl Fixture {
             links_planned: self.plan.links.len(),
             links,
             silent_stores: &self.silent_stores,
+            pacer_is_silent: self.pacer_is_silent,
             other_versions: &self.other_versions,
             rolled_back: &self.rolled_back,
             warnings: &self.warnings,
@@ -146,6 +149,19 @@ fn why_key_does_not_flow_is_said_for_every_state() {
     }
     let ended = fixture.links(&|_| Some(module(LinkState::Ended, 6)));
     assert_eq!(condition(&fixture.status(Some(&ended), None, 1), "KeyFlowing").0, "True", "what a run came to stays");
+}
+
+#[test]
+fn a_pacer_that_does_not_answer_is_why_light_waits() {
+    let mut fixture = Fixture::new();
+    let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    assert_eq!(condition(&fixture.status(Some(&links), None, 1), "KeyFlowing").1, "KeyFlows");
+    fixture.pacer_is_silent = true;
+    fixture.pods.failures.insert("pacer".to_owned(), "pacer ended with 1: error: no port".to_owned());
+    let status = fixture.status(Some(&links), None, 1);
+    let (truth, reason, message) = condition(&status, "KeyFlowing");
+    assert_eq!((truth, reason), ("False", "PacerUnreachable"));
+    assert!(message.starts_with("the pacer does not answer (pacer ended with 1: error: no port): light"), "{message}");
 }
 
 #[test]
