@@ -218,9 +218,9 @@ fn messages_of_relays_are_understood_or_dropped() {
     ];
     Target::new("messages of relays", good).fuzz(|input| {
         let Ok(heard) = RelayMessage::decode(input) else { return "no message".to_owned() };
-        let understood = relay::wire::message_of(heard);
+        let understood = relay::messages::message_of(heard);
         if let Ok((message, trace)) = &understood {
-            let again = relay::wire::message_of(relay::wire::message(message.clone(), trace.clone()));
+            let again = relay::messages::message_of(relay::messages::message(message.clone(), trace.clone()));
             assert_eq!(again.as_ref().ok(), Some(&(message.clone(), trace.clone())));
         }
         verdict(&understood.map(|_| ()))
@@ -254,6 +254,9 @@ fn answers_of_a_key_store_fit_what_its_relay_asked_or_are_nothing() {
     ];
     Target::new("answers of key stores", good).fuzz(|input| {
         let Ok(heard) = RelayAnswer::decode(input) else { return "no message".to_owned() };
-        asked.iter().map(|request| if relay::wire::answers(request, &heard).is_some() { 'y' } else { 'n' }).collect()
+        asked
+            .iter()
+            .map(|request| if relay::messages::answers(request, &heard).is_some() { 'y' } else { 'n' })
+            .collect()
     });
 }

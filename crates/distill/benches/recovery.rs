@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use distill::config::{Entangled, Framing, Role};
 use distill::sifting::entangled::announce::{Announcement, prepare};
-use distill::sifting::entangled::recovery::{Recovery, State};
+use distill::sifting::entangled::recovery::{LockState, Recovery};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -73,7 +73,7 @@ fn matching(criterion: &mut Criterion) {
                     for frame in &recorded[..WARM_UP] {
                         step(&mut recovery, frame, frame.own.clone());
                     }
-                    assert_eq!(recovery.status().state, State::Locked);
+                    assert_eq!(recovery.status().state, LockState::Locked);
                     let own: Vec<Vec<u64>> = recorded[WARM_UP..].iter().map(|r| r.own.clone()).collect();
                     let begin = core_time(origin);
                     for (frame, own) in recorded[WARM_UP..].iter().zip(own) {
@@ -125,7 +125,7 @@ fn acquiring(criterion: &mut Criterion) {
                         step(&mut recovery, frame, own);
                     }
                     total += core_time(origin) - begin;
-                    assert_eq!(recovery.status().state, State::Locked);
+                    assert_eq!(recovery.status().state, LockState::Locked);
                 }
                 total
             });

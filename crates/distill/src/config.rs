@@ -52,6 +52,9 @@ pub struct PostProcessing {
     pub authentication: Authentication,
 }
 
+/// A round of fewer frames is a coarse one: reconciliation takes about a hundred steps.
+const COARSE_FRAMES: u64 = 16;
+
 /// How light is cut: into frames, and frames into the rounds that become blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +73,12 @@ impl Framing {
 
     pub fn frame_s(self) -> f64 {
         self.frame_ps as f64 * 1e-12
+    }
+
+    /// Whether a round has so few frames that reconciling one takes longer than several rounds of steps: then light
+    /// waits for reconciliation, or ever more rounds would be in work at once.
+    pub fn is_coarse(self) -> bool {
+        self.round_frames < COARSE_FRAMES
     }
 
     pub fn round_s(self) -> f64 {

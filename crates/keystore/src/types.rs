@@ -9,8 +9,9 @@ use crate::{Secret, StoreError};
 
 /// Trace context of a block: trace-id (16 bytes), span-id (8), flags (1).
 pub const SPAN_BYTES: usize = 25;
-/// Longest block that can be offered.
-pub const BLOCK_BYTES_MAX: usize = 2 << 20;
+/// Longest block that can be offered: as long as the seed of an amplification that fits into one message of a link, so
+/// that whatever a module makes can be stored.
+pub const BLOCK_BYTES_MAX: usize = 16 << 20;
 /// Longest `origin` text.
 pub const ORIGIN_BYTES_MAX: usize = 2 << 10;
 /// Longest name of a peer, an SAE or a meta value, and longest reason.

@@ -47,53 +47,30 @@ pub mod attribute {
     pub const LINK_ID: &str = "qkd.link.id";
     /// Name of the site in the topology.
     pub const SITE_ID: &str = "qkd.site.id";
-    /// `announcer` or `matcher`.
-    pub const ROLE: &str = "qkd.role";
     /// Number of the block on its link.
     pub const BLOCK_ID: &str = "qkd.block.id";
     /// What became of the block: `stored`, `voided` or `aborted`.
     pub const BLOCK_OUTCOME: &str = "qkd.block.outcome";
-    /// Why a block was voided or aborted.
-    pub const BLOCK_REASON: &str = "qkd.block.reason";
     /// Number of the session on its link.
     pub const SESSION_ID: &str = "qkd.session.id";
     /// First epoch of the source's time that the span covers.
     pub const EPOCH_FIRST: &str = "qkd.epoch.first";
     /// Last epoch of the source's time that the span covers.
     pub const EPOCH_LAST: &str = "qkd.epoch.last";
-    /// First frame of the module's own time that the span covers.
-    pub const FRAME_FIRST: &str = "qkd.frame.first";
-    /// Last frame of the module's own time that the span covers.
-    pub const FRAME_LAST: &str = "qkd.frame.last";
-    /// Output of the source, 0 or 1.
-    pub const OUTPUT: &str = "qkd.output";
     /// Photons sent or received.
     pub const PHOTONS: &str = "qkd.photons";
     /// Pairs of which both photons were sent.
     pub const PAIRS: &str = "qkd.pairs";
     /// Clicks recorded.
     pub const CLICKS: &str = "qkd.clicks";
-    /// Bits that went into a stage.
-    pub const BITS_IN: &str = "qkd.bits.in";
-    /// Bits that came out of a stage.
-    pub const BITS_OUT: &str = "qkd.bits.out";
     /// Error ratio of the key basis.
     pub const QBER_Z: &str = "qkd.qber.z";
     /// Error ratio of the check basis.
     pub const QBER_X: &str = "qkd.qber.x";
     /// Reconciliation efficiency: disclosed bits over the Shannon bound.
     pub const RECONCILE_EFFICIENCY: &str = "qkd.reconcile.efficiency";
-    /// Cascade frames of the block.
-    pub const RECONCILE_FRAMES: &str = "qkd.reconcile.frames";
-    /// Cascade frames that failed verification.
-    pub const FRAMES_FAILED: &str = "qkd.verify.frames_failed";
-    /// Security parameter of the block.
-    pub const EPSILON: &str = "qkd.epsilon";
-    /// Which bound set the key's length: `asymptotic` or `finite`.
-    pub const BOUND: &str = "qkd.bound";
     /// Length of the key in bits.
     pub const KEY_BITS: &str = "qkd.key.size_bits";
-    /// Tags left in the authentication reserve.
     /// Keys of one request.
     pub const KEY_COUNT: &str = "qkd.key.count";
     /// Hash of a key's ID.
@@ -128,14 +105,6 @@ pub mod attribute {
     pub const FAULT_KIND: &str = "qkd.fault.kind";
     /// For people.
     pub const FAULT_WHAT: &str = "qkd.fault.what";
-    /// Tags left in the reserve.
-    pub const RESERVE_TAGS: &str = "qkd.reserve.tags";
-    /// Offset of the peer's clock.
-    pub const CLOCK_OFFSET_PS: &str = "qkd.clock.offset_ps";
-    /// Frequency difference of the two clocks, relative.
-    pub const CLOCK_FREQUENCY: &str = "qkd.clock.frequency";
-    /// Simulated time at which the span ends.
-    pub const SIMULATED_S: &str = "qkd.simulated_s";
     /// What every entry of a block's ledger starts with; see [`ledger`](super::ledger).
     pub const LEDGER_PREFIX: &str = "qkd.ledger.";
 
@@ -147,7 +116,6 @@ pub mod attribute {
 
 /// Attributes of the process, as the semantic conventions name them.
 pub mod resource {
-    pub const SERVICE_NAME: &str = "service.name";
     pub const SERVICE_NAMESPACE: &str = "service.namespace";
     pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
     pub const SERVICE_VERSION: &str = "service.version";
@@ -179,14 +147,8 @@ pub mod metric {
     pub const LINK_KEY_BITS: &str = "qkd.link.key_bits";
     /// Tags left in the authentication reserve.
     pub const CHANNEL_RESERVE_TAGS: &str = "qkd.channel.reserve_tags";
-    /// Messages of a peer that were refused.
-    pub const CHANNEL_REFUSED: &str = "qkd.channel.messages_refused";
     /// Connections refused: wrong certificate, wrong name, no TLS 1.3.
     pub const SHELL_REFUSED: &str = "qkd.shell.connections_refused";
-    /// Photons sent by the source.
-    pub const SOURCE_PHOTONS: &str = "qkd.source.photons";
-    /// How far a paced run is behind wall time, s.
-    pub const SOURCE_LAG: &str = "qkd.source.lag";
     /// Keys that a site originated and that arrived.
     pub const RELAY_RELAYED: &str = "qkd.relay.keys_relayed";
     /// Keys that a site originated and gave up.

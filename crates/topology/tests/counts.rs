@@ -110,7 +110,7 @@ fn counts_take_the_place_of_clicks_and_nothing_else_changes() {
         let common: Vec<_> = counts.modules().map(|module| module.protocol.in_common()).collect();
         assert_eq!(common[0], common[1]);
         assert_eq!((tags.has_tags(), counts.has_tags()), (true, false));
-        assert!(counts.tag_epochs > 100 * tags.tag_epochs, "no clock counts");
+        assert!(counts.tags_end_ps > 100 * tags.tags_end_ps, "no clock counts");
     }
 }
 
@@ -265,4 +265,60 @@ fn what_the_command_line_makes_of_a_document_is_judged_as_well() {
         refused.len() == 1 && refused[0].starts_with("link west-east: ") && refused[0].contains("run.epoch"),
         "{refused:?}"
     );
+}
+
+/// A link of its own epoch, as long as its round.
+fn coarse(good: &str, fidelity: &str) -> String {
+    let own = format!("- name: west-east\n      fidelity: {fidelity}\n      epoch: 2 s\n");
+    let text = changed(good, &[("- name: west-east\n", &own)]);
+    match good.contains("round:") {
+        true => text.replace("round: 10 s", "round: 2 s"),
+        false => text.replace("      fidelity", "      round: 2 s\n      fidelity"),
+    }
+}
+
+#[test]
+fn a_link_has_an_epoch_of_its_own_and_every_service_of_it_counts_in_that() {
+    for good in [PAIRS, DECOYS, DOT] {
+        let options = RunOptions { seed: Some(7), duration_ps: Some(5_000_000_000_000), ..RunOptions::default() };
+        let mut plan = planned(&coarse(good, "counts"), &options);
+        assert_eq!((plan.links[0].epoch_ps, plan.end_ps()), (2_000_000_000_000, Some(6_000_000_000_000)));
+        let source = plan.sources().next().unwrap();
+        assert_eq!((source.epoch_ps, source.round_epochs, source.epochs_limit), (2_000_000_000_000, 1, Some(3)));
+        for module in plan.modules() {
+            let framing = module.protocol.post_processing.framing;
+            assert_eq!((module.epoch_ps, module.epochs_limit), (framing.frame_ps, Some(3)));
+            assert_eq!((framing.frame_ps, framing.round_frames), (2_000_000_000_000, 1));
+        }
+        // A run that goes on counts from where the link is.
+        plan.shift_limits(|_| 40);
+        assert!(plan.modules().all(|module| module.epochs_limit == Some(43)));
+        let bytes = plan.resources().iter().map(|of_service| of_service.memory_bytes).max().unwrap();
+        assert!(bytes < 2 << 30, "{bytes}");
+    }
+}
+
+#[test]
+fn what_only_clocks_ask_of_an_epoch_is_not_asked_of_counts() {
+    // Not a multiple of the tracking interval, longer than the acquisition's window, than a reach, than a preamble.
+    for good in [PAIRS, DECOYS, DOT] {
+        let run = |fidelity: &str| {
+            changed(good, &[("spec:\n", &format!("spec:\n  run: {{fidelity: {fidelity}, epoch: 400 ms}}\n"))])
+        };
+        planned(&run("counts"), &RunOptions::default());
+        assert!(parse("net.yaml", run("tags").as_bytes()).is_err());
+    }
+}
+
+#[test]
+fn an_epoch_that_only_counts_may_have_is_refused_where_the_command_line_asks_for_tags() {
+    for good in [PAIRS, DECOYS, DOT] {
+        let text = coarse(good, "counts");
+        let topology = parse("net.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}")).topology;
+        let asked = |fidelity| RunOptions { fidelity: Some(fidelity), ..RunOptions::default() };
+        assert_eq!(refusals(&topology, &asked(Fidelity::Counts)), Vec::<String>::new());
+        let refused = refusals(&topology, &asked(Fidelity::Tags));
+        let first = "link west-east: epoch: an epoch of 2 s; expected between 1 ms and 1 s, a multiple of 4 ps";
+        assert_eq!(refused.first().map(String::as_str), Some(first), "{refused:?}");
+    }
 }

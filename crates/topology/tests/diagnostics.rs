@@ -84,6 +84,12 @@ golden! {
     resolution_not_in_tag_units: ["jitter: 50 ps" => "jitter: 50 ps, tdc: {resolution: 6 ps}"];
     round_not_in_epochs: ["window: 120 ps" => "window: 120 ps\n      round: 10.01 s"];
     tracking_not_in_epochs: ["window: 120 ps" => "window: 120 ps\n      tracking: {interval: 0.51 s}"];
+    epoch_of_a_link_too_long_for_clicks: ["window: 120 ps" => "window: 120 ps\n      epoch: 10 s"];
+    epoch_of_a_link_too_long_for_counts: ["window: 120 ps" => "window: 120 ps\n      fidelity: counts\n      epoch: 2 h"];
+    epoch_of_a_link_too_short: ["window: 120 ps" => "window: 120 ps\n      epoch: 0.5 ms"];
+    round_not_in_epochs_of_the_link: ["window: 120 ps" => "window: 120 ps\n      fidelity: counts\n      epoch: 7 s\n      round: 10 s"];
+    round_shorter_than_an_epoch_of_the_link: ["window: 120 ps" => "window: 120 ps\n      fidelity: counts\n      epoch: 20 s\n      round: 10 s"];
+    tracking_not_in_epochs_of_the_link: ["window: 120 ps" => "window: 120 ps\n      epoch: 300 ms\n      tracking: {interval: 0.5 s}"];
     clocks_beyond_the_search: ["fibre: {length: 12 km}" => "fibre: {length: 12 km}\n          clock: {type: rubidium, offset: 11 ms}"];
     frequencies_beyond_the_search: ["fibre: {length: 12 km}" => "fibre: {length: 12 km}\n          clock: {type: rubidium, frequencyError: 300 ns/s}"];
     target_without_pump_loop: ["window: 120 ps" => "window: 120 ps\n      loops: {pump: {enabled: false, targetQber: 4 %}}"];

@@ -58,7 +58,7 @@ fn a_step_acts_from_the_first_epoch_at_its_time_on() {
         let document = parse("net.yaml", with("run: {epoch: 17 ms}", &link).as_bytes()).unwrap();
         let plan = plan(&document.topology, &RunOptions::default());
         let source = plan.entangled(&plan.links[0]).unwrap().pairs;
-        let start_s = |epoch| photonics::config::epoch_start_s(epoch, plan.epoch_ps);
+        let start_s = |epoch| photonics::config::epoch_start_s(epoch, plan.links[0].epoch_ps);
         let at_s = source.emitter.steps[0].at_s;
         let epoch = thousandths / 17;
         assert!(start_s(epoch - 1) < at_s && at_s <= start_s(epoch), "{at}");

@@ -191,7 +191,8 @@ fn both_ends_agree_on_everything_but_their_role() {
 fn options_override_the_document() {
     let written = topology(&[("spec:\n", "spec:\n  run: {speed: 1, for: 10.01 s, seed: 4}\n")]);
     let own = plan(&written, &RunOptions::default());
-    assert_eq!((own.speed, own.epochs_limit, own.repeatable), (Speed::RealTime(1.0), Some(501), true));
+    assert_eq!((own.speed, own.limit_ps, own.repeatable), (Speed::RealTime(1.0), Some(10_010_000_000_000), true));
+    assert_eq!((own.sources().next().unwrap().epochs_limit, own.end_ps()), (Some(501), Some(10_020_000_000_000)));
     let options = RunOptions {
         seed: Some(5),
         speed: Some(Speed::Max),
@@ -199,7 +200,7 @@ fn options_override_the_document() {
         ..RunOptions::default()
     };
     let overridden = plan(&written, &options);
-    assert_eq!((overridden.speed, overridden.epochs_limit), (Speed::Max, Some(100)));
+    assert_eq!((overridden.speed, overridden.limit_ps), (Speed::Max, options.duration_ps));
     assert_ne!(own.sources().next().unwrap().subseed, overridden.sources().next().unwrap().subseed);
 }
 

@@ -27,7 +27,7 @@ pub use self::ceiling::{CHUNK, Raise, Settlement};
 use self::ceiling::{Ceiling, Found};
 use self::format::{check_header, described, digest, record, record_head};
 pub use self::placed::Places;
-use self::state::{OFFSETS, Record, SECRET_BITS, State, check_secret};
+use self::state::{OFFSETS, Record, ReserveState, SECRET_BITS, check_secret};
 
 /// Largest body of a record, and with it the largest secret.
 const BODY_MAX: usize = 64 << 20;
@@ -91,7 +91,7 @@ pub struct FileReserve {
     _lock: File,
     side: Side,
     layout: Layout,
-    state: State,
+    state: ReserveState,
     ceiling: Ceiling,
     /// Length of the file when it was rewritten, and no longer had what was used up by then.
     rewritten_bytes: u64,
@@ -157,7 +157,7 @@ impl FileReserve {
             Found::From(offsets) => {
                 let tags = offsets.send - self.state.offsets.send;
                 tracing::info!(path = %self.places.reserve.display(), tags, "tags below the ceiling count as used");
-                self.append_record(State::offsets_record(offsets))?;
+                self.append_record(ReserveState::offsets_record(offsets))?;
                 self.state.offsets = offsets;
                 Ok(())
             }
@@ -172,7 +172,7 @@ impl FileReserve {
         let bytes = bytes.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         let (side, layout) = described(&bytes).ok_or_else(|| damaged(path, "not an authentication reserve"))?;
         check_header(path, &bytes, side, layout)?;
-        let (state, _) = State::replay(path, &bytes)?;
+        let (state, _) = ReserveState::replay(path, &bytes)?;
         // One of an older release has none, and no ceilings.
         let Some(store) = state.instance else { return Ok(()) };
         Ceiling::give_up(anchor, store).map_err(|source| OpenError::Anchor { path: path.to_owned(), source })
@@ -199,11 +199,11 @@ impl FileReserve {
         layout: Layout,
         disk: &Disk,
         after_a_crash: bool,
-    ) -> Result<(File, State), OpenError> {
+    ) -> Result<(File, ReserveState), OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let bytes = Zeroizing::new(std::fs::read(path).map_err(io)?);
         check_header(path, &bytes, side, layout)?;
-        let (mut state, torn) = State::replay(path, &bytes)?;
+        let (mut state, torn) = ReserveState::replay(path, &bytes)?;
         let skips =
             torn.is_some_and(|at| after_a_crash && record_head(&bytes[at..]).is_none_or(|(kind, _)| kind == OFFSETS));
         if let Some(at) = torn {
@@ -333,7 +333,7 @@ impl FileReserve {
     }
 
     fn store_offsets(&mut self, offsets: Offsets) -> Result<(), ReserveError> {
-        self.append_record(State::offsets_record(offsets))?;
+        self.append_record(ReserveState::offsets_record(offsets))?;
         self.state.go_on_to(self.side, self.layout, offsets);
         shell::failpoint::hit("tag.persisted");
         if !self.ceiling.covers(offsets) {
@@ -431,7 +431,7 @@ impl Reserve for FileReserve {
 
     fn roll_back(&mut self, why: &str) -> Result<(), ReserveError> {
         let rolled_back = RolledBack::now(why);
-        self.append_record(State::rolled_back_record(&rolled_back))?;
+        self.append_record(ReserveState::rolled_back_record(&rolled_back))?;
         self.state.rolled_back = Some(rolled_back);
         Ok(())
     }
@@ -451,7 +451,7 @@ impl Reserve for FileReserve {
         if !bits.len().is_multiple_of(2) {
             return Err(ReserveError::Odd(bits.len()));
         }
-        self.append_record(State::refill_record(block, bits))?;
+        self.append_record(ReserveState::refill_record(block, bits))?;
         shell::failpoint::hit("reserve.refilled");
         self.state.cells.append(block, bits)?;
         self.give_space_back()
@@ -461,7 +461,7 @@ impl Reserve for FileReserve {
         let bits = self.state.cells.aligned_bits(peer, self.state.offsets.used_bits(self.layout))?;
         if bits < self.state.cells.bits() {
             tracing::info!(from = self.state.cells.bits(), to = bits, "refills that only this end got are dropped");
-            self.append_record(State::cut_record(bits))?;
+            self.append_record(ReserveState::cut_record(bits))?;
             shell::failpoint::hit("reserve.cut");
             self.state.cells.truncate(bits);
         }

@@ -61,7 +61,7 @@ fn older_file(secret: &[u8], offsets: Offsets) -> Vec<u8> {
     let check = digest(&bytes[..HEADER - CHECK]);
     bytes[HEADER - CHECK..].copy_from_slice(&check[..CHECK]);
     bytes.extend_from_slice(&record(1, secret));
-    let (kind, body) = State::offsets_record(offsets);
+    let (kind, body) = ReserveState::offsets_record(offsets);
     bytes.extend_from_slice(&record(kind, &body));
     bytes
 }
@@ -96,7 +96,7 @@ fn compaction_changes_nothing() {
     }
     reserve.take_send(7).unwrap();
     let bytes = reserve.state.file(Side::Initiator, Layout::new(4));
-    let (state, torn) = State::replay(&folder.path(), &bytes).unwrap();
+    let (state, torn) = ReserveState::replay(&folder.path(), &bytes).unwrap();
     assert_eq!(torn, None);
     assert_eq!(state.offsets, reserve.state.offsets);
     assert_eq!(state.cells.marks(), reserve.state.cells.marks());

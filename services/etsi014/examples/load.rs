@@ -89,7 +89,7 @@ async fn measure(time: Duration) -> Result<(), Box<dyn std::error::Error>> {
     let wanted = std::env::args().nth(2).unwrap_or_default();
     for (name, connections, builder) in rows.into_iter().filter(|(name, ..)| name.contains(&wanted)) {
         let clients: Vec<_> = (0..connections).map(|_| builder.clone().build()).collect::<Result<_, _>>()?;
-        let (before, cpu) = (server.snapshot(), cpu_s()?);
+        let (before, cpu) = (server.counts(), cpu_s()?);
         let (count, rate, p50, p99) = drive(clients, time).await?;
         // What a request costs of both ends, whatever else the machine does meanwhile.
         let cpu_us = (cpu_s()? - cpu) * 1e6 / count as f64;
@@ -102,7 +102,7 @@ async fn measure(time: Duration) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn report_handshakes(server: &Running, full: u64, resumed: u64) {
-    let now = server.snapshot();
+    let now = server.counts();
     println!("    handshakes: {} full, {} resumed", now.handshakes_full - full, now.handshakes_resumed - resumed);
 }
 

@@ -1,7 +1,7 @@
 //! A client of ETSI GS QKD 014, for people, scripts and load tests.
 
+mod json;
 mod pool;
-mod wire_format;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use zeroize::Zeroizing;
 
+pub use self::json::{Delivered, KmeStatus, NewKeys};
 use self::pool::Pool;
-pub use self::wire_format::{Delivered, KmeStatus, NewKeys};
 use super::tls::{ALPN, CredentialFiles, Material, TlsError, provider};
 use crate::supply::{KeyId, SaeId};
 
@@ -36,7 +36,7 @@ pub enum ClientError {
     #[error("no answer within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
     /// The KME answered with an error; `message` is its own, empty where it gave none.
-    #[error("the KME answered {status}: {message}{}", wire_format::shown(.details))]
+    #[error("the KME answered {status}: {message}{}", json::shown(.details))]
     Refused { status: u16, message: String, details: Vec<serde_json::Value>, retry_after_s: Option<u64> },
     #[error("the KME's answer is not what the standard says: {0}")]
     Answer(&'static str),
@@ -139,14 +139,14 @@ impl Client {
     pub async fn get_keys(&self, slave: &SaeId, request: &NewKeys) -> Result<Vec<Delivered>, ClientError> {
         let body = serde_json::to_vec(request).map_err(|_| ClientError::Answer("the request cannot be written"))?;
         let answer = self.ask(Method::POST, slave, "enc_keys", body.into()).await?;
-        wire_format::delivered(&answer)
+        json::delivered(&answer)
     }
 
     /// Get key with key IDs: the keys that `master` was given under these IDs.
     pub async fn get_keys_with_ids(&self, master: &SaeId, ids: &[KeyId]) -> Result<Vec<Delivered>, ClientError> {
-        let body = wire_format::key_ids(ids);
+        let body = json::key_ids(ids);
         let answer = self.ask(Method::POST, master, "dec_keys", body.into()).await?;
-        wire_format::delivered(&answer)
+        json::delivered(&answer)
     }
 
     async fn ask(
@@ -156,7 +156,7 @@ impl Client {
         what: &'static str,
         body: Bytes,
     ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
-        let target = format!("{}/api/v1/keys/{}/{what}", self.prefix, wire_format::encode(peer.as_str()));
+        let target = format!("{}/api/v1/keys/{}/{what}", self.prefix, json::encode(peer.as_str()));
         let mut request = Request::builder().method(method).uri(target).header(header::HOST, self.pool.host());
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -178,7 +178,7 @@ impl Client {
         }
         let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after_s = retry_after.and_then(|text| text.parse().ok());
-        let (message, details) = wire_format::error(&bytes);
+        let (message, details) = json::error(&bytes);
         Err(ClientError::Refused { status: head.status.as_u16(), message, details, retry_after_s })
     }
 }

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::head::Method;
+use super::http_stream::{HttpStream, Stop};
 use super::reply::{Problem, Reply};
-use super::wire::{Stop, Wire};
 
 /// A request as it arrived.
 pub(super) struct Request<'r> {
@@ -32,31 +32,31 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     A: Answer,
 {
-    let mut wire = Wire::new(stream, limits);
+    let mut stream = HttpStream::new(stream, limits);
     // Registered once for the whole connection, not once for every request.
     let mut stopped = Box::pin(stop.clone().cancelled_owned());
     loop {
-        let message = match wire.next(stopped.as_mut()).await {
+        let message = match stream.next(stopped.as_mut()).await {
             Ok(message) => message,
-            Err(Stop::Quiet) => return wire.close().await,
+            Err(Stop::Quiet) => return stream.close().await,
             Err(Stop::Refused(problem)) => {
                 let reply = answers.refuse(problem);
-                if wire.send(&reply, false, true).await.is_ok() {
-                    wire.close_lingering().await;
+                if stream.send(&reply, false, true).await.is_ok() {
+                    stream.close_lingering().await;
                 }
                 return;
             }
         };
         let method = message.head.method;
-        let request = Request { method, target: wire.target(&message), body: wire.body(&message) };
+        let request = Request { method, target: stream.target(&message), body: stream.body(&message) };
         let reply = answers.answer(request).await;
         let keep_alive = message.head.keep_alive && !reply.close && !stop.is_cancelled();
-        if wire.send(&reply, keep_alive, method != Method::Head).await.is_err() {
+        if stream.send(&reply, keep_alive, method != Method::Head).await.is_err() {
             return;
         }
-        wire.done(&message);
+        stream.done(&message);
         if !keep_alive {
-            return wire.close_lingering().await;
+            return stream.close_lingering().await;
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct RequestCount {
 
 /// The [`Counters`] of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct Counts {
     /// Those that are not 0. Messages that are no requests count under [`Route::Other`].
     pub requests: Vec<RequestCount>,
     /// Keys handed out, by either method.
@@ -41,7 +41,7 @@ pub struct Snapshot {
     pub refused_overload: u64,
 }
 
-impl Snapshot {
+impl Counts {
     /// Requests with this route and status.
     pub fn requests(&self, route: Route, status: u16) -> u64 {
         let of = |count: &&RequestCount| count.route == route && count.status == status;
@@ -50,7 +50,7 @@ impl Snapshot {
 }
 
 impl Counters {
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn counts(&self) -> Counts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let mut requests = vec![];
         for (route, row) in Route::ALL.into_iter().zip(&self.requests) {
@@ -61,7 +61,7 @@ impl Counters {
                 }
             }
         }
-        Snapshot {
+        Counts {
             requests,
             keys: read(&self.keys),
             handshakes_full: read(&self.handshakes_full),

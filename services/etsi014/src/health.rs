@@ -23,13 +23,13 @@ const ALLOW: &str = "GET, HEAD";
 
 /// How a service is. Without a reason to be unhealthy it is healthy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct Health {
     pub reasons: Vec<String>,
 }
 
 /// What is asked at every request.
 pub trait Probe: Send + Sync + 'static {
-    fn health(&self) -> Report;
+    fn health(&self) -> Health;
 
     /// Metrics in the text format of Prometheus.
     fn metrics(&self) -> String;

@@ -12,7 +12,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{AccessList, Caller, Certified, Naming, Presence};
-use super::counters::{Counters, Snapshot};
+use super::counters::{Counters, Counts};
 use super::handler::{SaeRequests, Service};
 use super::{Credentials, Limits, connection};
 use crate::supply::KeySupply;
@@ -43,8 +43,8 @@ impl Running {
         self.counters.clone()
     }
 
-    pub fn snapshot(&self) -> Snapshot {
-        self.counters.snapshot()
+    pub fn counts(&self) -> Counts {
+        self.counters.counts()
     }
 
     /// Waits for the server to end, which the token that it was started with asks for.

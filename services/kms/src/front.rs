@@ -101,7 +101,7 @@ struct Probe {
 }
 
 impl health::Probe for Probe {
-    fn health(&self) -> health::Report {
+    fn health(&self) -> health::Health {
         let store = self.view.store();
         let mut reasons: Vec<String> =
             store.stopped().map(|why| format!("the key store has stopped: {why}")).into_iter().collect();
@@ -115,7 +115,7 @@ impl health::Probe for Probe {
             }
         }
         reasons.extend(store.anchor_failing().map(|why| format!("the anchor of the key store is not raised: {why}")));
-        health::Report { reasons }
+        health::Health { reasons }
     }
 
     fn metrics(&self) -> String {

@@ -56,7 +56,7 @@ impl View {
 pub fn status(view: &View) -> GetStatusResponse {
     let counts = &view.supplier.counts;
     let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
-    let requests = view.counters.snapshot();
+    let requests = view.counters.counts();
     let activity = view.store().activity();
     GetStatusResponse {
         site: view.config.site.clone(),

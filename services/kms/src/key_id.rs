@@ -39,9 +39,6 @@ const CHECK_BITS: u32 = 122 - 2 * TAG_BITS - START_BITS - BYTES_BITS - GENERATIO
 const VERSION: u128 = 4;
 const VARIANT: u128 = 2;
 
-/// Longest key that an ID can name, in bytes.
-pub const KEY_BYTES_MAX: usize = (1 << BYTES_BITS) - 1;
-
 /// Where a key is in the pool of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPlace {

@@ -75,6 +75,8 @@ impl Node {
 
 /// Runs sessions until one finishes the run, or `stop`.
 pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
+    let ModuleConfig { link, site, epoch_ps, .. } = &node.config;
+    node.vault.count_in(*epoch_ps).with_context(|| format!("the data of link {link} at {site}"))?;
     let seed = subseed(node.config.subseed.as_ref())?;
     let ended = tokio::select! {
         ended = sessions(&mut node, &seed, &stop) => ended,
@@ -271,6 +273,13 @@ struct Run<'n> {
     setpoints: &'n mut Setpoints,
 }
 
+/// What became of a step.
+struct Taken {
+    held: Option<FrameInput>,
+    /// The session is complete.
+    finished: bool,
+}
+
 impl Run<'_> {
     async fn distil(&mut self, mut light: Epochs) -> Result<()> {
         loop {
@@ -284,7 +293,7 @@ impl Run<'_> {
             for frame in done.frames {
                 let remark = self.node.light.taken(&frame);
                 self.node.remark(remark);
-                self.take_step(Some(frame)).await?;
+                self.take_frame(frame).await?;
             }
             if done.end {
                 return self.drain(done.epoch).await;
@@ -300,7 +309,7 @@ impl Run<'_> {
     async fn drain(&mut self, end: u64) -> Result<()> {
         self.node.vault.run_ended(end)?;
         self.node.light_over = true;
-        while !self.take_step(None).await? {}
+        while !self.take_step(None).await?.finished {}
         self.report(end);
         Ok(())
     }
@@ -311,8 +320,17 @@ impl Run<'_> {
         }
     }
 
-    /// One step of the lockstep; true when the session is complete.
-    async fn take_step(&mut self, frame: Option<FrameInput>) -> Result<bool> {
+    /// Steps until one takes the frame: it may have to wait for rounds in work.
+    async fn take_frame(&mut self, frame: FrameInput) -> Result<()> {
+        let mut due = Some(frame);
+        while due.is_some() {
+            due = self.take_step(due).await?.held;
+        }
+        Ok(())
+    }
+
+    /// One step of the lockstep.
+    async fn take_step(&mut self, frame: Option<FrameInput>) -> Result<Taken> {
         let peer = match self.step {
             0 => None,
             step => {
@@ -330,7 +348,7 @@ impl Run<'_> {
         let (module, output) = compute::pool().run(step).await?;
         self.module = Some(module);
         let output = output?;
-        let StepOutput { payload, close_round, setpoints, actions, finished } = output;
+        let StepOutput { payload, close_round, setpoints, actions, held, finished } = output;
         *self.setpoints = setpoints;
         for action in actions {
             self.act(action).await?;
@@ -338,7 +356,7 @@ impl Run<'_> {
         let bundle = Bundle { step: self.step, payload: Bytes::from(payload), close_round };
         self.channel.send(module_message::Message::Bundle(bundle)).await?;
         self.step += 1;
-        Ok(finished)
+        Ok(Taken { held, finished })
     }
 
     /// Carries out what the module decided; what must be durable is, before the step's bundle leaves.

@@ -21,10 +21,13 @@ use crate::departures::Departures;
 use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
 use crate::waiting::{self, Part, Waiting};
 
-/// Epochs that are leased at once: after a kill the link resumes behind the lease, so that no epoch of a seeded
-/// run is ever distilled twice.
-const LEASE_EPOCHS: u64 = 250;
+/// Epochs that are leased at once, as many as make the time or the least number: after a kill the link resumes behind the
+/// lease, so that no epoch of a seeded run is ever distilled twice.
+const LEASE_PS: u64 = 5_000_000_000_000;
+const LEASE_EPOCHS: std::ops::RangeInclusive<u64> = 16..=250;
 
+/// How long the epochs are that everything here counts in, in picoseconds.
+const EPOCH_FILE: &str = "epoch.length";
 const LEASE_FILE: &str = "epoch.next";
 const RESTORED_FILE: &str = "restored.next";
 /// Where release 0.1 kept a reserve slice, as it is.
@@ -41,6 +44,8 @@ pub struct Vault {
     next_block: u64,
     leased: u64,
     next_epoch: u64,
+    /// Epochs of a lease.
+    lease_epochs: u64,
 }
 
 impl Vault {
@@ -65,7 +70,22 @@ impl Vault {
         let leased = read_lease(&directory)?;
         let next_block = store.next_number();
         let waiting = Arc::new(waiting);
-        Ok(Self { directory, disk, store, waiting, session: 0, next_block, leased, next_epoch: leased })
+        let (session, next_epoch, lease_epochs) = (0, leased, *LEASE_EPOCHS.end());
+        Ok(Self { directory, disk, store, waiting, session, next_block, leased, next_epoch, lease_epochs })
+    }
+
+    /// Epochs are so long. What is here counts in them from then on, and what was counted in others is refused.
+    pub fn count_in(&mut self, epoch_ps: u64) -> Result<()> {
+        self.lease_epochs = (LEASE_PS / epoch_ps.max(1)).clamp(*LEASE_EPOCHS.start(), *LEASE_EPOCHS.end());
+        match read_epoch(&self.directory)? {
+            Some(before) if before == epoch_ps => Ok(()),
+            Some(before) => bail!(OtherEpoch { before_ps: before, asked_ps: epoch_ps }),
+            None => {
+                let text = format!("{epoch_ps}\n");
+                let path = self.directory.join(EPOCH_FILE);
+                self.disk.write_durably(&path, text.as_bytes()).context("write how long epochs are")
+            }
+        }
     }
 
     /// The key that waits here, for the task that brings it to the key store.
@@ -147,8 +167,8 @@ impl Vault {
     /// Makes sure that `epoch` and those that follow closely are on the disk as used.
     pub fn lease(&mut self, epoch: u64) -> Result<()> {
         self.next_epoch = epoch + 1;
-        if epoch + LEASE_EPOCHS / 2 >= self.leased {
-            self.leased = epoch + LEASE_EPOCHS;
+        if epoch + self.lease_epochs / 2 >= self.leased {
+            self.leased = epoch + self.lease_epochs;
             self.write_lease()?;
         }
         Ok(())
@@ -292,6 +312,33 @@ pub fn restored_until(data: &Path, site: &str, link: &str) -> Result<u64> {
 pub fn next_epoch(data: &Path, site: &str, link: &str) -> Result<u64> {
     let path = store::path(data, site, link);
     read_lease(path.parent().unwrap_or(data))
+}
+
+/// Data that count in other epochs than they would go on in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "blocks and clocks count in epochs of {} s there, and cannot go on in epochs of {} s",
+    seconds(*before_ps),
+    seconds(*asked_ps)
+)]
+pub struct OtherEpoch {
+    pub before_ps: u64,
+    pub asked_ps: u64,
+}
+
+fn seconds(time_ps: u64) -> f64 {
+    time_ps as f64 / 1e12
+}
+
+/// How long the epochs are that a link end counts in; none where it never ran, or last ran with a release that did not
+/// say it.
+pub fn epoch_ps(data: &Path, site: &str, link: &str) -> Result<Option<u64>> {
+    let path = store::path(data, site, link);
+    read_epoch(path.parent().unwrap_or(data))
+}
+
+fn read_epoch(directory: &Path) -> Result<Option<u64>> {
+    Ok(Some(read_number(&directory.join(EPOCH_FILE), "picoseconds")?).filter(|epoch_ps| *epoch_ps > 0))
 }
 
 fn read_lease(directory: &Path) -> Result<u64> {

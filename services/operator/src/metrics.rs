@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use etsi014::health::{Probe, Report};
+use etsi014::health::{Health, Probe};
 
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -30,8 +30,8 @@ impl Metrics {
 
 impl Probe for Metrics {
     /// A process that answers is well: what it cannot do, it says in conditions and events, and tries again.
-    fn health(&self) -> Report {
-        Report::default()
+    fn health(&self) -> Health {
+        Health::default()
     }
 
     fn metrics(&self) -> String {

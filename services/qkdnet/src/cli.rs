@@ -5,7 +5,7 @@ pub mod fault;
 mod operator;
 mod place;
 mod replay;
-mod run;
+mod up;
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use self::containers::{DownArgs, ReapArgs};
 pub use self::operator::{HostArgs, OperatorCommand, OperatorRunArgs, PodArgs, RenderArgs};
 pub use self::place::{ClusterArgs, Place, PlaceArgs};
 pub use self::replay::ReplayArgs;
-pub use self::run::{RecordArgs, RunArgs, StateArgs, UpArgs, VerifyArgs, default_data_dir};
+pub use self::up::{RecordArgs, RunArgs, StateArgs, UpArgs, VerifyArgs, default_data_dir};
 
 /// A quantum-key-distribution network that distils real key from simulated light.
 #[derive(Debug, Parser)]

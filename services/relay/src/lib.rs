@@ -6,13 +6,13 @@
 //! commit is under way shares the next.
 
 mod grpc;
-mod kms_link;
-mod links;
+mod key_store;
+pub mod messages;
 mod records;
 mod run;
 mod spans;
 mod status;
-pub mod wire;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -23,12 +23,12 @@ use transfer::{
     AckStatus, Action, Input, KmsRequest, Malformed, Message, NeighbourState, Relay, RelayEvent, Settings, SiteName,
 };
 
-use crate::kms_link::Pending;
-use crate::links::Outbox;
+use crate::key_store::Pending;
 use crate::records::{Batch, Change, RecordError, Records};
 use crate::spans::Spans;
 use crate::status::{Routes, Status};
-use crate::{Dials, Incoming, Lent, Targets, kms_link, links};
+use crate::streams::Outbox;
+use crate::{Dials, Incoming, Lent, Targets, key_store, streams};
 
 /// What may wait to be looked at, and how much of it shares one commit.
 const EVENTS_WAITING: usize = 1024;
@@ -102,7 +102,7 @@ pub async fn run_with(
     let mut accepted = BTreeMap::new();
     for (site, _) in service.neighbours.iter() {
         match dials.neighbours.get(site.as_str()) {
-            Some(dial) => drop(tasks.spawn(links::keep_dialling(
+            Some(dial) => drop(tasks.spawn(streams::keep_dialling(
                 site.clone(),
                 fault::dial(faults.as_ref(), site.as_str(), dial.clone()),
                 lives.clone(),
@@ -112,7 +112,7 @@ pub async fn run_with(
             None => drop(accepted.insert(site.to_string(), site.clone())),
         }
     }
-    tasks.spawn(links::keep_accepting(
+    tasks.spawn(streams::keep_accepting(
         accepted,
         incoming.neighbours,
         faults,
@@ -120,7 +120,7 @@ pub async fn run_with(
         events_tx.clone(),
         stop.clone(),
     ));
-    tasks.spawn(kms_link::keep_dialling(dials.kms, lives, events_tx, stop.clone()));
+    tasks.spawn(key_store::keep_dialling(dials.kms, lives, events_tx, stop.clone()));
     tasks.spawn(keep_ceiling(records.clone(), anchor.clone()));
     let ended = service.work(events, incoming.targets, &stop).await;
     tasks.shutdown().await;
@@ -172,7 +172,7 @@ async fn open(data: &Path, site: &str, disk: Disk) -> Result<Records> {
 
 /// A neighbour as the service sees it.
 #[derive(Default)]
-struct Link {
+struct Neighbour {
     stream: Option<(u64, Outbox)>,
     pad_out_bytes: u64,
     pad_in_bytes: u64,
@@ -183,7 +183,7 @@ struct Service {
     relay: Relay,
     now_ms: u64,
     records: Records,
-    neighbours: BTreeMap<SiteName, Link>,
+    neighbours: BTreeMap<SiteName, Neighbour>,
     pending: Pending,
     water_bytes: (u64, u64),
     shares: u8,
@@ -226,7 +226,7 @@ impl Service {
             relay: Relay::restore(site, settings, known, now_ms),
             now_ms,
             records,
-            neighbours: neighbours?.into_iter().map(|site| (site, Link::default())).collect(),
+            neighbours: neighbours?.into_iter().map(|site| (site, Neighbour::default())).collect(),
             pending: Pending::default(),
             water_bytes: (config.low_water_bytes, config.high_water_bytes),
             shares: config.shares,
@@ -499,12 +499,12 @@ impl Service {
     fn figures(&self) -> GetStatusResponse {
         let counters = self.relay.counters();
         let (own, others) = self.relay.known_transfers();
-        let neighbour = |(site, link): (&SiteName, &Link)| NeighbourStatus {
+        let neighbour = |(site, neighbour): (&SiteName, &Neighbour)| NeighbourStatus {
             site: site.to_string(),
-            connected: link.stream.is_some(),
-            pad_out_bytes: link.pad_out_bytes,
-            pad_in_bytes: link.pad_in_bytes,
-            rate_bps: link.rate_bps,
+            connected: neighbour.stream.is_some(),
+            pad_out_bytes: neighbour.pad_out_bytes,
+            pad_in_bytes: neighbour.pad_in_bytes,
+            rate_bps: neighbour.rate_bps,
         };
         let rejected = [
             counters.malformed,

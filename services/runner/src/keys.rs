@@ -28,7 +28,7 @@ use topology::plan::{KmsConfig, RelayConfig};
 use super::Start;
 use super::anchors::Anchors;
 use super::faults::Desks;
-use super::life::{Life, Run};
+use super::life::{Life, Serving};
 
 const STREAMS_WAITING: usize = 4;
 /// Time between looks at a key store.
@@ -152,7 +152,7 @@ pub async fn start(
             status: Arc::new(status),
             faults: desk.clone(),
         });
-        let begin = move |life| -> BoxFuture<'static, Result<Run>> { Box::pin(store.clone().begin(life)) };
+        let begin = move |life| -> BoxFuture<'static, Result<Serving>> { Box::pin(store.clone().begin(life)) };
         tasks.spawn(Life::start(&name, desk, stop, begin).await?.keep());
     }
     Ok((doors, monitors))
@@ -174,7 +174,7 @@ struct Store {
 }
 
 impl Store {
-    async fn begin(self: Arc<Self>, life: CancellationToken) -> Result<Run> {
+    async fn begin(self: Arc<Self>, life: CancellationToken) -> Result<Serving> {
         let node = kms::open(&self.config, &self.data, self.anchors.open()?, self.faults.clone()).await?;
         let front = Front::start(&node, &self.pki, Addresses::loopback(&self.run_dir), &life).await?;
         self.status.send_replace(kms::status(&front.view));
@@ -261,7 +261,7 @@ pub async fn start_relays(
         let status = Arc::new(relay::Status::default());
         let told = status.clone();
         monitors.push(watch_relay(move || std::future::ready(Some(told.figures())), tasks, stop));
-        let begin = move |life| -> BoxFuture<'static, Result<Run>> {
+        let begin = move |life| -> BoxFuture<'static, Result<Serving>> {
             let status = status.clone();
             let dials = relay::Dials { kms: kms.clone(), neighbours: neighbours.clone() };
             let (service, data) = (service.clone(), data.clone());
@@ -270,7 +270,7 @@ pub async fn start_relays(
             Box::pin(async move {
                 let lent = relay::Lent { status, anchor: anchors.open()?, faults };
                 let run = async move { relay::run(service, &data, dials, incoming, lent, life).await };
-                Ok(Box::pin(run) as Run)
+                Ok(Box::pin(run) as Serving)
             })
         };
         tasks.spawn(Life::start(&config.name, desk, stop, begin).await?.keep());

@@ -55,6 +55,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{DetectorConfig, Directory, ModuleConfig, Plan, Receiver, ServiceConfig, TransmitterConfig};
+use topology::quantity::Duration;
 
 use self::anchors::Anchors;
 pub use self::failure::Failure;
@@ -103,7 +104,8 @@ pub struct Recording {
     pub format: Format,
     /// How the names of files of tags end.
     pub extension: &'static str,
-    pub frames: u64,
+    /// As many frames as make this time.
+    pub record_for: Duration,
     pub bytes: u64,
 }
 
@@ -118,14 +120,19 @@ impl Recording {
         self.folder.join(format!("{link}.{site}.choices"))
     }
 
+    fn frames(&self, module: &ModuleConfig) -> u64 {
+        self.record_for.rounded().div_ceil(module.epoch_ps)
+    }
+
     /// What the detector node of a service begins to write; of a link of pulses its sessions, too.
     fn recorder(&self, config: &DetectorConfig) -> Result<detector::Recorder> {
         let path = self.path(&config.module.link, &config.module.site);
-        let recorder = detector::Recorder::create(&path, self.format, self.frames, self.bytes)?;
+        let frames = self.frames(&config.module);
+        let recorder = detector::Recorder::create(&path, self.format, frames, self.bytes)?;
         match &config.receiver {
             Receiver::Prepared(_) => {
                 let head = replay::sessions_of_tags(&config.module);
-                let sessions = Sessions::create(&sessions_path(&path), &head, self.frames)?;
+                let sessions = Sessions::create(&sessions_path(&path), &head, frames)?;
                 Ok(recorder.with_sessions(sessions))
             }
             Receiver::Entangled(_) => Ok(recorder),
@@ -135,7 +142,7 @@ impl Recording {
     /// What a transmitter begins to write.
     fn choices(&self, config: &TransmitterConfig) -> Result<Sessions> {
         let path = self.choices_path(&config.module.link, &config.module.site);
-        Sessions::create(&path, &replay::sessions_of_choices(config), self.frames)
+        Sessions::create(&path, &replay::sessions_of_choices(config), self.frames(&config.module))
     }
 
     /// What is there already is never touched.
@@ -344,13 +351,43 @@ fn place_secrets(plan: &Plan, data: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses data whose links count in other epochs than they would go on in.
+pub fn same_epochs(plan: &Plan, data: &Path) -> Result<(), Failure> {
+    for module in plan.modules() {
+        let ModuleConfig { link, site, epoch_ps: asked_ps, .. } = module;
+        let before_ps = module::vault::epoch_ps(data, site, link)?;
+        if let Some(before_ps) = before_ps.filter(|before_ps| before_ps != asked_ps) {
+            let why = module::vault::OtherEpoch { before_ps, asked_ps: *asked_ps };
+            let what = format!("{} has data of link `{link}`, and {why}", data.display());
+            let hint = "take another `--data` directory, or give the link (or the run) its epoch back";
+            return Err(Failure::bad_input(what).hint(hint));
+        }
+    }
+    Ok(())
+}
+
 /// Sets the end of a limited run behind what its sites have already seen, so that a run on the same data continues.
-/// Gives the largest number of epochs that a link has seen.
-pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<u64> {
-    let seen = epochs_seen(plan, data)?;
-    let begins = plan.begins(&seen);
+pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<Seen> {
+    let epochs = epochs_seen(plan, data)?;
+    let begins = plan.begins(&epochs);
     plan.shift_limits(|link| begins.get(link).copied().unwrap_or(0));
-    Ok(seen.into_values().max().unwrap_or(0))
+    Ok(Seen::of(plan, &epochs))
+}
+
+/// How far the links have come, together.
+pub struct Seen {
+    /// Simulated time of the furthest.
+    pub furthest_ps: u64,
+    /// One of them has come to the end of time tags.
+    pub ended: bool,
+}
+
+impl Seen {
+    fn of(plan: &Plan, epochs: &BTreeMap<String, u64>) -> Self {
+        let of_link = plan.links.iter().map(|link| (link.epoch_ps, epochs.get(&link.name).copied().unwrap_or(0)));
+        let furthest_ps = of_link.clone().map(|(epoch_ps, epochs)| epochs.saturating_mul(epoch_ps)).max().unwrap_or(0);
+        Self { furthest_ps, ended: of_link.into_iter().any(|(epoch_ps, epochs)| epochs >= plan.tags_end_ps / epoch_ps) }
+    }
 }
 
 /// Epochs that each link has already used.
@@ -366,11 +403,11 @@ fn epochs_seen(plan: &Plan, data: &Path) -> Result<BTreeMap<String, u64>> {
 
 /// Why, where a run has come to the end of a time tag: its keys are good, but no further light can be stamped.
 pub fn tags_end(plan: &Plan, data: &Path) -> Result<Option<Reason>> {
-    let last = epochs_seen(plan, data)?.into_values().max().unwrap_or(0);
-    if last < plan.tag_epochs {
+    let seen = Seen::of(plan, &epochs_seen(plan, data)?);
+    if !seen.ended {
         return Ok(None);
     }
-    let reached_h = last as f64 * plan.epoch_ps as f64 * 1e-12 / 3600.0;
+    let reached_h = seen.furthest_ps as f64 * 1e-12 / 3600.0;
     let message = format!("time tags end: the sites' clocks have counted {reached_h:.2} hours, a tag holds 20");
     let hint = "what was distilled is kept; start again with another `--data` directory";
     Ok(Some(Reason::new(Kind::TagsEnd, message).hint(hint)))

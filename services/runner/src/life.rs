@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
 /// A service that has opened what it needs, to its end.
-pub type Run = BoxFuture<'static, Result<()>>;
+pub type Serving = BoxFuture<'static, Result<()>>;
 
 /// A service and what keeps it.
 pub struct Life<B> {
@@ -23,12 +23,12 @@ pub struct Life<B> {
     /// Starts the service, each time anew. Everything that a start leaves behind ends with the token that it gets.
     begin: B,
     life: CancellationToken,
-    run: Option<Run>,
+    run: Option<Serving>,
 }
 
 impl<B> Life<B>
 where
-    B: FnMut(CancellationToken) -> BoxFuture<'static, Result<Run>> + Send,
+    B: FnMut(CancellationToken) -> BoxFuture<'static, Result<Serving>> + Send,
 {
     /// Starts the service for the first time: what it cannot open now ends the network.
     pub async fn start(name: &str, desk: Option<Desk>, stop: &CancellationToken, mut begin: B) -> Result<Self> {

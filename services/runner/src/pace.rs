@@ -18,7 +18,7 @@ use topology::plan::{PacerConfig, SourceConfig};
 
 use super::Start;
 use super::faults::Desks;
-use super::life::{Life, Run};
+use super::life::{Life, Serving};
 use crate::snapshot::{NetworkTimeRow, PaceState, PacedLinkRow, PacerState};
 
 /// Streams that may wait to be taken up by the pacer.
@@ -83,8 +83,8 @@ pub async fn start(
     let Some(config) = start.plan.pacer().filter(|_| start.replay.is_none()) else { return Ok(None) };
     let (door, status) = (Door::new(STREAMS_WAITING), Arc::new(Status::default()));
     let (told, service, streams) = (status.clone(), config.clone(), door.clone());
-    let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Run>> {
-        let run: Run = Box::pin(pacer::run(service.clone(), streams.open(), status.clone(), life));
+    let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Serving>> {
+        let run: Serving = Box::pin(pacer::run(service.clone(), streams.open(), status.clone(), life));
         Box::pin(async { Ok(run) })
     };
     tasks.spawn(Life::start(&config.name, desks.get(&config.name), stop, begin).await?.keep());

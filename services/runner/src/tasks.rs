@@ -23,7 +23,7 @@ use transmitter::Pulses;
 
 use super::anchors::Anchors;
 use super::faults::Desks;
-use super::life::{Life, Run};
+use super::life::{Life, Serving};
 use super::roster::Roster;
 use super::{End, Held, Running, Start, keys, pace};
 
@@ -82,11 +82,11 @@ async fn start_sources(
         let (status, desk) = (Arc::new(source::Status::default()), desks.get(&config.name));
         let (service, faults): (SourceConfig, _) = (config.clone(), desk.clone());
         let pacer = pace.map(|pace| pace.dial(config));
-        let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Run>> {
+        let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Serving>> {
             let losses = source::Losses::of(&service);
             let told = (status.clone(), faults.clone());
             let run = source::run(service.clone(), losses, door.open(), pacer.clone(), told, life);
-            let run: Run = Box::pin(run);
+            let run: Serving = Box::pin(run);
             Box::pin(async { Ok(run) })
         };
         let (life, stop) = (Life::start(&config.name, desk, drain, begin).await?, stop.clone());
@@ -120,13 +120,13 @@ async fn start_channels(
         let (service, data): (ChannelConfig, _) = (config.clone(), start.folders.data.clone());
         let desk = desks.get(&config.name);
         let (faults, anchors) = (desk.clone(), start.anchors.clone());
-        let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Run>> {
+        let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Serving>> {
             let (service, data, faults, anchors) = (service.clone(), data.clone(), faults.clone(), anchors.clone());
             let (modules, incoming, peer) = (modules.clone(), incoming.clone(), peer.clone());
             Box::pin(async move {
                 let open = move || channel::open(&service, &data, faults, anchors.open()?);
                 let opened = tokio::task::spawn_blocking(open).await.context("open a channel")??;
-                let run: Run = Box::pin(channel::run(opened, modules.open(), incoming.open(), peer, life));
+                let run: Serving = Box::pin(channel::run(opened, modules.open(), incoming.open(), peer, life));
                 Ok(run)
             })
         };
@@ -219,10 +219,10 @@ fn parts(
 }
 
 impl Parts {
-    fn begin(&mut self, life: CancellationToken) -> BoxFuture<'static, Result<Run>> {
+    fn begin(&mut self, life: CancellationToken) -> BoxFuture<'static, Result<Serving>> {
         let node = self.node(&life);
         Box::pin(async move {
-            let run: Run = Box::pin(module::run(node?, life));
+            let run: Serving = Box::pin(module::run(node?, life));
             Ok(run)
         })
     }

@@ -44,10 +44,6 @@ impl Health {
         *self.serving.borrow()
     }
 
-    pub fn is_link_flowing(&self) -> bool {
-        *self.link.borrow()
-    }
-
     /// Waits until key flows.
     pub async fn link_flowing(&self) {
         // The sender lives in `self`, so the wait cannot fail.

@@ -64,10 +64,6 @@ impl Shutdown {
         self.requested.clone()
     }
 
-    pub fn is_requested(&self) -> bool {
-        self.requested.is_cancelled()
-    }
-
     pub async fn requested(&self) {
         self.requested.cancelled().await;
     }

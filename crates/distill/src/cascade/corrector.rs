@@ -1,9 +1,9 @@
 //! The end that corrects its string: it asks.
 
 use super::frame::Frame;
+use super::messages::{Answer, AnswerReader, Query, QueryWriter};
 use super::schedule::plans;
 use super::segments::Segment;
-use super::wire::{Answer, AnswerReader, Query, QueryWriter};
 use super::{CascadeError, Parameters};
 use crate::bits::Bits;
 

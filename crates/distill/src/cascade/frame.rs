@@ -6,10 +6,10 @@ use zeroize::Zeroizing;
 
 use super::CascadeError;
 use super::corrector::{Asked, CorrectedFrame};
+use super::messages::AnswerReader;
 use super::order::Order;
 use super::schedule::{Plan, tells_whole};
 use super::segments::{Dense, Segment, Segments};
-use super::wire::AnswerReader;
 use crate::bits::Bits;
 
 /// The third pass is opened when fewer segments than one for this many bits are still being searched. Later costs

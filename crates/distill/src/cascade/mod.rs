@@ -21,21 +21,18 @@
 
 mod corrector;
 mod frame;
+mod messages;
 mod order;
 mod reference;
 mod schedule;
 mod segments;
 #[cfg(test)]
 mod tests;
-mod wire;
 mod words;
 
 pub use corrector::{CorrectedFrame, Corrector};
+pub use messages::{Answer, MAX_MESSAGE_BYTES, Query};
 pub use reference::Reference;
-pub use wire::{Answer, MAX_MESSAGE_BYTES, Query};
-
-/// Longest frame that is meant to be used; nothing breaks beyond, but tables grow with the frame.
-pub const MAX_FRAME_BITS: usize = 1 << 20;
 
 /// What both ends agree on before they start.
 #[derive(Clone, Copy, Debug, PartialEq)]

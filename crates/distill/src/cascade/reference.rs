@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use zeroize::{Zeroize, Zeroizing};
 
+use super::messages::{Answer, AnswerWriter, Query, QueryReader, Section};
 use super::order::Order;
 use super::schedule::{Plan, plans, tells_whole};
-use super::wire::{Answer, AnswerWriter, Query, QueryReader, Section};
 use super::words::prefix_parities;
 use super::{CascadeError, Parameters};
 use crate::bits::Bits;

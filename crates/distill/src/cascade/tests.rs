@@ -311,7 +311,7 @@ fn answer_with_noise(len: usize, qber: f64, random: &mut SplitMix) {
 
 fn count_of(query: &Query, len: usize, qber: f64) -> Option<usize> {
     let plans = schedule::plans([len].into_iter(), &Parameters { qber, seed: 0 }, false);
-    let mut reader = wire::QueryReader::new(query);
+    let mut reader = messages::QueryReader::new(query);
     let mut count = 0;
     while let Some(section) = reader.section().unwrap() {
         if section.count == 0 {

@@ -102,6 +102,9 @@ pub struct Bundle {
     /// Trace context of the block whose first light came to the sender in this step.
     #[prost(string, tag = "9")]
     pub traceparent: String,
+    /// Rounds that the sender has in work, where light waits for them.
+    #[prost(uint32, tag = "11")]
+    pub rounds: u32,
 }
 
 /// What one half of the sifting protocol says to the other, which alone understands it.

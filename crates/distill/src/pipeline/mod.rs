@@ -12,7 +12,12 @@
 //! which puts an authentication tag on everything said so far; the reference answers "prepared" under a tag of its own
 //! once the block is on its disk; then the corrector stores the block, and the reference commits it as soon as a later
 //! tag covers the corrector's word that it has.
+//!
+//! Reconciliation takes about a hundred steps. Where a frame of counts is so long that a round has few of them, light waits
+//! meanwhile: while one of the ends has a round in work, as both know from their bundles, steps take no frame.
 
+#[cfg(test)]
+mod coarse_tests;
 mod corrector;
 pub mod messages;
 mod reference;
@@ -41,6 +46,9 @@ use crate::sifting::{self, Context, Detected, Event, Sifting, SiftingFigures, Si
 /// Longest stretch of steps without frames that finishing a run may take.
 pub const DRAIN_STEPS_MAX: u64 = 20_000;
 
+/// Longest stretch of steps in which a frame may wait for rounds in work.
+pub const HELD_STEPS_MAX: u64 = 20_000;
+
 /// Why a session cannot go on. The service closes it and opens a new one.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
@@ -60,6 +68,8 @@ pub enum ModuleError {
     Ledger(#[from] crate::ledger::LedgerError),
     #[error("finishing the run took more than {DRAIN_STEPS_MAX} steps")]
     DrainTooLong,
+    #[error("rounds in work took more than {HELD_STEPS_MAX} steps")]
+    HeldTooLong,
 }
 
 /// What the peer said in the step before, and whether a tag has just covered everything up to it.
@@ -74,6 +84,8 @@ pub struct StepOutput {
     pub close_round: bool,
     pub setpoints: Setpoints,
     pub actions: Vec<Action>,
+    /// The frame, where it was not taken: it is due in the next step.
+    pub held: Option<FrameInput>,
     /// The session is complete: everything is stored and said.
     pub finished: bool,
 }
@@ -188,6 +200,17 @@ pub struct Module {
     light_over: bool,
     peer_light_over: bool,
     drain_steps: u64,
+    /// Of light that waits for rounds in work, where it does.
+    hold: Option<Hold>,
+}
+
+/// What decides whether a frame is taken: what both ends said in the step before, so that both decide alike.
+#[derive(Default)]
+struct Hold {
+    own_rounds: u32,
+    peer_rounds: u32,
+    /// Steps since the last frame.
+    steps: u64,
 }
 
 enum Half {
@@ -200,6 +223,8 @@ struct Shared {
     config: PostProcessing,
     rng: ChaCha20Rng,
     step: u64,
+    /// Steps that took light, or could have: what sifting counts.
+    light_step: u64,
     /// Number of the first block that sifting has not given yet.
     open_block: u64,
     figures: Figures,
@@ -210,7 +235,9 @@ impl Module {
     pub fn new(protocol: &LinkProtocol, start: &SessionStart, seed: [u8; 32]) -> Self {
         let SessionStart { latency_steps, setpoints, .. } = *start;
         let sifting = sifting::half(protocol, &SiftingStart { latency_steps, setpoints });
-        Self::with_sifting(sifting, protocol.side(), &protocol.post_processing, start, seed)
+        let module = Self::with_sifting(sifting, protocol.side(), &protocol.post_processing, start, seed);
+        let holds = protocol.is_counted() && protocol.post_processing.framing.is_coarse();
+        Self { hold: holds.then(Hold::default), ..module }
     }
 
     /// With a half of any sifting protocol; the peer has the other half and the other side.
@@ -229,20 +256,24 @@ impl Module {
             config: config.clone(),
             rng: ChaCha20Rng::from_seed(seed),
             step: 0,
+            light_step: 0,
             open_block: start.first_block,
             figures: Figures::default(),
         };
         let first_block = start.first_block;
-        Self { sifting, side, shared, first_block, light_over: false, peer_light_over: false, drain_steps: 0 }
+        let (light_over, peer_light_over, drain_steps, hold) = (false, false, 0, None);
+        Self { sifting, side, shared, first_block, light_over, peer_light_over, drain_steps, hold }
     }
 
-    /// One step. `frame` is absent once the run has no more light; `peer` is absent in step 0 alone.
+    /// One step. `frame` is absent once the run has no more light; `peer` is absent in step 0 alone. A frame that comes
+    /// back is due again.
     pub fn step(&mut self, frame: Option<FrameInput>, peer: Option<PeerInput>) -> Result<StepOutput, ModuleError> {
         let mut draft = Draft::new(self.shared.step);
         if let Some(peer) = peer {
             self.hear(peer, &mut draft)?;
         }
         match frame {
+            Some(frame) if self.waits()? => draft.held = Some(frame),
             Some(frame) => self.take(frame, &mut draft)?,
             None => self.drain(&mut draft)?,
         }
@@ -252,9 +283,25 @@ impl Module {
             Half::Reference(side) => side.committed_end(),
             Half::Corrector(side) => side.conclude(&mut self.shared, sifting_over, &mut draft),
         };
-        let setpoints = self.sifting.setpoints(self.shared.step);
+        if let Some(hold) = &mut self.hold {
+            hold.own_rounds = match &self.side {
+                Half::Reference(side) => side.rounds_in_work().count(),
+                Half::Corrector(side) => side.rounds_in_work().count(),
+            } as u32;
+            draft.bundle.rounds = hold.own_rounds;
+        }
+        let setpoints = self.sifting.setpoints(self.shared.light_step);
         self.shared.step += 1;
+        self.shared.light_step += u64::from(draft.held.is_none());
         Ok(draft.finish(setpoints))
+    }
+
+    /// Whether light waits for rounds in work in this step.
+    fn waits(&mut self) -> Result<bool, ModuleError> {
+        let Some(hold) = &mut self.hold else { return Ok(false) };
+        let waits = hold.own_rounds > 0 || hold.peer_rounds > 0;
+        hold.steps = if waits { hold.steps + 1 } else { 0 };
+        if hold.steps > HELD_STEPS_MAX { Err(ModuleError::HeldTooLong) } else { Ok(waits) }
     }
 
     fn hear(&mut self, peer: PeerInput, draft: &mut Draft) -> Result<(), ModuleError> {
@@ -262,6 +309,9 @@ impl Module {
         let bundle = Bundle::decode_bytes(payload)?;
         if bundle.step + 1 != self.shared.step {
             return Err(ModuleError::Step { expected: self.shared.step - 1, found: bundle.step });
+        }
+        if let Some(hold) = &mut self.hold {
+            hold.peer_rounds = bundle.rounds;
         }
         if bundle.drained && !self.peer_light_over {
             self.peer_light_over = true;
@@ -380,7 +430,7 @@ impl Module {
 
 impl Shared {
     fn context<'a>(&'a mut self, events: &'a mut Vec<Event>) -> Context<'a> {
-        Context { step: self.step, rng: &mut self.rng, events }
+        Context { step: self.light_step, rng: &mut self.rng, events }
     }
 }
 
@@ -389,13 +439,14 @@ struct Draft {
     bundle: Bundle,
     actions: Vec<Action>,
     close_round: bool,
+    held: Option<FrameInput>,
     finished: bool,
 }
 
 impl Draft {
     fn new(step: u64) -> Self {
         let bundle = Bundle { step, ..Bundle::default() };
-        Self { bundle, actions: Vec::new(), close_round: false, finished: false }
+        Self { bundle, actions: Vec::new(), close_round: false, held: None, finished: false }
     }
 
     fn finish(self, setpoints: Setpoints) -> StepOutput {
@@ -404,6 +455,7 @@ impl Draft {
             close_round: self.close_round,
             setpoints,
             actions: self.actions,
+            held: self.held,
             finished: self.finished,
         }
     }

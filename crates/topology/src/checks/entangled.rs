@@ -2,8 +2,8 @@
 
 use super::instruments::{TAG_UNIT_PS, clock, fibre, snspd, z_probability};
 use super::links::{bound, epochs, error_rate, round};
-use super::{Finding, Report};
-use crate::document::{Disturbance, FreeRunningClock, Link, SpdcCw, Spec};
+use super::{Epoch, Finding, Report};
+use crate::document::{Disturbance, FreeRunningClock, Link, SpdcCw};
 use crate::quantity::Decimal;
 use crate::resolve::{EntangledEnd, EntangledLink};
 
@@ -12,7 +12,7 @@ const PAIR_RATE_HZ_MAX: f64 = 1e12;
 /// Photons per second at one end beyond which an epoch does not fit into memory.
 const ARRIVAL_RATE_HZ_MAX: f64 = 1e9;
 
-pub(super) fn check(spec: &Spec, kind: &EntangledLink<'_>, path: &str, report: &mut Report<'_>) {
+pub(super) fn check(epoch: &Epoch, kind: &EntangledLink<'_>, path: &str, report: &mut Report<'_>) {
     let link = kind.link;
     only_of_pulses(link, path, report);
     bound(link, &distill::config::Emission::Pairs, path, report);
@@ -27,8 +27,10 @@ pub(super) fn check(spec: &Spec, kind: &EntangledLink<'_>, path: &str, report: &
         arrivals(kind, end, path, &at, report);
     }
     pair(kind, path, report);
-    epochs(spec, &[("tracking.interval", link.tracking.interval)], path, report);
-    acquisition(spec, link, path, report);
+    if epoch.clicks {
+        epochs(epoch, &[("tracking.interval", link.tracking.interval)], path, report);
+    }
+    acquisition(epoch, link, path, report);
     loops(link, path, report);
 }
 
@@ -58,12 +60,12 @@ fn only_of_pulses(link: &Link, path: &str, report: &mut Report<'_>) {
     }
 }
 
-fn acquisition(spec: &Spec, link: &Link, path: &str, report: &mut Report<'_>) {
-    let (acquisition, epoch) = (&link.acquisition, spec.run.epoch);
-    if acquisition.window < epoch {
+fn acquisition(epoch: &Epoch, link: &Link, path: &str, report: &mut Report<'_>) {
+    let acquisition = &link.acquisition;
+    if epoch.clicks && acquisition.window < epoch.length {
         let message = format!("{} is shorter than an epoch", acquisition.window);
-        let expected = format!("at least {epoch}");
-        report.add(Finding::error(format!("{path}.acquisition.window"), message, expected), &["spec.run.epoch"]);
+        let expected = format!("at least {}", epoch.length);
+        report.add(Finding::error(format!("{path}.acquisition.window"), message, expected), &[&epoch.path]);
     }
     if acquisition.search.rounded() == 0 {
         let finding =

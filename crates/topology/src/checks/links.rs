@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use distill::config::Emission;
 
 use super::instruments::TAG_UNIT_PS;
-use super::{Finding, Report, entangled, prepared};
-use crate::document::{Bound, Link, Measure, Name, Reference, Spec, Tolerance};
+use super::{Epoch, Finding, Report, entangled, prepared};
+use crate::document::{Bound, Fidelity, Link, Measure, Name, Reference, Spec, Tolerance};
 use crate::figure::Listing;
 use crate::plan::{ServiceNames, links};
 use crate::quantity::{Decimal, Duration, Fraction};
@@ -25,12 +25,16 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
     for (index, link) in spec.links.iter().enumerate() {
         let path = format!("spec.links[{index}]");
         sites(spec, &known, link, &path, report);
-        epochs(spec, &[("round", link.round)], &path, report);
+        let epoch = Epoch::of(spec, index);
+        if link.epoch.is_some() {
+            length(&epoch, report);
+        }
+        epochs(&epoch, &[("round", link.round)], &path, report);
         post_processing(link, &path, report);
         references(link, &path, report);
         match resolve(link) {
-            Ok(LinkKind::Entangled(kind)) => entangled::check(spec, &kind, &path, report),
-            Ok(LinkKind::Prepared(kind)) => prepared::check(spec, &kind, &path, report),
+            Ok(LinkKind::Entangled(kind)) => entangled::check(&epoch, &kind, &path, report),
+            Ok(LinkKind::Prepared(kind)) => prepared::check(&epoch, &kind, &path, report),
             Err(findings) => {
                 let depends_on = [format!("{path}.protocol"), format!("{path}.source")];
                 let depends_on = depends_on.each_ref().map(String::as_str);
@@ -41,12 +45,10 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
 }
 
 fn run(spec: &Spec, report: &mut Report<'_>) {
-    let epoch_ps = spec.run.epoch.rounded();
-    let good = (PS_PER_MS..=1000 * PS_PER_MS).contains(&epoch_ps) && epoch_ps.is_multiple_of(TAG_UNIT_PS);
-    if !good || spec.run.epoch.whole().is_none() {
-        let message = format!("an epoch of {}", spec.run.epoch);
-        report.add(Finding::error("spec.run.epoch", message, "between 1 ms and 1 s, a multiple of 4 ps"), &[]);
-    }
+    let theirs = spec.links.iter().filter(|link| link.epoch.is_none());
+    let all_counted = theirs.clone().count() > 0 && theirs.clone().all(|link| spec.fidelity(link) == Fidelity::Counts);
+    let path = "spec.run.epoch".to_owned();
+    length(&Epoch { length: spec.run.epoch, path, field: "run.epoch", clicks: !all_counted }, report);
     if spec.run.duration.is_some_and(|duration| duration.rounded() == 0) {
         report.add(Finding::error("spec.run.for", "a run that ends at once", "a duration above 0"), &[]);
     }
@@ -128,9 +130,24 @@ fn sites(spec: &Spec, known: &BTreeSet<&Name>, link: &Link, path: &str, report: 
     }
 }
 
+/// An epoch that everything after it can work with.
+fn length(epoch: &Epoch, report: &mut Report<'_>) {
+    let Epoch { length, path, clicks, .. } = epoch;
+    let (most_ms, most) = if *clicks { (1000, "1 s") } else { (3_600_000, "1 h") };
+    let good = |length_ps: u64| {
+        (PS_PER_MS..=most_ms * PS_PER_MS).contains(&length_ps) && length_ps.is_multiple_of(TAG_UNIT_PS)
+    };
+    if !good(length.rounded()) || length.whole().is_none() {
+        let expected = format!("between 1 ms and {most}, a multiple of 4 ps");
+        let longer = *clicks && length.rounded() > PS_PER_MS;
+        let hint = longer.then(|| "at the fidelity of counts the epoch of a link may be as long as a round".to_owned());
+        report.add(Finding::error(path, format!("an epoch of {length}"), expected).hint(hint), &[]);
+    }
+}
+
 /// Durations that must be whole numbers of epochs.
-pub(super) fn epochs(spec: &Spec, durations: &[(&str, Duration)], path: &str, report: &mut Report<'_>) {
-    let epoch = spec.run.epoch;
+pub(super) fn epochs(epoch: &Epoch, durations: &[(&str, Duration)], path: &str, report: &mut Report<'_>) {
+    let (epoch, of) = (epoch.length, &epoch.path);
     for (field, value) in durations {
         let fits = match (value.whole(), epoch.whole()) {
             (Some(value_ps), Some(epoch_ps)) => value_ps > 0 && epoch_ps > 0 && value_ps % epoch_ps == 0,
@@ -139,7 +156,7 @@ pub(super) fn epochs(spec: &Spec, durations: &[(&str, Duration)], path: &str, re
         if !fits {
             let message = format!("{value} is not a multiple of the epoch ({epoch})");
             let expected = format!("a whole number of epochs, at least {epoch}");
-            report.add(Finding::error(format!("{path}.{field}"), message, expected), &["spec.run.epoch"]);
+            report.add(Finding::error(format!("{path}.{field}"), message, expected), &[of]);
         }
     }
 }

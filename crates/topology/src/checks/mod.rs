@@ -11,7 +11,8 @@ mod prepared;
 mod sites;
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::document::Topology;
+use crate::document::{Fidelity, Spec, Topology};
+use crate::quantity::Duration;
 use crate::structure::Places;
 
 /// Every problem across fields. Values that stand in for bad ones are left alone.
@@ -24,6 +25,36 @@ pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
     counts::check(&topology.spec, &mut report);
     pacing::check(&topology.spec, &mut report);
     report.diagnostics
+}
+
+/// What of a document that is good by itself is wrong where all of its links have this fidelity.
+pub(crate) fn check_at(topology: &Topology, fidelity: Fidelity) -> Vec<Diagnostic> {
+    let mut topology = topology.clone();
+    topology.spec.links.iter_mut().for_each(|link| link.fidelity = Some(fidelity));
+    check(&topology, &Places::default())
+}
+
+/// The epoch of a link, as checks of the link need it.
+struct Epoch {
+    length: Duration,
+    /// Where it is said.
+    path: String,
+    /// How people call it there.
+    field: &'static str,
+    /// Whether the light is clicks, which make announcements of each epoch and need clocks that are searched and tracked.
+    clicks: bool,
+}
+
+impl Epoch {
+    fn of(spec: &Spec, index: usize) -> Self {
+        let link = &spec.links[index];
+        let clicks = spec.fidelity(link) == Fidelity::Tags;
+        let length = spec.epoch(link);
+        match link.epoch {
+            Some(_) => Self { length, path: format!("spec.links[{index}].epoch"), field: "epoch", clicks },
+            None => Self { length, path: "spec.run.epoch".to_owned(), field: "run.epoch", clicks },
+        }
+    }
 }
 
 struct Report<'a> {

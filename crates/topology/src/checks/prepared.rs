@@ -7,10 +7,10 @@ use distill::sifting::prepared::config::{ConfigError, PREAMBLE_PULSES_MAX, Part}
 
 use super::instruments::{self, afterpulse, bounded, converter, efficiency, z_probability};
 use super::links::{bound, epochs, round};
-use super::{Finding, Report};
+use super::{Epoch, Finding, Report};
 use crate::document::{
     Acquisition, BasisChoice, BasisErrors, Clock, Disturbance, Encoding, GatedAvalanche, Intensities, QuantumDot,
-    Snspd, Spec, Sync,
+    Snspd, Sync,
 };
 use crate::resolve::{PreparedLink, PreparedSource, PulseDetector};
 
@@ -22,7 +22,7 @@ const SEED_BITS_MAX: f64 = 0.99 * (8 * MAX_PAYLOAD) as f64;
 /// Events that are expected of an epoch: what sifting takes in a frame, less six standard deviations.
 const EVENTS_OF_EPOCH_MAX: f64 = (EVENTS_MAX - 6 * EVENTS_MAX.isqrt()) as f64;
 
-pub(super) fn check(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
+pub(super) fn check(epoch: &Epoch, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
     let link = kind.link;
     only_of_pairs(kind, path, report);
     match kind.transmitter {
@@ -44,11 +44,13 @@ pub(super) fn check(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &m
         PulseDetector::Gated(detector) => gated(kind, detector, path, report),
     }
     analyser(kind, path, report);
-    arrivals(spec, kind, path, report);
+    arrivals(epoch, kind, path, report);
     bound(link, &kind.emission(), path, report);
     round(link, "24 h", path, report);
-    epochs(spec, &[("tracking.interval", link.tracking.interval)], path, report);
-    sync(spec, kind, path, report);
+    if epoch.clicks {
+        epochs(epoch, &[("tracking.interval", link.tracking.interval)], path, report);
+    }
+    sync(epoch, kind, path, report);
     disturbances(kind, path, report);
 }
 
@@ -217,7 +219,7 @@ fn gated(kind: &PreparedLink<'_>, detector: &GatedAvalanche, link_path: &str, re
 }
 
 /// Clicks that no machine could hold, and events that no announcement could.
-fn arrivals(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
+fn arrivals(epoch: &Epoch, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
     let pulses_hz = kind.transmitter.repetition_rate().value();
     let light_hz = pulses_hz * mean_photons(kind) * largest_power(kind) * survival(kind);
     let rate_hz = (light_hz + dark_hz(kind)) * (1.0 + afterpulses(kind));
@@ -249,14 +251,14 @@ fn arrivals(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Repor
     }
     // Several clicks of one pulse are one event.
     let events_hz = -pulses_hz * (-rate_hz / pulses_hz).exp_m1();
-    let epoch = spec.run.epoch;
-    let events = events_hz * epoch.value() * 1e-12;
-    if events > EVENTS_OF_EPOCH_MAX {
-        let message = format!("an epoch of {epoch} has {events:.2e} detected pulses, more than a message can announce");
+    let events = events_hz * epoch.length.value() * 1e-12;
+    if epoch.clicks && events > EVENTS_OF_EPOCH_MAX {
+        let message =
+            format!("an epoch of {} has {events:.2e} detected pulses, more than a message can announce", epoch.length);
         let expected = format!("at most {EVENTS_OF_EPOCH_MAX:.0}");
         let longest_ms = EVENTS_OF_EPOCH_MAX / events_hz * 1e3;
         let hint = (longest_ms >= 1.0).then(|| format!("with an epoch of {} ms there are fewer", longest_ms.floor()));
-        let rests_on = [rests_on[0], rests_on[1], rests_on[2], "spec.run.epoch"];
+        let rests_on = [rests_on[0], rests_on[1], rests_on[2], &*epoch.path];
         report.add(Finding::error(format!("{path}.arms[0]"), message, expected).hint(hint), &rests_on);
     }
 }
@@ -326,8 +328,7 @@ fn latching(detector: &Snspd, path: &str, report: &mut Report<'_>) {
 }
 
 /// How the receiver finds the pulses, and whether that can work.
-fn sync(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
-    let epoch = spec.run.epoch;
+fn sync(epoch: &Epoch, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
     match &kind.link.sync {
         None => {
             let finding = Finding::error(path, "the field \"sync\" is missing", "how the receiver finds the pulses")
@@ -335,27 +336,31 @@ fn sync(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_
             return report.add(finding, &[]);
         }
         Some(Sync::Photons(sync)) => {
-            if let Some(reach) = sync.reach.filter(|reach| *reach < epoch) {
+            if let Some(reach) = sync.reach.filter(|reach| epoch.clicks && *reach < epoch.length) {
                 let message = format!("a reach of {reach} is shorter than an epoch");
-                let finding = Finding::error(format!("{path}.sync.reach"), message, format!("at least {epoch}"))
+                let expected = format!("at least {}", epoch.length);
+                let finding = Finding::error(format!("{path}.sync.reach"), message, expected)
                     .hint(Some("the receiver's first frame begins up to one epoch after the first pulse".into()));
-                return report.add(finding, &["spec.run.epoch"]);
+                return report.add(finding, &[&epoch.path]);
             }
         }
-        Some(Sync::Distributed(_)) => distributed(spec, kind, path, report),
+        Some(Sync::Distributed(_)) => distributed(epoch, kind, path, report),
     }
     if kind.link.gate.is_none() && matches!(kind.detector, PulseDetector::FreeRunning(_)) {
         let message = "the field \"gate\" is missing, which free-running detectors need";
         let expected = "a duration such as \"1 ns\"; full width around a pulse within which a click counts";
         return report.add(Finding::error(path, message, expected), &[&format!("{path}.arms[0].detector")]);
     }
-    let epoch_ps = epoch.rounded();
-    if let Err(error) = kind.sifting(Part::Receiver, epoch_ps).check(epoch_ps, &kind.emission()) {
-        not_runnable(spec, kind, error, path, report);
+    let epoch_ps = epoch.length.rounded();
+    let (sifting, emission) = (kind.sifting(Part::Receiver, epoch_ps), kind.emission());
+    // At counts nothing is searched for.
+    let checked = if epoch.clicks { sifting.check(epoch_ps, &emission) } else { sifting.check_values(&emission) };
+    if let Err(error) = checked {
+        not_runnable(epoch, kind, error, path, report);
     }
 }
 
-fn distributed(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
+fn distributed(epoch: &Epoch, kind: &PreparedLink<'_>, path: &str, report: &mut Report<'_>) {
     if kind.arm.clock != Clock::default() {
         let finding = Finding::error(
             format!("{path}.arms[0].clock"),
@@ -364,25 +369,25 @@ fn distributed(spec: &Spec, kind: &PreparedLink<'_>, path: &str, report: &mut Re
         );
         report.add(finding, &[&format!("{path}.sync")]);
     }
-    let pulses = kind.transmitter.repetition_rate().exact().zip(spec.run.epoch.whole());
+    let pulses = kind.transmitter.repetition_rate().exact().zip(epoch.length.whole());
     let pulses = pulses.and_then(|(rate, epoch_ps)| rate.scaled(epoch_ps, -12));
-    if pulses.is_none_or(|pulses| pulses.whole().is_none()) {
+    if epoch.clicks && pulses.is_none_or(|pulses| pulses.whole().is_none()) {
         let message = format!(
             "an epoch of {} holds no whole number of pulses at {}, by which a distributed clock counts them",
-            spec.run.epoch,
+            epoch.length,
             kind.transmitter.repetition_rate()
         );
         let finding = Finding::error(format!("{path}.source.repetitionRate"), message, "a whole number in each epoch");
-        report.add(finding, &["spec.run.epoch"]);
+        report.add(finding, &[&epoch.path]);
     }
 }
 
 /// What sifting cannot work with, at the value that is to be changed.
-fn not_runnable(spec: &Spec, kind: &PreparedLink<'_>, error: ConfigError, path: &str, report: &mut Report<'_>) {
+fn not_runnable(at: &Epoch, kind: &PreparedLink<'_>, error: ConfigError, path: &str, report: &mut Report<'_>) {
     let rate = kind.transmitter.repetition_rate();
     let rate_path = format!("{path}.source.repetitionRate");
-    let depends_on = [&*rate_path, "spec.run.epoch"];
-    let epoch = spec.run.epoch;
+    let depends_on = [&*rate_path, &*at.path];
+    let (epoch, field) = (at.length, at.field);
     let (at, message, expected, hint) = match error {
         ConfigError::Period { .. } => {
             (rate_path.clone(), format!("a repetition rate of {rate}"), "between 1 kHz and 100 GHz".to_owned(), None)
@@ -432,17 +437,16 @@ fn not_runnable(spec: &Spec, kind: &PreparedLink<'_>, error: ConfigError, path: 
             let message =
                 format!("a search over {} at {rate}, or a frequency search that is too wide", in_ps(reach_ps as f64));
             let expected = "a reach of at most 2^24 pulses, and at most 100 us/s".to_owned();
-            let hint =
-                format!("the reach is at least an epoch ({epoch}): shorten `run.epoch`, or distribute the clock");
+            let hint = format!("the reach is at least an epoch ({epoch}): shorten `{field}`, or distribute the clock");
             (format!("{path}.sync"), message, expected, Some(hint))
         }
         ConfigError::Frame { .. } => {
             let message = format!("an epoch of {epoch} at {rate}");
-            ("spec.run.epoch".to_owned(), message, "between 1 and 2^26 pulses in an epoch".to_owned(), None)
+            (at.path.clone(), message, "between 1 and 2^26 pulses in an epoch".to_owned(), None)
         }
         ConfigError::Backlog { frames } => {
             let message = format!("{frames} frames would wait until the preamble is over");
-            let hint = "shorten preamble or reach, or lengthen `run.epoch`".to_owned();
+            let hint = format!("shorten preamble or reach, or lengthen `{field}`");
             (format!("{path}.sync.preamble"), message, "fewer frames".to_owned(), Some(hint))
         }
     };

@@ -121,7 +121,8 @@ pub struct Run {
     /// How much of the light is simulated one by one, on links that do not say it themselves; `tags` unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fidelity: Option<Fidelity>,
-    /// Slice of simulated time that is exchanged at once; also the slice of local time that is announced at once.
+    /// Slice of simulated time that is exchanged at once, on links that do not say it themselves; also the slice of local time
+    /// that is announced at once.
     pub epoch: Duration,
     /// How far links may be apart in simulated time; without it the longest epoch, and at least 1 s.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,6 +267,10 @@ pub struct Link {
     /// How much of the light is simulated one by one; what `run.fidelity` says unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fidelity: Option<Fidelity>,
+    /// Slice of simulated time that is exchanged at once on this link; `run.epoch` unless given. At the fidelity of counts it may
+    /// be as long as a round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Duration>,
     /// Where the light comes from.
     pub source: Source,
     /// The optical paths with the instruments at their ends: two from a source of pairs, one from a transmitter.
@@ -284,7 +289,7 @@ pub struct Link {
     /// The basis whose bits become key, on prepared links; Z unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_basis: Option<KeyBasis>,
-    /// Length of a round, which becomes one block: a multiple of `run.epoch`.
+    /// Length of a round, which becomes one block: a multiple of the link's epoch.
     #[serde(default = "default_round")]
     pub round: Duration,
     /// How the two clocks are found from the photons.
@@ -317,6 +322,18 @@ pub struct Link {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "provenance_map")]
     pub provenance: Provenance,
+}
+
+impl Spec {
+    /// How much of the light of a link is simulated one by one.
+    pub fn fidelity(&self, link: &Link) -> Fidelity {
+        link.fidelity.or(self.run.fidelity).unwrap_or_default()
+    }
+
+    /// Slice of simulated time that is exchanged at once on a link.
+    pub fn epoch(&self, link: &Link) -> Duration {
+        link.epoch.unwrap_or(self.run.epoch)
+    }
 }
 
 impl Link {

@@ -92,7 +92,7 @@ impl Default for Acquisition {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tracking {
-    /// Time over which coincidences are gathered for one correction: a multiple of `run.epoch`.
+    /// Time over which coincidences are gathered for one correction: a multiple of the link's epoch.
     pub interval: Duration,
 }
 

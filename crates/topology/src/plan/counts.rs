@@ -5,8 +5,9 @@ use photonics::expect::moment::{self, Turned};
 use photonics::expect::{math, predict};
 use photonics::nature::counts::{Law, LawError, SLICE_BITS};
 
-use super::{CountedPairs, CountedPulses, Counts, RunOptions, RunPlan, estimate, expected, links, run_plan};
-use crate::document::{Fidelity, Link, Topology};
+use super::{CountedPairs, CountedPulses, Counts, RunOptions, estimate, expected, links, run_plan};
+use crate::diagnostic::Severity;
+use crate::document::{Link, Spec, Topology};
 use crate::resolve::{LinkKind, resolve};
 
 /// Most slices of an epoch. Each end gets its part of all of them in one message.
@@ -77,7 +78,7 @@ impl Counts {
     }
 
     /// As planned, with the most light that the pump and what is scheduled may give.
-    fn brightest(&self, pump: f64) -> Conditions {
+    pub(super) fn brightest(&self, pump: f64) -> Conditions {
         let (losses_db, steps) = match self {
             Counts::Pairs(counted) => {
                 let losses: Vec<f64> = counted.light.arms.iter().map(|arm| arm.loss_db).collect();
@@ -138,7 +139,8 @@ pub struct Problem {
 }
 
 /// What is wrong with a link at this fidelity, if anything is. It must be good otherwise.
-pub(crate) fn problem(link: &Link, run: RunPlan) -> Option<Problem> {
+pub(crate) fn problem(spec: &Spec, link: &Link) -> Option<Problem> {
+    let run = run_plan(spec, &RunOptions::default()).of(link);
     let (counts, pump) = match resolve(link).ok()? {
         LinkKind::Entangled(kind) => {
             if !link.acquisition.correlator {
@@ -156,19 +158,33 @@ pub(crate) fn problem(link: &Link, run: RunPlan) -> Option<Problem> {
     };
     let (epoch_s, most) = (run.epoch_ps as f64 * 1e-12, SLICE_BITS * f64::from(SLICES_MAX));
     let bits = law.sifted_hz() * epoch_s;
+    let field = if link.epoch.is_some() { "an epoch" } else { "a run.epoch" };
     (bits > most).then(|| Problem {
         message: format!("{bits:.2e} sifted bits in an epoch of {epoch_s} s at the fidelity of counts"),
-        expected: format!("at most {most:.2e}: a run.epoch of less than {:.3} s, or tags", epoch_s * most / bits),
+        expected: format!("at most {most:.2e}: {field} of less than {:.3} s, or tags", epoch_s * most / bits),
     })
 }
 
-/// What the command line asks for and a document that is good by itself cannot do, link by link.
+/// What the command line asks for and a document that is good by itself cannot do: rules that a fidelity has are those
+/// of the links that have it.
 pub fn refusals(topology: &Topology, options: &RunOptions) -> Vec<String> {
-    let run = run_plan(&topology.spec, options);
-    let counted = topology.spec.links.iter().filter(|link| run.fidelity(link) == Fidelity::Counts);
-    let refused = |link: &Link| {
-        let Problem { message, expected } = problem(link, run)?;
-        Some(format!("link {}: {message}; expected {expected}", link.name))
+    let Some(fidelity) = options.fidelity else { return Vec::new() };
+    let found = crate::checks::check_at(topology, fidelity).into_iter();
+    let errors = found.filter(|found| found.severity == Severity::Error);
+    errors
+        .map(|found| {
+            let expected = found.expected.map(|expected| format!("; expected {expected}")).unwrap_or_default();
+            format!("{}: {}{expected}", named(topology, &found.path), found.message)
+        })
+        .collect()
+}
+
+/// A place in a document as people call it who do not see its lines.
+fn named(topology: &Topology, path: &str) -> String {
+    let of_link = || {
+        let (index, field) = path.strip_prefix("spec.links[")?.split_once(']')?;
+        let link = &topology.spec.links.get(index.parse::<usize>().ok()?)?.name;
+        Some(format!("link {link}: {}", field.strip_prefix('.').unwrap_or(field)))
     };
-    counted.filter_map(refused).collect()
+    of_link().unwrap_or_else(|| path.to_owned())
 }

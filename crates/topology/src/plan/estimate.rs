@@ -16,10 +16,16 @@ const TRACKING_FWHM_PS: f64 = 8.0;
 const CORRELATION_BIN_S: f64 = 10e-9;
 const FRAMES_IN_FLIGHT: f64 = 8.0;
 
+/// Rounds that are reconciled while the next ones come, where light is counts.
+const ROUNDS_IN_WORK: f64 = 3.0;
+
 /// A service that only waits and writes.
 const IDLE_BYTES: u64 = 16 << 20;
 /// A photon under way: its packed word, and once more as it is drawn.
 const BYTES_PER_PHOTON: f64 = 64.0;
+/// A sifted bit under way where light is counts, and one in work: Cascade keeps its places in several orders.
+const BYTES_PER_COUNT: f64 = 0.5;
+const BYTES_PER_BIT_IN_WORK: f64 = 16.0;
 /// Epochs that are under way to each detector node.
 const EPOCHS_IN_FLIGHT: f64 = 8.0;
 /// A key store's database keeps this much of its file at hand.
@@ -77,6 +83,15 @@ impl Plan {
         Some(EntangledParts { pairs, sifting, post_processing, initial_pump: end.initial_pump })
     }
 
+    /// Sifted bits a second that a source of counts is expected to draw; none of another one.
+    fn counted_hz(&self, link: &str) -> Option<f64> {
+        let ServiceConfig::Source(source) = &self.service(&self.link(link)?.source.service)?.config else {
+            return None;
+        };
+        let Nature::Counts(counts) = &source.nature else { return None };
+        Some(counts.law(&counts.brightest(1.0)).ok()?.sifted_hz())
+    }
+
     /// Tags and memory of a link at its operating point.
     pub fn load(&self, link: &str) -> Option<Load> {
         let link = self.link(link)?;
@@ -98,11 +113,23 @@ fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
             Speed::RealTime(pace) => ((tags_hz * pace * NS_PER_TAG * 1e-6).ceil() as u32).max(IDLE_MILLICORES),
         },
     };
+    let counted_hz = service.link.as_deref().and_then(|link| plan.counted_hz(link));
     match (&service.config, load) {
         (ServiceConfig::Source(config), Some(load)) => {
-            let epoch_s = config.epoch_ps as f64 * 1e-12;
-            let photons = load.total_tags_hz * epoch_s * EPOCHS_IN_FLIGHT;
-            busy(load.total_tags_hz, IDLE_BYTES as f64 + photons * BYTES_PER_PHOTON)
+            let seconds = config.epoch_ps as f64 * 1e-12 * EPOCHS_IN_FLIGHT;
+            let bytes = match counted_hz {
+                Some(bits_hz) => bits_hz * seconds * BYTES_PER_COUNT,
+                None => load.total_tags_hz * seconds * BYTES_PER_PHOTON,
+            };
+            busy(load.total_tags_hz, IDLE_BYTES as f64 + bytes)
+        }
+        (ServiceConfig::Detector(config), Some(load)) if counted_hz.is_some() => {
+            let module = &config.module;
+            let framing = module.protocol.post_processing.framing;
+            let each_s = FRAMES_IN_FLIGHT * framing.frame_s() * BYTES_PER_COUNT
+                + ROUNDS_IN_WORK * framing.round_s() * BYTES_PER_BIT_IN_WORK;
+            let bytes = IDLE_BYTES as f64 + counted_hz.unwrap_or_default() * each_s;
+            busy(load.tags_hz[module.output.min(1) as usize], bytes)
         }
         (ServiceConfig::Detector(config), Some(load)) => {
             let end = config.module.output.min(1) as usize;

@@ -66,15 +66,15 @@ pub struct RunOptions {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     pub topology: String,
-    pub epoch_ps: u64,
     pub latency_epochs: u64,
     pub speed: Speed,
-    pub epochs_limit: Option<u64>,
+    /// Simulated time after which the run ends; a link ends with the epoch that this falls into.
+    pub limit_ps: Option<u64>,
+    /// Simulated time since the first run on the same data after which a local time tag could come to its end; where no
+    /// link has tags, all that there is.
+    pub tags_end_ps: u64,
     /// How far links may be apart in simulated time.
     pub skew_ps: u64,
-    /// Epochs since the first run on the same data after which a local time tag could come to its end; where no link
-    /// has tags, a number of picoseconds.
-    pub tag_epochs: u64,
     /// A seed was given: the run can be repeated and its keys are worthless.
     pub repeatable: bool,
     pub faults_allowed: bool,
@@ -200,14 +200,21 @@ impl Plan {
     pub fn shift_limits(&mut self, first_epoch: impl Fn(&str) -> u64) {
         for service in &mut self.services {
             let limit = match &mut service.config {
-                ServiceConfig::Source(config) => Some(&mut config.epochs_limit),
-                other => other.module_mut().map(|module| &mut module.epochs_limit),
+                ServiceConfig::Source(config) => Some((config.epoch_ps, &mut config.epochs_limit)),
+                other => other.module_mut().map(|module| (module.epoch_ps, &mut module.epochs_limit)),
             };
-            let Some(limit) = limit else { continue };
+            let Some((epoch_ps, limit)) = limit else { continue };
             let seen = service.link.as_deref().map_or(0, &first_epoch);
-            let asked = self.epochs_limit.map_or(u64::MAX, |epochs| epochs.saturating_add(seen));
-            *limit = Some(asked.min(self.tag_epochs));
+            let asked = self.limit_ps.map_or(u64::MAX, |limit| limit.div_ceil(epoch_ps).saturating_add(seen));
+            *limit = Some(asked.min(self.tags_end_ps / epoch_ps));
         }
+    }
+
+    /// Simulated time that a limited run takes: until the last link has ended its last epoch.
+    pub fn end_ps(&self) -> Option<u64> {
+        let limit_ps = self.limit_ps?;
+        let ends = self.links.iter().map(|link| limit_ps.div_ceil(link.epoch_ps).saturating_mul(link.epoch_ps));
+        Some(ends.max().unwrap_or(limit_ps))
     }
 
     /// Leaves links alone: without key stores their blocks stay with the modules.
@@ -318,14 +325,15 @@ impl ServiceNames {
     }
 }
 
-/// Common to all links of a run.
+/// What a run is for a link: all of it but the epoch is common to all links.
 #[derive(Clone, Copy)]
 pub(crate) struct RunPlan {
+    /// Of links that have none of their own, until it is the plan [of a link](RunPlan::of).
     pub epoch_ps: u64,
     pub latency_epochs: u64,
     pub speed: Speed,
-    pub epochs_limit: Option<u64>,
-    pub tag_epochs: u64,
+    pub limit_ps: Option<u64>,
+    pub tags_end_ps: u64,
     pub seed: Option<u64>,
     pub faults_allowed: bool,
     /// What the command line says of every link, and the document of those that say nothing.
@@ -340,7 +348,7 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
     let mut planned_links = Vec::with_capacity(spec.links.len());
     let mut services = Vec::with_capacity(spec.links.len() * 5);
     for link in &spec.links {
-        let Some((planned, of_link)) = links::plan(link, run) else { continue };
+        let Some((planned, of_link)) = links::plan(link, run.of(link)) else { continue };
         planned_links.push(planned);
         services.extend(of_link);
     }
@@ -350,12 +358,11 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
     pacing::settle(&mut services, skew_ps);
     Plan {
         topology: topology.metadata.name.to_string(),
-        epoch_ps: run.epoch_ps,
         latency_epochs: run.latency_epochs,
         speed: run.speed,
-        epochs_limit: run.epochs_limit,
+        limit_ps: run.limit_ps,
+        tags_end_ps: run.tags_end_ps,
         skew_ps,
-        tag_epochs: run.tag_epochs,
         repeatable: run.seed.is_some(),
         faults_allowed: run.faults_allowed,
         warnings: warnings(spec, run),
@@ -367,32 +374,37 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
 }
 
 impl RunPlan {
+    /// The run as this link sees it.
+    pub fn of(self, link: &Link) -> Self {
+        RunPlan { epoch_ps: link.epoch.map_or(self.epoch_ps, |epoch| epoch.rounded().max(1)), ..self }
+    }
+
     pub fn fidelity(&self, link: &Link) -> Fidelity {
         self.fidelity.or(link.fidelity).unwrap_or(self.fidelity_unsaid)
     }
 
     /// Epochs after which services end the run.
     fn last_epoch(&self) -> u64 {
-        self.epochs_limit.map_or(self.tag_epochs, |epochs| epochs.min(self.tag_epochs))
+        let last = self.tags_end_ps / self.epoch_ps;
+        self.limit_ps.map_or(last, |limit| limit.div_ceil(self.epoch_ps).min(last))
     }
 }
 
 pub(crate) fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
-    let epoch_ps = spec.run.epoch.rounded().max(1);
-    let duration_ps = options.duration_ps.or(spec.run.duration.map(|duration| duration.rounded()));
+    let limit_ps = options.duration_ps.or(spec.run.duration.map(|duration| duration.rounded()));
     let mut run = RunPlan {
-        epoch_ps,
+        epoch_ps: spec.run.epoch.rounded().max(1),
         latency_epochs: spec.run.latency.into(),
         speed: options.speed.unwrap_or(spec.run.speed),
-        epochs_limit: duration_ps.map(|duration| duration.div_ceil(epoch_ps)),
-        tag_epochs: u64::MAX / epoch_ps,
+        limit_ps,
+        tags_end_ps: u64::MAX,
         fidelity: options.fidelity,
         fidelity_unsaid: spec.run.fidelity.unwrap_or_default(),
         seed: options.seed.or(spec.run.seed),
         faults_allowed: spec.faults.allowed,
     };
     if spec.links.iter().any(|link| run.fidelity(link) == Fidelity::Tags) {
-        run.tag_epochs = (photonics::tag::END_PS - TAG_MARGIN_PS) / epoch_ps;
+        run.tags_end_ps = photonics::tag::END_PS - TAG_MARGIN_PS;
     }
     run
 }
@@ -406,9 +418,8 @@ fn warnings(spec: &Spec, run: RunPlan) -> Vec<String> {
         warnings.push("faults are allowed: who controls the run can attack its channels".to_owned());
     }
     for link in &spec.links {
-        if let Some(limit) = run.epochs_limit
-            && limit < round_epochs(link, run.epoch_ps)
-        {
+        let epoch_ps = run.of(link).epoch_ps;
+        if run.limit_ps.is_some_and(|limit| limit.div_ceil(epoch_ps) < round_epochs(link, epoch_ps)) {
             warnings.push(format!("link {}: the run ends before its first round of {}", link.name, link.round));
         }
         warnings.extend(links::warnings(link));

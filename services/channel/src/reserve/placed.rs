@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::OpenError;
 use super::format::digest;
-use super::state::{State, check_secret};
+use super::state::{ReserveState, check_secret};
 
 /// Where the parts of one end's reserve lie.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Places {
     }
 
     /// What the placed secret makes, unless it was taken before.
-    pub fn first_state(&self) -> Result<State, OpenError> {
+    pub fn first_state(&self) -> Result<ReserveState, OpenError> {
         let io = |path: &Path, source| OpenError::Io { path: path.to_owned(), source };
         let marks = if self.owned { read_marks(&self.mark()).map_err(|e| io(&self.mark(), e))? } else { Vec::new() };
         let secret = match std::fs::read(&self.secret) {
@@ -54,11 +54,11 @@ impl Places {
         }
         let wrong = |bits| OpenError::Secret { path: self.secret.clone(), bits };
         check_secret(&secret).map_err(wrong)?;
-        State::of_secret(&secret, self.generation).map_err(|_| wrong(secret.len() as u64 * 8))
+        ReserveState::of_secret(&secret, self.generation).map_err(|_| wrong(secret.len() as u64 * 8))
     }
 
     /// The reserve is on the disk: what it was made of is remembered by digest, and erased.
-    pub fn taken(&self, state: &State, disk: &Disk) -> Result<(), OpenError> {
+    pub fn taken(&self, state: &ReserveState, disk: &Disk) -> Result<(), OpenError> {
         if !self.owned {
             return Ok(());
         }

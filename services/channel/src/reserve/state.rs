@@ -29,7 +29,7 @@ const ERASED_STATE: u8 = 9;
 pub type Record = (u8, Zeroizing<Vec<u8>>);
 
 #[derive(Default)]
-pub struct State {
+pub struct ReserveState {
     pub cells: Cells,
     pub offsets: Offsets,
     pub generation: u64,
@@ -41,7 +41,7 @@ pub struct State {
     pub rolled_back: Option<RolledBack>,
 }
 
-impl State {
+impl ReserveState {
     /// Of a placed secret, with the number that its link knows it by, if it has one.
     pub fn of_secret(secret: &[u8], generation: Option<u64>) -> Result<Self, ReserveError> {
         let mut state = Self::default();

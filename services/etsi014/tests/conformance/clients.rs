@@ -19,7 +19,7 @@ async fn keys_go_from_client_to_client() {
     assert_eq!(keys.iter().map(|key| key.key.len_bits()).collect::<Vec<_>>(), [512; 3]);
     let ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
     assert_eq!(b.get_keys_with_ids(&sae("sae-a"), &ids).await.unwrap(), keys);
-    assert_eq!(site.server.snapshot().handshakes_full, 2, "one connection each");
+    assert_eq!(site.server.counts().handshakes_full, 2, "one connection each");
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ async fn silent_and_slow_connections_by_the_thousand_from_its_own_address_keep_a
     enough.cancel();
     let came = tokio::time::timeout(PATIENCE, crowd).await.unwrap().unwrap();
     println!("{came} came; p50 {:?}, p99 {:?}", took[REQUESTS / 2], took[REQUESTS * 99 / 100]);
-    let counts = site.server.snapshot();
+    let counts = site.server.counts();
     assert_eq!(counts.handshakes_full + counts.handshakes_resumed, REQUESTS as u64);
     assert!(counts.refused_overload + counts.refused_timed_out > 0, "nobody was sent away: {counts:?}");
     assert_eq!(held.len(), standing);
@@ -110,7 +110,7 @@ async fn a_handshake_among_others_than_fit_is_finished() {
     }
     assert_eq!(site.ask("GET", STATUS, "").await.status, 200);
     let gave_way = async {
-        while site.server.snapshot().refused_overload < 64 - 8 {
+        while site.server.counts().refused_overload < 64 - 8 {
             tokio::task::yield_now().await;
         }
     };
@@ -124,7 +124,7 @@ async fn a_connection_that_says_nothing_is_closed_long_before_a_handshake_must_b
     let site = site_with(Limits { first_byte, handshake, ..Limits::default() }).await;
     let held = loiter(site.server.address(), false).await;
     let closed = async {
-        while site.server.snapshot().refused_timed_out == 0 {
+        while site.server.counts().refused_timed_out == 0 {
             tokio::time::sleep(first_byte).await;
         }
     };
@@ -141,5 +141,5 @@ async fn applications_that_are_served_take_no_room_from_handshakes() {
     }
     let mut c = site.connect("sae-c").await;
     assert_eq!(c.ask("GET", STATUS, "").await.status, 200);
-    assert_eq!(site.server.snapshot().refused_overload, 0);
+    assert_eq!(site.server.counts().refused_overload, 0);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use etsi014::health::{self, Probe, Report};
+use etsi014::health::{self, Health, Probe};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -13,8 +13,8 @@ use super::support::PATIENCE;
 struct Reasons(Mutex<Vec<String>>);
 
 impl Probe for Reasons {
-    fn health(&self) -> Report {
-        Report { reasons: self.0.lock().unwrap().clone() }
+    fn health(&self) -> Health {
+        Health { reasons: self.0.lock().unwrap().clone() }
     }
 
     fn metrics(&self) -> String {

@@ -161,7 +161,7 @@ async fn heads_above_the_limit_are_refused() {
         assert!(!response.message().is_empty());
         assert!(a.closed().await);
     }
-    assert_eq!(site.server.snapshot().requests(Route::Other, 431), 3);
+    assert_eq!(site.server.counts().requests(Route::Other, 431), 3);
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn requests_are_counted_by_route_and_status() {
     for (method, target) in [("GET", STATUS), ("GET", ENC), ("GET", ENC), ("PUT", ENC), ("GET", "/nothing")] {
         a.ask(method, target, "").await;
     }
-    let counts = site.server.snapshot();
+    let counts = site.server.counts();
     let count = |route, status| counts.requests(route, status);
     assert_eq!([count(Route::Status, 200), count(Route::EncKeys, 200), count(Route::EncKeys, 405)], [1, 2, 1]);
     assert_eq!([count(Route::Other, 404), counts.keys, counts.handshakes_full], [1, 2, 1]);

@@ -27,7 +27,7 @@ async fn taken_for(site: &Site, identity: &Identity) -> Result<String, String> {
 
 /// In TLS 1.3 the client is through before the server has seen its certificate; the refusal is what it reads next.
 async fn refused(site: &Site, config: Arc<ClientConfig>) -> bool {
-    let before = site.server.snapshot().refused_handshake;
+    let before = site.server.counts().refused_handshake;
     let failed = match site.dial(config).await {
         Err(_) => true,
         Ok(mut raw) => {
@@ -36,7 +36,7 @@ async fn refused(site: &Site, config: Arc<ClientConfig>) -> bool {
         }
     };
     let counted = async {
-        while site.server.snapshot().refused_handshake == before {
+        while site.server.counts().refused_handshake == before {
             tokio::task::yield_now().await;
         }
     };
@@ -144,7 +144,7 @@ async fn a_foreign_or_expired_certificate_is_refused_in_the_handshake() {
         assert!(refused(&site, config(&site.pki, Some(&foreign), version)).await);
         assert!(refused(&site, config(&site.pki, Some(&expired), version)).await);
     }
-    assert_eq!(site.server.snapshot().handshakes_full, 0);
+    assert_eq!(site.server.counts().handshakes_full, 0);
 }
 
 #[tokio::test]
@@ -162,14 +162,14 @@ async fn both_versions_of_tls_are_spoken() {
 async fn sessions_are_resumed_and_still_know_the_sae() {
     let site = site().await;
     for version in [&TLS12, &TLS13] {
-        let before = site.server.snapshot();
+        let before = site.server.counts();
         let config = config(&site.pki, Some(&site.pki.sae("sae-a")), version);
         for _ in 0..4 {
             let mut raw = site.dial(config.clone()).await.unwrap();
             let response = raw.ask("GET", STATUS, "").await;
             assert_eq!(response.json()["master_SAE_ID"], "sae-a");
         }
-        let now = site.server.snapshot();
+        let now = site.server.counts();
         let (full, resumed) =
             (now.handshakes_full - before.handshakes_full, now.handshakes_resumed - before.handshakes_resumed);
         assert_eq!((full, resumed), (1, 3));

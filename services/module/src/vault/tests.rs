@@ -154,3 +154,37 @@ fn a_folder_of_release_0_1_is_taken_over_and_none_of_its_key_stays_in_the_clear(
         }
     }
 }
+
+#[test]
+fn what_was_counted_in_epochs_of_one_length_does_not_go_on_in_others() {
+    let data = tempfile::tempdir().unwrap();
+    // A release that did not say how long they were.
+    let mut vault = open(data.path());
+    vault.session_starts(1, 0, 10).unwrap();
+    drop(vault);
+    assert_eq!(epoch_ps(data.path(), SITE, LINK).unwrap(), None);
+    open(data.path()).count_in(20_000_000_000).unwrap();
+    let mut vault = open(data.path());
+    vault.count_in(20_000_000_000).unwrap();
+    assert_eq!(epoch_ps(data.path(), SITE, LINK).unwrap(), Some(20_000_000_000));
+    let refused = vault.count_in(1_000_000_000_000).unwrap_err();
+    let told = refused.downcast_ref::<OtherEpoch>().unwrap();
+    assert_eq!(*told, OtherEpoch { before_ps: 20_000_000_000, asked_ps: 1_000_000_000_000 });
+    assert!(refused.to_string().contains("epochs of 0.02 s") && refused.to_string().contains("of 1 s"), "{refused}");
+}
+
+#[test]
+fn a_lease_is_as_many_epochs_as_make_seconds_and_never_a_few_alone() {
+    for (epoch_ps, leased) in
+        [(1_000_000_000, 250), (20_000_000_000, 250), (100_000_000_000, 50), (10_000_000_000_000, 16)]
+    {
+        let data = tempfile::tempdir().unwrap();
+        let mut vault = open(data.path());
+        vault.count_in(epoch_ps).unwrap();
+        for epoch in 0..1000 {
+            vault.lease(epoch).unwrap();
+            let on_disk = next_epoch(data.path(), SITE, LINK).unwrap();
+            assert!(on_disk > epoch && on_disk <= epoch + leased, "{epoch} of {on_disk}");
+        }
+    }
+}

@@ -181,6 +181,41 @@ async fn what_stored_key_counts_in_cannot_change() {
 }
 
 #[tokio::test]
+async fn what_a_link_counts_in_cannot_change_either_and_a_new_link_may_choose() {
+    let own = |text: &str, link: &str, epoch: &str| {
+        let name = format!("- name: {link}\n");
+        assert!(text.contains(&name), "{text}");
+        text.replace(&name, &format!("{name}      fidelity: counts\n      epoch: {epoch}\n"))
+    };
+    let world = World::new(&chain());
+    world.round().await.unwrap();
+    // As a release left it that had one epoch for all links.
+    let path = world.secret("alps-link-me");
+    let mut secret = world.api.get(&path).unwrap();
+    assert_eq!(secret["metadata"]["annotations"]["qkdnet.dev/epoch"], "20 ms");
+    secret["metadata"]["annotations"] = json!({});
+    world.api.put(&path, secret);
+    let refused = async |text: &str, words: &str| {
+        world.edit(text);
+        world.round().await.unwrap();
+        let (status, reason, message) = world.condition("Accepted");
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "Immutable"), "{message}");
+        assert!(message.contains(words), "{message}");
+    };
+    refused(&own(&chain(), "me", "1 s"), "epoch: stored key of link me was made with 20 ms, it cannot become 1 s")
+        .await;
+    world.edit(&own(&chain(), "me", "20 ms"));
+    world.round().await.unwrap();
+    assert_eq!(world.condition("Accepted").0, "True");
+    // One that has no volumes yet.
+    let renamed = chain().replace("- name: me\n", "- name: fresh\n");
+    world.edit(&own(&renamed, "fresh", "1 s"));
+    world.round().await.unwrap();
+    assert_eq!(world.condition("Accepted").0, "True", "{:?}", world.condition("Accepted"));
+    refused(&own(&renamed, "fresh", "2 s"), "link fresh was made with 1 s, it cannot become 2 s").await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_applied_is_said_and_tried_again() {
     let world = World::new(&chain());
     world.api.break_requests(Some("/statefulsets/"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use etsi014::health::{self, Probe, Report};
+use etsi014::health::{self, Health, Probe};
 use runner::SPANS_DIR;
 use runner::{Failure, runtime};
 use shell::{Shutdown, files};
@@ -58,8 +58,8 @@ async fn serve(args: &CollectArgs) -> Result<()> {
 struct Told(Collector);
 
 impl Probe for Told {
-    fn health(&self) -> Report {
-        Report::default()
+    fn health(&self) -> Health {
+        Health::default()
     }
 
     fn metrics(&self) -> String {

@@ -13,6 +13,7 @@ pub fn run(args: &ReplayArgs, log: Option<&str>) -> Result<(), Failure> {
     let topology = files::load(&args.file)?;
     // Recordings are of tags, whatever the document would simulate.
     let options = RunOptions { seed: args.seed, fidelity: Some(Fidelity::Tags), ..RunOptions::default() };
+    super::up::check_overrides(&topology, &options, "recordings are of clicks: a link of them is one at `tags`")?;
     let mut plan = plan(&topology, &options);
     let folders = Folders::of(&args.data);
     let (replay, findings) = replay::open(&args.recordings(), &mut plan, &folders)?;

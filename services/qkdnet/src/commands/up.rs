@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use runner::containers::Containers;
 use runner::verdict::Verdict;
 use runner::watch::Asked;
-use runner::{Failure, Folders, Place, Recording, Start, continue_after, runtime, start, tags_end, watch};
+use runner::{Failure, Folders, Place, Recording, Start, continue_after, runtime, same_epochs, start, tags_end, watch};
 use topology::document::{Fidelity, Topology};
 use topology::plan::{Plan, RunOptions, counts, plan};
 
@@ -38,36 +38,38 @@ pub fn prepare_until(
     limit_s: impl FnOnce(&mut Plan) -> Result<Option<f64>, Failure>,
 ) -> Result<Prepared, Failure> {
     let topology = files::load(file)?;
-    check_overrides(&topology, &args.overrides())?;
+    let overridden = args.overrides().fidelity.unwrap_or_default();
+    check_overrides(&topology, &args.overrides(), &format!("leave `--fidelity {}` away", overridden.name()))?;
     let mut plan = plan(&topology, &args.overrides());
     let data = data.unwrap_or_else(|| args.data_dir(&plan.topology));
     for warning in &plan.warnings {
         tell(&format!("warning: {warning}"));
     }
     if let Some(seconds) = limit_s(&mut plan)? {
-        plan.epochs_limit.get_or_insert((seconds * 1e12 / plan.epoch_ps as f64).ceil() as u64);
+        plan.limit_ps.get_or_insert((seconds * 1e12).ceil() as u64);
     }
-    let epochs = plan.epochs_limit;
+    same_epochs(&plan, &data)?;
     let seen = continue_after(&mut plan, &data)?;
-    if seen >= plan.tag_epochs {
+    if seen.ended {
         let mut verdict = Verdict::default();
         verdict.extend(tags_end(&plan, &data)?);
         verdict.into_result(false)?;
     }
     let asked = Asked {
         seed: args.seed.or(topology.spec.run.seed),
-        target_s: epochs.map(|epochs| epochs as f64 * plan.epoch_ps as f64 * 1e-12),
-        beyond_tags: plan.has_tags() && epochs.is_none_or(|epochs| seen.saturating_add(epochs) > plan.tag_epochs),
+        target_s: plan.end_ps().map(|end_ps| end_ps as f64 * 1e-12),
+        beyond_tags: plan.has_tags()
+            && plan.end_ps().is_none_or(|end_ps| seen.furthest_ps.saturating_add(end_ps) > plan.tags_end_ps),
         replay: None,
     };
     Ok(Prepared { plan, folders: Folders::of(&data), asked })
 }
 
 /// A document is good by itself; what the command line makes of it may not be.
-fn check_overrides(topology: &Topology, options: &RunOptions) -> Result<(), Failure> {
+pub fn check_overrides(topology: &Topology, options: &RunOptions, hint: &str) -> Result<(), Failure> {
     match counts::refusals(topology, options).as_slice() {
         [] => Ok(()),
-        refusals => Err(Failure::bad_input(refusals.join("\n")).hint("leave `--fidelity counts` away")),
+        refusals => Err(Failure::bad_input(refusals.join("\n")).hint(hint)),
     }
 }
 
@@ -78,9 +80,9 @@ fn recording(args: &RecordArgs, plan: &Plan) -> Result<Option<Recording>, Failur
         let what = format!("link `{}` has no time tags to record: its light is drawn as counts", link.name);
         return Err(Failure::bad_input(what).hint("record with `--fidelity tags`"));
     }
-    let frames = args.record_for.rounded().div_ceil(plan.epoch_ps);
     let (folder, format, bytes) = (folder.clone(), args.record_format.into(), args.record_limit);
-    let recording = Recording { folder, format, extension: args.record_format.extension(), frames, bytes };
+    let (extension, record_for) = (args.record_format.extension(), args.record_for);
+    let recording = Recording { folder, format, extension, record_for, bytes };
     recording.refuse_to_overwrite(plan)?;
     shell::files::create_private_folder(&recording.folder)
         .map_err(|error| Failure::bad_input(format!("create {}: {error}", recording.folder.display())))?;

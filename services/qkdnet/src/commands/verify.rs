@@ -52,7 +52,7 @@ fn here(file: &Path, args: &VerifyArgs, log: Option<&str>) -> Result<Verificatio
         needs_references(plan)?;
         // What was published is about links.
         plan.without_key_management();
-        if plan.epochs_limit.is_none() {
+        if plan.limit_ps.is_none() {
             expected = precision::forecast(plan);
         }
         Ok(expected.map(|forecast| forecast.cap_s))

@@ -58,7 +58,7 @@ impl EngineName {
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ContainerState {
     Running,
     Ended {
         code: i64,
@@ -68,7 +68,7 @@ pub enum State {
     Gone,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for ContainerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Running => f.write_str("is running"),
@@ -183,11 +183,11 @@ impl Engine {
         line.parse().with_context(|| format!("`{line}` is no address of port {port} of {container}"))
     }
 
-    pub async fn state(&self, container: &str) -> Result<State> {
+    pub async fn state(&self, container: &str) -> Result<ContainerState> {
         let format = "{{.State.Running}} {{.State.ExitCode}} {{.State.OOMKilled}}";
         match self.run(&["container", "inspect", "--format", format, container]).await {
             Ok(text) => parse_state(&text),
-            Err(_) if self.containers(&format!("name=^{container}$")).await?.is_empty() => Ok(State::Gone),
+            Err(_) if self.containers(&format!("name=^{container}$")).await?.is_empty() => Ok(ContainerState::Gone),
             Err(error) => Err(error),
         }
     }
@@ -237,14 +237,14 @@ fn verb<'a>(args: &[&'a str]) -> String {
     args.iter().take_while(|word| !word.starts_with('-')).take(2).copied().collect::<Vec<&'a str>>().join(" ")
 }
 
-fn parse_state(text: &str) -> Result<State> {
+fn parse_state(text: &str) -> Result<ContainerState> {
     let words: Vec<&str> = text.split_whitespace().collect();
     ensure!(words.len() == 3, "the engine says `{}` of a container's state", text.trim());
     if words[0] == "true" {
-        return Ok(State::Running);
+        return Ok(ContainerState::Running);
     }
     let code = words[1].parse().context("read an exit code")?;
-    Ok(State::Ended { code, out_of_memory: words[2] == "true" })
+    Ok(ContainerState::Ended { code, out_of_memory: words[2] == "true" })
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -271,9 +271,9 @@ mod tests {
 
     #[test]
     fn the_state_of_a_container_is_read() {
-        assert_eq!(parse_state("true 0 false\n").unwrap(), State::Running);
+        assert_eq!(parse_state("true 0 false\n").unwrap(), ContainerState::Running);
         let killed = parse_state("false 137 true\n").unwrap();
-        assert_eq!(killed, State::Ended { code: 137, out_of_memory: true });
+        assert_eq!(killed, ContainerState::Ended { code: 137, out_of_memory: true });
         assert_eq!(killed.to_string(), "ended with code 137, out of memory");
         assert!(parse_state("").is_err());
     }

@@ -33,7 +33,7 @@ const ANCHORS: &str = "/var/lib/qkdnet-anchors";
 const NAME_CHARS: usize = 63;
 
 /// The containers of one run.
-pub struct Network {
+pub struct ContainerNetwork {
     pub engine: Engine,
     pub image: String,
     pub user: User,
@@ -63,7 +63,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl Network {
+impl ContainerNetwork {
     pub fn new(start: &Start<'_>, containers: &Containers) -> Result<Self> {
         let mut run = [0u8; 8];
         getrandom::fill(&mut run).context("draw a name for the run")?;

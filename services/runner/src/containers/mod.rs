@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use topology::plan::{CONTROL_IDENTITY, KmsConfig, Service, ServiceConfig};
 
 pub use self::engine::{Engine, EngineName};
-use self::folder::Network;
+use self::folder::ContainerNetwork;
 pub(crate) use self::folder::network_label;
 pub use self::reap::run as reap;
 use self::supervise::{Container, Published};
@@ -72,7 +72,7 @@ pub async fn start(start: &Start<'_>, containers: &Containers, held: Held) -> Re
     let names: Vec<String> =
         start.plan.services.iter().map(|s| s.name.clone()).chain([CONTROL_IDENTITY.to_owned()]).collect();
     keys::prepare_certificates(start, &names)?;
-    let network = Arc::new(Network::new(start, containers)?);
+    let network = Arc::new(ContainerNetwork::new(start, containers)?);
     network.remove_leftovers().await?;
     // From here on whatever the engine is told to make is removed again.
     let reaper = reap::Reaper::start(&network)?;
@@ -153,7 +153,7 @@ impl Started {
     }
 }
 
-async fn start_services(start: &Start<'_>, network: &Arc<Network>) -> Result<Started> {
+async fn start_services(start: &Start<'_>, network: &Arc<ContainerNetwork>) -> Result<Started> {
     folder::write_directories(start)?;
     network.create().await?;
     let credentials = Credentials::from_folder(&start.folders.pki, CONTROL_IDENTITY)?;

@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::engine::{Engine, EngineName};
-use super::folder::{Network, RUN_LABEL};
+use super::folder::{ContainerNetwork, RUN_LABEL};
 use crate::failure::Failure;
 use crate::runtime;
 
@@ -26,7 +26,7 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    pub fn start(network: &Network) -> Result<Self> {
+    pub fn start(network: &ContainerNetwork) -> Result<Self> {
         let log = network.logs.join("reap.log");
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("open {}", log.display()))?;

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{Service, ServiceConfig};
 
-use super::engine::State;
-use super::folder::Network;
+use super::engine::ContainerState;
+use super::folder::ContainerNetwork;
 use super::{ETSI014_PORT, GRPC_PORT, METRICS_PORT};
 use crate::Start;
 
@@ -36,7 +36,7 @@ impl Published {
 
 /// How to start one service, and where it is.
 pub struct Container {
-    network: Arc<Network>,
+    network: Arc<ContainerNetwork>,
     service: String,
     name: String,
     kind: &'static str,
@@ -51,7 +51,7 @@ pub struct Container {
 impl Container {
     pub fn prepare(
         start: &Start<'_>,
-        network: &Arc<Network>,
+        network: &Arc<ContainerNetwork>,
         service: &Service,
         published: watch::Sender<Option<Published>>,
     ) -> Result<Self> {
@@ -108,7 +108,7 @@ impl Container {
                 Ok(address) => published.0.push((*port, address)),
                 // A container that died at once has no ports; its supervisor will find it so.
                 Err(error) => match self.network.engine.state(&self.name).await? {
-                    State::Running => return Err(error),
+                    ContainerState::Running => return Err(error),
                     _ => return Ok(()),
                 },
             }
@@ -175,7 +175,7 @@ impl Container {
     }
 
     /// Appends what the container says to the service's log until it has ended.
-    async fn follow(&self) -> Result<State> {
+    async fn follow(&self) -> Result<ContainerState> {
         let mut args = vec!["logs", "--follow", &self.name];
         loop {
             let (log, engine) = (self.open_log()?, &self.network.engine);
@@ -184,7 +184,7 @@ impl Container {
             let mut child = command.stdout(copy).stderr(log).spawn().context("start the container engine")?;
             child.wait().await.context("wait for the container engine")?;
             let state = engine.state(&self.name).await?;
-            if state != State::Running {
+            if state != ContainerState::Running {
                 return Ok(state);
             }
             // The engine has stopped telling, which the container does not know.
@@ -199,7 +199,7 @@ impl Container {
     }
 
     /// The exit code belongs to the log.
-    fn note(&self, state: &State) -> Result<()> {
+    fn note(&self, state: &ContainerState) -> Result<()> {
         let mut log = self.open_log()?;
         writeln!(log, "container {} {state}", self.name).with_context(|| format!("write {}", self.log.display()))
     }

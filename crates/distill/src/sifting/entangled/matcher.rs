@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::TAG;
 use super::announce::Announcement;
 use super::messages::Said;
-use super::recovery::{FrameResult, Recovery, State as LockState};
+use super::recovery::{FrameResult, LockState, Recovery};
 use super::reply::{self, XReply};
 use super::round::OpenRound;
 use crate::bits::Bits;

@@ -161,22 +161,8 @@ pub enum ConfigError {
 impl Prepared {
     /// Checks what nothing here can work with.
     pub fn check(&self, frame_ps: u64, emission: &Emission) -> Result<(), ConfigError> {
-        let period_ps = self.period_ps;
-        if !(10.0..=1e9).contains(&period_ps) {
-            return Err(ConfigError::Period { period_ps });
-        }
-        if emission.is_pairs() {
-            return Err(ConfigError::Pairs);
-        }
-        if !emission.is_ordered() {
-            return Err(ConfigError::Order);
-        }
-        self.check_gate()?;
-        let dead_time_ps = self.dead_time_ps;
-        if !(0.0..=DEAD_TIME_MAX_PS).contains(&dead_time_ps) {
-            return Err(ConfigError::DeadTime { dead_time_ps });
-        }
-        let pulses = self.preamble_pulses;
+        self.check_values(emission)?;
+        let (period_ps, pulses) = (self.period_ps, self.preamble_pulses);
         if pulses > PREAMBLE_PULSES_MAX {
             return Err(ConfigError::PreambleLong { pulses });
         }
@@ -192,16 +178,36 @@ impl Prepared {
         if !(1.0..=FRAME_PULSES_MAX).contains(&(frame_ps as f64 / period_ps)) {
             return Err(ConfigError::Frame { frame_ps });
         }
-        let Loops { polarisation, phase, phase_dither_rad: dither_rad } = self.loops;
-        let needed = phase || polarisation && self.encoding == Encoding::Detectors;
-        if !(0.0..=0.5).contains(&dither_rad) || needed && dither_rad < 1e-3 {
-            return Err(ConfigError::Dither { dither_rad });
-        }
         if self.tracking_interval_ps == 0 {
             return Err(ConfigError::Tracking);
         }
         let frames = self.backlog_frames(frame_ps);
         if frames >= FRAMES_WAITING_MAX as u64 { Err(ConfigError::Backlog { frames }) } else { Ok(()) }
+    }
+
+    /// Checks what holds of counts as well, which are not searched for and come in frames of any length.
+    pub fn check_values(&self, emission: &Emission) -> Result<(), ConfigError> {
+        let period_ps = self.period_ps;
+        if !(10.0..=1e9).contains(&period_ps) {
+            return Err(ConfigError::Period { period_ps });
+        }
+        if emission.is_pairs() {
+            return Err(ConfigError::Pairs);
+        }
+        if !emission.is_ordered() {
+            return Err(ConfigError::Order);
+        }
+        self.check_gate()?;
+        let dead_time_ps = self.dead_time_ps;
+        if !(0.0..=DEAD_TIME_MAX_PS).contains(&dead_time_ps) {
+            return Err(ConfigError::DeadTime { dead_time_ps });
+        }
+        let Loops { polarisation, phase, phase_dither_rad: dither_rad } = self.loops;
+        let needed = phase || polarisation && self.encoding == Encoding::Detectors;
+        if !(0.0..=0.5).contains(&dither_rad) || needed && dither_rad < 1e-3 {
+            return Err(ConfigError::Dither { dither_rad });
+        }
+        Ok(())
     }
 
     /// Frames that wait at most, while the clock is recovered.

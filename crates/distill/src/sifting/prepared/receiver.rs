@@ -13,7 +13,7 @@ use super::{FRAMES_WAITING_MAX, TAG};
 use crate::config::{Emission, Framing};
 use crate::ledger::BlockLedger;
 use crate::loops::Setpoints;
-use crate::sifting::entangled::recovery::State as LockState;
+use crate::sifting::entangled::recovery::LockState;
 use crate::sifting::{
     Context, Event, FrameInput, Reconciled, SiftedRound, Sifting, SiftingError, SiftingFigures, SiftingStart, Tag,
 };

@@ -14,6 +14,11 @@ use crate::resolve::{PreparedLink, PreparedSource, PulseDetector};
 /// A distributed clock is set to be so much behind the light: the first frame begins before the light that it numbers.
 const CLOCK_BEHIND_PS: f64 = 1e6;
 
+/// Sifting's gate is so much wider than a detector's own: a tag is up to half a unit of 4 ps beside its click, and the
+/// clock by which it is judged some more, so that clicks at the edges of an equal gate (dark counts, afterpulses) would
+/// be lost.
+const GATE_ROOM_PS: f64 = 32.0;
+
 impl PreparedLink<'_> {
     /// What the proof takes for granted of the light.
     pub fn emission(&self) -> protocol::Emission {
@@ -66,12 +71,12 @@ impl PreparedLink<'_> {
         }
     }
 
-    /// Clicks further than half of this from a moment of light do not count. A gated detector has its own gate, unless
-    /// moments are closer to each other than that.
+    /// Clicks further than half of this from a moment of light do not count. A gated detector has its own gate, and room
+    /// for tags of its edges, unless moments are closer to each other than that.
     fn gate_ps(&self) -> f64 {
         let own_ps = match self.detector {
             PulseDetector::FreeRunning(_) => 0.0,
-            PulseDetector::Gated(detector) => detector.gate_width.value(),
+            PulseDetector::Gated(detector) => detector.gate_width.value() + GATE_ROOM_PS,
         };
         let moments_ps = match self.bin_separation_ps() {
             separation_ps if separation_ps > 0.0 => separation_ps.min(self.period_ps() - separation_ps),

@@ -26,7 +26,7 @@ use self::clock::Clock;
 use self::correlate::Streams;
 use self::own::OwnClicks;
 use self::peak::{Fit, Histogram, Shape};
-pub use self::result::{FrameCounts, FrameResult, Kept, RecoveryError, RecoveryStatus, State};
+pub use self::result::{FrameCounts, FrameResult, Kept, LockState, RecoveryError, RecoveryStatus};
 use self::search::{Events, Finder, Pair};
 use self::sifting::Sifter;
 use crate::config::{Entangled, Framing};
@@ -267,7 +267,7 @@ impl Recovery {
     fn start_lock(&mut self, acquired: acquire::Acquired, begin: u64, span: u64) {
         self.failures = 0;
         self.status.acquisitions += 1;
-        self.status.state = State::Locked;
+        self.status.state = LockState::Locked;
         self.status.significance = acquired.significance;
         self.status.frequency = acquired.clock.frequency;
         self.status.offset_ps = acquired.clock.offset_ps(begin);
@@ -322,7 +322,7 @@ impl Recovery {
             lock.weak += 1;
             if lock.weak >= if lock.strong { WEAK_INTERVALS_AFTER_STRONG } else { WEAK_INTERVALS } {
                 self.lock = None;
-                self.status.state = State::Acquiring;
+                self.status.state = LockState::Acquiring;
                 self.status.losses += 1;
             }
             return;

@@ -16,7 +16,7 @@ pub enum RecoveryError {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
+pub enum LockState {
     #[default]
     Acquiring,
     Locked,
@@ -25,7 +25,7 @@ pub enum State {
 /// Figures for people; nothing is decided by them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecoveryStatus {
-    pub state: State,
+    pub state: LockState,
     /// Own minus peer's clock at the end of the last result's frame.
     pub offset_ps: f64,
     /// Relative difference of the two clocks' rates.

@@ -111,7 +111,7 @@ fn acquires(link: Link, steps_max: usize) {
             break;
         }
     }
-    assert_eq!(bench.recovery.status().state, State::Locked, "{about}");
+    assert_eq!(bench.recovery.status().state, LockState::Locked, "{about}");
     for _ in 0..10 {
         locked.extend(bench.step());
     }

@@ -22,7 +22,7 @@ use self::preamble::Seen;
 use super::config::{Encoding, Prepared, Search, Sync};
 use crate::config::Emission;
 use crate::sifting::entangled::announce::{self, AnnounceError, UNIT_PS};
-use crate::sifting::entangled::recovery::{RecoveryStatus, State as LockState};
+use crate::sifting::entangled::recovery::{LockState, RecoveryStatus};
 use crate::sifting::tracking::Filter;
 
 /// Z0, Z1, X0, X1.

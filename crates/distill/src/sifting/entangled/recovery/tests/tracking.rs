@@ -80,13 +80,13 @@ fn lock_is_lost_after_a_clock_jump_and_found_again() {
     for _ in 0..100 {
         bench.step();
     }
-    assert_eq!(bench.recovery.status().state, State::Locked);
+    assert_eq!(bench.recovery.status().state, LockState::Locked);
     bench.streams.jump(-2.5e6);
     for _ in 0..150 {
         bench.step();
     }
     let status = bench.recovery.status();
-    assert_eq!((status.losses, status.acquisitions, status.state), (1, 2, State::Locked));
+    assert_eq!((status.losses, status.acquisitions, status.state), (1, 2, LockState::Locked));
     let errors: u64 = bench.step().iter().map(|j| j.errors()[0].1).sum();
     assert!(errors < 30);
 }
@@ -102,7 +102,7 @@ fn a_jump_within_the_histogram_is_followed_at_once() {
         bench.step();
     }
     let status = bench.recovery.status();
-    assert_eq!((status.losses, status.state), (0, State::Locked));
+    assert_eq!((status.losses, status.state), (0, LockState::Locked));
     assert!(status.residual_ps.abs() < 12.0, "{status:?}");
 }
 

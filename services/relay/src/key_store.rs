@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use transfer::{KmsAnswer, KmsRequest, TransferId};
 
-use crate::links::Backoff;
 use crate::run::{Event, Lives};
-use crate::{KmsDial, wire};
+use crate::streams::Backoff;
+use crate::{KmsDial, messages};
 
 /// Requests without an answer.
 const PENDING_MAX: usize = 4096;
@@ -92,7 +92,7 @@ impl Pending {
     pub fn connect(&mut self, life: u64, outbox: mpsc::Sender<RelayRequest>) {
         for (number, (request, traceparent)) in &self.requests {
             // As many may wait as there can be.
-            let _ = outbox.try_send(wire::request(*number, request, traceparent.clone()));
+            let _ = outbox.try_send(messages::request(*number, request, traceparent.clone()));
         }
         self.stream = Some((life, outbox));
     }
@@ -122,7 +122,7 @@ impl Pending {
         }
         self.next += 1;
         if let Some((_, outbox)) = &self.stream
-            && outbox.try_send(wire::request(self.next, &request, traceparent.clone())).is_err()
+            && outbox.try_send(messages::request(self.next, &request, traceparent.clone())).is_err()
         {
             // It takes nothing any more: a new stream is told everything anew.
             self.stream = None;
@@ -134,7 +134,7 @@ impl Pending {
     /// The request that this answers, and what the answer says.
     pub fn answered(&mut self, answer: &RelayAnswer) -> Option<(KmsRequest, Vec<KmsAnswer>)> {
         let (request, _) = self.requests.get(&answer.request)?;
-        let Some(answers) = wire::answers(request, answer) else {
+        let Some(answers) = messages::answers(request, answer) else {
             tracing::warn!("the key store's answer does not fit what it was asked");
             return None;
         };

@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use transfer::{Message, SiteName};
 
 use crate::run::{Event, Lives};
-use crate::{NeighbourDial, NeighbourStream, wire};
+use crate::{NeighbourDial, NeighbourStream, messages};
 
 /// What may wait for one neighbour: more than a whole database of link states, which it is told when it comes.
 const OUTBOX_MESSAGES: usize = 2048;
@@ -40,7 +40,7 @@ pub struct Stuck;
 impl Outbox {
     /// Never waits.
     pub fn send(&self, message: Message, traceparent: String) -> Result<(), Stuck> {
-        let message = wire::message(message, traceparent);
+        let message = messages::message(message, traceparent);
         let bytes = weight(&message);
         if self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > OUTBOX_BYTES {
             return Err(Stuck);
@@ -162,7 +162,7 @@ async fn talk(
     let (tx, mut rx) = stream.split();
     let read = async {
         while let Ok(Some(message)) = tokio::time::timeout(SILENCE, rx.recv()).await {
-            let said = wire::message_of(message);
+            let said = messages::message_of(message);
             if events.send(Event::NeighbourSays { site: site.clone(), life, said }).await.is_err() {
                 return;
             }

@@ -60,7 +60,7 @@ enum BodyPlace {
     Joined(Vec<u8>),
 }
 
-pub(super) struct Wire<S> {
+pub(super) struct HttpStream<S> {
     stream: S,
     limits: Limits,
     deadline: Deadline,
@@ -70,7 +70,7 @@ pub(super) struct Wire<S> {
     date: Date,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> HttpStream<S> {
     pub(super) fn new(stream: S, limits: Limits) -> Self {
         Self {
             stream,
