@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "qkdnet/anchor/v1/anchor.proto",
     "qkdnet/figure/v1/figure.proto",
     "qkdnet/source/v1/source.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 8] = [
     "qkdnet/kms/v1/kms.proto",
     "qkdnet/relay/v1/relay.proto",
     "qkdnet/fault/v1/fault.proto",
+    "qkdnet/pace/v1/pace.proto",
 ];
 
 /// Messages with secrets: their `Debug` is written by hand.

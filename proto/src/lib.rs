@@ -54,3 +54,9 @@ pub mod fault {
         tonic::include_proto!("qkdnet.fault.v1");
     }
 }
+
+pub mod pace {
+    pub mod v1 {
+        tonic::include_proto!("qkdnet.pace.v1");
+    }
+}

@@ -100,6 +100,7 @@ fn configurations_of_services_are_read_or_refused() {
             ServiceConfig::Channel(config) => serde_yaml::to_value(config),
             ServiceConfig::Kms(config) => serde_yaml::to_value(config),
             ServiceConfig::Relay(config) => serde_yaml::to_value(config),
+            ServiceConfig::Pacer(config) => serde_yaml::to_value(config),
         };
         let own = serde_yaml::to_string(&serde_yaml::Value::Mapping(
             [("service".into(), inner.unwrap())].into_iter().collect(),
@@ -107,12 +108,13 @@ fn configurations_of_services_are_read_or_refused() {
         format!("{}topology: nice\npki: p\nrun_dir: r\ndata: d\npeers: {{a: '127.0.0.1:1'}}\n", own.unwrap())
     };
     type Read = fn(&[u8]) -> String;
-    let readers: [(&str, &'static str, Read); 5] = [
+    let readers: [(&str, &'static str, Read); 6] = [
         ("source", "source configurations", configuration::<topology::plan::SourceConfig>),
         ("detector", "detector configurations", configuration::<topology::plan::DetectorConfig>),
         ("channel", "channel configurations", configuration::<topology::plan::ChannelConfig>),
         ("kms", "key store configurations", configuration::<topology::plan::KmsConfig>),
         ("relay", "relay configurations", configuration::<topology::plan::RelayConfig>),
+        ("pacer", "pacer configurations", configuration::<topology::plan::PacerConfig>),
     ];
     for (kind, name, read) in readers {
         let of_kind = plan.services.iter().filter(|service| service.config.kind() == kind);

@@ -1,6 +1,7 @@
 //! Faults that are brought into a running network with `qkdnet fault`: it says what happens, makes no wrong key, and
 //! comes back by itself.
 
+mod pacing;
 mod pulses;
 
 use std::fs::File;

@@ -155,6 +155,8 @@ pub mod metric {
     pub const RELAY_FAILED: &str = "qkd.relay.keys_failed";
     /// Simulated time, s.
     pub const SIMULATED_TIME: &str = "qkd.simulated_time";
+    /// The one simulated time of a network's links, s.
+    pub const NETWORK_TIME: &str = "qkd.network.time";
 }
 
 /// The metric of a figure of a link, by its name in the registry (`topology::figure`).

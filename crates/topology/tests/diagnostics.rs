@@ -67,6 +67,8 @@ golden! {
     a_name_that_is_no_label: ["name: middle" => "name: Middle_Site"];
     a_number_as_name: ["{name: pair}" => "{name: 12}"];
     bad_speed: ["spec:\n" => "spec:\n  run: {speed: fast}\n"];
+    a_skew_shorter_than_an_epoch: ["spec:\n" => "spec:\n  run: {skew: 1 ms}\n"];
+    a_skew_of_days: ["spec:\n" => "spec:\n  run: {skew: 48 h}\n"];
     bad_provenance: ["length: 12 km" => "length: 12 km, provenance: {length: \"publshed: here\", lengt: \"assumed: x\"}"];
     // Across fields.
     site_that_does_not_exist: ["- site: east" => "- site: eats"];
@@ -74,6 +76,7 @@ golden! {
     applications_at_a_source: ["{name: middle}" => "{name: middle, saes: [shop]}"];
     two_sites_with_one_name: ["- {name: east}" => "- {name: east}\n    - {name: west}"];
     an_application_called_as_a_service_is: ["saes: [bank]" => "saes: [kms-west]"];
+    an_application_called_as_who_keeps_the_time: ["saes: [bank]" => "saes: [pacer]"];
     an_application_called_as_who_is_in_control: ["saes: [bank]" => "saes: [control]"];
     two_applications_with_one_name: ["{name: east}" => "{name: east, saes: [bank]}"];
     window_wider_than_delay: ["window: 120 ps" => "window: 401 ps"];

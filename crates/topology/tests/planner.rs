@@ -47,7 +47,7 @@ fn cooling_and_outages_are_planned_in_whole_epochs_for_the_source_and_for_their_
 #[test]
 fn every_connection_is_accepted_at_the_other_end_and_nothing_else_is() {
     let plan = plan(&nice(), &RunOptions::default());
-    assert_eq!(plan.services.len(), 16);
+    assert_eq!(plan.services.len(), 17);
     for service in &plan.services {
         for peer in &service.connects_to {
             let peer = plan.service(peer).unwrap();
@@ -136,9 +136,45 @@ fn sites_that_nothing_joins_are_no_peers_of_each_other() {
 fn links_alone_have_no_key_stores() {
     let mut plan = plan(&nice(), &RunOptions::default());
     plan.without_key_management();
-    assert_eq!((plan.services.len(), plan.key_stores().count()), (10, 0));
+    assert_eq!((plan.services.len(), plan.key_stores().count()), (11, 0), "two links and what keeps them at one time");
     assert!(plan.modules().all(|module| module.kms.is_none()));
     assert!(plan.services.iter().all(|s| s.connects_to.iter().all(|peer| plan.service(peer).is_some())));
+}
+
+#[test]
+fn links_are_kept_at_one_time_where_there_is_more_than_one() {
+    let mut topology = nice();
+    let plan_of = |topology: &Topology| plan(topology, &RunOptions::default());
+    let mut both = plan_of(&topology);
+    let pacer = both.pacer().unwrap().clone();
+    let links: Vec<&str> = pacer.sources.iter().map(|source| source.link.as_str()).collect();
+    assert_eq!(links, both.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>());
+    assert_eq!(pacer.skew_ps, 1_000_000_000_000, "a second, where that is more than an epoch");
+    assert!(both.sources().all(|source| source.pacing.as_ref().is_some_and(|pacing| pacing.service == pacer.name)));
+    let first = both.links[0].name.clone();
+    both.without_key_management();
+    both.retain(|service| service.link.as_ref() == Some(&first));
+    assert!(both.pacer().is_none() && both.sources().all(|source| source.pacing.is_none()));
+    assert!(both.services.iter().all(|service| service.connects_to.iter().all(|peer| both.service(peer).is_some())));
+    topology.spec.run.skew = Some("3 s".parse().unwrap());
+    assert_eq!(plan_of(&topology).pacer().unwrap().skew_ps, 3_000_000_000_000);
+    topology.spec.links.truncate(1);
+    assert!(plan_of(&topology).pacer().is_none());
+}
+
+#[test]
+fn links_go_on_where_they_were_and_those_that_are_far_behind_go_on_where_the_network_is() {
+    let plan = plan(&nice(), &RunOptions::default());
+    let names: Vec<&str> = plan.links.iter().map(|link| link.name.as_str()).collect();
+    let begins = |seen: [u64; 2]| {
+        let seen = names.iter().map(|name| name.to_string()).zip(seen).collect();
+        let begins = plan.begins(&seen);
+        names.iter().map(|name| begins[*name]).collect::<Vec<u64>>()
+    };
+    // A second is 50 epochs.
+    assert_eq!(begins([0, 0]), [0, 0]);
+    assert_eq!(begins([1234, 1190]), [1234, 1190]);
+    assert_eq!(begins([100, 1234]), [1184, 1234]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use distill::pipeline::{FrameInput, Setpoints};
 use futures::future::BoxFuture;
 use module::Counting;
-use module::light::{self, Beginning, EPOCHS_AHEAD, Epochs, Light, Remark, SourceLink, States};
+use module::light::{self, Beginning, Begun, EPOCHS_AHEAD, Light, Remark, SourceLink, States};
 use photonics::config::BasisChoice;
 use photonics::nature::pulses::ChoiceKey;
 use photonics::random::Subseed;
@@ -86,32 +86,36 @@ impl Clicks {
         }
     }
 
-    async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Epochs> {
-        let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
+    async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Begun> {
+        let Beginning { session, first_epoch: asked, setpoints, latency_epochs } = beginning;
         if let Some(recorder) = &mut self.recorder {
             recorder.begin(session);
         }
-        let mut hello = AttachOutput { output: self.config.module.output, session, first_epoch, ..Default::default() };
-        let (epochs, states) = if self.config.module.protocol.is_counted() {
-            light::attach(source, hello, Counting::new(self.faults.clone())).await?
+        let (output, first_epoch) = (self.config.module.output, asked);
+        let mut hello = AttachOutput { output, session, first_epoch, ..Default::default() };
+        let counted = self.config.module.protocol.is_counted();
+        let key = if counted { None } else { self.basis_key(asked) };
+        hello.choice_key = key.clone().map(light::secret).unwrap_or_default();
+        let met = light::attach(source, hello).await?;
+        let first_epoch = met.first_epoch;
+        let (epochs, states) = if counted {
+            met.start(Counting::new(self.faults.clone()))
         } else {
-            let (mut instrument, key) = (self.instrument(), self.basis_key(first_epoch));
+            let mut instrument = self.instrument();
             instrument.choose_bases(first_epoch, key.as_deref().map(ChoiceKey::new));
-            let detecting = Detecting::start(instrument, first_epoch, self.faults.clone());
-            hello.choice_key = key.map(light::secret).unwrap_or_default();
-            light::attach(source, hello, detecting).await?
+            met.start(Detecting::start(instrument, first_epoch, self.faults.clone()))
         };
         let mut analyser = Analyser { instrument: self.instrument(), states };
         for epoch in first_epoch..first_epoch + latency_epochs {
             analyser.tell(epoch, setpoints).await?;
         }
         self.analyser = Some(analyser);
-        Ok(epochs)
+        Ok(Begun { first_epoch, epochs })
     }
 }
 
 impl Light for Clicks {
-    fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Epochs>> {
+    fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Begun>> {
         match &self.origin {
             Origin::Source(source) => {
                 let source = source.clone();
@@ -123,7 +127,7 @@ impl Light for Clicks {
                     // A session that has ended for another reason does not take any more.
                     let _ = playback.play(beginning.first_epoch, tx).await;
                 });
-                Box::pin(async { Ok(epochs) })
+                Box::pin(async move { Ok(Begun { first_epoch: beginning.first_epoch, epochs }) })
             }
         }
     }

@@ -54,13 +54,20 @@ pub struct Beginning {
     pub latency_epochs: u64,
 }
 
+/// The light of a session that has begun.
+pub struct Begun {
+    /// The one that the session asked for, or a later one where the network went on without this link.
+    pub first_epoch: u64,
+    pub epochs: Epochs,
+}
+
 /// What there is to say of a recording while it runs: the name of an event, and its words.
 pub type Remark = (&'static str, String);
 
 /// An end's instrument, or what takes its place, as the module knows it.
 pub trait Light: Send {
     /// Begins a session. `beginning.setpoints` hold for the epochs within the latency.
-    fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Epochs>>;
+    fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Begun>>;
 
     /// Where the module sets the instrument in `epoch`: once for each epoch, in their order.
     fn set(&mut self, epoch: u64, setpoints: Setpoints) -> BoxFuture<'_, ()>;
@@ -107,24 +114,43 @@ impl States {
     }
 }
 
-/// Attaches to the source and starts the task that makes frames of what it sends.
-pub async fn attach(source: &SourceLink, hello: AttachOutput, frames: impl Frames) -> Result<(Epochs, States)> {
+/// A source that has met both ends of its link.
+pub struct Met {
+    /// Of the session.
+    pub first_epoch: u64,
+    stream: Duplex<AnalyserUpdate, PhotonEpoch>,
+}
+
+/// Attaches to the source and waits until it says with which epoch the session begins.
+pub async fn attach(source: &SourceLink, hello: AttachOutput) -> Result<Met> {
     let mut source = source.dial().await.context("reach the source")?;
-    let first_epoch = hello.first_epoch;
+    let asked = hello.first_epoch;
     let greeting = tokio::time::timeout(PATIENCE, source.receive()).await.context("wait for the source")?;
     let PhotonEpoch { seal_to, .. } = greeting.context("attach to the source: it has gone")?;
     let hello = attachment::seal(hello, &seal_to).context("seal the key of the choices for the source")?;
     let hello = AnalyserUpdate { update: Some(Update::Attach(hello)) };
     source.tx.send(hello).await.ok().context("attach to the source: it has gone")?;
-    let Duplex { tx, rx } = source;
-    let (epochs_tx, epochs) = mpsc::channel(EPOCHS_AHEAD);
-    tokio::spawn(async move {
-        if let Err(error) = follow(frames, first_epoch, rx, &epochs_tx).await {
-            // A session that has ended for another reason does not ask any more.
-            let _ = epochs_tx.send(Err(error)).await;
-        }
-    });
-    Ok((epochs, States(tx)))
+    let begins = tokio::time::timeout(PATIENCE, source.receive()).await.context("wait for light")?;
+    let begins = begins.context("wait for light: the source has gone")?;
+    if !begins.begin || begins.epoch < asked {
+        bail!("expected the begin of the session from epoch {asked} on, got epoch {}", begins.epoch);
+    }
+    Ok(Met { first_epoch: begins.epoch, stream: source })
+}
+
+impl Met {
+    /// Starts the task that makes frames of what the source sends.
+    pub fn start(self, frames: impl Frames) -> (Epochs, States) {
+        let (Duplex { tx, rx }, first_epoch) = (self.stream, self.first_epoch);
+        let (epochs_tx, epochs) = mpsc::channel(EPOCHS_AHEAD);
+        tokio::spawn(async move {
+            if let Err(error) = follow(frames, first_epoch, rx, &epochs_tx).await {
+                // A session that has ended for another reason does not ask any more.
+                let _ = epochs_tx.send(Err(error)).await;
+            }
+        });
+        (epochs, States(tx))
+    }
 }
 
 /// Runs until the source says that the run has ended, or goes.

@@ -20,7 +20,7 @@ use topology::plan::ModuleConfig;
 
 use crate::delivery::Delivery;
 use crate::lasting;
-use crate::light::{Beginning, EpochLight, Epochs, Light, Remark};
+use crate::light::{Beginning, Begun, EpochLight, Epochs, Light, Remark};
 use crate::link::{Link, PATIENCE};
 use crate::report::Reporter;
 use crate::seed::subseed;
@@ -159,13 +159,16 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         node.deliver_committed("").await?;
     }
     let Some(opened) = greet(node, &mut channel, &protocol).await? else { return Ok(()) };
-    let (start, first_epoch) = agree(node, &opened, &protocol, *setpoints)?;
+    let (start, asked) = agree(node, &opened, &protocol, *setpoints)?;
     // The source may wait for a peer that has left since.
-    let light = tokio::select! {
+    let Begun { first_epoch, epochs: light } = tokio::select! {
         biased;
-        light = begin(node, opened.session, first_epoch, *setpoints) => light?,
+        light = begin(node, opened.session, asked, *setpoints) => light?,
         why = channel.ended() => return Err(why),
     };
+    if first_epoch > asked {
+        passed_over(node, asked, first_epoch)?;
+    }
     let module = Some(Box::new(Module::new(&protocol, &start, session_seed(seed, first_epoch))));
     let mut run = Run {
         reporter: Reporter::new(&node.config, first_epoch),
@@ -232,12 +235,21 @@ fn agree(
     Ok((start, first_epoch))
 }
 
+/// The network went on without this link: the epochs up to the session's first one were dark.
+fn passed_over(node: &mut Node, asked: u64, first_epoch: u64) -> Result<()> {
+    node.vault.lease(first_epoch)?;
+    let seconds = |epochs: u64| epochs as f64 * node.config.epoch_ps as f64 * 1e-12;
+    let (dark_s, at_s) = (seconds(first_epoch - asked), seconds(first_epoch));
+    node.monitor.note("passed-over", &format!("the network went on for {dark_s:.2} s: begins at {at_s:.2} s"));
+    Ok(())
+}
+
 /// Begins the session's light.
-async fn begin(node: &mut Node, session: u64, first_epoch: u64, setpoints: Setpoints) -> Result<Epochs> {
+async fn begin(node: &mut Node, session: u64, first_epoch: u64, setpoints: Setpoints) -> Result<Begun> {
     if node.without_light(first_epoch) {
         let (tx, rx) = mpsc::channel(1);
         tx.try_send(Ok(EpochLight::end(first_epoch))).ok().context("end a run without light")?;
-        return Ok(rx);
+        return Ok(Begun { first_epoch, epochs: rx });
     }
     let latency_epochs = node.config.latency_epochs;
     node.light.begin(Beginning { session, first_epoch, setpoints, latency_epochs }).await

@@ -74,6 +74,7 @@ pub struct Unit {
 pub enum Component {
     Source,
     LinkEnd,
+    Pacer,
     Site,
     Network,
 }
@@ -83,6 +84,7 @@ impl Component {
         match self {
             Self::Source => "source",
             Self::LinkEnd => "link-end",
+            Self::Pacer => "pacer",
             Self::Site => "site",
             Self::Network => "network",
         }
@@ -212,7 +214,7 @@ impl Unit {
         });
         container.resources += resources;
         let volume = match &service.config {
-            ServiceConfig::Source(_) => None,
+            ServiceConfig::Source(_) | ServiceConfig::Pacer(_) => None,
             ServiceConfig::Detector(_) | ServiceConfig::Transmitter(_) | ServiceConfig::Channel(_) => {
                 Some(Volume::LinkEnd)
             }
@@ -232,6 +234,7 @@ fn unit_key(service: &Service, packing: Packing) -> (String, Component) {
         (Packing::Site, _, _) => (format!("site-{site}"), Component::Site),
         (Packing::Service, ServiceConfig::Source(_), Some(link)) => (format!("source-{link}"), Component::Source),
         (Packing::Service, _, Some(link)) => (format!("end-{link}-{site}"), Component::LinkEnd),
+        (Packing::Service, ServiceConfig::Pacer(_), _) => ("pacer".to_owned(), Component::Pacer),
         (Packing::Service, _, None) => (format!("site-{site}"), Component::Site),
     }
 }
@@ -328,6 +331,7 @@ fn health_port(kind: &str) -> u16 {
         "detector" | "transmitter" => 7102,
         "channel" => 7103,
         "kms" => 7104,
+        "pacer" => 7106,
         _ => 7105,
     }
 }

@@ -104,8 +104,9 @@ impl Monitors {
     }
 }
 
-/// States of links, sites whose key store does not answer, pairs of other versions, and stores that were put back.
-type Said = (Vec<figures::State>, [Vec<String>; 2], Vec<RolledBack>);
+/// States of links, sites whose key store does not answer, pairs of other versions, stores that were put back, and
+/// whether the pacer does not answer.
+type Said = (Vec<figures::State>, [Vec<String>; 2], Vec<RolledBack>, bool);
 
 /// Tells that a topology has something new to say: at once if a link changed its state, seldom if figures moved.
 struct Teller {
@@ -119,7 +120,8 @@ impl Teller {
     fn look(&self, observed: Option<&Observed>) {
         let Some(observed) = observed else { return };
         let states: Vec<figures::State> = figures::links(&self.links, observed).iter().map(|link| link.state).collect();
-        let states = (states, [observed.silent_stores(), observed.other_versions()], observed.rolled_back());
+        let silent = [observed.silent_stores(), observed.other_versions()];
+        let states = (states, silent, observed.rolled_back(), observed.pacer_is_silent);
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let news = match &*said {
             Some((at, before)) => *before != states || at.elapsed() >= FIGURES_EVERY,

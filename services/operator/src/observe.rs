@@ -11,6 +11,8 @@ use proto::detector::v1::detector_client::DetectorClient;
 use proto::detector::v1::{GetStatusRequest, ModuleStatus};
 use proto::kms::v1::kms_client::KmsClient;
 use proto::kms::v1::{GetStatusRequest as StoreRequest, GetStatusResponse, PoolStatus};
+use proto::pace::v1::GetStatusRequest as PacerRequest;
+use proto::pace::v1::pacer_client::PacerClient;
 use proto::relay::v1::relay_client::RelayClient;
 use proto::relay::v1::{GetStatusRequest as RelayRequest, GetStatusResponse as RelayStatus};
 use shell::{Connector, Credentials, Endpoint};
@@ -46,6 +48,7 @@ pub enum TargetKind {
     Module { link: String, site: String },
     Store { site: String },
     Relay { site: String },
+    Pacer,
 }
 
 /// What the services of a topology said last.
@@ -55,6 +58,8 @@ pub struct Observed {
     pub modules: BTreeMap<(String, String), Option<ModuleStatus>>,
     pub stores: BTreeMap<String, Option<GetStatusResponse>>,
     pub relays: BTreeMap<String, Option<RelayStatus>>,
+    /// The network has a pacer, and it does not answer.
+    pub pacer_is_silent: bool,
 }
 
 impl Observed {
@@ -111,6 +116,7 @@ pub fn targets(layout: &Layout, settings: &Settings) -> Vec<Target> {
         let kind = match &placed.service.config {
             ServiceConfig::Kms(config) => TargetKind::Store { site: config.site.clone() },
             ServiceConfig::Relay(config) => TargetKind::Relay { site: config.site.clone() },
+            ServiceConfig::Pacer(_) => TargetKind::Pacer,
             other => {
                 let module = other.module()?;
                 TargetKind::Module { link: module.link.clone(), site: module.site.clone() }
@@ -151,6 +157,7 @@ enum Answer {
     Module(Box<ModuleStatus>),
     Store(Box<GetStatusResponse>),
     Relay(Box<RelayStatus>),
+    Pacer,
 }
 
 struct Round {
@@ -208,6 +215,7 @@ impl Round {
                     };
                     observed.relays.insert(site.clone(), status);
                 }
+                (TargetKind::Pacer, answer) => observed.pacer_is_silent = !matches!(answer, Some(Answer::Pacer)),
             }
         }
         observed
@@ -246,6 +254,10 @@ async fn ask(target: &Target, channel: Option<Channel>, credentials: &Credential
                 let mut client = shell::limited!(RelayClient::new(channel.clone()));
                 let status = client.get_status(RelayRequest {}).await?.into_inner();
                 Ok(Answer::Relay(Box::new(status)))
+            }
+            TargetKind::Pacer => {
+                let mut client = shell::limited!(PacerClient::new(channel.clone()));
+                client.get_status(PacerRequest {}).await.map(|_| Answer::Pacer)
             }
         }
     };

@@ -329,6 +329,7 @@ impl Round<'_> {
         let links: Option<Vec<LinkFigures>> = observed.as_ref().map(|seen| figures::links(&plan.links, seen));
         let rolled_back = observed.as_ref().map(|seen| seen.rolled_back()).unwrap_or_default();
         let other_versions = observed.as_ref().map(|seen| seen.other_versions()).unwrap_or_default();
+        let pacer_is_silent = observed.as_ref().is_some_and(|seen| seen.pacer_is_silent);
         let silent_stores = observed.map(|seen| seen.silent_stores()).unwrap_or_default();
         let waiting = self.context.keepers.waiting(self.key);
         let pods = PodReport::of(layout, &live.pods, Timestamp::now());
@@ -346,6 +347,7 @@ impl Round<'_> {
             links_planned: plan.links.len(),
             links: links.as_deref(),
             silent_stores: &silent_stores,
+            pacer_is_silent,
             other_versions: &other_versions,
             rolled_back: &rolled_back,
             warnings: &warnings,
@@ -355,7 +357,7 @@ impl Round<'_> {
         let status = status::accepted(&known, generation, old, Timestamp::now());
         self.write(old, status).await?;
         let flowing = links.is_some_and(|links| links.iter().all(|link| link.flowing));
-        Ok(flowing && pods.troubles.is_empty() && silent_stores.is_empty())
+        Ok(flowing && pods.troubles.is_empty() && silent_stores.is_empty() && !pacer_is_silent)
     }
 
     async fn write(&self, old: Option<&TopologyStatus>, status: TopologyStatus) -> Result<(), ReconcileError> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use proto::anchor::v1::RolledBack;
-use topology::plan::kms_name;
+use topology::plan::{PACER, kms_name};
 
 use crate::figures::{LinkFigures, State, rounded};
 use crate::pods::{PodReport, TroubleKind};
@@ -45,6 +45,8 @@ pub struct Known<'a> {
     pub links: Option<&'a [LinkFigures]>,
     /// Sites whose key store does not answer.
     pub silent_stores: &'a [String],
+    /// The network has a pacer, and it does not answer.
+    pub pacer_is_silent: bool,
     /// Pairs of key stores of different versions, as sentences.
     pub other_versions: &'a [String],
     /// Stores that were put back.
@@ -148,6 +150,11 @@ fn key_flowing(links: &[LinkFigures], known: &Known<'_>) -> Verdict {
     if !known.other_versions.is_empty() {
         let named = listed(known.other_versions, String::clone);
         return Verdict::new("False", State::PeerVersion.reason(), format!("{named}{warning}"));
+    }
+    if known.pacer_is_silent {
+        let words = known.pods.failures.get(PACER).map(|words| format!(" ({words})")).unwrap_or_default();
+        let message = format!("the pacer does not answer{words}: light waits until it is back{warning}");
+        return Verdict::new("False", "PacerUnreachable", message);
     }
     if let Some(first) = missing.first() {
         let (flowing, all) = (links.len() - missing.len(), links.len());

@@ -80,7 +80,10 @@ impl Message {
                 let digest = names::digest(&format!("{sites:?}"));
                 Some((Self::Targets(SetTargetsRequest { sites }), digest))
             }
-            ServiceConfig::Detector(_) | ServiceConfig::Transmitter(_) | ServiceConfig::Channel(_) => None,
+            ServiceConfig::Detector(_)
+            | ServiceConfig::Transmitter(_)
+            | ServiceConfig::Channel(_)
+            | ServiceConfig::Pacer(_) => None,
         }
     }
 }

@@ -113,6 +113,8 @@ pub enum Command {
     Kms(ServiceArgs),
     /// Run the trusted-node relay of one site.
     Relay(ServiceArgs),
+    /// Run the pacer of a network, which keeps its links at one time.
+    Pacer(ServiceArgs),
     /// Take spans and metrics of other processes over OTLP, keep the spans for `trace` and tell the metrics.
     Collect(CollectArgs),
     /// Remove the containers of a run when whoever started them has ended.

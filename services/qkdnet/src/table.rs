@@ -9,7 +9,7 @@ use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
-use runner::snapshot::{Event, LinkRow, LinkState, LinkSummary, RecordingRow, Snapshot, StoreRow, Summary};
+use runner::snapshot::{Event, LinkRow, LinkState, LinkSummary, PacerState, RecordingRow, Snapshot, StoreRow, Summary};
 use runner::verdict::{Kind as Fault, Reason};
 use serde::Serialize;
 use topology::document::Fidelity;
@@ -164,6 +164,9 @@ fn heading(snapshot: &Snapshot) -> Line<'static> {
     if snapshot.lag_s > 1.0 {
         let _ = write!(text, ", {:.1} s behind", snapshot.lag_s);
     }
+    if let Some(time) = &snapshot.network_time {
+        let _ = write!(text, ", {time}");
+    }
     let _ = write!(text, "  {}", if snapshot.ready() { "key is flowing" } else { "not all links have key yet" });
     if !snapshot.faults.is_empty() {
         let ids: Vec<&str> = snapshot.faults.iter().map(|fault| fault.id.as_str()).collect();
@@ -257,6 +260,13 @@ pub fn plain_lines(snapshot: &Snapshot) -> Vec<String> {
                 .iter()
                 .map(|row| format!("{:>9.1} s  {}", snapshot.simulated_s, clean(&row.to_string()))),
         )
+        .chain(
+            snapshot
+                .network_time
+                .iter()
+                .filter(|time| time.pacer == PacerState::Away)
+                .map(|time| format!("{:>9.1} s  {time}", snapshot.simulated_s)),
+        )
         .collect()
 }
 
@@ -275,11 +285,15 @@ fn clean(text: &str) -> String {
 /// The end of a run for people.
 pub fn summary_text(summary: &Summary) -> String {
     let mut text = format!(
-        "\n{} simulated in {} wall time ({:.1} x)\n",
+        "\n{} simulated in {} wall time ({:.1} x)",
         clock(summary.simulated_s),
         clock(summary.wall_s),
         if summary.wall_s > 0.0 { summary.simulated_s / summary.wall_s } else { 0.0 },
     );
+    if let Some(time) = &summary.network_time {
+        let _ = write!(text, ", network time {}", clock(time.s));
+    }
+    text.push('\n');
     for (figures, links) in by_kind(&summary.links, |link| link.listing.brief) {
         let columns = figures.iter().map(|figure| (figure.heading(), usize::from(figure.width()).max(8)));
         let columns: Vec<(String, usize)> = columns.collect();

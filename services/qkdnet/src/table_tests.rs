@@ -1,6 +1,8 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use runner::snapshot::{BlockFigures, LoopState, Loops, PoolRow, RolledBackRow};
+use runner::snapshot::{
+    BlockFigures, LoopState, Loops, NetworkTimeRow, PaceState, PacedLinkRow, PoolRow, RolledBackRow,
+};
 use topology::document::Protocol;
 use topology::figure::{Figures, Listing, Measured};
 
@@ -51,6 +53,7 @@ fn snapshot() -> Snapshot {
         lag_s: 0.0,
         seed: Some(7),
         links: vec![locked, acquiring],
+        network_time: None,
         stores: Vec::new(),
         rolled_back: Vec::new(),
         faults: Vec::new(),
@@ -92,6 +95,7 @@ fn summary() -> Summary {
         simulated_s: 600.0,
         wall_s: 60.0,
         seed: None,
+        network_time: None,
         links: vec![link],
         verdict: Default::default(),
         rolled_back: Vec::new(),
@@ -119,6 +123,33 @@ loops: p polarisation, f phase, u pump; = holding, ~ seeking, ! at its limit, - 
       1.5 s  valrose-sophia sophia  locked: clock found at -3.14 ms [2J
 ";
     assert_eq!(screen(132, 8, &snapshot()), expected);
+}
+
+#[test]
+fn the_one_time_of_links_is_shown_and_that_nobody_keeps_it() {
+    let links = vec![PacedLinkRow { link: "valrose-calern".into(), state: PaceState::Waiting, s: Some(123.5) }];
+    let mut time = NetworkTimeRow { s: 122.96, skew_s: 1.0, pacer: PacerState::Running, links };
+    let mut snapshot = Snapshot { network_time: Some(time.clone()), ..snapshot() };
+    let head = |snapshot: &Snapshot| screen(220, 8, snapshot).lines().next().unwrap().to_owned();
+    assert!(head(&snapshot).contains("wall (12.3 x), network time 123.0 s  not all"), "{}", head(&snapshot));
+    let json: serde_json::Value = serde_json::from_str(&snapshot_json(&snapshot)).unwrap();
+    let expected = serde_json::json!({
+        "s": 122.96, "skew_s": 1.0, "pacer": "running",
+        "links": [{"link": "valrose-calern", "state": "waiting", "s": 123.5}],
+    });
+    assert_eq!(json["networkTime"], expected);
+    let summary = Summary { network_time: Some(time.clone()), ..summary() };
+    assert!(
+        summary_text(&summary).contains("wall time (10.0 x), network time 2 min 02 s\n"),
+        "{}",
+        summary_text(&summary)
+    );
+    assert_eq!(plain_lines(&snapshot).len(), 2);
+    time.pacer = PacerState::Away;
+    snapshot.network_time = Some(time);
+    let stands = "network time 123.0 s stands: the pacer is away, and light waits 1 s ahead";
+    assert!(head(&snapshot).contains(stands), "{}", head(&snapshot));
+    assert!(plain_lines(&snapshot).iter().any(|line| line.contains(stands)));
 }
 
 /// A kind of link that no protocol of today is.

@@ -79,6 +79,7 @@ fn place(service: &Service) -> Place {
         ServiceConfig::Channel(config) => channel::place(config),
         ServiceConfig::Kms(config) => kms::place(config),
         ServiceConfig::Relay(config) => relay::place(config),
+        ServiceConfig::Pacer(config) => pacer::place(config),
     }
 }
 

@@ -56,6 +56,7 @@ fn faults_allowed(service: &ServiceConfig) -> bool {
         ServiceConfig::Channel(config) => config.faults_allowed,
         ServiceConfig::Kms(config) => config.faults_allowed,
         ServiceConfig::Relay(config) => config.faults_allowed,
+        ServiceConfig::Pacer(config) => config.faults_allowed,
     }
 }
 
@@ -104,6 +105,10 @@ async fn one(file: HostedFile, shutdown: &Shutdown) -> Result<()> {
         ServiceConfig::Relay(config) => {
             let name = name(&config.name);
             relay::serve(file.map(|_| *config), shutdown).await.context(name)
+        }
+        ServiceConfig::Pacer(config) => {
+            let name = name(&config.name);
+            pacer::serve(file.map(|_| *config), shutdown).await.context(name)
         }
     }
 }

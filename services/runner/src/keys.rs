@@ -17,8 +17,7 @@ use proto::kms::v1::kms_client::KmsClient;
 use proto::kms::v1::{GetStatusRequest, GetStatusResponse};
 use proto::relay::v1 as relay_wire;
 use proto::relay::v1::relay_client::RelayClient;
-use shell::dial::{Dial, Door, MemoryDial};
-use shell::duplex::Duplex;
+use shell::dial::{Door, MemoryDial, NamedDial};
 use shell::fault::Desk;
 use shell::{Connector, Credentials, Endpoint, pki};
 use tokio::sync::{mpsc, watch};
@@ -113,23 +112,6 @@ pub struct Doors {
     relays: BTreeMap<String, Door<RelayStream>>,
 }
 
-/// Opens streams to a service that is told which site connects.
-struct SiteDoor<M> {
-    site: String,
-    door: Door<(String, Duplex<M, M>)>,
-    capacity: usize,
-}
-
-impl<M: Send + 'static> Dial<M, M> for SiteDoor<M> {
-    fn dial(&self) -> BoxFuture<'_, Result<Duplex<M, M>>> {
-        Box::pin(async move {
-            let (ours, theirs) = Duplex::pair(self.capacity);
-            self.door.bring((self.site.clone(), theirs)).await?;
-            Ok(ours)
-        })
-    }
-}
-
 /// Certificates for applications, and for whatever else of the plan is named.
 pub fn prepare_certificates(start: &Start<'_>, names: &[String]) -> Result<()> {
     let authority = pki::prepare(&start.folders.pki, &start.plan.topology, names).context("make certificates")?;
@@ -214,7 +196,7 @@ impl Store {
 fn pair_dials(config: &KmsConfig, doors: &BTreeMap<String, Door<(String, PairStream)>>) -> BTreeMap<String, PairDial> {
     let dial = |peer: &topology::plan::KmsPeer| {
         let door = doors.get(&peer.site)?.clone();
-        let door = SiteDoor { site: config.site.clone(), door, capacity: MESSAGES_IN_FLIGHT };
+        let door = NamedDial::through(&config.site, door, MESSAGES_IN_FLIGHT);
         Some((peer.site.clone(), Arc::new(door) as PairDial))
     };
     config.peers.iter().filter(|peer| peer.site > config.site).filter_map(dial).collect()
@@ -268,7 +250,7 @@ pub async fn start_relays(
         let kms: relay::KmsDial = Arc::new(MemoryDial::through(kms, RELAY_MESSAGES_IN_FLIGHT));
         let dial = |near: &topology::plan::RelayNeighbour| {
             let door = relays.get(&near.site)?.clone();
-            let door = SiteDoor { site: config.site.clone(), door, capacity: relay::MESSAGES_IN_FLIGHT };
+            let door = NamedDial::through(&config.site, door, relay::MESSAGES_IN_FLIGHT);
             Some((near.site.clone(), Arc::new(door) as relay::NeighbourDial))
         };
         let neighbours = config.neighbours.iter().filter(|near| near.site > config.site);

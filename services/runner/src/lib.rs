@@ -26,6 +26,7 @@ mod life;
 pub mod lock;
 mod memory;
 pub mod network;
+mod pace;
 mod process;
 pub mod replay;
 mod rolled_back;
@@ -191,6 +192,8 @@ pub struct Running {
     pub stores: Vec<StoreMonitor>,
     /// Relays, if it has any.
     pub relays: Vec<RelayMonitor>,
+    /// What keeps the sources at one time, if the plan has it.
+    pub pacer: Option<pace::PaceMonitor>,
     /// The modules' tasks; when all have ended, so has the run.
     pub nodes: JoinSet<Result<()>>,
     /// Everything else.
@@ -321,6 +324,7 @@ fn service_file(frame: ServiceFile<()>, config: &ServiceConfig) -> Result<String
         ServiceConfig::Channel(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
         ServiceConfig::Kms(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
         ServiceConfig::Relay(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
+        ServiceConfig::Pacer(config) => serde_yaml::to_string(&frame.map(|()| config.as_ref())),
     };
     text.context("write a configuration")
 }
@@ -365,7 +369,8 @@ pub fn same_epochs(plan: &Plan, data: &Path) -> Result<(), Failure> {
 /// Sets the end of a limited run behind what its sites have already seen, so that a run on the same data continues.
 pub fn continue_after(plan: &mut Plan, data: &Path) -> Result<Seen> {
     let epochs = epochs_seen(plan, data)?;
-    plan.shift_limits(|link| epochs.get(link).copied().unwrap_or(0));
+    let begins = plan.begins(&epochs);
+    plan.shift_limits(|link| begins.get(link).copied().unwrap_or(0));
     Ok(Seen::of(plan, &epochs))
 }
 

@@ -3,6 +3,7 @@
 //! `up` keeps `<data>/.qkdnet/network.json` as long as it runs; `qkdnet status` prints it.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use proto::kms::v1::{GetStatusResponse, PoolStatus, Use, UseStatus};
@@ -15,9 +16,11 @@ use super::Folders;
 use super::keys::StoreMonitor;
 use super::roster::Roster;
 use super::verdict::{Kind, Reason};
-use crate::snapshot::{FaultRow, LinkRow, LinkState, RolledBackRow, Snapshot};
+use crate::snapshot::{FaultRow, LinkRow, LinkState, NetworkTimeRow, RolledBackRow, Snapshot};
 
 const FILE: &str = "network.json";
+/// The file is this much behind the network's time at most.
+const TIME_SHOWN: Duration = Duration::from_secs(1);
 
 /// A network while it runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct Network {
     /// Links that make no key before somebody does something, and pools that are full.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,
+    /// The one time of its links, where there are several.
+    #[serde(rename = "networkTime", default, skip_serializing_if = "Option::is_none")]
+    pub network_time: Option<NetworkTimeRow>,
     /// What goes wrong on purpose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultRow>,
@@ -140,6 +146,7 @@ impl Network {
                 .chain(stores.iter().flat_map(|store| other_versions(&store.latest.borrow())))
                 .chain(stores.iter().flat_map(|store| full_pools(&store.latest.borrow())))
                 .collect(),
+            network_time: snapshot.network_time.clone(),
             faults: snapshot.faults.clone(),
             roster: None,
         })
@@ -180,13 +187,15 @@ fn path(data: &Path) -> PathBuf {
 pub struct Announcement {
     path: PathBuf,
     said: Option<Network>,
+    /// When it was written.
+    at: Option<Instant>,
     /// Why the file is not true at present.
     failed: Option<String>,
 }
 
 impl Announcement {
     pub fn new(folders: &Folders) -> Self {
-        Self { path: path(&folders.data), said: None, failed: None }
+        Self { path: path(&folders.data), said: None, at: None, failed: None }
     }
 
     /// Tries until it succeeds: a network does not end because its status cannot be written.
@@ -194,12 +203,21 @@ impl Announcement {
         if self.said.as_ref() == Some(&network) {
             return;
         }
+        // Time goes on at every look, and each write waits for the disk.
+        let only_time = self.said.as_ref().is_some_and(|said| {
+            let pacer = |network: &Network| network.network_time.as_ref().map(|time| time.pacer);
+            let network_time = said.network_time.clone();
+            pacer(said) == pacer(&network) && *said == Network { network_time, ..network.clone() }
+        });
+        if only_time && self.at.is_some_and(|at| at.elapsed() < TIME_SHOWN) {
+            return;
+        }
         match self.write(&network) {
             Ok(()) => {
                 if self.failed.take().is_some() {
                     tracing::info!(path = %self.path.display(), "the network's status is written again");
                 }
-                self.said = Some(network);
+                (self.said, self.at) = (Some(network), Some(Instant::now()));
             }
             Err(error) => {
                 let why = shell::chain(&error).to_string();

@@ -20,7 +20,7 @@ use topology::plan::{CONTROL_IDENTITY, Service, ServiceConfig};
 
 use super::faults::Watchers;
 use super::roster::Roster;
-use super::{DIRECTORY_FILE, End, Held, Running, Start, keys, local_file, service_file, write_directory};
+use super::{DIRECTORY_FILE, End, Held, Running, Start, keys, local_file, pace, service_file, write_directory};
 
 /// Wait before a service that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let program = std::env::current_exe().context("find this program")?;
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     let (mut nodes, mut others) = (JoinSet::new(), JoinSet::new());
-    let (mut ends, mut stores, mut relays) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ends, mut stores, mut relays, mut pacer) = (Vec::new(), Vec::new(), Vec::new(), None);
     shell::fault::clear_records(&start.folders.run).context("forget the faults of an earlier run")?;
     write_directory(&start.plan.directory, &start.folders.run.join(DIRECTORY_FILE))?;
     let (watchers, faults) = Watchers::new(&stop);
@@ -64,9 +64,12 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         if let ServiceConfig::Relay(config) = &service.config {
             relays.push(keys::watch_relay_process(start, config, &credentials, &mut others, &stop));
         }
+        if let ServiceConfig::Pacer(config) = &service.config {
+            pacer = Some(pace::watch_process(start, config, &credentials, &mut others, &stop));
+        }
     }
     let roster = start.plan.faults_allowed.then(|| Roster::of(start.plan, start.folders, |service| service));
-    Ok(Running { ends, stores, relays, drain, stop, nodes, others, faults, roster, held })
+    Ok(Running { ends, stores, relays, pacer, drain, stop, nodes, others, faults, roster, held })
 }
 
 /// The configuration file of one service.

@@ -66,6 +66,13 @@ pub fn relay(args: ServiceArgs<'_>, log: Option<&str>) -> Result<(), Failure> {
     serve(telemetry, &failpoints, async |shutdown| relay::serve(file, shutdown).await)
 }
 
+pub fn pacer(args: ServiceArgs<'_>, log: Option<&str>) -> Result<(), Failure> {
+    let file: ServiceFile<topology::plan::PacerConfig> = load(args)?;
+    let telemetry = service_telemetry(&file, &file.service.name, log);
+    let failpoints = failpoints(&file, &file.service.name, file.service.faults_allowed);
+    serve(telemetry, &failpoints, async |shutdown| pacer::serve(file, shutdown).await)
+}
+
 fn load<C: serde::de::DeserializeOwned>(args: ServiceArgs<'_>) -> Result<ServiceFile<C>, Failure> {
     if args.tied {
         std::thread::spawn(end_with_standard_input);

@@ -19,6 +19,9 @@ pub struct Snapshot {
     pub lag_s: f64,
     pub seed: Option<u64>,
     pub links: Vec<LinkRow>,
+    /// What links go by where there are several.
+    #[serde(rename = "networkTime", skip_serializing_if = "Option::is_none")]
+    pub network_time: Option<NetworkTimeRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<StoreRow>,
     /// What is older than what was done with it.
@@ -176,6 +179,64 @@ pub struct LinkRow {
     pub listing: &'static Listing,
 }
 
+/// The one time of a network: that of the slowest link that has light.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NetworkTimeRow {
+    /// Simulated.
+    pub s: f64,
+    /// How far links may be ahead of it.
+    pub skew_s: f64,
+    /// Whether anybody keeps it.
+    pub pacer: PacerState,
+    /// As the pacer has heard of them; empty while nobody keeps the time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<PacedLinkRow>,
+}
+
+/// A link's place in the network's time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PacedLinkRow {
+    pub link: String,
+    pub state: PaceState,
+    /// Where its next epoch begins, while it has light.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PaceState {
+    /// Its source is not there.
+    #[default]
+    Away,
+    /// No session, or the end of its run.
+    Idle,
+    /// Begins once the other links are there.
+    Joining,
+    Emitting,
+    /// As far ahead of the slowest one as it may be.
+    Waiting,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PacerState {
+    Running,
+    /// Light goes on for as long as links may be apart, and then waits.
+    #[default]
+    Away,
+}
+
+impl std::fmt::Display for NetworkTimeRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "network time {:.1} s", self.s)?;
+        if self.pacer == PacerState::Away {
+            write!(f, " stands: the pacer is away, and light waits {} s ahead", self.skew_s)?;
+        }
+        Ok(())
+    }
+}
+
 /// The key store of one site.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StoreRow {
@@ -252,6 +313,9 @@ pub struct Summary {
     pub simulated_s: f64,
     pub wall_s: f64,
     pub seed: Option<u64>,
+    /// Where the links' one time has come to, where there are several.
+    #[serde(rename = "networkTime", skip_serializing_if = "Option::is_none")]
+    pub network_time: Option<NetworkTimeRow>,
     pub links: Vec<LinkSummary>,
     /// What took the place of light.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -25,7 +25,7 @@ use super::anchors::Anchors;
 use super::faults::Desks;
 use super::life::{Life, Serving};
 use super::roster::Roster;
-use super::{End, Held, Running, Start, keys};
+use super::{End, Held, Running, Start, keys, pace};
 
 /// Streams that may wait to be taken up by a service.
 const STREAMS_WAITING: usize = 4;
@@ -44,8 +44,9 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
     let desks = Desks::open(start.plan)?;
     keys::prepare_certificates(start, &desks.names(start.plan))?;
     let faults = desks.serve(start, &stop, &mut others).await?;
+    let pace = pace::start(start, &desks, &mut others, &stop).await?;
     match &start.replay {
-        None => start_sources(start, &desks, &mut doors, &mut others, (&drain, &stop)).await?,
+        None => start_sources(start, &desks, (&mut doors, pace.as_ref()), &mut others, (&drain, &stop)).await?,
         Some(replay) => replay.end_with(&drain),
     }
     start_channels(start, &desks, &mut doors, &mut others, &stop).await?;
@@ -63,13 +64,14 @@ pub async fn start(start: &Start<'_>, held: Held) -> Result<Running> {
         let begin = move |life| parts.begin(life);
         nodes.spawn(Life::start(&config.name, desk, &stop, begin).await?.keep());
     }
-    Ok(Running { ends, stores, relays, drain, stop, nodes, others, faults, roster, held })
+    let pacer = pace.map(|pace| pace.monitor);
+    Ok(Running { ends, stores, relays, pacer, drain, stop, nodes, others, faults, roster, held })
 }
 
 async fn start_sources(
     start: &Start<'_>,
     desks: &Desks,
-    doors: &mut Doors,
+    (doors, pace): (&mut Doors, Option<&pace::Here>),
     tasks: &mut JoinSet<Result<()>>,
     (drain, stop): (&CancellationToken, &CancellationToken),
 ) -> Result<()> {
@@ -79,9 +81,11 @@ async fn start_sources(
         doors.sources.insert(config.name.clone(), Arc::new(dial));
         let (status, desk) = (Arc::new(source::Status::default()), desks.get(&config.name));
         let (service, faults): (SourceConfig, _) = (config.clone(), desk.clone());
+        let pacer = pace.map(|pace| pace.dial(config));
         let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Serving>> {
             let losses = source::Losses::of(&service);
-            let run = source::run(service.clone(), losses, door.open(), status.clone(), faults.clone(), life);
+            let told = (status.clone(), faults.clone());
+            let run = source::run(service.clone(), losses, door.open(), pacer.clone(), told, life);
             let run: Serving = Box::pin(run);
             Box::pin(async { Ok(run) })
         };

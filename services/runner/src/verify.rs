@@ -72,7 +72,7 @@ pub fn choose(plan: &mut Plan, links: &[String]) -> Result<(), Failure> {
     }
     if !links.is_empty() {
         plan.links.retain(|link| links.contains(&link.name));
-        plan.services.retain(|service| service.link.as_ref().is_some_and(|link| links.contains(link)));
+        plan.retain(|service| service.link.as_ref().is_some_and(|link| links.contains(link)));
     }
     Ok(())
 }

@@ -336,6 +336,8 @@ impl<'p> Follower<'p> {
                 report.status = status;
             }
         }
+        let known = self.snapshot.network_time.take();
+        self.snapshot.network_time = running.pacer.as_ref().map(|pacer| pacer.row(known.as_ref()));
         self.snapshot.stores = stores.iter().map(|store| store_row(&store.latest.borrow())).collect();
         &self.snapshot
     }
@@ -362,6 +364,7 @@ impl<'p> Follower<'p> {
             simulated_s: self.snapshot.simulated_s,
             wall_s: wall.as_secs_f64(),
             seed: self.snapshot.seed,
+            network_time: self.snapshot.network_time,
             links: summaries,
             recordings: self.findings.map(|findings| findings.rows.clone()).unwrap_or_default(),
             verdict,

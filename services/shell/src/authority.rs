@@ -14,7 +14,7 @@ use prost_types::FileDescriptorSet;
 
 pub(crate) use guard::Guard;
 
-use Role::{Anyone, Control, KeyStore, Module, Neighbour, PeerChannel, Relay};
+use Role::{Anyone, Control, KeyStore, Module, Neighbour, PeerChannel, Relay, Source};
 
 /// What a caller is to the service that it calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,10 +33,12 @@ pub enum Role {
     Relay,
     /// The relay at the other end of a link.
     Neighbour,
+    /// The sources of the network.
+    Source,
 }
 
 impl Role {
-    pub const ALL: [Role; 7] = [Anyone, Control, Module, PeerChannel, KeyStore, Relay, Neighbour];
+    pub const ALL: [Role; 8] = [Anyone, Control, Module, PeerChannel, KeyStore, Relay, Neighbour, Source];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -47,6 +49,7 @@ impl Role {
             KeyStore => "peer key store",
             Relay => "own relay",
             Neighbour => "neighbour relay",
+            Source => "own source",
         }
     }
 
@@ -65,6 +68,7 @@ impl Role {
                 "key stores of the sites that share a pool with this one, where they connect, each for its own pool"
             }
             Relay => "the relay of the same site",
+            Source => "the sources that a pacer keeps at one time, each for its own link",
             Neighbour => "relays at the other ends of this site's links, where they connect, each for its own site",
         }
     }
@@ -105,6 +109,8 @@ pub const TABLE: &[Entry] = &[
     may("qkdnet.relay.v1.Relay", "GetStatus", &[Control]),
     may("qkdnet.relay.v1.Relay", "ListTransfers", &[Control]),
     may("qkdnet.relay.v1.Relay", "SetTargets", &[Control]),
+    may("qkdnet.pace.v1.Pacer", "Keep", &[Source]),
+    may("qkdnet.pace.v1.Pacer", "GetStatus", &[Control]),
     may("qkdnet.anchor.v1.Anchor", "Exchange", &[Control]),
     may("qkdnet.fault.v1.Faults", "Inject", &[Control]),
     may("qkdnet.fault.v1.Faults", "Clear", &[Control]),

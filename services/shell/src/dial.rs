@@ -13,6 +13,30 @@ pub trait Dial<S, R>: Send + Sync {
     fn dial(&self) -> BoxFuture<'_, Result<Duplex<S, R>>>;
 }
 
+/// Opens streams to a service that is told who connects, where both run as tasks of this process.
+pub struct NamedDial<S, R> {
+    name: String,
+    door: Door<(String, Duplex<R, S>)>,
+    capacity: usize,
+}
+
+impl<S, R> NamedDial<S, R> {
+    /// `capacity` messages may wait in each direction of a stream.
+    pub fn through(name: &str, door: Door<(String, Duplex<R, S>)>, capacity: usize) -> Self {
+        Self { name: name.to_owned(), door, capacity }
+    }
+}
+
+impl<S: Send + 'static, R: Send + 'static> Dial<S, R> for NamedDial<S, R> {
+    fn dial(&self) -> BoxFuture<'_, Result<Duplex<S, R>>> {
+        Box::pin(async move {
+            let (ours, theirs) = Duplex::pair(self.capacity);
+            self.door.bring((self.name.clone(), theirs)).await?;
+            Ok(ours)
+        })
+    }
+}
+
 /// Where a service that runs as a task takes what others bring. It stays when the service ends and starts again.
 pub struct Door<T> {
     inner: Arc<Mutex<Inner<T>>>,

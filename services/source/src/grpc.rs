@@ -17,7 +17,8 @@ use tonic::{Request, Response, Status, Streaming};
 use topology::figure::{Figure, Figures};
 use topology::plan::{CONTROL_IDENTITY, SourceConfig};
 
-use crate::{EPOCHS_IN_FLIGHT, Losses, Output};
+use crate::pacing::PacerConnector;
+use crate::{EPOCHS_IN_FLIGHT, Losses, Output, PacerDial};
 
 /// Hands each stream to the emission loop.
 pub struct SourceService {
@@ -73,6 +74,9 @@ impl Source for SourceService {
             photons_sent: now.photons_sent,
             outputs_attached: now.outputs_attached,
             lag_s: now.lag_s,
+            network_ps: now.network_ps,
+            waits_for_network: now.waits_for_network,
+            pacer_away: now.pacer_away,
             loss_db: self.losses.now_db(),
             figures: figures::tell(&Figures::of([(Figure::Pump, self.is_pumped.then_some(now.pump))])),
         }))
@@ -102,6 +106,12 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     let faults = file.fault_desk(config.faults_allowed, place(&config), CONTROL_IDENTITY, shutdown).await?;
     let status = Arc::new(crate::Status::default());
     let (outputs_tx, outputs) = mpsc::channel(4);
+    let pacer: Option<PacerDial> = match &config.pacing {
+        Some(pacing) => {
+            Some(Arc::new(PacerConnector(file.connector(&config.name, &pacing.service, &shutdown.token())?)))
+        }
+        None => None,
+    };
     let losses = Losses::of(&config);
     let service = SourceService::new(&config, outputs_tx, status.clone(), losses.clone());
     let service = shell::limited!(SourceServer::new(service));
@@ -116,11 +126,11 @@ pub async fn serve(file: ServiceFile<SourceConfig>, shutdown: &Shutdown) -> Resu
     if file.restarted {
         // To those at the outputs this is an interruption: the light comes back with the next start.
         tokio::select! {
-            ended = crate::run(config, losses, outputs, status, faults, CancellationToken::new()) => ended?,
+            ended = crate::run(config, losses, outputs, pacer, (status, faults), CancellationToken::new()) => ended?,
             () = shutdown.requested() => {}
         }
     } else {
-        crate::run(config, losses, outputs, status, faults, shutdown.token()).await?;
+        crate::run(config, losses, outputs, pacer, (status, faults), shutdown.token()).await?;
     }
     closing.cancel();
     running.stopped().await?;

@@ -10,11 +10,13 @@ mod counted;
 mod grpc;
 mod losses;
 mod nature;
+mod pacing;
 mod run;
 mod status;
 
 pub use grpc::{place, serve};
 pub use losses::Losses;
+pub use pacing::PacerDial;
 pub use run::run;
 use shell::duplex::Duplex;
 pub use status::Status;

@@ -187,6 +187,7 @@ mod tests {
                 efficiency: 1.0,
             })),
             outages: vec![],
+            pacing: None,
             faults_allowed: true,
             accepts: vec![],
         }

@@ -21,7 +21,8 @@ use topology::plan::{PlannedOutage, SourceConfig, Speed};
 use tracing::{info, warn};
 
 use crate::nature::Nature;
-use crate::{EPOCHS_IN_FLIGHT, Losses, Output, Status};
+use crate::pacing::NetworkTime;
+use crate::{EPOCHS_IN_FLIGHT, Losses, Output, PacerDial, Status};
 
 /// An output that has said which session it wants.
 struct Attached {
@@ -56,15 +57,22 @@ impl Flow {
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serves outputs until `stop`; each pair of attachments of one session is one emission. Whether it was under way or
-/// not, the outputs are told of the end.
+/// not, the outputs are told of the end. With a pacer the light keeps to the time of the network.
 pub async fn run(
     config: SourceConfig,
     losses: Losses,
     mut outputs: mpsc::Receiver<Output>,
-    status: Arc<Status>,
-    faults: Option<Desk>,
+    pacer: Option<PacerDial>,
+    (status, faults): (Arc<Status>, Option<Desk>),
     stop: CancellationToken,
 ) -> Result<()> {
+    let mut network = match (&config.pacing, pacer) {
+        (Some(pacing), Some(pacer)) => {
+            status.update(|s| s.pacer_away = true);
+            Some(NetworkTime::keep(pacer, pacing.skew_ps, status.clone(), &stop))
+        }
+        _ => None,
+    };
     let subseed = match &config.subseed {
         Some(seed) => Subseed::new(*seed.bytes()),
         None => Subseed::new(shell::entropy().context("draw a seed")?),
@@ -98,7 +106,11 @@ pub async fn run(
         }
         if let Some(pair) = take_pair(&mut waiting) {
             status.update(|s| s.outputs_attached = 2);
-            let emitted = emit((&config, &losses), &subseed, pair, (&status, faults.as_ref()), &stop).await;
+            let lent = (&*status, faults.as_ref(), &mut network);
+            let emitted = emit((&config, &losses), &subseed, pair, lent, &stop).await;
+            if let Some(network) = &mut network {
+                network.leave(None);
+            }
             status.update(|s| s.outputs_attached = 0);
             match emitted {
                 Ok(()) if stop.is_cancelled() => return Ok(()),
@@ -148,16 +160,46 @@ fn take_pair(waiting: &mut [Option<Attached>; 2]) -> Option<[Attached; 2]> {
     None
 }
 
+/// Either output goes.
+async fn gone([first, second]: [&mpsc::Sender<PhotonEpoch>; 2]) {
+    tokio::select! {
+        () = first.closed() => {}
+        () = second.closed() => {}
+    }
+}
+
+/// The first epoch of an emission: the one that its outputs ask for, or where the network is by now.
+async fn first_epoch(
+    config: &SourceConfig,
+    pair: &[Attached; 2],
+    network: &mut Option<NetworkTime>,
+    stop: &CancellationToken,
+) -> Result<u64> {
+    let asked = pair[0].hello.first_epoch;
+    let over = stop.is_cancelled() || config.epochs_limit.is_some_and(|limit| asked >= limit);
+    let Some(network) = network.as_mut().filter(|_| !over) else { return Ok(asked) };
+    tokio::select! {
+        start_ps = network.join(asked.saturating_mul(config.epoch_ps)) => Ok(start_ps?.div_ceil(config.epoch_ps)),
+        () = stop.cancelled() => Ok(asked),
+        () = gone([&pair[0].output.tx, &pair[1].output.tx]) => bail!("an output has gone before the light began"),
+    }
+}
+
 /// Emits from the agreed first epoch until the run's last one, or until an output goes.
 async fn emit(
     (config, losses): (&SourceConfig, &Losses),
     subseed: &Subseed,
-    pair: [Attached; 2],
-    (status, faults): (&Status, Option<&Desk>),
+    mut pair: [Attached; 2],
+    (status, faults, network): (&Status, Option<&Desk>, &mut Option<NetworkTime>),
     stop: &CancellationToken,
 ) -> Result<()> {
+    let first = first_epoch(config, &pair, network, stop).await?;
+    for attached in &mut pair {
+        attached.hello.first_epoch = first;
+        let begin = PhotonEpoch { begin: true, epoch: first, ..PhotonEpoch::default() };
+        attached.output.tx.send(begin).await.ok().context("begin the light: the output has gone")?;
+    }
     let mut light = Nature::begin(config, subseed, [&pair[0].hello, &pair[1].hello])?;
-    let first = pair[0].hello.first_epoch;
     let mut outputs = pair.map(|attached| Flow::new(attached.output, config.latency_epochs));
     let mut states = [AnalyserState::default(), AnalyserState::default()];
     let mut pump = 1.0;
@@ -168,6 +210,18 @@ async fn emit(
         if stop.is_cancelled() || config.epochs_limit.is_some_and(|limit| epoch >= limit) {
             end = epoch;
             break;
+        }
+        if let Some(network) = network.as_mut() {
+            let from_ps = epoch.saturating_mul(config.epoch_ps);
+            tokio::select! {
+                biased;
+                allowed = network.allow(from_ps, from_ps.saturating_add(config.epoch_ps)) => allowed?,
+                () = stop.cancelled() => {
+                    end = epoch;
+                    break;
+                }
+                () = gone([&outputs[0].photons, &outputs[1].photons]) => bail!("an output has gone"),
+            }
         }
         for (output, state) in outputs.iter_mut().zip(&mut states) {
             next_state(output, epoch, state, &mut pump).await?;
@@ -207,6 +261,9 @@ async fn emit(
         pace.wait(epoch, status).await;
     }
     batch.finish();
+    if let Some(network) = network {
+        network.leave(Some(end.saturating_mul(config.epoch_ps)));
+    }
     for output in &outputs {
         let end = PhotonEpoch { end: true, epoch: end, ..Default::default() };
         output.photons.send(end).await.ok().context("send the end: the output has gone")?;

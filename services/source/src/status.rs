@@ -13,6 +13,12 @@ pub struct Emission {
     pub photons_sent: u64,
     pub outputs_attached: u32,
     pub lag_s: f64,
+    /// Simulated time of the network, as it was last heard.
+    pub network_ps: u64,
+    /// No light until the rest of the network has come so far, or until its pacer is back.
+    pub waits_for_network: bool,
+    /// The network has a pacer, and it is not there.
+    pub pacer_away: bool,
 }
 
 impl Status {

@@ -7,7 +7,7 @@ use distill::pipeline::{FrameInput, Setpoints};
 use distill::sifting::{Choices, Light as Sent};
 use futures::future::BoxFuture;
 use module::Counting;
-use module::light::{self, Beginning, EPOCHS_AHEAD, Epochs, Frames, Light, Remark, SourceLink, States};
+use module::light::{self, Beginning, Begun, EPOCHS_AHEAD, Frames, Light, Remark, SourceLink, States};
 use module::recording::Sessions;
 use photonics::analyser::Encoder;
 use photonics::nature::pulses::{ChoiceKey, PulseClock};
@@ -56,24 +56,26 @@ impl Pulses {
         Ok(Self { config: config.clone(), subseed, origin, recorder, encoder: None })
     }
 
-    async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Epochs> {
-        let Beginning { session, first_epoch, setpoints, latency_epochs } = beginning;
+    async fn attach(&mut self, source: &SourceLink, beginning: Beginning) -> Result<Begun> {
+        let Beginning { session, first_epoch: asked, setpoints, latency_epochs } = beginning;
         let TransmitterConfig { module, transmitter } = &self.config;
         let seeded = module.subseed.as_ref().map(|_| &self.subseed);
-        let key = session_key(seeded, first_epoch)?;
+        let key = session_key(seeded, asked)?;
         if let Some(recorder) = &mut self.recorder {
             recorder.begin(session, key.clone());
         }
-        let sending = (!module.protocol.is_counted()).then(|| Sending {
-            choices: Arc::new(SessionChoices::new(transmitter, ChoiceKey::new(&key))),
-            clock: PulseClock::new(transmitter.repetition_rate_hz, module.epoch_ps),
-            first_epoch,
-        });
+        let choices = (!module.protocol.is_counted())
+            .then(|| Arc::new(SessionChoices::new(transmitter, ChoiceKey::new(&key))) as Arc<dyn Choices>);
         let (output, choice_key) = (module.output, light::secret(key));
-        let hello = AttachOutput { output, session, first_epoch, choice_key, ..AttachOutput::default() };
-        let (epochs, states) = match sending {
-            Some(sending) => light::attach(source, hello, sending).await?,
-            None => light::attach(source, hello, Counting::new(None)).await?,
+        let hello = AttachOutput { output, session, first_epoch: asked, choice_key, ..AttachOutput::default() };
+        let met = light::attach(source, hello).await?;
+        let first_epoch = met.first_epoch;
+        let (epochs, states) = match choices {
+            Some(choices) => {
+                let clock = PulseClock::new(transmitter.repetition_rate_hz, module.epoch_ps);
+                met.start(Sending { choices, clock, first_epoch })
+            }
+            None => met.start(Counting::new(None)),
         };
         let encoder = Encoder::new(transmitter, module.epoch_ps, &self.subseed.derive("encoder"));
         let mut told = Told { encoder, states };
@@ -81,7 +83,7 @@ impl Pulses {
             told.tell(epoch, setpoints).await?;
         }
         self.encoder = Some(told);
-        Ok(epochs)
+        Ok(Begun { first_epoch, epochs })
     }
 }
 
@@ -95,7 +97,7 @@ fn session_key(seeded: Option<&Subseed>, first_epoch: u64) -> Result<Zeroizing<[
 }
 
 impl Light for Pulses {
-    fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Epochs>> {
+    fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Begun>> {
         match &self.origin {
             Origin::Source(source) => {
                 let source = source.clone();
@@ -108,7 +110,7 @@ impl Light for Pulses {
                     // A session that has ended for another reason does not take any more.
                     let _ = playback.play(&config, beginning.first_epoch, tx).await;
                 });
-                Box::pin(async { Ok(epochs) })
+                Box::pin(async move { Ok(Begun { first_epoch: beginning.first_epoch, epochs }) })
             }
         }
     }

@@ -43,8 +43,8 @@ impl Kills {
         {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(service) = name.strip_suffix(".yaml").filter(|name| *name != "directory") else { continue };
-            let kinds = ["source", "detector", "transmitter", "channel", "kms", "relay"];
-            let kind = kinds.into_iter().find(|kind| service.starts_with(&format!("{kind}-")));
+            let kinds = ["source", "detector", "transmitter", "channel", "kms", "relay", "pacer"];
+            let kind = kinds.into_iter().find(|kind| service.split('-').next() == Some(kind));
             services.push((kind.expect("a known kind of service"), service.to_owned()));
         }
         services.sort();

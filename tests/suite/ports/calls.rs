@@ -66,6 +66,7 @@ impl Callee {
             (Role::KeyStore, "kms") => self.services("peers"),
             (Role::Relay, "kms") => self.text("relay"),
             (Role::Neighbour, "relay") => self.services("neighbours"),
+            (Role::Source, "pacer") => self.services("sources"),
             _ => BTreeSet::new(),
         }
     }
@@ -83,6 +84,7 @@ impl Callee {
             "channel" => &["qkdnet.channel.v1.Channel", "qkdnet.channel.v1.Reserve"],
             "kms" => &["qkdnet.kms.v1.Kms", "qkdnet.kms.v1.KmsPeer"],
             "relay" => &["qkdnet.relay.v1.Relay"],
+            "pacer" => &["qkdnet.pace.v1.Pacer"],
             kind => panic!("what does a {kind} offer?"),
         };
         let common = ["qkdnet.fault.v1.Faults", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];

@@ -5,6 +5,7 @@ mod entangled;
 mod instruments;
 mod keys;
 mod links;
+mod pacing;
 pub(crate) mod paths;
 mod prepared;
 mod sites;
@@ -22,6 +23,7 @@ pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
     keys::check(&topology.spec, &mut report);
     paths::check(&topology.spec, &mut report);
     counts::check(&topology.spec, &mut report);
+    pacing::check(&topology.spec, &mut report);
     report.diagnostics
 }
 

@@ -127,6 +127,9 @@ pub struct Run {
     /// Slice of simulated time that is exchanged at once, on links that do not say it themselves; also the slice of local time
     /// that is announced at once.
     pub epoch: Duration,
+    /// How far links may be apart in simulated time; without it the longest epoch, and at least 1 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skew: Option<Duration>,
     /// Epochs between a measurement and the moment when the set-point that follows from it acts.
     #[schemars(range(min = 3, max = 1000))]
     pub latency: u32,
@@ -140,6 +143,7 @@ impl Default for Run {
             seed: None,
             fidelity: None,
             epoch: Duration::preset("20 ms"),
+            skew: None,
             latency: 8,
         }
     }

@@ -36,6 +36,9 @@ pub struct SourceConfig {
     /// When it gives no light that is seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outages: Vec<PlannedOutage>,
+    /// Who keeps the network at one time, where it has other sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pacing: Option<Pacing>,
     pub faults_allowed: bool,
     /// Peers that may connect: the modules by output, then who controls the run.
     pub accepts: Vec<String>,
@@ -51,6 +54,39 @@ pub struct PlannedOutage {
     /// For those who read what happened.
     pub cause: String,
     pub epochs: Outage,
+}
+
+/// What a source knows of the network's time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pacing {
+    /// Service that keeps it.
+    pub service: String,
+    /// How far this source may be ahead of the slowest one.
+    pub skew_ps: u64,
+}
+
+/// The pacer, which keeps the sources of a network at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacerConfig {
+    /// Name of this service and of its certificate.
+    pub name: String,
+    pub site: String,
+    pub sources: Vec<PacedSource>,
+    /// How far a source may be ahead of the slowest one.
+    pub skew_ps: u64,
+    pub faults_allowed: bool,
+    /// Peers that may connect.
+    pub accepts: Vec<String>,
+}
+
+/// A source that goes by the network's time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacedSource {
+    pub service: String,
+    pub link: String,
 }
 
 /// What a source draws the light of its link by.
@@ -355,6 +391,7 @@ pub enum ServiceConfig {
     Channel(Box<ChannelConfig>),
     Kms(Box<KmsConfig>),
     Relay(Box<RelayConfig>),
+    Pacer(Box<PacerConfig>),
 }
 
 impl ServiceConfig {
@@ -363,9 +400,11 @@ impl ServiceConfig {
         match self {
             ServiceConfig::Detector(config) => Some(&config.module),
             ServiceConfig::Transmitter(config) => Some(&config.module),
-            ServiceConfig::Source(_) | ServiceConfig::Channel(_) | ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => {
-                None
-            }
+            ServiceConfig::Source(_)
+            | ServiceConfig::Channel(_)
+            | ServiceConfig::Kms(_)
+            | ServiceConfig::Relay(_)
+            | ServiceConfig::Pacer(_) => None,
         }
     }
 
@@ -373,9 +412,11 @@ impl ServiceConfig {
         match self {
             ServiceConfig::Detector(config) => Some(&mut config.module),
             ServiceConfig::Transmitter(config) => Some(&mut config.module),
-            ServiceConfig::Source(_) | ServiceConfig::Channel(_) | ServiceConfig::Kms(_) | ServiceConfig::Relay(_) => {
-                None
-            }
+            ServiceConfig::Source(_)
+            | ServiceConfig::Channel(_)
+            | ServiceConfig::Kms(_)
+            | ServiceConfig::Relay(_)
+            | ServiceConfig::Pacer(_) => None,
         }
     }
 
@@ -388,6 +429,7 @@ impl ServiceConfig {
             ServiceConfig::Channel(_) => "channel",
             ServiceConfig::Kms(_) => "kms",
             ServiceConfig::Relay(_) => "relay",
+            ServiceConfig::Pacer(_) => "pacer",
         }
     }
 }

@@ -57,7 +57,9 @@ impl ServiceConfig {
         match self.clone() {
             Self::Source(config) => Self::Source(Box::new(config.fixed())),
             Self::Kms(config) => Self::Kms(Box::new(config.fixed())),
-            other @ (Self::Detector(_) | Self::Transmitter(_) | Self::Channel(_) | Self::Relay(_)) => other,
+            other @ (Self::Detector(_) | Self::Transmitter(_) | Self::Channel(_) | Self::Relay(_) | Self::Pacer(_)) => {
+                other
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod key;
 pub(crate) mod links;
 mod live;
 pub mod optimise;
+mod pacing;
 pub mod prepared;
 pub mod proposal;
 mod seed;
@@ -21,10 +22,11 @@ use crate::document::{Fidelity, Link, Measure, Protocol, Spec, Topology};
 use crate::figure::Listing;
 pub use config::{
     ChannelConfig, CountedPairs, CountedPulses, Counts, DetectorConfig, EntangledReceiver, KeySupply, KmsConfig,
-    KmsModule, KmsPeer, ModuleConfig, Nature, Pairs, PlannedOutage, PreparedReceiver, Pulses, Receiver, RelayConfig,
-    RelayNeighbour, ServiceConfig, SourceConfig, Speed, TransmitterConfig,
+    KmsModule, KmsPeer, ModuleConfig, Nature, PacedSource, PacerConfig, Pacing, Pairs, PlannedOutage, PreparedReceiver,
+    Pulses, Receiver, RelayConfig, RelayNeighbour, ServiceConfig, SourceConfig, Speed, TransmitterConfig,
 };
 pub use directory::{Directory, DirectorySite};
+pub use pacing::PACER;
 pub use seed::{Role, SecretSeed, derive_subseed};
 use sites::SitePlanner;
 pub use sites::{kms_name, relay_name};
@@ -35,15 +37,16 @@ pub const CONTROL_IDENTITY: &str = "control";
 /// What names of services begin with, before a hyphen.
 const SERVICE_KINDS: [&str; 6] = ["source", "detector", "transmitter", "channel", "kms", "relay"];
 
-/// Whether a name has the form of an identity of the network's own: `control`, or a service of whatever link or site.
+/// Whether a name has the form of an identity of the network's own: `control`, `pacer`, or a service of whatever link or
+/// site.
 /// No application may be called so, or one could be taken for the other.
 pub fn is_service_name(name: &str) -> bool {
     let kind = name.split_once('-').map(|(kind, _)| kind);
-    name == CONTROL_IDENTITY || kind.is_some_and(|kind| SERVICE_KINDS.contains(&kind))
+    [CONTROL_IDENTITY, PACER].contains(&name) || kind.is_some_and(|kind| SERVICE_KINDS.contains(&kind))
 }
 
 /// How names of applications and services are kept apart, for messages.
-pub const APPLICATION_NAMES: &str = "neither `control` nor a name that begins with `source-`, `detector-`, `transmitter-`, `channel-`, `kms-` or `relay-`";
+pub const APPLICATION_NAMES: &str = "neither `control` nor `pacer` nor a name that begins with `source-`, `detector-`, `transmitter-`, `channel-`, `kms-` or `relay-`";
 
 /// A local clock may be this much ahead of simulated time: where it starts, its offset, and what it gains.
 const TAG_MARGIN_PS: u64 = 60_000_000_000_000;
@@ -70,6 +73,8 @@ pub struct Plan {
     /// Simulated time since the first run on the same data after which a local time tag could come to its end; where no
     /// link has tags, all that there is.
     pub tags_end_ps: u64,
+    /// How far links may be apart in simulated time.
+    pub skew_ps: u64,
     /// A seed was given: the run can be repeated and its keys are worthless.
     pub repeatable: bool,
     pub faults_allowed: bool,
@@ -214,12 +219,26 @@ impl Plan {
 
     /// Leaves links alone: without key stores their blocks stay with the modules.
     pub fn without_key_management(&mut self) {
-        self.services.retain(|service| service.link.is_some());
+        self.retain(|service| service.link.is_some());
         for service in &mut self.services {
             if let Some(kms) = service.config.module_mut().and_then(|module| module.kms.take()) {
                 service.connects_to.retain(|peer| *peer != kms);
             }
         }
+    }
+
+    /// Leaves the services that `keep` chooses, and the pacer while there is more than one source to keep together.
+    pub fn retain(&mut self, keep: impl Fn(&Service) -> bool) {
+        self.services.retain(|service| matches!(service.config, ServiceConfig::Pacer(_)) || keep(service));
+        pacing::settle(&mut self.services, self.skew_ps);
+    }
+
+    /// What keeps the sources at one time, where there is more than one.
+    pub fn pacer(&self) -> Option<&PacerConfig> {
+        self.services.iter().find_map(|service| match &service.config {
+            ServiceConfig::Pacer(config) => Some(&**config),
+            _ => None,
+        })
     }
 
     /// Whether any link has time tags, which come to an end.
@@ -337,12 +356,15 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
     }
     let sites = SitePlanner::new(spec, run);
     services.extend(sites.services());
+    let skew_ps = pacing::skew_ps(spec, planned_links.iter().map(|link| link.epoch_ps));
+    pacing::settle(&mut services, skew_ps);
     Plan {
         topology: topology.metadata.name.to_string(),
         latency_epochs: run.latency_epochs,
         speed: run.speed,
         limit_ps: run.limit_ps,
         tags_end_ps: run.tags_end_ps,
+        skew_ps,
         repeatable: run.seed.is_some(),
         faults_allowed: run.faults_allowed,
         warnings: warnings(spec, run),

@@ -62,7 +62,8 @@ pub fn counts(config: &ServiceConfig) -> bool {
         ServiceConfig::Source(_)
         | ServiceConfig::Detector(_)
         | ServiceConfig::Transmitter(_)
-        | ServiceConfig::Relay(_) => false,
+        | ServiceConfig::Relay(_)
+        | ServiceConfig::Pacer(_) => false,
     }
 }
 

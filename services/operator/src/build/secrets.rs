@@ -179,6 +179,7 @@ enum Plain<'a> {
     Channel(&'a topology::plan::ChannelConfig),
     Kms(&'a topology::plan::KmsConfig),
     Relay(&'a topology::plan::RelayConfig),
+    Pacer(&'a topology::plan::PacerConfig),
 }
 
 fn plain(config: &topology::plan::ServiceConfig) -> Plain<'_> {
@@ -190,6 +191,7 @@ fn plain(config: &topology::plan::ServiceConfig) -> Plain<'_> {
         ServiceConfig::Channel(config) => Plain::Channel(config),
         ServiceConfig::Kms(config) => Plain::Kms(config),
         ServiceConfig::Relay(config) => Plain::Relay(config),
+        ServiceConfig::Pacer(config) => Plain::Pacer(config),
     }
 }
 

@@ -43,6 +43,7 @@ fn there_is_a_pod_for_each_source_link_end_and_site_with_key() {
         "alps-end-me-middle",
         "alps-end-wm-middle",
         "alps-end-wm-west",
+        "alps-pacer",
         "alps-site-east",
         "alps-site-middle",
         "alps-site-west",
@@ -58,6 +59,7 @@ fn there_is_a_pod_for_each_source_link_end_and_site_with_key() {
     assert_eq!(containers("alps-end-wm-west"), ["detector", "channel"]);
     assert_eq!(containers("alps-site-west"), ["kms", "relay"]);
     assert_eq!(containers("alps-source-wm"), ["source"]);
+    assert_eq!(containers("alps-pacer"), ["pacer"]);
 }
 
 #[test]

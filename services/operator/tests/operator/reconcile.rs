@@ -88,7 +88,7 @@ async fn an_unchanged_topology_is_not_written_to() {
     let world = World::new(&chain());
     world.round().await.unwrap();
     assert!(!world.api.take_writes().is_empty());
-    assert_eq!(world.api.paths("statefulsets").len(), 2 + 4 + 3);
+    assert_eq!(world.api.paths("statefulsets").len(), 2 + 1 + 4 + 3);
     world.round().await.unwrap();
     assert_eq!(world.api.take_writes(), Vec::<String>::new());
 

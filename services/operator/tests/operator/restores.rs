@@ -78,7 +78,7 @@ async fn stores_start_over_once_their_pods_and_volumes_are_gone_whenever_the_ope
     for _ in 0..2 {
         world = restart(world);
         world.round().await.unwrap();
-        assert_eq!(replicas(&world), [0; 9]);
+        assert_eq!(replicas(&world), [0; 10]);
         assert_eq!(world.api.paths("persistentvolumeclaims").len(), 7);
     }
     let (status, reason, message) = world.condition("KeyFlowing");
@@ -92,7 +92,7 @@ async fn stores_start_over_once_their_pods_and_volumes_are_gone_whenever_the_ope
     world.round().await.unwrap();
     assert!(world.api.paths("persistentvolumeclaims").is_empty(), "{:?}", world.api.paths("persistentvolumeclaims"));
     assert_eq!(secrets(&world), before, "they are not taken by anybody yet");
-    assert_eq!(replicas(&world), [0; 9]);
+    assert_eq!(replicas(&world), [0; 10]);
     assert!(
         world.condition("Provisioned").2.contains("data-alps-site-west-0")
             || world.condition("Provisioned").2.contains("and 3 more")
@@ -100,7 +100,7 @@ async fn stores_start_over_once_their_pods_and_volumes_are_gone_whenever_the_ope
 
     world = restart(world);
     world.round().await.unwrap();
-    assert_eq!(replicas(&world), [1; 9]);
+    assert_eq!(replicas(&world), [1; 10]);
     assert_eq!(restored(&world), "one");
     let after = secrets(&world);
     for (name, data) in &after {
@@ -116,13 +116,13 @@ async fn stores_start_over_once_their_pods_and_volumes_are_gone_whenever_the_ope
     // Not even when the record is gone with the Secret.
     world.api.remove(&world.secret("alps-ca"));
     world.round().await.unwrap();
-    assert_eq!((replicas(&world), secrets(&world)), (vec![1; 9], after));
+    assert_eq!((replicas(&world), secrets(&world)), (vec![1; 10], after));
     let record = world.api.get(&world.secret("alps-ca")).unwrap();
     assert_eq!(record["metadata"]["annotations"]["qkdnet.dev/restored"], "one");
 
     ask(&world, "two");
     world.round().await.unwrap();
-    assert_eq!(replicas(&world), [0; 9]);
+    assert_eq!(replicas(&world), [0; 10]);
 }
 
 #[tokio::test]
@@ -143,10 +143,10 @@ async fn a_step_that_fails_is_said_and_done_again() {
     // The first of the Secrets that are written at the end.
     world.api.break_requests(Some("/secrets/alps-ca"));
     world.round().await.unwrap_err();
-    assert_eq!((replicas(&world), restored(&world)), (vec![0; 9], Value::Null));
+    assert_eq!((replicas(&world), restored(&world)), (vec![0; 10], Value::Null));
     world.api.break_requests(None);
     world.round().await.unwrap();
-    assert_eq!((replicas(&world), restored(&world)), (vec![1; 9], json!("one")));
+    assert_eq!((replicas(&world), restored(&world)), (vec![1; 10], json!("one")));
 }
 
 #[tokio::test]
@@ -154,9 +154,9 @@ async fn a_request_that_is_taken_back_lets_the_pods_start_on_what_is_left() {
     let world = world().await;
     ask(&world, "one");
     world.round().await.unwrap();
-    assert_eq!(replicas(&world), [0; 9]);
+    assert_eq!(replicas(&world), [0; 10]);
     ask(&world, "");
     world.round().await.unwrap();
-    assert_eq!((replicas(&world), world.api.paths("persistentvolumeclaims").len()), (vec![1; 9], 7));
+    assert_eq!((replicas(&world), world.api.paths("persistentvolumeclaims").len()), (vec![1; 10], 7));
     assert_eq!(restored(&world), Value::Null);
 }

@@ -50,6 +50,7 @@ struct Fixture {
     pods: PodReport,
     waiting: BTreeMap<String, String>,
     silent_stores: Vec<String>,
+    pacer_is_silent: bool,
     other_versions: Vec<String>,
     rolled_back: Vec<RolledBack>,
     warnings: Vec<String>,
@@ -61,9 +62,10 @@ impl Fixture {
         let (plan, _) = layout(&parse(&chain()));
         Self {
             plan,
-            pods: PodReport { ready: 9, wanted: 9, ..PodReport::default() },
+            pods: PodReport { ready: 10, wanted: 10, ..PodReport::default() },
             waiting: BTreeMap::new(),
             silent_stores: Vec::new(),
+            pacer_is_silent: false,
             other_versions: Vec::new(),
             rolled_back: Vec::new(),
             warnings: Vec::new(),
@@ -85,6 +87,7 @@ impl Fixture {
             links_planned: self.plan.links.len(),
             links,
             silent_stores: &self.silent_stores,
+            pacer_is_silent: self.pacer_is_silent,
             other_versions: &self.other_versions,
             rolled_back: &self.rolled_back,
             warnings: &self.warnings,
@@ -146,6 +149,19 @@ fn why_key_does_not_flow_is_said_for_every_state() {
     }
     let ended = fixture.links(&|_| Some(module(LinkState::Ended, 6)));
     assert_eq!(condition(&fixture.status(Some(&ended), None, 1), "KeyFlowing").0, "True", "what a run came to stays");
+}
+
+#[test]
+fn a_pacer_that_does_not_answer_is_why_light_waits() {
+    let mut fixture = Fixture::new();
+    let links = fixture.links(&|_| Some(module(LinkState::Locked, 1)));
+    assert_eq!(condition(&fixture.status(Some(&links), None, 1), "KeyFlowing").1, "KeyFlows");
+    fixture.pacer_is_silent = true;
+    fixture.pods.failures.insert("pacer".to_owned(), "pacer ended with 1: error: no port".to_owned());
+    let status = fixture.status(Some(&links), None, 1);
+    let (truth, reason, message) = condition(&status, "KeyFlowing");
+    assert_eq!((truth, reason), ("False", "PacerUnreachable"));
+    assert!(message.starts_with("the pacer does not answer (pacer ended with 1: error: no port): light"), "{message}");
 }
 
 #[test]
@@ -304,18 +320,18 @@ fn waiting(reason: &str, message: &str) -> Value {
 fn what_keeps_a_pod_from_running_is_said_the_worst_first() {
     let (_, layout) = layout(&parse(&chain()));
     let mut pods: Vec<Pod> = layout.units.iter().map(|unit| pod(&unit.name, ready())).collect();
-    assert_eq!(PodReport::of(&layout, &pods, at(0)), PodReport { ready: 9, wanted: 9, ..PodReport::default() });
+    assert_eq!(PodReport::of(&layout, &pods, at(0)), PodReport { ready: 10, wanted: 10, ..PodReport::default() });
     pods[0] = pod("alps-end-me-east", waiting("ContainerCreating", ""));
-    pods[4] = pod("alps-site-east", waiting("ImagePullBackOff", "Back-off pulling image \"qkdnet:x\""));
+    pods[5] = pod("alps-site-east", waiting("ImagePullBackOff", "Back-off pulling image \"qkdnet:x\""));
     let unplaced = json!({"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"});
-    pods[7] = pod("alps-source-me", json!({"conditions": [unplaced]}));
-    pods.remove(8);
+    pods[8] = pod("alps-source-me", json!({"conditions": [unplaced]}));
+    pods.remove(9);
     let report = PodReport::of(&layout, &pods, at(0));
     let kinds: Vec<TroubleKind> = report.troubles.iter().map(|trouble| trouble.kind).collect();
     let (image, placed, start) = (TroubleKind::ImagePullFailed, TroubleKind::Unschedulable, TroubleKind::Starting);
     assert_eq!(kinds, [image, placed, start, start]);
     let message = report.message();
-    assert!(message.starts_with("5 of 9 pods run: alps-site-east-0 cannot get its image: Back-off"), "{message}");
+    assert!(message.starts_with("6 of 10 pods run: alps-site-east-0 cannot get its image: Back-off"), "{message}");
     assert!(message.contains("alps-source-me-0 cannot be placed: 0/2 nodes"), "{message}");
 
     let mut fixture = Fixture::new();

@@ -86,7 +86,11 @@ fn a_site_that_comes_starts_the_one_at_the_other_end_of_its_link_alone() {
     let (before, after) = (hashes(&chain()), hashes(&longer_chain()));
     let started: Vec<&String> =
         after.iter().filter(|(unit, hash)| before.get(*unit) != Some(hash)).map(|(unit, _)| unit).collect();
-    assert_eq!(started, ["alps-end-ef-east", "alps-end-ef-far", "alps-site-east", "alps-site-far", "alps-source-ef"]);
+    let link = ["alps-end-ef-east", "alps-end-ef-far", "alps-source-ef"];
+    let others: Vec<&String> = started.iter().copied().filter(|unit| !link.contains(&unit.as_str())).collect();
+    assert_eq!(started.len(), link.len() + others.len());
+    // The pacer has a source more to keep with the others, whose light waits for it.
+    assert_eq!(others, ["alps-pacer", "alps-site-east", "alps-site-far"]);
     // Of two sites the relay of the one with the smaller name fills the pool, which is the new one's.
     let near = ["kms-middle", "kms-west"];
     assert_eq!(told(&longer_chain(), &chain(), 0, &heard(&chain())), near);

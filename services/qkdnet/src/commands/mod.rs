@@ -68,6 +68,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Channel(args) => runtime::channel(service(&args), log),
         Command::Kms(args) => runtime::kms(service(&args), log),
         Command::Relay(args) => runtime::relay(service(&args), log),
+        Command::Pacer(args) => runtime::pacer(service(&args), log),
         Command::Collect(args) => collect::run(&args, log),
         Command::Reap(args) => containers::reap(args.engine.into(), &args.run, tell),
     }

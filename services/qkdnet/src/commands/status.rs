@@ -42,6 +42,9 @@ fn text(network: &Network) -> String {
     if network.seeded {
         text.push_str("a seed makes this run repeatable: its keys are worthless\n");
     }
+    if let Some(time) = &network.network_time {
+        let _ = writeln!(text, "{time}");
+    }
     for row in &network.rolled_back {
         let _ = writeln!(text, "{row}");
     }

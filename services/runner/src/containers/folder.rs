@@ -209,7 +209,7 @@ fn place(folders: &Folders, service: &Service) -> PathBuf {
 fn store(folders: &Folders, service: &Service) -> (Option<PathBuf>, String) {
     let site = &service.site;
     let inside = match &service.config {
-        ServiceConfig::Source(_) => return (None, String::new()),
+        ServiceConfig::Source(_) | ServiceConfig::Pacer(_) => return (None, String::new()),
         ServiceConfig::Detector(_) | ServiceConfig::Transmitter(_) | ServiceConfig::Channel(_) => {
             format!("{site}/{}", service.link.as_deref().unwrap_or_default())
         }

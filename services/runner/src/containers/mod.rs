@@ -27,6 +27,7 @@ pub use self::reap::run as reap;
 use self::supervise::{Container, Published};
 use super::faults::{Feed, Watchers};
 use super::keys::{RelayMonitor, StoreMonitor};
+use super::pace::{self, PaceMonitor};
 use super::process::mirror;
 use super::roster::Roster;
 use super::{End, Held, Running, Start, keys};
@@ -89,6 +90,7 @@ struct Started {
     ends: Vec<End>,
     stores: Vec<StoreMonitor>,
     relays: Vec<RelayMonitor>,
+    pacer: Option<PaceMonitor>,
     nodes: JoinSet<Result<()>>,
     watchers: JoinSet<Result<()>>,
     supervisors: JoinSet<Result<()>>,
@@ -107,6 +109,7 @@ impl Started {
             ends: Vec::new(),
             stores: Vec::new(),
             relays: Vec::new(),
+            pacer: None,
             nodes: JoinSet::new(),
             watchers: JoinSet::new(),
             supervisors: JoinSet::new(),
@@ -123,6 +126,7 @@ impl Started {
             ends,
             stores,
             relays,
+            pacer,
             nodes,
             watchers: mut others,
             mut supervisors,
@@ -145,7 +149,7 @@ impl Started {
             reaper.finish().await;
             ended
         });
-        Running { ends, stores, relays, drain, stop, nodes, others, faults, roster, held }
+        Running { ends, stores, relays, pacer, drain, stop, nodes, others, faults, roster, held }
     }
 }
 
@@ -198,6 +202,10 @@ fn watch_service(
         ServiceConfig::Relay(config) => {
             let monitor = keys::watch_relay_process(start, config, credentials, &mut started.watchers, &started.stop);
             started.relays.push(monitor);
+        }
+        ServiceConfig::Pacer(config) => {
+            let monitor = pace::watch_process(start, config, credentials, &mut started.watchers, &started.stop);
+            started.pacer = Some(monitor);
         }
         ServiceConfig::Source(_)
         | ServiceConfig::Detector(_)

@@ -143,7 +143,7 @@ fn pairs(given: &Recordings, plan: &Plan, link: &str, folders: &Folders) -> Resu
 fn restrict(plan: &mut Plan, link: &str) {
     plan.without_key_management();
     plan.links.retain(|planned| planned.name == link);
-    plan.services.retain(|service| service.link.as_deref() == Some(link));
+    plan.retain(|service| service.link.as_deref() == Some(link));
     let modules = plan.services.iter_mut().filter_map(|service| service.config.module_mut());
     modules.for_each(|module| module.epochs_limit = None);
 }

@@ -55,7 +55,7 @@ pub(super) fn check<'o>(order: &'o Order, place: &Place) -> Result<&'o What, Ref
     let here = match what {
         What::Loss(_) => place.kind == Kind::Source,
         What::ClockStep(_) | What::ClockStop(_) => place.kind == Kind::Detector,
-        What::DiskFull(_) => place.kind != Kind::Source,
+        What::DiskFull(_) => !matches!(place.kind, Kind::Source | Kind::Pacer),
         What::Partition(_) => matches!(place.kind, Kind::Channel | Kind::Kms | Kind::Relay),
         What::Stop(_) => true,
         What::Attack(_) => place.kind == Kind::Channel,
@@ -125,5 +125,6 @@ fn name(kind: Kind) -> &'static str {
         Kind::Channel => "channel",
         Kind::Kms => "key store",
         Kind::Relay => "relay",
+        Kind::Pacer => "pacer",
     }
 }

@@ -35,6 +35,7 @@ pub enum Kind {
     Channel,
     Kms,
     Relay,
+    Pacer,
 }
 
 /// Which service a desk belongs to.

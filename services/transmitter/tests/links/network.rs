@@ -235,6 +235,7 @@ impl Instruments {
                 efficiency: self.detectors.efficiency(),
             })),
             outages: vec![],
+            pacing: None,
             faults_allowed: false,
             accepts: [0, 1].map(|end| self.module(end).name).into(),
         }
@@ -312,7 +313,7 @@ impl Network {
         let source = MemoryDial::<AnalyserUpdate, PhotonEpoch>::through(door.clone(), source::EPOCHS_IN_FLIGHT);
         let (config, status) = (instruments.source(), Arc::new(source::Status::default()));
         let losses = source::Losses::of(&config);
-        tokio::spawn(source::run(config, losses, door.open(), status, None, stop.clone()));
+        tokio::spawn(source::run(config, losses, door.open(), None, (status, None), stop.clone()));
         let peers: [Door<PeerStream>; 2] = [Door::new(4), Door::new(4)];
         let channels = [0, 1].map(|end| {
             let modules: Door<ModuleStream> = Door::new(4);

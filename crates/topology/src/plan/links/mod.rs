@@ -146,6 +146,7 @@ impl<'a> Common<'a> {
             subseed: self.subseed(Role::Source, ""),
             nature,
             outages: self.outages(),
+            pacing: None,
             faults_allowed: self.run.faults_allowed,
             accepts: vec![first, second, CONTROL_IDENTITY.to_owned()],
         }
