@@ -20,7 +20,7 @@ async fn world() -> World {
         let name = format!("{unit}-0");
         let pod = json!({"metadata": {"name": name, "namespace": NAMESPACE, "labels": labels}});
         world.api.put(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}"), pod);
-        if !unit.contains("source") {
+        if !unit.contains("source") && !unit.contains("pacer") {
             put_claim(&world, unit, labels);
         }
     }
