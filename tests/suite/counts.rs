@@ -171,6 +171,58 @@ fn ledgers_of_links_at_counts_add_up() {
     }
 }
 
+/// With epochs as long as rounds.
+fn coarse(seconds: u32) -> String {
+    let epoch = format!("round: {seconds} s\n      epoch: {seconds} s");
+    at_counts(&bright(&[("round: 1 s", &epoch)]))
+}
+
+#[test]
+fn epochs_as_long_as_rounds_give_equal_keys_and_data_go_on_in_them_alone() {
+    let place = Place::new(&coarse(2));
+    let tasks = || place.up("data", &["--for", "12s", "--seed", "7"]);
+    let lines = tasks();
+    assert_eq!(summary(&lines)["links"][0]["blocks"], 6);
+    let first = assert_equal_keys(&place.digest("data"));
+    place.up("processes", &["--for", "12s", "--seed", "7", "--isolation", "process"]);
+    assert_eq!(assert_equal_keys(&place.digest("processes")), first);
+    tasks();
+    assert!(assert_equal_keys(&place.digest("data")).bits > first.bits, "it goes on");
+    let refused = |topology: &str, args: &[&str], why: &str| {
+        let other = Place::new(topology);
+        let mut command = qkdnet();
+        command.arg("up").arg(other.topology()).arg("--data").arg(place.path("data")).args(["--for", "4s"]);
+        let output = command.args(args).output().expect("start qkdnet");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{said}");
+    };
+    refused(&coarse(1), &[], "in epochs of 2 s there, and cannot go on in epochs of 1 s");
+    refused(&coarse(2), &["--fidelity", "tags"], "epoch: an epoch of 2 s; expected between 1 ms and 1 s");
+}
+
+#[test]
+fn a_long_run_keeps_some_blocks_and_the_sums_of_all() {
+    const BLOCKS: u64 = 420;
+    let topology = coarse(1).replacen("spec:\n", "spec:\n  retention: {blocks: 100}\n", 1);
+    let place = Place::new(&topology);
+    let lines = place.up("data", &["--for", &format!("{BLOCKS}s"), "--seed", "7"]);
+    assert_eq!(summary(&lines)["links"][0]["keys_equal"], true, "{}", summary(&lines));
+    let made = summary(&lines)["links"][0]["blocks"].as_u64().expect("a number");
+    let key_bits = summary(&lines)["links"][0]["key_bits"].as_u64();
+    assert_eq!(Some(assert_equal_keys(&place.digest("data")).bits), key_bits);
+    for end in ledger(&place) {
+        let count = |list: &str| end[list].as_array().map_or(0, Vec::len) as u64;
+        assert!(count("given_up") >= 256 && count("blocks") < 357, "{} {}", count("given_up"), count("blocks"));
+        assert_eq!(end["total"]["blocks_stored"].as_u64(), Some(made));
+        assert_eq!(end["total"]["delivered"].as_u64(), key_bits);
+        let file =
+            format!("data/{}/{}/blocks.qkd", end["site"].as_str().unwrap_or(""), end["link"].as_str().unwrap_or(""));
+        let bytes = std::fs::metadata(place.path(&file)).expect("a block file").len();
+        assert!(bytes < 60 * BLOCKS + 1400 * count("blocks") + 4096, "{bytes}");
+    }
+}
+
 #[test]
 fn what_counts_cannot_do_is_refused_with_a_reason() {
     let refused = |topology: &str, args: &[&str], why: &str| {

@@ -115,7 +115,7 @@ fn light_waits_for_rounds_in_work_where_a_round_has_few_frames_and_none_is_lost(
     let [corrector, reference] = run(12, 1);
     assert_eq!(corrector.taken_at, reference.taken_at);
     assert_eq!(corrector.taken_at.len(), 12, "each frame once");
-    assert!(corrector.rounds_max.max(reference.rounds_max) <= 3, "{}", corrector.rounds_max);
+    assert!(corrector.rounds_max.max(reference.rounds_max) <= 4, "{}", corrector.rounds_max);
     assert_eq!((corrector.keys.len(), reference.keys.len()), (12, 12));
     for (own, twin) in corrector.keys.iter().zip(&reference.keys) {
         assert!(own.len() > 1000 && own.ct_eq(twin));

@@ -14,7 +14,7 @@
 //! tag covers the corrector's word that it has.
 //!
 //! Reconciliation takes about a hundred steps. Where a frame of counts is so long that a round has few of them, light waits
-//! meanwhile: while one of the ends has a round in work, as both know from their bundles, steps take no frame.
+//! meanwhile: while one of the ends has several rounds in work, as both know from their bundles, steps take no frame.
 
 #[cfg(test)]
 mod coarse_tests;
@@ -48,6 +48,9 @@ pub const DRAIN_STEPS_MAX: u64 = 20_000;
 
 /// Bits of a round or frame up to which no step takes long.
 const LIGHT_BITS_MAX: usize = 1 << 18;
+
+/// Rounds in work with which light goes on: with two of them neither end waits for the other one's answer alone.
+const ROUNDS_AHEAD: u32 = 1;
 
 /// Longest stretch of steps in which a frame may wait for rounds in work.
 pub const HELD_STEPS_MAX: u64 = 20_000;
@@ -318,7 +321,7 @@ impl Module {
     /// Whether light waits for rounds in work in this step.
     fn waits(&mut self) -> Result<bool, ModuleError> {
         let Some(hold) = &mut self.hold else { return Ok(false) };
-        let waits = hold.own_rounds > 0 || hold.peer_rounds > 0;
+        let waits = hold.own_rounds.max(hold.peer_rounds) > ROUNDS_AHEAD;
         hold.steps = if waits { hold.steps + 1 } else { 0 };
         if hold.steps > HELD_STEPS_MAX { Err(ModuleError::HeldTooLong) } else { Ok(waits) }
     }
