@@ -19,7 +19,7 @@ pub enum Figure {
     /// Share of the key that authentication used up.
     AuthenticationShare,
     /// How often the link had light again by itself: after each stretch of simulated time without any, be it an outage or
-    /// a cut, and with each session after the first one. What came together counts once.
+    /// a cut, and with each session after the first one, whoever asked for it. What came together counts once.
     Restarts,
     /// How often somebody ordered the end that tells to go on: to meet its peer anew, or with a fresh authentication
     /// secret. To bring a fault in, or to take it back, is part of an experiment and none.

@@ -123,6 +123,7 @@ mod tests {
     use proto::channel::v1::{Delivered, ReserveReplaced};
     use proto::detector::v1::module_event::Event;
     use proto::detector::v1::{ModuleEvent, ModuleStatus};
+    use topology::figure::{Figure, Figures};
 
     use super::*;
 
@@ -164,5 +165,13 @@ mod tests {
         };
         assert_eq!(note.name, "reserve-replaced");
         assert!(note.message.contains("`control`") && note.message.contains("12 tags"), "{}", note.message);
+        let interventions = || {
+            let mut figures = Figures::default();
+            monitor.tell_uptime(&mut figures);
+            figures.value(Figure::Interventions)
+        };
+        assert_eq!(interventions(), Some(1.0));
+        monitor.request_recovery();
+        assert_eq!(interventions(), Some(2.0), "an order to meet the peer anew is one, too");
     }
 }
