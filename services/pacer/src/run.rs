@@ -21,7 +21,7 @@ use crate::time::{Emitting, Grant, Grants, NetworkTime, Opening, Place, Report};
 /// A link that has not come so long after the first one counts as interrupted: the others begin without it.
 const OPENING: Duration = Duration::from_secs(30);
 /// Sources in full flow come back to a pacer so soon after it has started again.
-const FLOW: Duration = Duration::from_secs(3);
+const FLOW: Duration = Duration::from_secs(10);
 /// Reports that may wait for this task.
 const REPORTS_WAITING: usize = 64;
 

@@ -87,7 +87,8 @@ fn while_the_pacer_is_away_the_light_waits_within_the_skew_and_then_goes_on() {
         let sessions_lost = network.events().iter().filter(|event| event["name"] == "session-lost").count();
         assert_eq!(sessions_lost, 0, "{isolation}: nothing but the light had to wait");
         network.stop();
-        assert!(gaps_s(&place).into_iter().all(|gap_s| gap_s <= 0.5));
+        // A source that is late to find the pacer again may find the other one twice as far ahead.
+        assert!(gaps_s(&place).into_iter().all(|gap_s| gap_s <= 1.0));
     }
 }
 
@@ -116,7 +117,8 @@ fn links_that_an_earlier_run_left_apart_begin_together_and_end_together() {
     more_blocks(&network, "valrose-sophia", 2);
     network.fault(&["stop", "detector-valrose-sophia-sophia"]);
     more_blocks(&network, "valrose-calern", 20);
-    network.stop();
+    // One end of the link is gone: what is undecided at the other one is so until they meet again.
+    drop(network);
     let mut network = Network::start(&place, &["--for", "5s"]);
     assert!(network.child.take().expect("a network").wait().expect("wait for qkdnet").success());
     let events = network.events();
