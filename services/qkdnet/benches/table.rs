@@ -6,6 +6,8 @@
 
 #[path = "table/client.rs"]
 mod client;
+#[path = "table/counts.rs"]
+mod counts;
 #[path = "table/flood.rs"]
 mod flood;
 #[path = "table/memory.rs"]
@@ -23,7 +25,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use distill::bits::Bits;
-use distill::cascade::{Corrector, Parameters, Reference};
+use distill::cascade::{CorrectedFrame, Corrector, Parameters, Reference};
 use distill::hash::PolyHash;
 use distill::sifting::entangled::announce;
 use distill::sifting::entangled::recovery::{Recovery, State};
@@ -39,7 +41,7 @@ use topology::plan::{DetectorConfig, EntangledReceiver, Nature, Plan, Receiver, 
 const EPOCHS: u64 = 250;
 
 fn main() {
-    // What `cargo bench -- memory`, `-- supply`, `-- ingest`, `-- flood` or `-- relay` asks for: that alone.
+    // What `cargo bench -- memory`, `-- supply`, `-- ingest`, `-- flood`, `-- relay` or `-- counts` asks for: that alone.
     let asked = |part: &str| std::env::args().any(|argument| argument == part);
     if asked(client::ARGUMENT) {
         return client::run().expect("the load");
@@ -64,11 +66,15 @@ fn main() {
     if asked("relay") {
         return relay::relay();
     }
+    if asked("counts") {
+        return counts::counts();
+    }
     stages(&plan);
     cascade();
     amplification();
     whole(&file, "tasks", "60s", ">= 10 x");
     whole(&file, "process", "30s", ">= 1 x");
+    counts::counts();
     supply::supply();
     supply::ingest();
     flood::flood();
@@ -195,25 +201,15 @@ fn cascade() {
     for percent in [2.0, 3.0, 4.0, 5.0] {
         let (frames, bits) = (32, 1 << 16);
         let mut rng = ChaCha20Rng::from_seed([9; 32]);
-        let truth: Vec<Bits> =
-            (0..frames).map(|_| Bits::from_words((0..bits / 64).map(|_| rng.next_u64()).collect(), bits)).collect();
+        let truth: Vec<Bits> = (0..frames).map(|_| random_bits(bits, &mut rng)).collect();
         let noisy: Vec<Bits> = truth.iter().map(|frame| flip(frame, percent / 100.0, &mut rng)).collect();
         let errors: usize = truth.iter().zip(&noisy).map(|(a, b)| a.distance(b)).sum();
         let parameters = Parameters { qber: percent / 100.0, seed: 1 };
-        let mut leaked = 0;
-        let mut failed = 0;
-        let spent = seconds(|| {
-            let mut reference = Reference::new(truth.clone(), &parameters);
-            let mut corrector = Corrector::new(noisy, &parameters);
-            let mut query = Some(corrector.start());
-            while let Some(asked) = query {
-                let answer = reference.answer(&asked).expect("an honest query");
-                query = corrector.next(&answer).expect("an honest answer");
-            }
-            let done = corrector.finish();
-            leaked = done.iter().map(|f| f.leaked_bits).sum();
-            failed = done.iter().zip(&truth).filter(|(f, t)| f.bits.distance(t) > 0).count();
-        });
+        let mut done = Vec::new();
+        let strings = (truth.clone(), noisy);
+        let spent = seconds(|| done = reconcile(strings.0, strings.1, &parameters));
+        let leaked: usize = done.iter().map(|f| f.leaked_bits).sum();
+        let failed = done.iter().zip(&truth).filter(|(f, t)| f.bits.distance(t) > 0).count();
         let e = errors as f64 / (frames * bits) as f64;
         let f = leaked as f64 / ((frames * bits) as f64 * distill::bounds::binary_entropy(e));
         let rate = (frames * bits) as f64 * 1e-6 / spent;
@@ -223,6 +219,22 @@ fn cascade() {
             ">= 55 Mbit/s, f <= 1.06",
         );
     }
+}
+
+fn random_bits(len: usize, rng: &mut ChaCha20Rng) -> Bits {
+    Bits::from_words((0..len.div_ceil(64)).map(|_| rng.next_u64()).collect(), len)
+}
+
+/// Both machines of Cascade; what the corrector has in the end.
+fn reconcile(truth: Vec<Bits>, noisy: Vec<Bits>, parameters: &Parameters) -> Vec<CorrectedFrame> {
+    let mut reference = Reference::new(truth, parameters);
+    let mut corrector = Corrector::new(noisy, parameters);
+    let mut query = Some(corrector.start());
+    while let Some(asked) = query {
+        let answer = reference.answer(&asked).expect("an honest query");
+        query = corrector.next(&answer).expect("an honest answer");
+    }
+    corrector.finish()
 }
 
 fn flip(frame: &Bits, probability: f64, rng: &mut ChaCha20Rng) -> Bits {
@@ -240,8 +252,7 @@ fn amplification() {
     for (n, share, bar) in [(4 << 20, 0.45, ">= 500 Mbit/s"), (100_000_000usize, 0.3, ">= 261 Mbit/s")] {
         let l = (n as f64 * share) as usize;
         let mut rng = ChaCha20Rng::from_seed([4; 32]);
-        let mut random = |len: usize| Bits::from_words((0..len.div_ceil(64)).map(|_| rng.next_u64()).collect(), len);
-        let (key, seed) = (random(n), random(distill::amplify::seed_len(n, l)));
+        let (key, seed) = (random_bits(n, &mut rng), random_bits(distill::amplify::seed_len(n, l), &mut rng));
         let best = (0..3)
             .map(|_| {
                 seconds(|| {
@@ -256,6 +267,13 @@ fn amplification() {
 
 /// Simulated over wall time of a whole run.
 fn whole(file: &Path, isolation: &str, simulated: &str, bar: &str) {
+    let summary = run(file, isolation, simulated);
+    let ratio = summary["simulated_s"].as_f64().unwrap_or(0.0) / summary["wall_s"].as_f64().unwrap_or(1.0);
+    row(&format!("50 km link, simulated over wall time, {isolation}"), format!("{ratio:.1} x"), bar);
+}
+
+/// The summary of a whole run.
+fn run(file: &Path, isolation: &str, simulated: &str) -> serde_json::Value {
     let data = std::env::temp_dir().join(format!("qkdnet-bench-{}-{isolation}", std::process::id()));
     let output = Command::new(env!("CARGO_BIN_EXE_qkdnet"))
         .env("QKDNET_STATE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
@@ -266,9 +284,6 @@ fn whole(file: &Path, isolation: &str, simulated: &str, bar: &str) {
         .output()
         .expect("run qkdnet");
     let text = String::from_utf8_lossy(&output.stdout);
-    let summary: serde_json::Value =
-        text.lines().last().and_then(|line| serde_json::from_str(line).ok()).expect("a summary");
-    let ratio = summary["simulated_s"].as_f64().unwrap_or(0.0) / summary["wall_s"].as_f64().unwrap_or(1.0);
-    row(&format!("50 km link, simulated over wall time, {isolation}"), format!("{ratio:.1} x"), bar);
     let _ = std::fs::remove_dir_all(data);
+    text.lines().last().and_then(|line| serde_json::from_str(line).ok()).expect("a summary")
 }

@@ -334,11 +334,23 @@ impl Feeder {
 
 /// Processor time of a process so far, of all its threads.
 pub fn cpu_s(pid: u32) -> Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th field after it, in 1/100 s.
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    Ok((ticks(11) + ticks(12)) / 100.0)
+    // utime and stime.
+    ticks_s(&format!("/proc/{pid}/stat"), [11, 12])
+}
+
+/// Processor time of all children of this process that have ended.
+pub fn children_cpu_s() -> Result<f64> {
+    // cutime and cstime.
+    ticks_s("/proc/self/stat", [13, 14])
+}
+
+/// Sum of two fields behind the name of a process, which are in 1/100 s.
+fn ticks_s(path: &str, fields: [usize; 2]) -> Result<f64> {
+    let text = std::fs::read_to_string(path)?;
+    // The name, in parentheses, may hold spaces.
+    let found: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    let ticks = |index: usize| found.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    Ok(fields.map(ticks).iter().sum::<f64>() / 100.0)
 }
 
 /// Waits until something is so.
