@@ -28,7 +28,7 @@ use distill::bits::Bits;
 use distill::cascade::{CorrectedFrame, Corrector, Parameters, Reference};
 use distill::hash::PolyHash;
 use distill::sifting::entangled::announce;
-use distill::sifting::entangled::recovery::{Recovery, State};
+use distill::sifting::entangled::recovery::{LockState, Recovery};
 use photonics::analyser::AnalyserState;
 use photonics::nature::pairs::Emitter;
 use photonics::random::Subseed;
@@ -132,7 +132,7 @@ fn stages(plan: &Plan) {
             });
             let announcement = prepared.expect("an announcement").announcement;
             events += u64::from(announcement.count);
-            let locked = recovery.status().state == State::Locked;
+            let locked = recovery.status().state == LockState::Locked;
             let matching = seconds(|| {
                 recovery.push_peer(&announcement).expect("a good announcement");
                 while let Some(result) = recovery.next_result() {
@@ -208,7 +208,7 @@ fn cascade() {
         let mut done = Vec::new();
         let strings = (truth.clone(), noisy);
         let spent = seconds(|| done = reconcile(strings.0, strings.1, &parameters));
-        let leaked: usize = done.iter().map(|f| f.leaked_bits).sum();
+        let leaked: u64 = done.iter().map(|f| f.leaked_bits).sum();
         let failed = done.iter().zip(&truth).filter(|(f, t)| f.bits.distance(t) > 0).count();
         let e = errors as f64 / (frames * bits) as f64;
         let f = leaked as f64 / ((frames * bits) as f64 * distill::bounds::binary_entropy(e));
