@@ -130,8 +130,8 @@ impl Reporter {
         monitor.epoch(epoch, outage, self.epoch_s);
     }
 
-    /// Refreshes the figures, once per simulated second.
-    pub fn epoch(&mut self, monitor: &Monitor, epoch: u64, module: &Module, setpoints: Setpoints) {
+    /// Refreshes the figures, once per simulated second; epochs below `done` are over.
+    pub fn epoch(&mut self, monitor: &Monitor, (epoch, done): (u64, u64), module: &Module, setpoints: Setpoints) {
         let epochs = epoch.saturating_sub(self.window.epoch);
         if epochs < self.epochs_per_report {
             return;
@@ -146,7 +146,7 @@ impl Reporter {
         figures.set(Figure::ClickRate, self.has_detectors.then(|| rate(window.clicks - last.clicks)));
         figures.set(Figure::SiftedRateZ, rate(window.sifted_z - last.sifted_z));
         figures.set(Figure::SiftedRateX, rate(window.sifted_x - last.sifted_x));
-        let simulated_s = (epoch + 1) as f64 * self.epoch_s;
+        let simulated_s = done as f64 * self.epoch_s;
         let is_dark = monitor.is_dark();
         monitor.update(|s| {
             s.simulated_s = simulated_s;

@@ -303,7 +303,7 @@ impl Run<'_> {
             self.node.vault.lease(done.epoch)?;
             let epoch = done.epoch + self.node.config.latency_epochs;
             self.node.light.set(epoch, *self.setpoints).await;
-            self.report(done.epoch);
+            self.report(done.epoch, done.epoch + 1);
         }
     }
 
@@ -312,13 +312,14 @@ impl Run<'_> {
         self.node.vault.run_ended(end)?;
         self.node.light_over = true;
         while !self.take_step(None).await?.finished {}
-        self.report(end);
+        self.report(end, end);
         Ok(())
     }
 
-    fn report(&mut self, epoch: u64) {
+    /// Tells the figures in this epoch; those below `done` are over.
+    fn report(&mut self, epoch: u64, done: u64) {
         if let Some(module) = &self.module {
-            self.reporter.epoch(&self.node.monitor, epoch, module, *self.setpoints);
+            self.reporter.epoch(&self.node.monitor, (epoch, done), module, *self.setpoints);
         }
     }
 
