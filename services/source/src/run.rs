@@ -179,8 +179,9 @@ async fn first_epoch(
     let over = stop.is_cancelled() || config.epochs_limit.is_some_and(|limit| asked >= limit);
     let Some(network) = network.as_mut().filter(|_| !over) else { return Ok(asked) };
     tokio::select! {
-        start_ps = network.join(asked.saturating_mul(config.epoch_ps)) => Ok(start_ps?.div_ceil(config.epoch_ps)),
+        biased;
         () = stop.cancelled() => Ok(asked),
+        start_ps = network.join(asked.saturating_mul(config.epoch_ps)) => Ok(start_ps?.div_ceil(config.epoch_ps)),
         () = gone([&pair[0].output.tx, &pair[1].output.tx]) => bail!("an output has gone before the light began"),
     }
 }
@@ -215,11 +216,12 @@ async fn emit(
             let from_ps = epoch.saturating_mul(config.epoch_ps);
             tokio::select! {
                 biased;
-                allowed = network.allow(from_ps, from_ps.saturating_add(config.epoch_ps)) => allowed?,
+                // First: the way to the pacer ends with the run, which is no failure.
                 () = stop.cancelled() => {
                     end = epoch;
                     break;
                 }
+                allowed = network.allow(from_ps, from_ps.saturating_add(config.epoch_ps)) => allowed?,
                 () = gone([&outputs[0].photons, &outputs[1].photons]) => bail!("an output has gone"),
             }
         }
