@@ -19,10 +19,10 @@ pub enum Figure {
     /// Share of the key that authentication used up.
     AuthenticationShare,
     /// How often the link had light again by itself: after each stretch of simulated time without any, be it an outage or
-    /// a cut, and with each session after the first one, whoever asked for it. What came together counts once.
+    /// a cut, and with each later session, also one that a person ordered. An outage and the session after it count once.
     Restarts,
-    /// How often somebody ordered the end that tells to go on: to meet its peer anew, or with a fresh authentication
-    /// secret. To bring a fault in, or to take it back, is part of an experiment and none.
+    /// Orders of a person to this end of the link: to meet its peer again, or to use a fresh authentication secret. A fault
+    /// that is brought in or cleared does not count: it is part of an experiment.
     Interventions,
     /// Share of the simulated time since the link's first session in which it had a session with light.
     Availability,

@@ -172,6 +172,6 @@ mod tests {
         };
         assert_eq!(interventions(), Some(1.0));
         monitor.request_recovery();
-        assert_eq!(interventions(), Some(2.0), "an order to meet the peer anew is one, too");
+        assert_eq!(interventions(), Some(2.0), "an order to meet the peer again is one, too");
     }
 }

@@ -21,7 +21,7 @@ pub struct Monitor {
     events: broadcast::Sender<ModuleEvent>,
     recover: watch::Sender<u64>,
     uptime: Mutex<Uptime>,
-    /// Orders to go on: to meet the peer anew, or with another authentication secret.
+    /// Orders to go on: to meet the peer again, or with another authentication secret.
     interventions: AtomicU64,
     health: Health,
 }

@@ -5,7 +5,7 @@
 //! before stays right, and time that was dark costs nothing.
 //!
 //! The beginning is another matter. No source was interrupted, and keys at a seed must not depend on which one came
-//! first. So sources that join are held until all are there, or until whoever runs this has waited long enough
+//! first. So sources that join are held until all are there, or until the caller has waited long enough
 //! ([`NetworkTime::open`]). Then each begins where its data goes on; the time is that of the one with the most behind it,
 //! and those that are further behind than the skew begin there. A pacer that was away finds sources in full flow: they
 //! have what an earlier one allowed them, and get nothing new until it has heard all.

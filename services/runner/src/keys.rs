@@ -27,6 +27,7 @@ use topology::plan::{KmsConfig, RelayConfig};
 
 use super::Start;
 use super::anchors::Anchors;
+use super::asked::Asked;
 use super::faults::Desks;
 use super::life::{Life, Serving};
 
@@ -82,24 +83,15 @@ pub fn watch_relay_process(
     tasks: &mut JoinSet<Result<()>>,
     stop: &CancellationToken,
 ) -> RelayMonitor {
-    let endpoint = Endpoint::in_run_dir(&start.folders.run, &config.name);
-    let connector = Connector::new(&endpoint, &config.name, credentials).deadline(LOOK_RELAY);
-    let channel = Arc::new(tokio::sync::Mutex::new(None));
+    let asked = Asked::new(start, &config.name, credentials, LOOK_RELAY);
     let ask = move || {
-        let (connector, channel) = (connector.clone(), channel.clone());
+        let asked = asked.clone();
         async move {
-            let mut channel = channel.lock().await;
-            if channel.is_none() {
-                *channel = connector.connect().await.ok();
-            }
-            let mut client = shell::limited!(RelayClient::new(channel.clone()?));
-            match client.get_status(relay_wire::GetStatusRequest {}).await {
-                Ok(status) => Some(status.into_inner()),
-                Err(_) => {
-                    *channel = None;
-                    None
-                }
-            }
+            asked
+                .ask(|channel| async move {
+                    shell::limited!(RelayClient::new(channel)).get_status(relay_wire::GetStatusRequest {}).await
+                })
+                .await
         }
     };
     watch_relay(ask, tasks, stop)

@@ -10,6 +10,7 @@
 //! Nothing here knows how commands are typed or how things are printed.
 
 pub mod anchors;
+mod asked;
 pub mod containers;
 pub mod down;
 mod drain;

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use pacer::{SourceStream, Status};
 use proto::pace::v1::pacer_client::PacerClient;
 use proto::pace::v1::{GetStatusRequest, GetStatusResponse, PaceState as Wire};
+use shell::Credentials;
 use shell::dial::{Door, NamedDial};
-use shell::{Connector, Credentials, Endpoint};
 use source::PacerDial;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use topology::plan::{PacerConfig, SourceConfig};
 
 use super::Start;
+use super::asked::Asked;
 use super::faults::Desks;
 use super::life::{Life, Serving};
 use crate::snapshot::{NetworkTimeRow, PaceState, PacedLinkRow, PacerState};
@@ -25,7 +26,7 @@ use crate::snapshot::{NetworkTimeRow, PaceState, PacedLinkRow, PacerState};
 const STREAMS_WAITING: usize = 16;
 /// Time between looks at the pacer.
 const LOOK: Duration = Duration::from_millis(250);
-/// Time that it gets to answer.
+/// Time that it gets for a connection, and to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// The pacer as the run sees it.
@@ -100,29 +101,21 @@ pub fn watch_process(
     tasks: &mut JoinSet<Result<()>>,
     stop: &CancellationToken,
 ) -> PaceMonitor {
-    let endpoint = Endpoint::in_run_dir(&start.folders.run, &config.name);
-    let connector = Connector::new(&endpoint, &config.name, credentials).deadline(ANSWER);
-    let channel = Arc::new(tokio::sync::Mutex::new(None));
+    let asked = Asked::new(start, &config.name, credentials, ANSWER);
     let ask = move || {
-        let (connector, channel) = (connector.clone(), channel.clone());
+        let asked = asked.clone();
         async move {
-            let mut channel = channel.lock().await;
-            if channel.is_none() {
-                *channel = connector.connect().await.ok();
-            }
-            let mut client = shell::limited!(PacerClient::new(channel.clone()?));
-            let answer = tokio::time::timeout(ANSWER, client.get_status(GetStatusRequest {})).await;
-            let Ok(Ok(status)) = answer else {
-                *channel = None;
-                return None;
-            };
-            Some(status.into_inner())
+            asked
+                .ask(|channel| async move {
+                    shell::limited!(PacerClient::new(channel)).get_status(GetStatusRequest {}).await
+                })
+                .await
         }
     };
     watch(config, ask, tasks, stop)
 }
 
-/// Asks now and again, until `stop`.
+/// Asks again and again, until `stop`.
 fn watch<F>(
     config: &PacerConfig,
     ask: impl Fn() -> F + Send + 'static,

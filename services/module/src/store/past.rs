@@ -1,7 +1,7 @@
 //! Blocks of which a file keeps little: what two ends compare, and the sum of their accounts.
 //!
 //! What stands for them is one record at the beginning of the file. A file gets it, and loses the records of those
-//! blocks, by being written anew beside itself and taking its own place: a crash leaves the one or the other.
+//! blocks, when a new file is written beside it and renamed: a crash leaves the one or the other.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -98,7 +98,7 @@ impl BlockStore {
     }
 
     /// Keeps about `kept` blocks: of older ones that are decided what two ends compare, which is all that a delivery needs
-    /// as well, and the sum of their accounts. Done a good many at a time. True where the file was written anew.
+    /// as well, and the sum of their accounts. Hundreds are given up at a time. True where the file was rewritten.
     pub fn retire(&mut self, kept: usize) -> Result<bool, StoreError> {
         if self.entries.len() <= kept.saturating_add((kept / 4).max(RETIRED_AT_ONCE_MIN)) {
             return Ok(false);
@@ -123,12 +123,12 @@ impl BlockStore {
             bits: entry.header.key_bits,
             digest: entry.digest,
         }));
-        self.write_anew(&past)?;
+        self.rewrite(&past)?;
         Ok(true)
     }
 
     /// The file with this past and the blocks after it, in its own place.
-    fn write_anew(&mut self, past: &Past) -> Result<(), StoreError> {
+    fn rewrite(&mut self, past: &Past) -> Result<(), StoreError> {
         let (path, folder) = (self.path.clone(), self.path.parent().unwrap_or(Path::new(".")).to_owned());
         let beside = path.with_extension("qkd.new");
         let mut options = OpenOptions::new();
