@@ -8,7 +8,7 @@ use crate::prepared::{bright_decoys, bright_dot};
 use crate::support::{Digest, Place, assert_equal_keys, bright, qkdnet, success, summary};
 
 /// As the document says it; the links of Nice say themselves that they have tags.
-fn at_counts(topology: &str) -> String {
+pub fn at_counts(topology: &str) -> String {
     let counted = topology.replacen("run: {speed: max,", "run: {fidelity: counts, speed: max,", 1);
     assert_ne!(counted, topology, "no `run`");
     counted.replace("fidelity: tags", "fidelity: counts")

@@ -28,6 +28,7 @@ mod restore;
 mod runs;
 mod secrecy;
 mod settings;
+mod stretches;
 mod support;
 mod traces;
 mod upgrade;

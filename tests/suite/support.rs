@@ -54,6 +54,11 @@ pub fn quantum_dot() -> String {
     std::fs::read_to_string(repository().join("topologies/quantum-dot-18.yaml")).expect("read the topology of a dot")
 }
 
+/// That of 120 km, whose blocks take six hours.
+pub fn quantum_dot_of_120_km() -> String {
+    shipped_but("quantum-dot-120.yaml", &[])
+}
+
 /// All of Nice with little loss, few pairs and short rounds: three key stores, and two sites without a link.
 pub fn bright_network() -> String {
     let text = std::fs::read_to_string(repository().join("topologies/nice.yaml")).expect("read the topology of Nice");
@@ -154,10 +159,11 @@ pub fn digest(data: &Path) -> Vec<Digest> {
         .collect()
 }
 
-/// Every place at which a service of this kind can be told to crash.
-pub fn failpoints(kind: &str) -> &'static [&'static str] {
+/// Every place at which a service of this kind can be told to crash, where blocks are sifted at one go.
+pub fn failpoints(kind: &str) -> impl Iterator<Item = &'static str> {
     let places = shell::failpoint::PLACES.iter().find(|(known, _)| *known == kind);
-    places.expect("a kind of service with failpoints").1
+    let places = places.expect("a kind of service with failpoints").1.iter().copied();
+    places.filter(|place| !place.starts_with("stretch."))
 }
 
 /// That these services of a run of processes did crash at a failpoint: one that is never reached proves nothing.

@@ -52,6 +52,14 @@ pub struct PostProcessing {
     pub authentication: Authentication,
 }
 
+impl PostProcessing {
+    /// How light is cut for sifting, whose rounds are the stretches of blocks.
+    pub fn stretch(&self) -> Framing {
+        let round_frames = self.framing.round_frames / self.authentication.stretches.max(1);
+        Framing { round_frames: round_frames.max(1), ..self.framing }
+    }
+}
+
 /// A round of fewer frames is a coarse one: reconciliation takes about a hundred steps.
 const COARSE_FRAMES: u64 = 16;
 
@@ -207,7 +215,7 @@ impl LinkProtocol {
                     tolerated_qber: 0.11,
                     emission: Emission::Pairs,
                 },
-                authentication: Authentication { tags_per_hash_key: 64 },
+                authentication: Authentication::new(64),
             },
             sifting: Sifting::Entangled(Entangled::usual(role)),
         }
@@ -413,6 +421,27 @@ pub struct Security {
 pub struct Authentication {
     /// Tags made under one hash key before it is renewed from the reserve.
     pub tags_per_hash_key: u64,
+    /// Stretches that a block is sifted in, of equal length. A tag of either end, a *checkpoint*, closes each of them
+    /// but the last: what is closed outlives the session.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub stretches: u64,
+}
+
+impl Authentication {
+    /// Of blocks that are sifted at one go.
+    pub fn new(tags_per_hash_key: u64) -> Self {
+        Self { tags_per_hash_key, stretches: one() }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+// The form that serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_one(number: &u64) -> bool {
+    *number == one()
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

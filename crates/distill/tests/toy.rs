@@ -215,7 +215,7 @@ fn ends(sender: Side, tolerated_qber: f64) -> [End; 2] {
             tolerated_qber,
             emission: Emission::Pairs,
         },
-        authentication: Authentication { tags_per_hash_key: 64 },
+        authentication: Authentication::new(64),
     };
     let start = SessionStart {
         first_block: 5,

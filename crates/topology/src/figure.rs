@@ -18,6 +18,14 @@ pub enum Figure {
     SecretKeyRateFinite,
     /// Share of the key that authentication used up.
     AuthenticationShare,
+    /// Bits that tags take in an hour of light, of both ends together, and bits of key that are made in one, those
+    /// included.
+    TagBitsPerHour,
+    KeyBitsPerHour,
+    /// Light between two checkpoints, which close what was sifted of a block; the block where it has none.
+    CheckpointInterval,
+    /// Where blocks take long and none is stored yet: simulated time at which the first one is expected.
+    FirstBlock,
     /// How often the link had light again by itself: after each stretch of simulated time without any, be it an outage or
     /// a cut, and with each later session, also one that a person ordered. An outage and the session after it count once.
     Restarts,
@@ -98,10 +106,14 @@ impl Entry {
 
 impl Figure {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::SecretKeyRate,
         Self::SecretKeyRateFinite,
         Self::AuthenticationShare,
+        Self::TagBitsPerHour,
+        Self::KeyBitsPerHour,
+        Self::CheckpointInterval,
+        Self::FirstBlock,
         Self::Restarts,
         Self::Interventions,
         Self::Availability,
@@ -132,6 +144,12 @@ impl Figure {
             Self::SecretKeyRate => entry("secretKeyRate", "bit/s", "SKR"),
             Self::SecretKeyRateFinite => entry("secretKeyRateFinite", "bit/s", "finite"),
             Self::AuthenticationShare => Entry::share("authenticationShare", "auth"),
+            Self::TagBitsPerHour => entry("tagBitsPerHour", "bit/h", "tags"),
+            Self::KeyBitsPerHour => entry("keyBitsPerHour", "bit/h", "key"),
+            Self::CheckpointInterval => Entry { set: true, ..entry("checkpointInterval", "s", "checkpoints") },
+            Self::FirstBlock => {
+                Entry { set: true, ..entry("firstBlock", "s", "first block") }.shown("h", 1.0 / 3600.0, 1, 8)
+            }
             Self::Restarts => Entry { set: true, ..entry("restarts", "1", "restarts") },
             Self::Interventions => Entry { set: true, ..entry("interventions", "1", "interventions") },
             Self::Availability => Entry { set: true, ..Entry::share("availability", "available") },

@@ -50,10 +50,14 @@ pub struct Delivery {
 impl Delivery {
     /// Starts to deliver behind what the mark beside the blocks says; of blocks that were put back, none. Blocks while
     /// `anchor` is asked.
-    pub fn start(dial: KmsDial, vault: &Vault, anchor: Arc<dyn Anchor>, stop: CancellationToken) -> Result<Self> {
+    pub fn start(dial: KmsDial, vault: &mut Vault, anchor: Arc<dyn Anchor>, stop: CancellationToken) -> Result<Self> {
         let (disk, keys, mark) = (vault.disk(), vault.waiting(), vault.directory().join(MARK_FILE));
         let departures = Departures::open(vault.directory(), disk.clone(), anchor)?;
         let mut next = read_mark(&mark)?;
+        if departures.was_put_back() {
+            // A block may have been made of them since.
+            vault.stretches().spend()?;
+        }
         if departures.was_put_back() && next < vault.next_block() {
             let path = vault.directory().display();
             tracing::warn!(%path, "its blocks were put back: those that waited may have been delivered, and never are again");

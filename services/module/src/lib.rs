@@ -15,6 +15,7 @@ mod link;
 mod metrics;
 pub mod recording;
 mod report;
+mod sealed;
 mod seed;
 mod serve;
 mod session;

@@ -29,6 +29,10 @@ pub struct Reporter {
     epoch_s: f64,
     frame_s: f64,
     epochs_per_report: u64,
+    /// Light of a block.
+    block_s: f64,
+    /// Simulated time at which the block that is being sifted will be, where blocks take long.
+    expected_s: Option<f64>,
     /// Not so at a transmitter.
     has_detectors: bool,
     /// Which set-points this end has a say in.
@@ -44,6 +48,9 @@ pub struct Reporter {
     /// Windows without a trace of the peer's light after which the next word about it is due.
     attempts_said: u64,
 }
+
+/// Blocks that take so long are announced: until then nobody can tell whether a link works.
+const LONG_BLOCK_S: f64 = 600.0;
 
 /// The first failed searches are usual; from so many on they are said, more and more seldom.
 const ATTEMPTS_SAID_FIRST: u64 = 8;
@@ -83,6 +90,7 @@ struct Window {
 impl Reporter {
     pub fn new(config: &ModuleConfig, first_epoch: u64) -> Self {
         let epoch_s = config.epoch_ps as f64 * 1e-12;
+        let block_s = config.protocol.post_processing.framing.round_s();
         Self {
             tracer: Tracer::new(config.name.clone()),
             metrics: Metrics::new(config),
@@ -91,6 +99,8 @@ impl Reporter {
             epoch_s,
             frame_s: config.protocol.post_processing.framing.frame_s(),
             epochs_per_report: (1.0 / epoch_s).ceil() as u64,
+            block_s,
+            expected_s: (block_s >= LONG_BLOCK_S).then_some(first_epoch as f64 * epoch_s + block_s),
             has_detectors: config.protocol.has_receiver(),
             owns: Owned {
                 pump: config.protocol.is_pumped() && config.protocol.sets_pump(),
@@ -149,6 +159,8 @@ impl Reporter {
         let simulated_s = done as f64 * self.epoch_s;
         let is_dark = monitor.is_dark();
         monitor.update(|s| {
+            let expected_s = self.expected_s.filter(|_| s.blocks == 0);
+            figures.set(Figure::FirstBlock, expected_s.map(Measured::Value));
             s.simulated_s = simulated_s;
             s.clicks = light.clicks;
             s.figures = figures::tell(&figures);
@@ -189,6 +201,7 @@ impl Reporter {
             Action::Abort { block, reason, frames, detected, ledger } => {
                 monitor.note("block-aborted", &format!("block {block} gave no key: {reason}"));
                 monitor.update(|s| s.blocks_aborted += 1);
+                self.expected_s = self.expected_s.map(|expected_s| expected_s + self.block_s);
                 let (frames, detected, ledger) = (*frames, *detected, ledger.clone());
                 self.end(*block, "aborted", &ledger);
                 self.count(monitor, &Stored { key_bits: 0, frames, detected, finite: 0, ledger });
@@ -197,7 +210,12 @@ impl Reporter {
                 self.prepared.remove(block);
                 self.voided(monitor, *block);
             }
-            Action::Prepare(_) | Action::Store(_) | Action::Commit { .. } => {}
+            Action::Prepare(_)
+            | Action::Store(_)
+            | Action::Commit { .. }
+            | Action::Keep { .. }
+            | Action::Settle { .. }
+            | Action::Spend { .. } => {}
         }
     }
 
@@ -255,6 +273,22 @@ impl Reporter {
         if let Some(mut trace) = self.blocks.remove(&block) {
             trace.block.set(attr::BLOCK_OUTCOME, "voided");
         }
+    }
+
+    /// A session broke in a block of which something is kept.
+    pub fn interrupted(&mut self, monitor: &Monitor, block: u64, kept_s: f64) {
+        let kept =
+            format!("block {block}: {kept_s:.0} s of light are kept, what came after the last checkpoint is void");
+        monitor.note("stretch-voided", &kept);
+        if let Some(mut trace) = self.blocks.remove(&block) {
+            trace.block.set(attr::BLOCK_OUTCOME, "interrupted");
+        }
+    }
+
+    /// Both ends know with what of a block the session began.
+    pub fn goes_on(&mut self, monitor: &Monitor, block: u64, kept_s: f64) {
+        self.expected_s = self.expected_s.map(|expected_s| expected_s - kept_s);
+        monitor.note("block-goes-on", &format!("block {block} goes on with {kept_s:.0} s of light from before"));
     }
 
     /// Adds a finished round to the figures that people compare.

@@ -59,12 +59,12 @@ pub async fn serve<C>(
     let channel = Arc::new(ChannelDial(file.connector(&config.name, &config.channel, &stop)?));
     let disk = disk(faults.as_ref());
     let vault = Vault::open(&file.data, file.secrets.as_deref(), &config.site, &config.link, disk);
-    let vault = vault.context("open the vault")?;
+    let mut vault = vault.context("open the vault")?;
     let light = light(source, faults.clone())?;
     let delivery = match &config.kms {
         Some(kms) => {
             let dial = KeyStoreDial(file.connector(&config.name, kms, &stop)?);
-            Some(Delivery::start(Arc::new(dial), &vault, anchored.anchor.clone(), stop.clone())?)
+            Some(Delivery::start(Arc::new(dial), &mut vault, anchored.anchor.clone(), stop.clone())?)
         }
         None => None,
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use distill::config::LinkProtocol;
-use distill::pipeline::{Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput};
+use distill::pipeline::{Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput, Stretch};
 use photonics::random::Subseed;
 use proto::channel::v1::{Bundle, ChannelMessage, ModuleMessage, Open, Opened, module_message};
 use proto::detector::v1::LinkState;
@@ -65,6 +65,22 @@ impl Node {
         if let Some((name, message)) = remark {
             self.monitor.note(name, &message);
         }
+    }
+
+    /// Light that is kept of the block that is being sifted.
+    fn kept_s(&mut self) -> f64 {
+        self.vault.stretches().frames() as f64 * self.config.protocol.post_processing.framing.frame_s()
+    }
+
+    /// Gives up what is kept of a block beyond so many rounds of sifting.
+    fn give_up_stretches(&mut self, rounds: u64) -> Result<()> {
+        let Some((block, ledger)) = self.vault.stretches().settle(rounds)? else { return Ok(()) };
+        self.monitor.note("stretches-voided", &format!("block {block}: the other end does not have all that was kept"));
+        // What is erased counts for more than a ledger that found no room, or a number that is too old.
+        if let Err(error) = self.vault.abort(block, &ledger) {
+            tracing::warn!(block, "the ledger of void stretches is not kept: {}", shell::chain(&error));
+        }
+        Ok(())
     }
 
     /// Whether a session from this epoch on would be without light: there is only what is undecided to decide.
@@ -158,8 +174,9 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         node.vault.commit(block)?;
         node.deliver_committed("").await?;
     }
+    give_up_foreign(node, &protocol)?;
     let Some(opened) = greet(node, &mut channel, &protocol).await? else { return Ok(()) };
-    let (start, asked) = agree(node, &opened, &protocol, *setpoints)?;
+    let Agreed { start, first_epoch: asked, carried } = agree(node, &opened, &protocol, *setpoints)?;
     // The source may wait for a peer that has left since.
     let Begun { first_epoch, epochs: light } = tokio::select! {
         biased;
@@ -169,7 +186,11 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
     if first_epoch > asked {
         passed_over(node, asked, first_epoch)?;
     }
-    let module = Some(Box::new(Module::new(&protocol, &start, session_seed(seed, first_epoch))));
+    let mut module = Box::new(Module::new(&protocol, &start, session_seed(seed, first_epoch)));
+    if let Some(stretches) = carried {
+        module.carry(stretches)?;
+    }
+    let module = Some(module);
     let mut run = Run {
         reporter: Reporter::new(&node.config, first_epoch),
         node,
@@ -182,15 +203,32 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
     run.reporter.session_begins(&run.node.monitor, opened.session, opened.reserve_tags);
     let result = run.distil(light).await;
     if result.is_err() {
+        let begun = run.module.as_ref().and_then(|module| module.kept());
         for (block, ledger) in run.module.iter_mut().flat_map(|module| module.void()) {
             // Why the session ended counts for more than a ledger that found no room.
             if let Err(error) = run.node.vault.abort(block, &ledger) {
                 tracing::warn!(block, "the ledger of a void round is not kept: {}", shell::chain(&error));
             }
-            run.reporter.voided(&run.node.monitor, block);
+            match begun {
+                Some((number, _)) if number == block => {
+                    let kept_s = run.node.kept_s();
+                    run.reporter.interrupted(&run.node.monitor, block, kept_s);
+                }
+                _ => run.reporter.voided(&run.node.monitor, block),
+            }
         }
     }
     result
+}
+
+/// Gives up what is kept of a block that was begun under another configuration: evidence of both says nothing together.
+fn give_up_foreign(node: &mut Node, protocol: &LinkProtocol) -> Result<()> {
+    let own = own_hello(node, protocol).protocol;
+    if node.vault.stretches().are_of(own) {
+        return Ok(());
+    }
+    node.monitor.note("stretches-voided", "the link is configured anew: what was sifted of a block is given up");
+    node.give_up_stretches(0)
 }
 
 /// Says where this end stands and learns where the peer does; nothing where the run is over and the peer gone.
@@ -208,17 +246,22 @@ async fn greet(node: &mut Node, channel: &mut Link, protocol: &LinkProtocol) -> 
     }
 }
 
-fn own_hello(node: &Node, protocol: &LinkProtocol) -> Hello {
-    Hello::new(protocol, node.vault.next_block(), node.vault.next_epoch(), node.vault.committed_end())
+fn own_hello(node: &mut Node, protocol: &LinkProtocol) -> Hello {
+    let vault = &mut node.vault;
+    Hello::new(protocol, vault.next_block(), vault.next_epoch(), vault.committed_end())
+        .with_stretches(vault.stretches().offers())
+}
+
+/// What both greetings come to.
+struct Agreed {
+    start: SessionStart,
+    first_epoch: u64,
+    /// Of a block that was begun before, where either end has begun one.
+    carried: Option<Vec<Stretch>>,
 }
 
 /// Where the session starts, from both greetings; leases the epochs to come.
-fn agree(
-    node: &mut Node,
-    opened: &Opened,
-    protocol: &LinkProtocol,
-    setpoints: Setpoints,
-) -> Result<(SessionStart, u64)> {
+fn agree(node: &mut Node, opened: &Opened, protocol: &LinkProtocol, setpoints: Setpoints) -> Result<Agreed> {
     let peer = Hello::decode_bytes(&opened.peer_hello)?;
     let own = own_hello(node, protocol);
     own.check_peer(&peer)?;
@@ -232,7 +275,9 @@ fn agree(
         latency_steps: node.config.latency_epochs,
         setpoints,
     };
-    Ok((start, first_epoch))
+    let stretches = node.vault.stretches();
+    let carried = own.carries(&peer).map(|rounds| stretches.load(rounds)).transpose()?;
+    Ok(Agreed { start, first_epoch, carried })
 }
 
 /// The network went on without this link: the epochs up to the session's first one were dark.
@@ -389,6 +434,20 @@ impl Run<'_> {
             }
             Action::Void { block } => self.node.vault.void(block)?,
             Action::Abort { block, ledger, .. } => self.node.vault.abort(block, &ledger)?,
+            Action::Keep { block, stretch } => {
+                self.node.vault.stretches().keep(block, &stretch)?;
+                shell::failpoint::hit("stretch.kept");
+            }
+            Action::Settle { block, rounds } => {
+                self.node.give_up_stretches(rounds)?;
+                shell::failpoint::hit("stretch.settled");
+                let kept_s = self.node.kept_s();
+                self.reporter.goes_on(&self.node.monitor, block, kept_s);
+            }
+            Action::Spend { .. } => {
+                self.node.vault.stretches().spend()?;
+                shell::failpoint::hit("stretch.spent");
+            }
             Action::Stage { .. } | Action::Trace { .. } | Action::Note { .. } => {}
         }
         Ok(())

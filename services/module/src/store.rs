@@ -28,6 +28,7 @@ mod digest;
 mod past;
 mod record;
 mod scan;
+pub mod stretches;
 mod takeover;
 #[cfg(test)]
 pub mod testing;

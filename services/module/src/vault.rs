@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::delivery;
 use crate::departures::Departures;
+use crate::store::stretches::Stretches;
 use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
 use crate::waiting::{self, Part, Waiting};
 
@@ -39,6 +40,7 @@ pub struct Vault {
     disk: Disk,
     store: BlockStore,
     waiting: Arc<Waiting>,
+    stretches: Stretches,
     session: u64,
     /// First block and epoch that were never used.
     next_block: u64,
@@ -61,6 +63,7 @@ impl Vault {
         let directory = path.parent().map(Path::to_owned).unwrap_or_default();
         let placed = secrets.map(|secrets| waiting::placed_key_path(secrets, site));
         let waiting = Waiting::open(&directory, placed.as_deref(), disk.clone())?;
+        let stretches = Stretches::open(&directory, placed.as_deref(), disk.clone())?;
         let delivered = crate::delivery::next_undelivered(data, site, link)?;
         let store = taken_over(store, &waiting, delivered).context("take over a block file of release 0.1")?;
         take_over_slice(&directory, &store, &waiting).context("take over a reserve slice of release 0.1")?;
@@ -73,7 +76,19 @@ impl Vault {
         let next_block = store.next_number();
         let waiting = Arc::new(waiting);
         let (session, next_epoch, lease_epochs, kept) = (0, leased, *LEASE_EPOCHS.end(), usize::MAX);
-        Ok(Self { directory, disk, store, waiting, session, next_block, leased, next_epoch, lease_epochs, kept })
+        Ok(Self {
+            directory,
+            disk,
+            store,
+            waiting,
+            stretches,
+            session,
+            next_block,
+            leased,
+            next_epoch,
+            lease_epochs,
+            kept,
+        })
     }
 
     /// Keeps so many blocks one by one, and of older ones a digest and the sum of their accounts.
@@ -98,6 +113,11 @@ impl Vault {
     /// The key that waits here, for the task that brings it to the key store.
     pub fn waiting(&self) -> Arc<Waiting> {
         self.waiting.clone()
+    }
+
+    /// What is kept of the block that is being sifted.
+    pub fn stretches(&mut self) -> &mut Stretches {
+        &mut self.stretches
     }
 
     /// Folder of this link end.
@@ -311,6 +331,8 @@ pub fn void_restored(
     let next = vault.store.next_number();
     delivery::delivered_until(&vault.directory, &vault.disk, next)?;
     vault.waiting.keep_only(|_, _| false)?;
+    // A block may have been made of them since.
+    vault.stretches.spend()?;
     let text = format!("{next}\n");
     vault.disk.write_durably(&vault.directory.join(RESTORED_FILE), text.as_bytes()).context("mark blocks as restored")
 }

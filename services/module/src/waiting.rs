@@ -1,24 +1,20 @@
 //! Key that waits: blocks on their way to the key store, or without one, and reserve slices of blocks in doubt.
 //!
 //! Each is a file of its own in `<data>/<site>/<link>/waiting`, sealed (AES-256-GCM) under a key that follows from
-//! `blocks.key` beside it, or from one that somebody placed. What waits no longer is overwritten before its file is
-//! removed: what a disk that moves its pages about, or a snapshot, keeps of it is sealed at least.
+//! `blocks.key` beside it, or from one that somebody placed ([`crate::sealed`]).
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use distill::bits::Bits;
-use keystore::{MasterKey, Sealer};
 use shell::disk::Disk;
-use shell::files;
 use zeroize::Zeroizing;
+
+use crate::sealed::SealedFolder;
 
 /// The folder beside the block file.
 const FOLDER: &str = "waiting";
-/// The key of what waits, where nobody placed one.
-const KEY_FILE: &str = "blocks.key";
+const PURPOSE: &[u8] = b"blocks";
 
 /// Where the key is that somebody placed for the link ends of a site.
 pub fn placed_key_path(secrets: &Path, site: &str) -> PathBuf {
@@ -45,91 +41,46 @@ impl Part {
 
 /// The key that waits at one link end.
 pub struct Waiting {
-    folder: PathBuf,
-    disk: Disk,
-    /// The first one seals; all open.
-    sealers: Vec<Sealer>,
+    folder: SealedFolder,
 }
 
 impl Waiting {
     /// For the link end whose folder this is. Makes `blocks.key` where there is neither it nor a placed key.
     pub fn open(end: &Path, placed: Option<&Path>, disk: Disk) -> Result<Self> {
-        let folder = end.join(FOLDER);
-        files::create_private_folder(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let own = end.join(KEY_FILE);
-        let placed = placed.filter(|path| path.exists());
-        let mut keys = Vec::new();
-        if let Some(path) = placed {
-            keys.push(MasterKey::read_placed(path)?);
-        }
-        if own.exists() {
-            keys.push(MasterKey::read(&own)?);
-        }
-        if keys.is_empty() {
-            if !is_empty(&folder)? {
-                bail!(
-                    "{} is missing, without which the key in {} cannot be read: put it back from a copy, or remove \
-                     that folder and the key in it is lost",
-                    own.display(),
-                    folder.display()
-                );
-            }
-            keys.push(create_key(&own)?);
-        }
-        // The folder's own name keeps what one end sealed from being read as another's.
-        let names: Vec<&[u8]> = end.iter().rev().take(2).map(|name| name.as_encoded_bytes()).collect();
-        let purpose = [b"blocks\0", names.join(&b'\0').as_slice()].concat();
-        let sealers = keys.iter().map(|key| key.sealer(&purpose)).collect::<Result<_, _>>()?;
-        Ok(Self { folder, disk, sealers })
+        Ok(Self { folder: SealedFolder::open(end, FOLDER, PURPOSE, placed, disk)? })
     }
 
     /// Puts it on the disk.
     pub fn put(&self, part: Part, block: u64, session: u64, bits: &Bits) -> Result<()> {
-        let Some(sealer) = self.sealers.first() else { bail!("there is no key to seal with") };
-        let sealed = sealer.seal(&about(part, block, session, bits.len()), &Zeroizing::new(bits.to_bytes()))?;
-        let mut content = session.to_le_bytes().to_vec();
-        content.extend_from_slice(&(bits.len() as u64).to_le_bytes());
-        content.extend_from_slice(&sealed);
-        let path = self.path(part, block);
-        self.disk.write_durably(&path, &content).with_context(|| format!("write {}", path.display()))
+        let mut head = session.to_le_bytes().to_vec();
+        head.extend_from_slice(&(bits.len() as u64).to_le_bytes());
+        let about = about(part, block, session, bits.len());
+        self.folder.put(&name(part, block), &head, &about, &Zeroizing::new(bits.to_bytes()))
     }
 
     /// What waits; nothing where it was never there or has been erased.
     pub fn get(&self, part: Part, block: u64) -> Result<Option<Bits>> {
-        let path = self.path(part, block);
-        let content = match fs::read(&path) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
-        if content.iter().all(|byte| *byte == 0) {
-            // Erased, and its name was to be removed when a crash came.
-            return Ok(None);
-        }
+        let name = name(part, block);
+        let Some(content) = self.folder.get(&name)? else { return Ok(None) };
+        let path = self.folder.path(&name);
         let damaged =
             || format!("{} is damaged, or sealed under another key: put both back from a copy", path.display());
         let (session, rest) = content.split_first_chunk::<8>().with_context(damaged)?;
         let (bits, sealed) = rest.split_first_chunk::<8>().with_context(damaged)?;
         let bits = usize::try_from(u64::from_le_bytes(*bits)).with_context(damaged)?;
         let about = about(part, block, u64::from_le_bytes(*session), bits);
-        let opened = self.sealers.iter().find_map(|sealer| sealer.open(&about, sealed.to_vec()));
+        let opened = self.folder.unseal(&about, sealed);
         Ok(Some(Bits::from_bytes(opened.with_context(damaged)?.expose(), bits)))
     }
 
     /// Overwrites it and removes its file. Nothing to do where there is none.
     pub fn erase(&self, part: Part, block: u64) -> Result<()> {
-        let path = self.path(part, block);
-        match files::erase(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("erase {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        self.folder.erase(name(part, block))
     }
 
     /// Erases what of the blocks is not to be kept.
     pub fn keep_only(&self, keep: impl Fn(Part, u64) -> bool) -> Result<()> {
-        for name in names(&self.folder)? {
+        for name in self.folder.names()? {
             let file = Path::new(&name);
             let part =
                 [Part::Key, Part::Slice].into_iter().find(|part| file.extension() == Some(part.extension().as_ref()));
@@ -137,15 +88,15 @@ impl Waiting {
             match (part, block) {
                 (Some(part), Some(block)) if keep(part, block) => {}
                 // What was being written in a crash has no name of a block.
-                _ => files::erase(&self.folder.join(file)).with_context(|| format!("erase {}", file.display()))?,
+                _ => self.folder.erase(file)?,
             }
         }
         Ok(())
     }
+}
 
-    fn path(&self, part: Part, block: u64) -> PathBuf {
-        self.folder.join(format!("{block}.{}", part.extension()))
-    }
+fn name(part: Part, block: u64) -> String {
+    format!("{block}.{}", part.extension())
 }
 
 /// Binds what is sealed to its place.
@@ -157,32 +108,23 @@ fn about(part: Part, block: u64, session: u64, bits: usize) -> Vec<u8> {
     about
 }
 
-fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let list = || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
-    list().with_context(|| format!("read {}", folder.display()))
-}
-
-fn is_empty(folder: &Path) -> Result<bool> {
-    Ok(names(folder)?.is_empty())
-}
-
-/// A new key under its name, all of it or nothing.
-fn create_key(path: &Path) -> Result<MasterKey> {
-    let beside = path.with_extension("key.new");
-    if beside.exists() {
-        // A crash came before it had its name: nothing is sealed under it.
-        fs::remove_file(&beside).with_context(|| format!("remove {}", beside.display()))?;
-    }
-    let key = MasterKey::create(&beside)?;
-    let named = fs::rename(&beside, path).and_then(|()| files::sync_folder(path.parent().unwrap_or(Path::new("."))));
-    named.with_context(|| format!("make {}", path.display()))?;
-    Ok(key)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
+    use keystore::MasterKey;
+    use shell::files;
+
     use super::*;
+
+    const KEY_FILE: &str = "blocks.key";
+
+    impl Waiting {
+        fn path(&self, part: Part, block: u64) -> PathBuf {
+            self.folder.path(name(part, block))
+        }
+    }
 
     fn bits(seed: u64, len: usize) -> Bits {
         Bits::from_words(
@@ -215,9 +157,9 @@ mod tests {
         waiting.erase(Part::Key, 3).unwrap();
         assert!(waiting.get(Part::Key, 3).unwrap().is_none());
         assert!(!waiting.path(Part::Key, 3).exists());
-        fs::write(waiting.folder.join("5.key.77-0.new"), b"torn").unwrap();
+        fs::write(waiting.folder.path("5.key.77-0.new"), b"torn").unwrap();
         waiting.keep_only(|part, block| (part, block) == (Part::Key, 3)).unwrap();
-        assert!(is_empty(&waiting.folder).unwrap());
+        assert!(waiting.folder.names().unwrap().is_empty());
     }
 
     #[test]

@@ -16,6 +16,24 @@ pub struct LinkFigures {
     /// Locked, and its first block is stored.
     pub flowing: bool,
     pub key_rate_bps: f64,
+    /// Where blocks take long and none is stored yet.
+    pub first_block: Option<FirstBlock>,
+}
+
+/// When the first block is expected, in seconds of simulated time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FirstBlock {
+    pub at_s: f64,
+    pub left_s: f64,
+}
+
+impl FirstBlock {
+    /// What is said behind the state of the link. Tenths of hours: it is said anew when it changes.
+    pub fn sentence(self, pace: Option<f64>) -> String {
+        let hours = |seconds: f64| format!("{:.1} h", seconds / 3600.0);
+        let wall = pace.filter(|pace| *pace > 0.0).map(|pace| format!(", {} from now", hours(self.left_s / pace)));
+        format!(" (its first is expected at {} of simulated time{})", hours(self.at_s), wall.unwrap_or_default())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +137,11 @@ fn link_figures(link: &PlannedLink, observed: &Observed) -> LinkFigures {
         pool: pool(link, observed).map(|bits| rounded(bits as f64, "bit")).unwrap_or_default(),
         blocks: corrector.map_or(0, |status| status.blocks),
     };
-    LinkFigures { row, state, flowing, key_rate_bps: rate_bps.unwrap_or(0.0) }
+    let first_block = corrector.filter(|_| !flowing).and_then(|status| {
+        let at_s = shell::figures::of_module(status).value(Figure::FirstBlock)?;
+        Some(FirstBlock { at_s, left_s: (at_s - status.simulated_s).max(0.0) })
+    });
+    LinkFigures { row, state, flowing, key_rate_bps: rate_bps.unwrap_or(0.0), first_block }
 }
 
 /// Those that say most of the kind of link. What was not measured has no row.

@@ -13,7 +13,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use topology::Topology;
 use topology::document::DeletionPolicy;
-use topology::plan::{Plan, RunOptions};
+use topology::plan::{Plan, RunOptions, Speed};
 
 use crate::anchors::{self, Keepers};
 use crate::apply::{ApplyError, Changes, Cluster, Live};
@@ -346,6 +346,10 @@ impl Round<'_> {
             waiting: &waiting,
             links_planned: plan.links.len(),
             links: links.as_deref(),
+            pace: match plan.speed {
+                Speed::RealTime(pace) => Some(pace),
+                Speed::Max => None,
+            },
             silent_stores: &silent_stores,
             pacer_is_silent,
             other_versions: &other_versions,

@@ -43,6 +43,8 @@ pub struct Known<'a> {
     pub links_planned: usize,
     /// `None` until the services were asked for the first time.
     pub links: Option<&'a [LinkFigures]>,
+    /// Simulated time over wall time, where it is said.
+    pub pace: Option<f64>,
     /// Sites whose key store does not answer.
     pub silent_stores: &'a [String],
     /// The network has a pacer, and it does not answer.
@@ -158,7 +160,10 @@ fn key_flowing(links: &[LinkFigures], known: &Known<'_>) -> Verdict {
     }
     if let Some(first) = missing.first() {
         let (flowing, all) = (links.len() - missing.len(), links.len());
-        let named = listed(&missing, |link| format!("{} {}", link.row.name, link.state.sentence()));
+        let named = listed(&missing, |link| {
+            let first = link.first_block.map(|first| first.sentence(known.pace)).unwrap_or_default();
+            format!("{} {}{first}", link.row.name, link.state.sentence())
+        });
         let message = format!("key flows over {flowing} of {all} links: {named}{warning}");
         return Verdict::new("False", first.state.reason(), message);
     }

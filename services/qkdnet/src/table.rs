@@ -168,6 +168,9 @@ fn heading(snapshot: &Snapshot) -> Line<'static> {
         let _ = write!(text, ", {time}");
     }
     let _ = write!(text, "  {}", if snapshot.ready() { "key is flowing" } else { "not all links have key yet" });
+    if let Some((name, first)) = first_block(snapshot) {
+        let _ = write!(text, ", {name}: {first}");
+    }
     if !snapshot.faults.is_empty() {
         let ids: Vec<&str> = snapshot.faults.iter().map(|fault| fault.id.as_str()).collect();
         let _ = write!(text, "  faults: {}", ids.join(" "));
@@ -181,6 +184,15 @@ fn heading(snapshot: &Snapshot) -> Line<'static> {
         spans.push(Span::raw(format!("  seed {seed}: keys are worthless")));
     }
     Line::from(spans)
+}
+
+/// The link whose first block is expected last, and when.
+fn first_block(snapshot: &Snapshot) -> Option<(&str, String)> {
+    let expected = snapshot.links.iter().filter_map(|link| Some((link, link.figures.value(Figure::FirstBlock)?)));
+    let (link, expected_s) = expected.max_by(|(_, one), (_, other)| one.total_cmp(other))?;
+    let (left_s, pace) = ((expected_s - snapshot.simulated_s).max(0.0), pace(snapshot));
+    let wall = if pace > 0.0 { format!(", {} from now at this pace", clock(left_s / pace)) } else { String::new() };
+    Some((&link.name, format!("first block expected at {}{wall}", clock(expected_s))))
 }
 
 /// Which links' light is drawn as counts.
@@ -218,6 +230,12 @@ fn state(link: &LinkRow) -> String {
     }
 }
 
+/// When the first block comes, where that is late.
+fn expected(link: &LinkRow) -> String {
+    let expected_s = link.figures.value(Figure::FirstBlock);
+    expected_s.map_or_else(String::new, |s| format!(", first block at {}", clock(s)))
+}
+
 /// Seconds up to two minutes, then minutes and hours.
 fn clock(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
@@ -244,10 +262,11 @@ pub fn plain_lines(snapshot: &Snapshot) -> Vec<String> {
             let figures = link.listing.columns.iter();
             let figures: String = figures.map(|figure| figure.sentence(link.figures.value(*figure)) + "  ").collect();
             format!(
-                "{:>9.1} s  {}  {}  {figures}{}  {}  {} bit",
+                "{:>9.1} s  {}  {}{}  {figures}{}  {}  {} bit",
                 snapshot.simulated_s,
                 link.name,
                 state(link),
+                expected(link),
                 link.loops,
                 Figure::SecretKeyRate.sentence(link.figures.value(Figure::SecretKeyRate)),
                 link.pool_bits

@@ -229,9 +229,9 @@ impl Parts {
 
     fn node(&mut self, life: &CancellationToken) -> Result<Node> {
         let config = self.config.clone();
-        let vault = Vault::open(&self.data, None, &config.site, &config.link, module::disk(self.faults.as_ref()))?;
+        let mut vault = Vault::open(&self.data, None, &config.site, &config.link, module::disk(self.faults.as_ref()))?;
         let delivery = match &self.delivery {
-            Some(dial) => Some(Delivery::start(dial.clone(), &vault, self.anchors.open()?, life.clone())?),
+            Some(dial) => Some(Delivery::start(dial.clone(), &mut vault, self.anchors.open()?, life.clone())?),
             None => None,
         };
         Ok(Node {

@@ -24,6 +24,9 @@ const MODULE: &[&str] = &[
     "block.committed",
     "block.delivered",
     "block.marked",
+    "stretch.kept",
+    "stretch.settled",
+    "stretch.spent",
 ];
 
 /// Every place there is, by the kind of the service that comes to it.

@@ -1,11 +1,13 @@
 //! What a bound is given of a block.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::INTENSITIES;
 
 /// What the two ends of a round learned in public about an eavesdropper; equal at both.
 ///
 /// Measured counts are whole numbers; expected ones are real, and go to the same bounds ([`super::bounds`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Evidence<N = u64> {
     /// Bits of the check basis that were disclosed and how many of them differ, where every bit of the key comes of one
     /// pair.
@@ -23,14 +25,14 @@ pub enum Evidence<N = u64> {
 }
 
 /// Bits, and how many of them are wrong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally<N = u64> {
     pub bits: N,
     pub errors: N,
 }
 
 /// What was detected of the pulses of one intensity, where both ends chose the same basis.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detections<N = u64> {
     /// In the key basis: all that became bits of the sifted key.
     pub key: N,
@@ -61,6 +63,31 @@ impl Evidence {
             rows.iter_mut().zip(errors).for_each(|(row, errors)| row.key_errors = Some(errors));
         }
         self
+    }
+
+    /// Of both together, where they are of the same kind; errors of the key are known of neither yet.
+    pub fn plus(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::CheckBits { bits, errors }, Self::CheckBits { bits: more_bits, errors: more_errors }) => {
+                let (bits, errors) = (bits.checked_add(more_bits)?, errors.checked_add(more_errors)?);
+                Some(Self::CheckBits { bits, errors })
+            }
+            (Self::Decoy(mut rows), Self::Decoy(more)) => {
+                for (row, more) in rows.iter_mut().zip(more) {
+                    row.key = row.key.checked_add(more.key)?;
+                    row.check = row.check.plus(more.check)?;
+                }
+                Some(Self::Decoy(rows))
+            }
+            (
+                Self::SinglePhoton { pulses, key, check },
+                Self::SinglePhoton { pulses: sent, key: bits, check: more },
+            ) => {
+                let (pulses, key, check) = (pulses.checked_add(sent)?, key.checked_add(bits)?, check.plus(more)?);
+                Some(Self::SinglePhoton { pulses, key, check })
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn real(&self) -> Evidence<f64> {
@@ -121,6 +148,10 @@ impl Evidence<f64> {
 }
 
 impl Tally {
+    fn plus(self, other: Self) -> Option<Self> {
+        Some(Self { bits: self.bits.checked_add(other.bits)?, errors: self.errors.checked_add(other.errors)? })
+    }
+
     fn real(&self) -> Tally<f64> {
         Tally { bits: self.bits as f64, errors: self.errors as f64 }
     }

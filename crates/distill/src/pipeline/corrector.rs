@@ -8,7 +8,6 @@ use super::messages::{Amplify, Begin, BlockMessage, BlockStep, KeyErrors, Verify
 use super::round::{self, Corrected, Round};
 use super::{Action, Draft, FinishedBlock, ModuleError, SessionStart, Shared, Stage};
 use crate::amplify;
-use crate::auth;
 use crate::bits::Bits;
 use crate::cascade::{self, Answer, Parameters};
 use crate::hash;
@@ -52,6 +51,11 @@ impl Corrector {
         self.blocks.iter().map(|block| &block.round)
     }
 
+    /// A block is closed, and the peer has not said that it is prepared: the next tag must not come before it has.
+    pub fn is_closing(&self) -> bool {
+        self.blocks.iter().any(|block| matches!(block.state, State::Closing(_)))
+    }
+
     /// The peer answers the farewell with its own.
     pub fn is_finished(&self, peer_farewell: bool) -> bool {
         peer_farewell && self.farewell_said
@@ -65,7 +69,7 @@ impl Corrector {
     pub fn conclude(&mut self, shared: &mut Shared, sifting_over: bool, draft: &mut Draft) -> u64 {
         self.begin_blocks(shared, draft);
         self.close_next(draft);
-        if sifting_over && self.blocks.is_empty() && !self.farewell_said {
+        if sifting_over && shared.open.is_empty() && self.blocks.is_empty() && !self.farewell_said {
             self.farewell_said = true;
             draft.bundle.farewell = true;
             draft.close_round = true;
@@ -86,7 +90,8 @@ impl Corrector {
             let mut corrector = cascade::Corrector::new(frames, &parameters);
             let query = corrector.start().into_bytes();
             draft.stage(block.round.block, Stage::Reconcile, true);
-            draft.say(block.round.block, BlockStep::Begin(Begin { qber_ppm, seed: parameters.seed, query }));
+            let begin = Begin { qber_ppm, seed: parameters.seed, query, rounds: shared.open.told(block.round.rounds) };
+            draft.say(block.round.block, BlockStep::Begin(begin));
             block.state = State::Reconciling(corrector);
         }
     }
@@ -99,6 +104,10 @@ impl Corrector {
         shared: &mut Shared,
         draft: &mut Draft,
     ) -> Result<Option<sifting::Reconciled>, ModuleError> {
+        if let Some(BlockStep::Kept(rounds)) = message.step {
+            shared.open.on_kept(message.block, rounds, authenticated, draft)?;
+            return Ok(None);
+        }
         let index = self
             .blocks
             .iter()
@@ -160,8 +169,8 @@ impl Corrector {
         shared: &mut Shared,
         draft: &mut Draft,
     ) -> Result<sifting::Reconciled, ModuleError> {
-        let reserve = auth::refill_bits(shared.config.authentication.tags_per_hash_key);
         let block = &mut self.blocks[index];
+        let reserve = block.round.reserve_bits(shared.config.authentication.tags_per_hash_key);
         let number = block.round.block;
         let State::Verifying(frames) = std::mem::replace(&mut block.state, State::Sifted) else {
             return Err(ModuleError::Protocol("amplification outside verification"));

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::stretch::{self, Offer};
 use super::{DIALOGUE, ModuleError, protocol_fingerprint};
 use crate::config::LinkProtocol;
 use crate::parts;
@@ -34,6 +35,9 @@ pub struct Hello {
     /// Form of what is said from here on; 0 of ends that did not say it yet.
     #[prost(uint32, tag = "5")]
     pub dialogue: u32,
+    /// The last stretches of the block that this end has begun, the one behind all first.
+    #[prost(message, repeated, tag = "6")]
+    pub stretches: Vec<Offer>,
 }
 
 /// Why two ends that have greeted each other cannot make key together.
@@ -49,7 +53,20 @@ impl Hello {
     /// Where an end with this protocol stands.
     pub fn new(protocol: &LinkProtocol, next_block: u64, next_epoch: u64, committed_end: u64) -> Self {
         let protocol = protocol_fingerprint(protocol);
-        Self { next_block, next_epoch, committed_end, protocol, dialogue: DIALOGUE }
+        Self { next_block, next_epoch, committed_end, protocol, dialogue: DIALOGUE, stretches: Vec::new() }
+    }
+
+    /// With the last stretches that are kept of the block that this end has begun.
+    #[must_use]
+    pub fn with_stretches(self, stretches: Vec<Offer>) -> Self {
+        Self { stretches, ..self }
+    }
+
+    /// With how many rounds of a block that was begun before a session between the two ends starts; nothing where
+    /// neither has begun one.
+    pub fn carries(&self, peer: &Hello) -> Option<u64> {
+        let begun = !self.stretches.is_empty() || !peer.stretches.is_empty();
+        begun.then(|| stretch::agreed(&self.stretches, &peer.stretches))
     }
 
     /// Whether the two ends can make key together.
@@ -141,7 +158,7 @@ impl Bundle {
 pub struct BlockMessage {
     #[prost(uint64, tag = "1")]
     pub block: u64,
-    #[prost(oneof = "BlockStep", tags = "3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "BlockStep", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub step: Option<BlockStep>,
 }
 
@@ -166,6 +183,22 @@ pub enum BlockStep {
     /// Reference: the block is on its disk, ready to be committed.
     #[prost(bool, tag = "9")]
     Prepared(bool),
+    /// Corrector: what was sifted is on its disk; the tag with this bundle closes it.
+    #[prost(message, tag = "10")]
+    Checkpoint(Checkpoint),
+    /// Reference: so many rounds of the block are on its disk.
+    #[prost(uint64, tag = "11")]
+    Kept(u64),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Checkpoint {
+    /// Rounds of sifting of the block that are closed with it.
+    #[prost(uint64, tag = "1")]
+    pub rounds: u64,
+    /// Of what both ends said of them ([`super::Stretch::digest`]).
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -176,6 +209,9 @@ pub struct Begin {
     pub seed: u64,
     #[prost(bytes = "vec", tag = "3")]
     pub query: Vec<u8>,
+    /// Rounds of sifting that it is made of, where blocks have several.
+    #[prost(uint64, tag = "4")]
+    pub rounds: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -22,6 +22,9 @@ mod corrector;
 pub mod messages;
 mod reference;
 mod round;
+mod stretch;
+#[cfg(test)]
+mod stretch_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +37,8 @@ use self::messages::{BlockMessage, BlockStep, Bundle, SiftingMessage};
 pub use self::messages::{Hello, Mismatch};
 use self::reference::Reference;
 use self::round::Round;
+use self::stretch::OpenBlock;
+pub use self::stretch::{Material, OFFERS, Offer, Stretch};
 use crate::bits::Bits;
 use crate::bounds::KeyLength;
 pub use crate::config::Side;
@@ -79,6 +84,7 @@ pub enum ModuleError {
 }
 
 /// What the peer said in the step before, and whether a tag has just covered everything up to it.
+#[derive(Clone)]
 pub struct PeerInput {
     pub payload: bytes::Bytes,
     pub authenticated: bool,
@@ -107,6 +113,20 @@ pub enum Action {
         block: u64,
     },
     Void {
+        block: u64,
+    },
+    /// Make what was sifted of the block since its last checkpoint durable: it outlives the session.
+    Keep {
+        block: u64,
+        stretch: Stretch,
+    },
+    /// Of the stretches that are kept those up to so many rounds count; what is beyond them is given up.
+    Settle {
+        block: u64,
+        rounds: u64,
+    },
+    /// Erase all stretches: their bits are reconciled from now on, as the peer will know.
+    Spend {
         block: u64,
     },
     /// A block that gave no key: why, and where its bits went.
@@ -201,8 +221,6 @@ pub struct Module {
     sifting: Box<dyn Sifting>,
     side: Half,
     shared: Shared,
-    /// Block of round 0.
-    first_block: u64,
     light_over: bool,
     peer_light_over: bool,
     drain_steps: u64,
@@ -233,8 +251,8 @@ struct Shared {
     step: u64,
     /// Steps that took light, or could have: what sifting counts.
     light_step: u64,
-    /// Number of the first block that sifting has not given yet.
-    open_block: u64,
+    /// The first block that sifting has not given all of.
+    open: OpenBlock,
     figures: Figures,
 }
 
@@ -243,7 +261,8 @@ impl Module {
     pub fn new(protocol: &LinkProtocol, start: &SessionStart, seed: [u8; 32]) -> Self {
         let SessionStart { latency_steps, setpoints, .. } = *start;
         let sifting = sifting::half(protocol, &SiftingStart { latency_steps, setpoints });
-        let module = Self::with_sifting(sifting, protocol.side(), &protocol.post_processing, start, seed);
+        let mut module = Self::with_sifting(sifting, protocol.side(), &protocol.post_processing, start, seed);
+        module.shared.open.of_protocol(protocol_fingerprint(protocol));
         let holds = protocol.is_counted() && protocol.post_processing.framing.is_coarse();
         Self { hold: holds.then(Hold::default), counted: protocol.is_counted(), ..module }
     }
@@ -256,6 +275,7 @@ impl Module {
         start: &SessionStart,
         seed: [u8; 32],
     ) -> Self {
+        let open = OpenBlock::new(side, start.first_block, config.authentication.stretches);
         let side = match side {
             Side::Reference => Half::Reference(Box::new(Reference::new(start))),
             Side::Corrector => Half::Corrector(Box::new(Corrector::new(start))),
@@ -265,12 +285,17 @@ impl Module {
             rng: ChaCha20Rng::from_seed(seed),
             step: 0,
             light_step: 0,
-            open_block: start.first_block,
+            open,
             figures: Figures::default(),
         };
-        let first_block = start.first_block;
         let (light_over, peer_light_over, drain_steps, hold, counted) = (false, false, 0, None, false);
-        Self { sifting, side, shared, first_block, light_over, peer_light_over, drain_steps, hold, counted }
+        Self { sifting, side, shared, light_over, peer_light_over, drain_steps, hold, counted }
+    }
+
+    /// Goes on with a block that was begun in earlier sessions: with these stretches of it, on which both greetings
+    /// [agree](Hello::carries). Before the first step, and also where they agree on none of those that are kept.
+    pub fn carry(&mut self, stretches: Vec<Stretch>) -> Result<(), ModuleError> {
+        self.shared.open.carry(stretches)
     }
 
     /// One step. `frame` is absent once the run has no more light; `peer` is absent in step 0 alone. A frame that comes
@@ -287,6 +312,7 @@ impl Module {
         }
         self.say(&mut draft)?;
         let sifting_over = self.sifting.is_over();
+        self.close_blocks(sifting_over, &mut draft)?;
         draft.bundle.committed_end = match &mut self.side {
             Half::Reference(side) => side.committed_end(),
             Half::Corrector(side) => side.conclude(&mut self.shared, sifting_over, &mut draft),
@@ -336,16 +362,17 @@ impl Module {
             hold.peer_rounds = bundle.rounds;
         }
         if bundle.drained && !self.peer_light_over {
-            self.peer_light_over = true;
+            (self.peer_light_over, self.shared.open.peer_light_over) = (true, true);
             self.sifting.peer_light_over();
         }
         if let Half::Reference(side) = &mut self.side {
-            side.hear(&bundle, authenticated, self.shared.open_block, draft);
+            side.hear(&bundle, authenticated, self.shared.open.number(), draft);
         }
         if let Some(message) = &bundle.sifting {
             if message.tag != self.sifting.tag().0 || message.bytes.is_empty() {
                 return Err(ModuleError::Protocol("a sifting message of another protocol, or an empty one"));
             }
+            self.shared.open.hears(bundle.step, &message.bytes);
             let mut events = Vec::new();
             self.sifting.hear(&message.bytes, &mut self.shared.context(&mut events))?;
             if let Some(block) = self.tell(events, draft)
@@ -353,14 +380,15 @@ impl Module {
             {
                 draft.begin(block, bundle.traceparent.chars().take(64).collect());
             }
-            self.take_rounds(draft);
+            self.take_rounds(draft)?;
         }
         for message in bundle.blocks {
             let reconciled = match &mut self.side {
                 Half::Reference(side) => side.on_block(message, authenticated, &mut self.shared, draft)?,
                 Half::Corrector(side) => side.on_block(message, authenticated, &mut self.shared, draft)?,
             };
-            if let Some(reconciled) = reconciled {
+            // Of light of this session.
+            if let Some(reconciled) = reconciled.filter(|reconciled| reconciled.frames > 0) {
                 self.sifting.reconciled(&reconciled);
             }
         }
@@ -396,12 +424,12 @@ impl Module {
     fn say(&mut self, draft: &mut Draft) -> Result<(), ModuleError> {
         let mut events = Vec::new();
         let bytes = self.sifting.say(&mut self.shared.context(&mut events))?;
+        self.shared.open.says(self.shared.step, &bytes);
         if !bytes.is_empty() {
             draft.bundle.sifting = Some(SiftingMessage::new(self.sifting.tag(), bytes));
         }
         self.tell(events, draft);
-        self.take_rounds(draft);
-        Ok(())
+        self.take_rounds(draft)
     }
 
     /// Passes on what sifting makes known; gives the block that begins, if one does.
@@ -409,39 +437,74 @@ impl Module {
         let mut begins = None;
         for event in events {
             match event {
-                Event::RoundBegins { round } => begins = Some(self.first_block + round),
+                Event::RoundBegins { round } if self.shared.open.begins_with(round) => {
+                    begins = Some(self.shared.open.block_of(round));
+                }
+                Event::RoundBegins { .. } => {}
                 Event::Note { name, message } => draft.actions.push(Action::Note { name, message }),
             }
         }
         begins
     }
 
-    fn take_rounds(&mut self, draft: &mut Draft) {
+    fn take_rounds(&mut self, draft: &mut Draft) -> Result<(), ModuleError> {
         while let Some(sifted) = self.sifting.next_round() {
-            let block = self.first_block + sifted.number;
-            self.shared.open_block = block + 1;
             let of_check = |line| sifted.account.get(line);
             self.shared.figures.check =
                 Compared { bits: of_check(Line::CHECK_DISCLOSED), errors: of_check(Line::CHECK_ERRORS) };
             self.shared.figures.detected = sifted.detected;
-            draft.stage(block, Stage::Sift, false);
-            let round = Round::new(block, sifted);
-            match &mut self.side {
-                Half::Reference(side) => side.take_round(round),
-                Half::Corrector(side) => side.take_round(round),
+            self.shared.open.push(sifted);
+            while let Some(round) = self.shared.open.take_full(draft)? {
+                self.take_block(round, draft);
             }
+        }
+        Ok(())
+    }
+
+    /// At the end of a step, what the corrector alone decides: which blocks are sifted, and what of the one that is not
+    /// is closed.
+    fn close_blocks(&mut self, sifting_over: bool, draft: &mut Draft) -> Result<(), ModuleError> {
+        if matches!(self.side, Half::Reference(_)) {
+            return Ok(());
+        }
+        // Those that waited for the peer to know with which stretches the session began.
+        while let Some(round) = self.shared.open.take_full(draft)? {
+            self.take_block(round, draft);
+        }
+        if sifting_over && let Some(round) = self.shared.open.take_rest(draft)? {
+            self.take_block(round, draft);
+        }
+        match &self.side {
+            // The next tag says what became of that block.
+            Half::Corrector(side) if side.is_closing() => Ok(()),
+            _ => self.shared.open.checkpoint(draft),
         }
     }
 
-    /// Gives up every round in work, because the session broke. The ledgers say what was lost.
+    fn take_block(&mut self, round: Round, draft: &mut Draft) {
+        draft.stage(round.block, Stage::Sift, false);
+        match &mut self.side {
+            Half::Reference(side) => side.take_round(round),
+            Half::Corrector(side) => side.take_round(round),
+        }
+    }
+
+    /// The block of which stretches are kept beyond the session, and rounds of sifting that they are of.
+    pub fn kept(&self) -> Option<(u64, u64)> {
+        let open = &self.shared.open;
+        Some((open.number(), open.kept_rounds())).filter(|(_, rounds)| *rounds > 0)
+    }
+
+    /// Gives up every round in work and what is not closed of the block that is being sifted, because the session
+    /// broke. The ledgers say what was lost.
     pub fn void(&mut self) -> Vec<(u64, BlockLedger)> {
         let rounds: Vec<&Round> = match &self.side {
             Half::Reference(side) => side.rounds_in_work().collect(),
             Half::Corrector(side) => side.rounds_in_work().collect(),
         };
         let mut voided: Vec<(u64, BlockLedger)> = rounds.iter().map(|round| (round.block, round.void())).collect();
-        let open = self.sifting.void();
-        voided.extend(open.into_iter().map(|(number, account)| (self.first_block + number, account)));
+        let not_given = self.sifting.void();
+        voided.extend(self.shared.open.void(not_given));
         voided
     }
 
@@ -498,7 +561,7 @@ impl Draft {
 
 /// Counts the forms that bundles and [`protocol_fingerprint`] have had: ends that would not understand each other part
 /// at their greeting.
-const DIALOGUE: u32 = 3;
+const DIALOGUE: u32 = 4;
 
 /// A number that differs where two ends were started with different protocols.
 fn protocol_fingerprint(protocol: &LinkProtocol) -> u64 {

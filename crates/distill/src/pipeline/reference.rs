@@ -9,7 +9,6 @@ use super::messages::{Amplify, Begin, BlockMessage, BlockStep, Bundle, Verify};
 use super::round::{self, Corrected, Round};
 use super::{Action, Draft, FinishedBlock, ModuleError, SessionStart, Shared, Stage};
 use crate::amplify;
-use crate::auth;
 use crate::bits::Bits;
 use crate::cascade::{self, Parameters, Query};
 use crate::hash;
@@ -104,6 +103,16 @@ impl Reference {
         shared: &mut Shared,
         draft: &mut Draft,
     ) -> Result<Option<sifting::Reconciled>, ModuleError> {
+        if let Some(BlockStep::Checkpoint(checkpoint)) = &message.step {
+            shared.open.on_checkpoint(message.block, checkpoint, authenticated, draft)?;
+            return Ok(None);
+        }
+        if let Some(BlockStep::Begin(begin)) = &message.step
+            && let Some(round) = shared.open.take_begun(message.block, begin.rounds, draft)?
+        {
+            draft.stage(message.block, Stage::Sift, false);
+            self.take_round(round);
+        }
         let index = self
             .blocks
             .iter()
@@ -150,8 +159,8 @@ impl Reference {
         shared: &mut Shared,
         draft: &mut Draft,
     ) -> Result<sifting::Reconciled, ModuleError> {
-        let reserve = auth::refill_bits(shared.config.authentication.tags_per_hash_key);
         let block = &mut self.blocks[index];
+        let reserve = block.round.reserve_bits(shared.config.authentication.tags_per_hash_key);
         let number = block.round.block;
         let State::Reconciling { reference, frames } = std::mem::replace(&mut block.state, State::Sifted) else {
             return Err(ModuleError::Protocol("verification outside reconciliation"));

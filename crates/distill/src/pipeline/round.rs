@@ -3,12 +3,14 @@
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::messages::KeyErrors;
+use super::stretch::Material;
 use super::{Action, Compared, FinishedBlock};
+use crate::auth;
 use crate::bits::Bits;
 use crate::bounds::{self, Evidence, KeyLength};
 use crate::config::Security;
 use crate::ledger::{BlockLedger, LedgerError, Line, Settlement};
-use crate::sifting::{self, Detected, SiftedRound};
+use crate::sifting::{self, Detected};
 
 /// Bits of the verification hash of one Cascade frame.
 pub const VERIFICATION_BITS: u64 = 64;
@@ -17,7 +19,13 @@ pub const VERIFICATION_BITS: u64 = 64;
 pub struct Round {
     pub block: u64,
     pub frames: u64,
+    /// Rounds of sifting that it is made of.
+    pub rounds: u64,
+    /// Step in which this session's light of it began, and frames of that light.
     first_step: u64,
+    session_frames: u64,
+    /// Pairs of tags that its checkpoints have cost.
+    tag_pairs: u64,
     pub key: Bits,
     /// Which bits are of decoys: at the reference, where the proof asks.
     pub decoys: Option<Bits>,
@@ -27,9 +35,16 @@ pub struct Round {
 }
 
 impl Round {
-    pub fn new(block: u64, sifted: SiftedRound) -> Self {
-        let SiftedRound { number: _, frames, first_step, key, decoys, evidence, detected, account } = sifted;
-        Self { block, frames, first_step, key, decoys, evidence, detected, account }
+    /// Of what was sifted; `light` says when this session's light of it began, and how many frames of it came.
+    pub fn new(block: u64, rounds: u64, light: (u64, u64), tag_pairs: u64, sifted: Material) -> Self {
+        let Material { frames, key, decoys, evidence, detected, account } = sifted;
+        let (first_step, session_frames) = light;
+        Self { block, frames, rounds, first_step, session_frames, tag_pairs, key, decoys, evidence, detected, account }
+    }
+
+    /// Bits of its key that make up for its tags: those that close it, and those of its checkpoints.
+    pub fn reserve_bits(&self, tags_per_hash_key: u64) -> u64 {
+        auth::refill_bits(tags_per_hash_key).saturating_mul(self.tag_pairs.saturating_add(1))
     }
 
     /// The account of a round that does not end.
@@ -42,7 +57,7 @@ impl Round {
     /// What sifting is told of a round once it is reconciled.
     pub fn reconciled(&self, compared: Compared) -> sifting::Reconciled {
         let Compared { bits, .. } = compared;
-        sifting::Reconciled { first_step: self.first_step, frames: self.frames, bits, qber: compared.qber() }
+        sifting::Reconciled { first_step: self.first_step, frames: self.session_frames, bits, qber: compared.qber() }
     }
 }
 

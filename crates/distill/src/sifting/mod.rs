@@ -14,6 +14,7 @@ mod tracking;
 use std::sync::Arc;
 
 use rand_chacha::ChaCha20Rng;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::bits::Bits;
@@ -152,7 +153,7 @@ pub struct SiftedRound {
 }
 
 /// What a receiver detected of the pulses of a round, by intensity: for gains, which no bound is given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detected {
     /// Pulses that were sent, of all intensities together; 0 where detections by intensity are not known.
     pub pulses: u64,
@@ -162,6 +163,13 @@ pub struct Detected {
 }
 
 impl Detected {
+    /// What was detected of two rounds.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let events = std::array::from_fn(|kind| self.events[kind].saturating_add(other.events[kind]));
+        Self { pulses: self.pulses.saturating_add(other.pulses), events }
+    }
+
     /// Of what was sifted and of `mismatched` events in another basis than their pulse's, where nobody says which
     /// intensities those are of: each intensity has lost the same share of its events.
     pub fn of_sifted(pulses: u64, sifted: &[Detections; INTENSITIES], mismatched: u64) -> Self {
@@ -265,7 +273,8 @@ pub struct SiftingStart {
 
 /// The half of an end, by its protocol and its part in it.
 pub fn half(protocol: &LinkProtocol, start: &SiftingStart) -> Box<dyn Sifting> {
-    let PostProcessing { framing, ref security, .. } = protocol.post_processing;
+    let PostProcessing { ref security, .. } = protocol.post_processing;
+    let framing = protocol.post_processing.stretch();
     match &protocol.sifting {
         Config::Prepared(config) => prepared::half(framing, config, &security.emission, start),
         Config::Counts(config) => Box::new(counts::Half::new(framing, config, &security.emission, start)),

@@ -29,7 +29,7 @@ fn post_processing(light: &Light) -> PostProcessing {
             tolerated_qber: 0.11,
             emission: light.emission,
         },
-        authentication: Authentication { tags_per_hash_key: 64 },
+        authentication: Authentication::new(64),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use distill::config::Emission;
 
 use super::instruments::{OUTAGE_MAX, TAG_UNIT_PS, bounded, cooling};
-use super::{Epoch, Finding, Report, entangled, prepared};
+use super::{Epoch, Finding, Report, budget, entangled, prepared};
 use crate::document::{Bound, Detector, Fidelity, Link, Measure, Name, Outage, Reference, Snspd, Spec, Tolerance};
 use crate::figure::Listing;
 use crate::plan::{ServiceNames, links};
@@ -30,6 +30,10 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
             length(&epoch, report);
         }
         epochs(&epoch, &[("round", link.round)], &path, report);
+        if let Some(checkpoint) = link.authentication.checkpoint {
+            epochs(&epoch, &[("authentication.checkpoint", checkpoint)], &path, report);
+            budget::interval(link.round, checkpoint, &path, report);
+        }
         post_processing(link, &path, report);
         references(link, &path, report);
         outages(&epoch, link, &path, report);

@@ -1,5 +1,6 @@
 //! What the types cannot say: names that must exist, values that must fit each other.
 
+mod budget;
 mod counts;
 mod entangled;
 mod instruments;
@@ -23,6 +24,7 @@ pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
     keys::check(&topology.spec, &mut report);
     paths::check(&topology.spec, &mut report);
     counts::check(&topology.spec, &mut report);
+    budget::check(&topology.spec, &mut report);
     pacing::check(&topology.spec, &mut report);
     report.diagnostics
 }

@@ -17,10 +17,11 @@ pub struct Listing {
 }
 
 /// What every link has, as its end is key, whatever its light is.
-pub(super) const OF_EVERY_LINK: [Figure; 6] = [
+pub(super) const OF_EVERY_LINK: [Figure; 7] = [
     Figure::SecretKeyRate,
     Figure::SecretKeyRateFinite,
     Figure::AuthenticationShare,
+    Figure::FirstBlock,
     Figure::Restarts,
     Figure::Interventions,
     Figure::Availability,

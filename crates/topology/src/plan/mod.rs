@@ -1,5 +1,6 @@
 //! From a topology to the services that make it up.
 
+pub mod checkpoints;
 mod config;
 pub mod counts;
 mod directory;
@@ -350,7 +351,7 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
     let mut planned_links = Vec::with_capacity(spec.links.len());
     let mut services = Vec::with_capacity(spec.links.len() * 5);
     for link in &spec.links {
-        let Some((planned, of_link)) = links::plan(link, run.of(link)) else { continue };
+        let Some((planned, of_link)) = checkpoints::plan(link, run.of(link)) else { continue };
         planned_links.push(planned);
         services.extend(of_link);
     }

@@ -86,6 +86,7 @@ impl Fixture {
             waiting: &self.waiting,
             links_planned: self.plan.links.len(),
             links,
+            pace: Some(2.0),
             silent_stores: &self.silent_stores,
             pacer_is_silent: self.pacer_is_silent,
             other_versions: &self.other_versions,
@@ -123,6 +124,22 @@ fn key_flows_when_every_link_is_locked_and_has_stored_a_block() {
     let (truth, reason, message) = condition(&status, "KeyFlowing");
     assert_eq!((truth, reason), ("False", "FirstBlockPending"));
     assert_eq!(message, "key flows over 1 of 2 links: me is locked and has not stored a block yet");
+}
+
+#[test]
+fn a_link_whose_blocks_take_hours_says_when_its_first_one_is_expected() {
+    let fixture = Fixture::new();
+    let expected = Figures::of([(Figure::FirstBlock, 21_600.0)]);
+    let waiting = |link: &str| {
+        let status = module(LinkState::Locked, u64::from(link == "wm"));
+        let figures = if link == "wm" { status.figures.clone() } else { tell(&expected) };
+        Some(ModuleStatus { figures, simulated_s: 7200.0, ..status })
+    };
+    let status = fixture.status(Some(&fixture.links(&waiting)), None, 1);
+    let (_, reason, message) = condition(&status, "KeyFlowing");
+    let first = "its first is expected at 6.0 h of simulated time, 2.0 h from now";
+    assert_eq!(reason, "FirstBlockPending");
+    assert!(message.ends_with(&format!("me is locked and has not stored a block yet ({first})")), "{message}");
 }
 
 #[test]

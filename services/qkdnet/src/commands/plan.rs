@@ -1,7 +1,6 @@
 //! `qkdnet plan`: what the formulae predict, before anything runs.
 
 use distill::bounds::threshold_qber;
-use distill::config::PostProcessing;
 use photonics::expect::Bbm92Inputs;
 use photonics::expect::load::load;
 use photonics::expect::math::loss_db;
@@ -9,6 +8,7 @@ use photonics::expect::optimum::{OperatingPoint, optimum};
 use runner::Failure;
 use serde::Serialize;
 use topology::figure::{Figure, Figures};
+use topology::plan::checkpoints::Budget;
 use topology::plan::estimate::EntangledParts;
 use topology::plan::key::KeyInputs;
 use topology::plan::proposal::{Proposal, propose};
@@ -22,10 +22,6 @@ mod text;
 
 use pulses::PulsesReport;
 
-/// Bits of an authentication tag, and of a hash key.
-const TAG_BITS: f64 = 128.0;
-/// Tags of a round: one per direction.
-const TAGS_PER_ROUND: f64 = 2.0;
 /// Hash of each Cascade frame.
 const VERIFICATION_BITS: f64 = 64.0;
 
@@ -158,12 +154,6 @@ fn link_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<LinkR
     pairs_report(plan, link, efficiency).map(|report| LinkReport::Pairs(Box::new(report)))
 }
 
-/// Bits that authentication takes of a block, of both ends together.
-fn authentication_bits(protocol: &PostProcessing) -> f64 {
-    let renewals = 1.0 + 1.0 / protocol.authentication.tags_per_hash_key.max(1) as f64;
-    TAGS_PER_ROUND * TAG_BITS * renewals
-}
-
 /// `None` where the plan lacks a service that it names, which `topology` never does.
 fn pairs_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<PairsReport> {
     let parts = plan.entangled(link)?;
@@ -175,7 +165,8 @@ fn pairs_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<Pair
     let load = load(p, &parts.buffering(link));
     let key_bits = key.rate(p).by(protocol.security.bound) * key.block_s;
     let share = |bits: f64| if key_bits > 0.0 { bits / key_bits } else { f64::INFINITY };
-    let authentication_bits = authentication_bits(protocol);
+    let budget = Budget::of(protocol, key_bits);
+    let authentication_bits = budget.tag_bits;
     let frames = (p.z.sifted_hz * key.block_s / f64::from(protocol.reconciliation.frame_bits)).ceil();
     let arm_loss_db = [0, 1].map(|end| loss_db(inputs.transmission[end]));
     Some(PairsReport {
@@ -197,10 +188,10 @@ fn pairs_report(plan: &Plan, link: &PlannedLink, efficiency: f64) -> Option<Pair
         threshold_qber: threshold_qber(efficiency),
         reconciliation_efficiency: efficiency,
         authentication_bits_per_block: authentication_bits,
-        authentication_fraction: share(authentication_bits).min(1.0),
+        authentication_fraction: budget.share(),
         verification_fraction: share(frames * VERIFICATION_BITS).min(1.0),
         notes: notes(&operating, &parts, key_bits, authentication_bits),
-        operating: point(&operating, &inputs, &key),
+        operating: with_budget(point(&operating, &inputs, &key), &budget),
         optimum: point(&best, &inputs, &key),
     })
 }
@@ -216,6 +207,11 @@ fn loss_only(parts: &EntangledParts<'_>, key: &KeyInputs) -> Option<f64> {
     let parts = EntangledParts { pairs: &source, ..*parts };
     let point = parts.operating_point(&parts.inputs());
     Some(key.rate(&point.prediction).asymptotic_bps)
+}
+
+fn with_budget(mut point: Point, budget: &Budget) -> Point {
+    budget.tell(&mut point.figures);
+    point
 }
 
 fn point(point: &OperatingPoint, inputs: &Bbm92Inputs, key: &KeyInputs) -> Point {

@@ -153,7 +153,7 @@ impl Instruments {
                     tolerated_qber: 0.11,
                     emission: self.emission,
                 },
-                authentication: Authentication { tags_per_hash_key: TAGS_PER_HASH_KEY },
+                authentication: Authentication::new(TAGS_PER_HASH_KEY),
             },
             sifting: Sifting::Prepared(Prepared {
                 part,

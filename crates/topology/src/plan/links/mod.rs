@@ -240,6 +240,6 @@ fn post_processing(link: &Link, emission: protocol::Emission, run: RunPlan) -> p
             tolerated_qber: link.security.tolerated_qber.value(),
             emission,
         },
-        authentication: protocol::Authentication { tags_per_hash_key: link.authentication.tags_per_hash_key },
+        authentication: protocol::Authentication::new(link.authentication.tags_per_hash_key),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use topology::figure::Figures;
+use topology::plan::checkpoints::Budget;
 use topology::plan::expected::{PreparedParts, PreparedPrediction};
 use topology::plan::{Plan, PlannedLink};
 
@@ -72,8 +73,11 @@ pub(super) fn report(
     let load = plan.load(&link.name)?;
     let security = &parts.post_processing.security;
     let (block_s, pulse_rate_hz) = (prediction.block_s, prediction.inputs.pulse_rate_hz());
-    let authentication_bits = super::authentication_bits(parts.post_processing);
     let key_bits = prediction.chosen_bps() * block_s;
+    let budget = Budget::of(parts.post_processing, key_bits);
+    let authentication_bits = budget.tag_bits;
+    let mut figures = prediction.figures();
+    budget.tell(&mut figures);
     let [key, check] = [0, 1].map(|basis| (prediction.sifted_hz(basis), prediction.qber(basis)));
     Some(PulsesReport {
         name: link.name.clone(),
@@ -102,8 +106,8 @@ pub(super) fn report(
         margin_finite_db: parts.margin_db(efficiency, PreparedPrediction::finite_bps),
         no_key: prediction.no_key(),
         authentication_bits_per_block: authentication_bits,
-        authentication_fraction: if key_bits > 0.0 { (authentication_bits / key_bits).min(1.0) } else { 1.0 },
-        figures: prediction.figures(),
+        authentication_fraction: budget.share(),
+        figures,
         notes: notes(&prediction, key_bits, authentication_bits),
     })
 }

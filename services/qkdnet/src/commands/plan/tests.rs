@@ -62,6 +62,23 @@ fn text_and_json_hold_the_same_figures() {
     assert!(json["links"][0]["operating"]["skr_asymptotic_bps"].as_f64().unwrap() > 1000.0);
 }
 
+#[test]
+fn every_link_says_what_its_tags_cost_an_hour_beside_its_key() {
+    for name in ["nice.yaml", "quantum-dot-120.yaml", "cambridge.yaml"] {
+        let report = shipped(name, &[]);
+        let text = text::render(&report);
+        assert_eq!(text.matches("bit/h, closed each").count(), report.links.len(), "{text}");
+        let json = serde_json::to_value(&report).unwrap();
+        for link in json["links"].as_array().unwrap() {
+            let figures = if link["operating"].is_null() { &link["figures"] } else { &link["operating"]["figures"] };
+            let of = |name: &str| figures[name].as_f64().unwrap();
+            let (tags, key) = (of("tagBitsPerHour"), of("keyBitsPerHour"));
+            assert!(tags > 0.0 && tags < 0.01 * key && of("checkpointInterval") > 0.0, "{figures}");
+            assert!((of("authenticationShare") - tags / key).abs() < 1e-9, "{figures}");
+        }
+    }
+}
+
 /// Gains, error rates and key of the published systems; the efficiency of reconciliation is the fitted or assumed one
 /// of each.
 #[test]

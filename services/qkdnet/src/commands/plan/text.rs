@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use topology::figure::{Figure, Figures};
 use topology::plan::proposal::Proposal;
 
 use super::{LinkReport, PairsReport, PulsesReport, Report};
@@ -78,6 +79,7 @@ fn pulses_text(text: &mut String, link: &PulsesReport) {
     );
     let (tags, share) = (link.authentication_bits_per_block, 100.0 * link.authentication_fraction);
     line("authentication", format!("{tags:.0} bit per block, {share:.2} % of the key"));
+    line("", hourly(&link.figures));
     for note in &link.notes {
         line("note", note.clone());
     }
@@ -139,9 +141,17 @@ fn pairs_text(text: &mut String, link: &PairsReport) {
     let (tags, share) = (link.authentication_bits_per_block, 100.0 * link.authentication_fraction);
     let checks = format!("verification {:.2} %", 100.0 * link.verification_fraction);
     line("authentication", format!("{tags:.0} bit per block, {share:.2} % of the key; {checks}"));
+    line("", hourly(&link.operating.figures));
     for note in &link.notes {
         line("note", note.clone());
     }
+}
+
+/// What tags cost beside what the link makes.
+fn hourly(figures: &Figures) -> String {
+    let [tags, key, interval] = [Figure::TagBitsPerHour, Figure::KeyBitsPerHour, Figure::CheckpointInterval]
+        .map(|figure| figures.value(figure).unwrap_or_default());
+    format!("tags {}bit/h, key {}bit/h, closed each {interval} s", si(tags), si(key))
 }
 
 /// Three or four significant digits and a prefix, with the blank that a unit wants before it.
