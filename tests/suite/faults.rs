@@ -138,6 +138,11 @@ impl<'p> Network<'p> {
 
 impl Drop for Network<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let events = self.events();
+            let last: Vec<String> = events.iter().rev().take(40).rev().map(Value::to_string).collect();
+            eprintln!("the last events:\n{}\nthe status:\n{:#}", last.join("\n"), self.status().unwrap_or_default());
+        }
         if let Some(mut child) = self.child.take() {
             interrupt(&child);
             let _ = child.wait();

@@ -175,8 +175,7 @@ impl Vault {
     pub fn lease(&mut self, epoch: u64) -> Result<()> {
         self.next_epoch = epoch + 1;
         if epoch + self.lease_epochs / 2 >= self.leased {
-            self.leased = epoch + self.lease_epochs;
-            self.write_lease()?;
+            self.write_lease(epoch + self.lease_epochs)?;
         }
         Ok(())
     }
@@ -184,8 +183,7 @@ impl Vault {
     /// The run has ended in good order: the next one goes on exactly where it ended.
     pub fn run_ended(&mut self, end: u64) -> Result<()> {
         self.next_epoch = end;
-        self.leased = end;
-        self.write_lease()
+        self.write_lease(end)
     }
 
     /// Puts a block on the disk, undecided, its reserve slice beside it.
@@ -250,9 +248,10 @@ impl Vault {
         Ok(())
     }
 
-    fn write_lease(&self) -> Result<()> {
-        let text = format!("{}\n", self.leased);
+    fn write_lease(&mut self, end: u64) -> Result<()> {
+        let text = format!("{end}\n");
         self.disk.write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")?;
+        self.leased = end;
         shell::failpoint::hit("epoch.leased");
         Ok(())
     }
