@@ -45,7 +45,7 @@ pub struct Reporter {
     attempts_said: u64,
 }
 
-/// The first failed searches are usual; from so many on they are said, more and more seldom.
+/// The first failed searches are usual; from this many on they are said, more and more seldom.
 const ATTEMPTS_SAID_FIRST: u64 = 8;
 
 /// The open spans of one block.

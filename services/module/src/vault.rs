@@ -76,7 +76,7 @@ impl Vault {
         Ok(Self { directory, disk, store, waiting, session, next_block, leased, next_epoch, lease_epochs, kept })
     }
 
-    /// Keeps so many blocks one by one, and of older ones a digest and the sum of their accounts.
+    /// Keeps this many blocks one by one, and of older ones a digest and the sum of their accounts.
     pub fn keep(&mut self, blocks: u64) {
         self.kept = usize::try_from(blocks).unwrap_or(usize::MAX);
     }
@@ -226,11 +226,6 @@ impl Vault {
     /// Blocks that a corrector was killed over: it had the peer's word already, so they are its to commit.
     pub fn unfinished(&self, side: Side) -> Vec<u64> {
         if side == Side::Corrector { self.store.in_doubt() } else { Vec::new() }
-    }
-
-    /// The session broke: numbers that it used are not used again.
-    pub fn blocks_used(&mut self, next_block: u64) {
-        self.next_block = self.next_block.max(next_block);
     }
 
     fn append(
