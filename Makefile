@@ -7,11 +7,13 @@ FUZZ_SECONDS ?= 60
 ROTEL ?= 0.0.1a15
 # What the test of recordings reads them with.
 FPFIND ?= 3.3.6
+# What licences, banned crates and sources are checked with.
+CARGO_DENY ?= 0.20.2
 TOPOLOGY ?= topologies/nice-50km.yaml
 # A cluster gets all of Nice, unless another topology is named.
 KIND_TOPOLOGY := $(if $(filter command line environment,$(origin TOPOLOGY)),$(TOPOLOGY),topologies/nice.yaml)
 
-.PHONY: help up quick build image test check fmt clippy doc chart bench soak verify collector fpfind kind kind-down observe e2e e2e-soak clean
+.PHONY: help up quick build image test check fmt clippy doc deny chart bench soak verify collector fpfind kind kind-down observe e2e e2e-soak clean
 
 help: ## what there is
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -48,7 +50,7 @@ test: collector fpfind ## every test that fits into minutes
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --manifest-path tests/foreign/Cargo.toml --target-dir target/foreign --locked
 
-check: fmt clippy doc ## formatting, lints and documentation, warnings denied
+check: fmt deny clippy doc ## formatting, lints and documentation, warnings denied; licences and banned crates
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -58,6 +60,12 @@ clippy:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+deny: target/deny/bin/cargo-deny ## licences, banned crates and sources of what is built in: deny.toml
+	$< --locked check bans licenses sources
+
+target/deny/bin/cargo-deny:
+	$(CARGO) install --debug --quiet --locked --root target/deny cargo-deny@$(CARGO_DENY)
 
 chart: ## lints the Helm chart and checks what it renders to; needs helm
 	scripts/chart

@@ -108,7 +108,7 @@ fn recorded_tags_are_read_or_an_error_says_where_they_are_wrong() {
             let reader = TagReader::new(input, format).expect("the same file");
             let mut reader = FrameReader::new(reader, 20_000_000_000, vec![1, 2, 3, 4]);
             let (mut before, mut clicks) = (None, 0);
-            // Frames without a click between two words are many: so many are enough.
+            // Frames without a click between two words are many: this many are enough.
             for _ in 0..1000 {
                 match reader.next_frame() {
                     Ok(Some(frame)) => {

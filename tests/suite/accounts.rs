@@ -34,7 +34,7 @@ fn bits(value: &Value, path: &[&str]) -> u64 {
     found.as_u64().unwrap_or_else(|| panic!("{path:?} is no number: {found}"))
 }
 
-/// The sums that `qkdnet ledger` says are exact, made anew from its figures.
+/// The sums that `qkdnet ledger` says are exact, computed again from its figures.
 fn assert_exact(ledger: &Value) {
     let mut somewhere = 0;
     for pool in list(ledger, "pools") {

@@ -28,9 +28,9 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
-/// Every session that a kill ends has cost authentication key, a channel that is killed up to eight tags more (its ceiling
-/// stands above its count), and no block refills it meanwhile: so many kills a reserve of 16384 bit outlasts, on a busy
-/// machine as well. Longer runs have that of Nice.
+/// Every session that a kill ends has cost authentication key, a channel that is killed up to eight tags more (its
+/// ceiling stands above its count), and no block refills it meanwhile: this many kills a reserve of 16384 bit outlasts,
+/// on a busy machine as well. Longer runs have that of Nice.
 const KILLS_OF_A_SMALL_RESERVE: u64 = 150;
 
 /// Nice, bright, with faults allowed and, for few kills, a quarter of its authentication key.

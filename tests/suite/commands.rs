@@ -238,7 +238,7 @@ fn at_its_port(folder: &Folder, line: &str) -> String {
 }
 
 /// Targets of the Makefile; those that are not run, with the reason.
-const TARGETS: [(&str, Option<&str>); 22] = [
+const TARGETS: [(&str, Option<&str>); 23] = [
     ("help", None),
     ("up", None),
     ("verify", None),
@@ -249,9 +249,10 @@ const TARGETS: [(&str, Option<&str>); 22] = [
     ("collector", Some("needs PyPI; `make test` runs it first")),
     ("fpfind", Some("needs PyPI; `make test` runs it first")),
     ("test", Some("is what runs this test")),
-    ("check", Some("is fmt, clippy and doc")),
+    ("check", Some("is fmt, deny, clippy and doc")),
     ("fmt", Some("a step of CI")),
     ("clippy", Some("a step of CI; compiles everything once more")),
+    ("deny", Some("a step of CI; compiles cargo-deny")),
     ("doc", Some("a step of CI; compiles everything once more")),
     ("chart", Some("needs helm; `chart` compares what it renders to")),
     ("kind", Some("makes a cluster; `make e2e` is the same with tests")),

@@ -48,7 +48,7 @@ fn committed_blocks(place: &Place) -> u64 {
     module::store::BlockStore::open_read_only(path).map_or(0, |store| store.committed_totals().0)
 }
 
-/// Waits until the site has at least so many committed blocks.
+/// Waits until the site has at least this many committed blocks.
 fn await_blocks(place: &Place, blocks: u64) {
     let patience = Instant::now() + Duration::from_secs(120);
     while committed_blocks(place) < blocks {

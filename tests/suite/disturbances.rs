@@ -14,7 +14,7 @@ struct Run {
 }
 
 impl Run {
-    /// Runs a bright link with one scheduled step for so many simulated seconds.
+    /// Runs a bright link with one scheduled step for this many simulated seconds.
     fn new(step: &str, seconds: u64, changes: &[(&str, &str)]) -> Self {
         let step = format!("      use: bbm92\n      disturbances:\n        - {step}\n");
         let common = [

@@ -92,7 +92,7 @@ impl<'p> Network<'p> {
         })
     }
 
-    /// Waits until so many more blocks are stored.
+    /// Waits until this many more blocks are stored.
     fn blocks(&self, more: usize) {
         let count = || self.events().iter().filter(|event| event["name"] == "block-stored").count();
         let before = count();
@@ -138,6 +138,11 @@ impl<'p> Network<'p> {
 
 impl Drop for Network<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let events = self.events();
+            let last: Vec<String> = events.iter().rev().take(40).rev().map(Value::to_string).collect();
+            eprintln!("the last events:\n{}\nthe status:\n{:#}", last.join("\n"), self.status().unwrap_or_default());
+        }
         if let Some(mut child) = self.child.take() {
             interrupt(&child);
             let _ = child.wait();
@@ -238,7 +243,7 @@ fn light_and_clocks_that_fail_are_noticed_and_the_link_comes_back_with_equal_key
     let (at, _) = network.happens(locked, "fault-over", step["id"].as_str().expect("an ID"));
     network.blocks(2);
 
-    // One that stands still ends the session; it is set right and the link acquires anew.
+    // One that stands still ends the session; it is set right and the link acquires again.
     network.fault(&["stop-clock", LINK, "valrose", "--for", "1s"]);
     let (lost, _) = network.happens(at, "session-lost", "the local clock stands still");
     let (runs, _) = network.happens(lost, "clock-runs", "");

@@ -12,7 +12,6 @@ mod commands;
 mod containers;
 mod counts;
 mod crashes;
-mod dependencies;
 mod determinism;
 mod disturbances;
 mod documented;

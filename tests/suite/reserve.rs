@@ -245,7 +245,7 @@ fn a_reserve_that_was_put_back_is_named_with_its_site_and_a_fresh_secret_at_both
 }
 
 #[test]
-fn a_reserve_that_is_lost_is_not_begun_anew() {
+fn a_reserve_that_is_lost_is_not_replaced() {
     let place = Place::new(&bright(&[]));
     place.up("data", &["--for", "2s"]);
     std::fs::remove_file(channel::reserve_path(&place.path("data"), SITES[0], "valrose-sophia")).expect("lose it");

@@ -3,7 +3,7 @@
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
-/// Whether a message has at most so many fields, each repetition counted. A part that is empty takes two bytes on the
+/// Whether a message has at most this many fields, each repetition counted. A part that is empty takes two bytes on the
 /// wire and a hundred times as many in memory, so a limit on bytes is none on memory.
 ///
 /// # Errors

@@ -163,7 +163,7 @@ impl Advances {
         }
     }
 
-    /// Requests begin to be counted anew.
+    /// Requests are counted from zero again.
     pub fn rest(&mut self) {
         self.calls = 0;
     }

@@ -1,7 +1,7 @@
 //! Key bytes at rest: AES-256-GCM under the store's data key, which the master key wraps.
 //!
 //! Nonces are 96 random bits. Up to 2^32 records (about 17 TB of key) under one data key the chance of a repeated
-//! nonce stays below 2^-32; a store that has seen more should be made anew.
+//! nonce stays below 2^-32; a store that has seen more should be replaced.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;

@@ -164,7 +164,7 @@ impl Journal {
         self.epoch
     }
 
-    /// Whether a record of so many ranges still fits.
+    /// Whether a record of this many ranges still fits.
     pub fn has_room(&self, entries: usize) -> bool {
         self.offset + record_bytes(entries) <= self.length
     }

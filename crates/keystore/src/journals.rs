@@ -58,7 +58,7 @@ impl Journals {
         self.journals[0].epoch()
     }
 
-    /// The journal that takes the next group, if it has room for so many ranges.
+    /// The journal that takes the next group, if it has room for this many ranges.
     pub fn with_room(&self, entries: usize) -> Option<usize> {
         let busy = *self.busy.lock();
         let idle = busy.iter().position(|busy| !busy).unwrap_or(0);

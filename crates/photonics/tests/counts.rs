@@ -13,7 +13,7 @@ use photonics::receiver::{Frame, Instrument};
 
 /// Blocks of either kind.
 const BLOCKS: usize = 2000;
-/// So many counts of either kind, and 1 % is three standard deviations.
+/// With this many counts of either kind 1 % is three standard deviations.
 const COUNTS_TO_A_PERCENT: f64 = 2e5;
 
 /// What one block gave, by the names of the figures.
@@ -93,7 +93,7 @@ fn prepared_names(kinds: usize) -> Vec<String> {
     of("key").chain(of("check")).chain(["mismatched", "crossed", "doubles", "clicks"].map(String::from)).collect()
 }
 
-/// The same by tags, in blocks of so many pulses.
+/// The same by tags, in blocks of this many pulses.
 fn prepared_blocks(link: &Link, kinds: usize, block_pulses: u64) -> Vec<Block> {
     let pulses_hz = link.transmitter.repetition_rate_hz;
     // The first block and the last one are not complete.

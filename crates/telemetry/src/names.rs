@@ -32,7 +32,7 @@ pub mod span {
     pub const FETCH: &str = "qkd.kms.fetch";
     /// One key of a request.
     pub const KEY: &str = "qkd.kms.key";
-    /// A key on its way is sealed anew for the next hop (Q.4163: key relay).
+    /// A key on its way is sealed for the next hop (Q.4163: key relay).
     pub const RELAY: &str = "qkd.kms.relay";
     /// One transfer of a relayed key at one site: at its origin from the first request to the decision, at the sites
     /// after it from its arrival to its departure or delivery. Each is the parent of the next site's.

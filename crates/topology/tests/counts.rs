@@ -230,7 +230,7 @@ fn report(text: &str) -> String {
     }
 }
 
-/// Pairs so many, and epochs so long, that no message holds their bits.
+/// So many pairs in such long epochs that no message holds their bits.
 fn too_bright(run: &str) -> String {
     changed(
         PAIRS,

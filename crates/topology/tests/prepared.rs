@@ -124,8 +124,8 @@ fn the_quantum_dot_is_expected_to_make_its_published_rate() {
     assert!(far.bits < 0.0 && far.most == AbortReason::NothingLeft, "{far:?}");
 }
 
-/// Key per pulse of Lim's link (PRA 89, 022307 (2014), section IV) where a block has so many bits of the key basis and
-/// the secrecy parameter is 1e-15 per bit of the key.
+/// Key per pulse of Lim's link (PRA 89, 022307 (2014), section IV) where a block has this many bits of the key basis
+/// and the secrecy parameter is 1e-15 per bit of the key.
 fn lim_rate(choice: &Choice, key_bits: f64, km: f64, bound: Bound) -> f64 {
     let (eta, [sent, measured]) = (0.1 * transmission(0.2 * km), choice.key_basis_probability);
     let rates = |k: &Intensity| {

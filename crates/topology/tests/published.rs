@@ -136,8 +136,8 @@ fn the_79_km_dot_has_its_published_key_per_pulse_and_largest_loss() {
     assert!((limit_db - 28.11).abs() < 0.02, "{limit_db} dB");
 }
 
-/// Three figures that follow from those two: the largest loss with blocks of so many bits of the key basis, both bases
-/// being as frequent.
+/// Three figures that follow from those two: the largest loss with blocks of this many bits of the key basis, both
+/// bases being as frequent.
 #[test]
 fn the_79_km_dot_bears_the_published_loss_with_blocks_of_any_length() {
     // From little loss on, as short blocks give nothing at that of the link.

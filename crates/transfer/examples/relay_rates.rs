@@ -1,4 +1,4 @@
-//! What a relay costs: processor time per transfer carried, and per choice of paths in a network of 109 sites.
+//! What a relay costs: CPU time per transfer carried, and per choice of paths in a network of 109 sites.
 
 use std::time::Instant;
 

@@ -68,7 +68,7 @@ impl Graph {
         self.named(&numbers.collect::<Option<Vec<usize>>>()?).map(|costed| costed.cost)
     }
 
-    /// The cheapest path of at most so many hops; of equally cheap ones one with fewer hops.
+    /// The cheapest path of at most this many hops; of equally cheap ones one with fewer hops.
     ///
     /// Dijkstra over labels (cost, hops): a site is looked at again only when it is reached in fewer hops than every
     /// cheaper way needed, so that the limit on hops does not hide a path that costs more and is shorter.
@@ -101,7 +101,7 @@ impl Graph {
 
     /// Up to `count` paths that share no site but their ends, as many as there are, together as cheap as possible.
     ///
-    /// Successive shortest paths on the graph with every site split in two (Suurballe, Bhandari): finds so many
+    /// Successive shortest paths on the graph with every site split in two (Suurballe, Bhandari): finds this many
     /// paths whenever they exist. The limit on hops is not part of that problem (with it the problem is NP-hard): if
     /// a path is too long, the set with the fewest hops in all is tried, and what is still too long left out.
     pub fn disjoint(&self, from: &SiteName, to: &SiteName, count: usize, hops_max: usize) -> Vec<CostedPath> {

@@ -23,7 +23,7 @@ pub struct Header {
     pub transfer: TransferId,
     /// The transfers of one key: the identity of the first share. With one share it is the transfer's own.
     pub group: TransferId,
-    /// This share, from 0, of so many.
+    /// This share, from 0, of this many.
     pub share: u8,
     pub of: u8,
     /// Key bytes, without position and tag.

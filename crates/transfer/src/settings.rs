@@ -56,7 +56,7 @@ pub struct Settings {
     pub refresh_ms: u64,
     /// Own link state is sent at most so often.
     pub link_state_min_ms: u64,
-    /// Link states that a neighbour may send: a burst, and so many in a second.
+    /// Link states that a neighbour may send: a burst, and a rate per second.
     pub link_states_burst: u64,
     pub link_states_per_s: u64,
     /// A path in use is left only for one that is cheaper by this much, so that routes do not flap.
@@ -126,12 +126,12 @@ impl Settings {
         self
     }
 
-    /// The wait before the next repetition after so many.
+    /// The wait before the next repetition after this many.
     pub(crate) fn retry_after_ms(&self, attempts: u32) -> u64 {
         doubled(self.retry_ms, attempts, self.retry_max_ms)
     }
 
-    /// The pause of a target after so many failures.
+    /// The pause of a target after this many failures.
     pub(crate) fn backoff_after_ms(&self, failures: u32) -> u64 {
         doubled(self.backoff_ms, failures.saturating_sub(1), self.backoff_max_ms)
     }

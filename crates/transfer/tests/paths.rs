@@ -41,7 +41,7 @@ fn every_path(links: &Links, hops_max: usize) -> Vec<(Vec<u8>, u64)> {
     found
 }
 
-/// The cheapest set of so many paths without a common site between.
+/// The cheapest set of this many paths without a common site between.
 fn cheapest_set(paths: &[(Vec<u8>, u64)], count: usize, used: u8) -> Option<u64> {
     if count == 0 {
         return Some(0);

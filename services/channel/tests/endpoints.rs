@@ -234,7 +234,7 @@ impl World {
         self.progress.each_ref().map(|progress| progress.rounds.load(Ordering::SeqCst))
     }
 
-    /// Waits until both modules have seen so many more rounds authenticated.
+    /// Waits until both modules have seen this many more rounds authenticated.
     async fn advance(&self, rounds: u64) {
         let target = self.rounds().map(|seen| seen + rounds);
         self.wait(|world| world.rounds().iter().zip(target).all(|(seen, target)| *seen >= target)).await;

@@ -1,4 +1,4 @@
-//! One timer per connection, moved instead of made anew for every request.
+//! One timer per connection, moved instead of made for every request.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

@@ -280,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> HttpStream<S> {
     }
 }
 
-/// The time as HTTP writes it, made anew once a second.
+/// The time as HTTP writes it, formatted once a second.
 #[derive(Default)]
 struct Date {
     second: u64,

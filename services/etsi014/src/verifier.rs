@@ -1,6 +1,6 @@
 //! Clients' certificates, checked once in a while and not at every connection.
 //!
-//! A client that connects anew for every request brings the same certificate each time, and whether an authority has
+//! A client that connects again for every request brings the same certificate each time, and whether an authority has
 //! signed it does not change from one second to the next; that check costs as much as all else that the server
 //! computes for a connection but its own signature. What the client signs to prove that it has the key is checked
 //! every time.
@@ -19,7 +19,7 @@ const CHECK_COUNTS_S: u64 = 60;
 /// Certificates that are remembered.
 const REMEMBERED_MAX: usize = 1024;
 
-/// Remembers what another verifier found good. What it refuses is asked of it anew.
+/// Remembers what another verifier found good. What it refuses is asked of it again.
 #[derive(Debug)]
 pub(super) struct Remembering {
     verifier: Arc<dyn ClientCertVerifier>,

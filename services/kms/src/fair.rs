@@ -14,7 +14,7 @@ use etsi014::supply::SaeId;
 const MEMORY: Duration = Duration::from_secs(60);
 /// An application that has not asked for so long has no claim.
 const CLAIM: Duration = Duration::from_secs(600);
-/// What is set aside for an application: so many requests like its largest lately, and so much time at its rate.
+/// What is set aside for an application: this many requests like its largest lately, and this much time at its rate.
 const REQUESTS_AHEAD: f64 = 4.0;
 const TIME_AHEAD: Duration = Duration::from_secs(10);
 

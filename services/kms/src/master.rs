@@ -1,8 +1,8 @@
 //! The master key of a site's store: made at the first start, and changed on demand.
 //!
-//! Changing it wraps the store's data key anew; key at rest stays as it is. The new key is on the disk before the store
-//! needs it, and takes the old one's place after: whatever a crash interrupts, one of the two files opens the store,
-//! and the next opening finishes what was begun.
+//! Changing it wraps the store's data key again; key at rest stays as it is. The new key is on the disk before the
+//! store needs it, and takes the old one's place after: whatever a crash interrupts, one of the two files opens the
+//! store, and the next opening finishes what was begun.
 
 use std::path::{Path, PathBuf};
 

@@ -330,7 +330,7 @@ async fn keep_following(
         let Some(stream) = stream else { return Ok(()) };
         let ended = tokio::select! {
             ended = pair::follow(&pool, stream, &mut shares) => ended,
-            // The peer has begun anew: what it still said on the old stream does not count.
+            // The peer has restarted: what it still said on the old stream does not count.
             newer = streams.recv() => {
                 next = newer;
                 continue;

@@ -1,5 +1,5 @@
 //! Where the bytes of a pool are from, remembered for a while: keys come one after the other out of the same blocks, and
-//! the store should not be asked anew for every one of them.
+//! the store should not be asked for every one of them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

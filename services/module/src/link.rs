@@ -78,12 +78,18 @@ impl Link {
         message.context("listen to the channel: it has gone")
     }
 
-    /// Hands key to the authentication reserve and waits until it is durable there.
+    /// Hands key to the authentication reserve and waits until it is durable there. A session that the peer ends
+    /// meanwhile does not keep it from that; a reserve that fails does.
     pub async fn refill(&mut self, block: u64, key: Vec<u8>) -> Result<()> {
         self.send(module_message::Message::Refill(Refill { block, key: key.into() })).await?;
         loop {
             match self.receive().await? {
                 channel_message::Message::Refilled(done) if done.block == block => return Ok(()),
+                channel_message::Message::Closed(closed)
+                    if matches!(closed.reason(), CloseReason::ReserveFailed | CloseReason::RolledBack) =>
+                {
+                    return Err(SessionClosed::from(closed).into());
+                }
                 other => self.kept.push_back(other),
             }
         }
@@ -120,7 +126,7 @@ impl Link {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use proto::channel::v1::{Delivered, ReserveReplaced};
+    use proto::channel::v1::{Delivered, Refilled, ReserveReplaced};
     use proto::detector::v1::module_event::Event;
     use proto::detector::v1::{ModuleEvent, ModuleStatus};
     use topology::figure::{Figure, Figures};
@@ -143,6 +149,26 @@ mod tests {
         link.delivered(0).await.unwrap();
         drop(channel);
         assert!(link.ended().await.to_string().contains("it has gone"));
+    }
+
+    #[tokio::test]
+    async fn a_refill_outlives_a_session_that_the_peer_ends_and_not_a_reserve_that_fails() {
+        let closed = |reason| {
+            let mut closed = Closed::default();
+            closed.set_reason(reason);
+            channel_message::Message::Closed(closed)
+        };
+        let (module, channel) = Duplex::pair(4);
+        let mut link = Link::new(module, Arc::new(Monitor::new(ModuleStatus::default())));
+        let refilled = channel_message::Message::Refilled(Refilled { block: 3 });
+        for message in [closed(CloseReason::PeerLeft), refilled, closed(CloseReason::ReserveFailed)] {
+            channel.tx.send(ChannelMessage { message: Some(message) }).await.unwrap();
+        }
+        link.refill(3, vec![1, 2]).await.unwrap();
+        let failed = link.refill(4, vec![1, 2]).await.unwrap_err();
+        assert_eq!(failed.downcast_ref::<SessionClosed>().unwrap().reason, CloseReason::ReserveFailed);
+        let ended = link.delivered(0).await.err().unwrap();
+        assert_eq!(ended.downcast_ref::<SessionClosed>().unwrap().reason, CloseReason::PeerLeft, "it was kept");
     }
 
     #[tokio::test]

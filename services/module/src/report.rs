@@ -49,10 +49,10 @@ pub struct Reporter {
     attempts_said: u64,
 }
 
-/// Blocks that take so long are announced: until then nobody can tell whether a link works.
+/// Blocks that take this long are announced: until then nobody can tell whether a link works.
 const LONG_BLOCK_S: f64 = 600.0;
 
-/// The first failed searches are usual; from so many on they are said, more and more seldom.
+/// The first failed searches are usual; from this many on they are said, more and more seldom.
 const ATTEMPTS_SAID_FIRST: u64 = 8;
 
 /// The open spans of one block.

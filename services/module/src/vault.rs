@@ -91,7 +91,7 @@ impl Vault {
         })
     }
 
-    /// Keeps so many blocks one by one, and of older ones a digest and the sum of their accounts.
+    /// Keeps this many blocks one by one, and of older ones a digest and the sum of their accounts.
     pub fn keep(&mut self, blocks: u64) {
         self.kept = usize::try_from(blocks).unwrap_or(usize::MAX);
     }
@@ -195,8 +195,7 @@ impl Vault {
     pub fn lease(&mut self, epoch: u64) -> Result<()> {
         self.next_epoch = epoch + 1;
         if epoch + self.lease_epochs / 2 >= self.leased {
-            self.leased = epoch + self.lease_epochs;
-            self.write_lease()?;
+            self.write_lease(epoch + self.lease_epochs)?;
         }
         Ok(())
     }
@@ -204,8 +203,7 @@ impl Vault {
     /// The run has ended in good order: the next one goes on exactly where it ended.
     pub fn run_ended(&mut self, end: u64) -> Result<()> {
         self.next_epoch = end;
-        self.leased = end;
-        self.write_lease()
+        self.write_lease(end)
     }
 
     /// Puts a block on the disk, undecided, its reserve slice beside it.
@@ -250,11 +248,6 @@ impl Vault {
         if side == Side::Corrector { self.store.in_doubt() } else { Vec::new() }
     }
 
-    /// The session broke: numbers that it used are not used again.
-    pub fn blocks_used(&mut self, next_block: u64) {
-        self.next_block = self.next_block.max(next_block);
-    }
-
     fn append(
         &mut self,
         number: u64,
@@ -270,9 +263,10 @@ impl Vault {
         Ok(())
     }
 
-    fn write_lease(&self) -> Result<()> {
-        let text = format!("{}\n", self.leased);
+    fn write_lease(&mut self, end: u64) -> Result<()> {
+        let text = format!("{end}\n");
         self.disk.write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")?;
+        self.leased = end;
         shell::failpoint::hit("epoch.leased");
         Ok(())
     }

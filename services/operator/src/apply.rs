@@ -231,10 +231,10 @@ fn same_keys(live: &serde_json::Value, wanted: &serde_json::Value) -> bool {
     keys(live) == keys(wanted)
 }
 
-/// More of a processor or of memory than this, relative to what a pod has, is worth starting it anew for.
+/// More CPU or memory than this, relative to what a pod has, is worth a restart.
 const RESOURCES_GROWTH: i128 = 2;
 
-/// A pod is not started anew for an estimate alone, which moves when something else of its link changes.
+/// A pod is not restarted for an estimate alone, which moves when something else of its link changes.
 fn keep_resources(wanted: &mut [StatefulSet], live: &[StatefulSet]) {
     for set in wanted {
         let Some(found) = live.iter().find(|found| found.name_any() == set.name_any()) else { continue };

@@ -9,7 +9,7 @@
 //! * [`build`]: pure, to Kubernetes objects.
 //! * [`apply`]: into the cluster; [`compare`] finds what need not be written.
 //! * [`restore`]: stores start over, on request.
-//! * [`tell`]: what running services are told instead of being started anew.
+//! * [`tell`]: what running services are told instead of being restarted.
 //! * [`anchors`]: what services' stores count, kept where it is not put back with their volumes.
 //! * [`pods`], [`observe`], [`figures`]: what keeps pods from running, what services say, rows for people.
 //! * [`status`]: pure, to conditions and rows.

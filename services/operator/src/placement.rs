@@ -1,7 +1,7 @@
 //! The first authentication secret of a link: which end has taken it, and what happens when an end loses its volume.
 //!
 //! Pads of a secret are used once. An end that lost its reserve cannot know which were, so it must never begin the same
-//! secret anew: the Secret is marked once an end has taken it, the marked end refuses to start without its reserve,
+//! secret again: the Secret is marked once an end has taken it, the marked end refuses to start without its reserve,
 //! and this module then draws a fresh secret, for the end that lost its reserve to start from and for the other end to
 //! be refilled with.
 

@@ -124,7 +124,7 @@ impl Pending {
         if let Some((_, outbox)) = &self.stream
             && outbox.try_send(messages::request(self.next, &request, traceparent.clone())).is_err()
         {
-            // It takes nothing any more: a new stream is told everything anew.
+            // It takes nothing any more: a new stream is told everything again.
             self.stream = None;
         }
         self.known.insert(name, self.next);

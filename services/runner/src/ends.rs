@@ -12,12 +12,12 @@ use super::verdict::{Kind, Reason};
 /// What the block files of both ends say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// The same key. Of so many blocks more only one end knows that they count; the other one has them on its disk and
-    /// is told at the next start.
+    /// The same key. Of this many more blocks only one end knows that they count; the other one has them on its disk
+    /// and is told at the next start.
     Equal {
         undecided: u64,
     },
-    /// What both hold is the same. Each site has so many blocks of which the other end knows nothing any more.
+    /// What both hold is the same. Each site has this many blocks of which the other end knows nothing any more.
     Alone {
         blocks: Vec<(String, u64)>,
     },

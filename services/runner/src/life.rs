@@ -20,7 +20,7 @@ pub struct Life<B> {
     /// Only where the topology allows faults.
     desk: Option<Desk>,
     stop: CancellationToken,
-    /// Starts the service, each time anew. Everything that a start leaves behind ends with the token that it gets.
+    /// Starts the service, from the beginning. Everything that a start leaves behind ends with the token that it gets.
     begin: B,
     life: CancellationToken,
     run: Option<Serving>,

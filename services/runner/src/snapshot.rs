@@ -264,7 +264,7 @@ pub struct PoolRow {
     /// Of these, what was never taken and is gone: too old, or the oldest of a full pool.
     #[serde(skip_serializing_if = "is_zero")]
     pub expired_bits: u64,
-    /// The pool is full: its links wait with blocks of so many bits.
+    /// The pool is full: its links wait with blocks of this many bits.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting_bits: u64,
 }

@@ -19,7 +19,7 @@ pub fn pool() -> &'static Pool {
 }
 
 impl Pool {
-    /// For so many pieces of work at a time.
+    /// For at most this many pieces of work at a time.
     pub fn of(width: usize) -> Self {
         Self(Arc::new(Semaphore::new(width.max(1))))
     }

@@ -19,7 +19,7 @@ use crate::name::{self, NameError};
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * 86_400);
 const SERVICE_VALIDITY: Duration = Duration::from_secs(397 * 86_400);
-/// A certificate with less than this left is issued anew.
+/// A certificate with less than this left is reissued.
 const RENEWAL: Duration = Duration::from_secs(30 * 86_400);
 /// Common names longer than this are not allowed (RFC 5280, ub-common-name); the full name is in the alternative name.
 const COMMON_NAME_CHARS: usize = 64;

@@ -16,7 +16,7 @@ use crate::support::bright_network_with_small_transfers;
 const PAIRS: [Pair; 3] = [("university", "inria"), ("university", "observatory"), ("inria", "observatory")];
 const RELAYED: Pair = PAIRS[2];
 const COPIES_MAX: usize = 5;
-/// In one round of so many, a run that is killed runs long enough before.
+/// In one round in this many a run that is killed runs long enough before.
 const LONG_ROUNDS: u32 = 6;
 
 /// What somebody puts back as one: paths within the data.

@@ -52,7 +52,7 @@ impl<R: Reserve> Endpoint<R> {
     }
 
     /// To be called once the reserve was replaced. A greeting that was made from the old one leads nowhere: the peer
-    /// refuses its generation, so the module has to open anew.
+    /// refuses its generation, so the module has to open again.
     pub fn rekeyed(&mut self) -> Vec<Action> {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Greeting(_) => vec![Action::Closed(CloseReason::Rekeyed)],

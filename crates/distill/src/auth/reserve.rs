@@ -97,7 +97,7 @@ pub enum ReserveError {
     Odd(usize),
     #[error("the reserves of the two ends do not fit together: {0}")]
     Diverged(String),
-    /// Only an end whose volume was put back misses so many.
+    /// Only an end whose volume was put back misses that many.
     #[error("{} end missed more than {MARKS} refills", if *own { "this" } else { "the peer's" })]
     Missed { own: bool },
     #[error("the file of the authentication reserve: {0}")]
@@ -134,7 +134,7 @@ pub trait Reserve {
     fn is_rolled_back(&self) -> bool;
     /// Notes that it is, and what shows it, until it is replaced.
     fn roll_back(&mut self, why: &str) -> Result<(), ReserveError>;
-    /// How often the reserve was replaced by hand; tags are numbered anew each time.
+    /// How often the reserve was replaced by hand; tags are numbered from zero each time.
     fn generation(&self) -> u64;
     /// The last [`MARKS`] refills, the latest last.
     fn marks(&self) -> Vec<Mark>;

@@ -105,7 +105,7 @@ fn any_link() -> impl Strategy<Value = Case> {
     prop_oneof![decoys(), single_photons(), pairs()]
 }
 
-/// One row of the decoys, or the check basis of the others, with so many errors more.
+/// One row of the decoys, or the check basis of the others, with this many more errors.
 fn with_errors(case: &Case, row: usize, more: u64) -> Case {
     let mut case = case.clone();
     let add = |tally: &mut Tally| tally.errors = (tally.errors + more).min(tally.bits);

@@ -285,7 +285,7 @@ fn hostile_answers_are_refused() {
     assert_eq!(corrector.next(&Answer::from_bytes(Vec::new()).unwrap()), Err(CascadeError::NotExpected));
 }
 
-/// Answers every query with noise; ends because every frame can take only so many answers.
+/// Answers every query with noise; ends because the answers of every frame are limited.
 fn answer_with_noise(len: usize, qber: f64, random: &mut SplitMix) {
     let frame = Trial::new(random.next()).frame(len);
     let mut corrector = Corrector::new(vec![frame; 2], &Parameters { qber, seed: random.next() });

@@ -88,7 +88,7 @@ impl End {
     }
 }
 
-/// Both ends on so many frames of light, to the end.
+/// Both ends on this many frames of light, to the end.
 fn run(frames: u64, round_frames: u64) -> [End; 2] {
     let (emitter, mut ends) = (emitter(), [Role::Matcher, Role::Announcer].map(|role| End::new(role, round_frames)));
     let (mut said, mut next) = ([None, None], 0);

@@ -164,7 +164,7 @@ fn observed(light: &Light) -> [Vec<Bit>; 2] {
     })
 }
 
-/// Those that come so many pulses after another event.
+/// Those that come this many pulses after another event.
 fn after(bits: &[Bit], pulses: RangeInclusive<u64>) -> Vec<Bit> {
     let near = |bit: &&Bit| bit.before.is_some_and(|before| pulses.contains(&(bit.pulse - before.pulse)));
     bits.iter().filter(near).copied().collect()

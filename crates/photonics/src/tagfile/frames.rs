@@ -38,7 +38,7 @@ impl<R: Read> FrameReader<R> {
         }
     }
 
-    /// Counts frames, and the time of their tags, from so many ticks of the file's clock on. What lies before is left
+    /// Counts frames, and the time of their tags, from this tick of the file's clock on. What lies before is left
     /// out.
     pub fn starting_at(mut self, origin: i128) -> Self {
         self.origin = origin;

@@ -7,12 +7,12 @@ use super::units::Unit;
 /// The longest time without a click that still counts as one recording.
 pub const JUMP_MAX_PS: u128 = 60_000_000_000_000;
 
-/// So many entries in a row that lie behind the last good one are no damage: time goes back.
+/// This many entries in a row that lie behind the last good one are no damage: time goes back.
 const BACK_MAX: u64 = 64;
 
-/// Damage is small while at most one entry of so many is skipped ...
+/// Damage is small while at most one entry in this many is skipped ...
 const DAMAGED_SHARE: u64 = 8;
-/// ... once so many were read.
+/// ... once at least this many were read.
 const ENTRIES_JUDGED: u64 = 256;
 
 /// What was skipped of a file.

@@ -9,11 +9,11 @@ pub const SHARED_MIN: usize = 4;
 
 /// Gaps that a print is made of.
 const GAPS: usize = 8;
-/// So many of them must be different.
+/// How many of them must be different.
 const DISTINCT_MIN: usize = 6;
 /// Prints that are kept of one recording.
 const KEPT_MAX: usize = 1 << 14;
-/// One click of so many has a print, unless there are too many.
+/// One click in this many has a print, unless there are too many.
 const FIRST_SHARE: u64 = 512;
 
 /// A sample of hashes over the gaps between clicks. The choice of the sample depends on the gaps alone, so that two

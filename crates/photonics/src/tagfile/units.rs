@@ -43,7 +43,7 @@ impl Unit {
         count * u128::from(self.attoseconds) / AS_PER_PS
     }
 
-    /// The whole units in so many picoseconds.
+    /// The whole units in this number of picoseconds.
     pub fn units_of_ps(self, ps: u128) -> u128 {
         ps * AS_PER_PS / u128::from(self.attoseconds)
     }

@@ -44,7 +44,7 @@ impl Layout {
         if self.high_first { word.rotate_left(32).to_le_bytes() } else { word.to_le_bytes() }
     }
 
-    /// The word of one detector at so many units.
+    /// The word of one detector at this number of units.
     pub(super) fn compose(self, count: u128, detectors: u64) -> u64 {
         (count as u64 & self.mask()) << self.time_shift | detectors & PATTERN_MASK
     }

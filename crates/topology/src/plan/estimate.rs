@@ -40,7 +40,7 @@ const IDLE_MILLICORES: u32 = 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     pub memory_bytes: u64,
-    /// Thousandths of a processor.
+    /// Thousandths of a CPU.
     pub millicores: u32,
 }
 

@@ -158,10 +158,6 @@ impl PlannedLink {
         usize::from(self.ends[1].side == Side::Reference)
     }
 
-    pub fn peer_of(&self, end: usize) -> &PlannedEnd {
-        &self.ends[usize::from(end == 0)]
-    }
-
     pub fn sites(&self) -> [&str; 2] {
         self.ends.each_ref().map(|end| end.site.as_str())
     }

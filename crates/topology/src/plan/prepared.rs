@@ -32,7 +32,7 @@ pub fn emission(inputs: &PulsesInputs) -> Option<Emission> {
     }
 }
 
-/// So many pulses, whatever they are of; reconciliation discloses `efficiency` times the Shannon limit.
+/// Pulses sent, whatever they are of; reconciliation discloses `efficiency` times the Shannon limit.
 pub fn block(inputs: &Inputs, count: f64, efficiency: f64) -> ExpectedBlock {
     match inputs {
         Inputs::Pulses(inputs) => pulses(inputs, count, efficiency),
@@ -40,7 +40,7 @@ pub fn block(inputs: &Inputs, count: f64, efficiency: f64) -> ExpectedBlock {
     }
 }
 
-/// So many pulses of decoy BB84; reconciliation discloses `efficiency` times the Shannon limit.
+/// Pulses sent of decoy BB84; reconciliation discloses `efficiency` times the Shannon limit.
 pub fn pulses(inputs: &PulsesInputs, pulses: f64, efficiency: f64) -> ExpectedBlock {
     decoy_block(&pulses::predict(inputs), pulses, efficiency)
 }
@@ -61,7 +61,7 @@ pub fn decoy_block(response: &Response, pulses: f64, efficiency: f64) -> Expecte
     ExpectedBlock { pulses, evidence: Evidence::Decoy(rows), reconciled }
 }
 
-/// So many pulses of single photons.
+/// Pulses sent of single photons.
 pub fn single_photons(inputs: &SinglePhotonInputs, pulses: f64, efficiency: f64) -> ExpectedBlock {
     let response = single_photon::predict(inputs);
     let [key, check] = response.kinds[0];

@@ -29,7 +29,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Whether one more key is wanted, with so many bytes on their way.
+    /// Whether one more key is wanted, with this many bytes on their way.
     fn hungry(&mut self, now_ms: u64, on_way_bytes: u64) -> bool {
         if now_ms >= self.credited_until_ms {
             self.credited_bytes = 0;

@@ -43,7 +43,7 @@ pub enum Input {
     NeighbourGone {
         site: SiteName,
     },
-    /// Key with this target is wanted: made from the low water mark up to the high one, each key in so many shares.
+    /// Key with this target is wanted: made from the low water mark up to the high one, each key in this many shares.
     /// Told again whenever the level changes.
     Want {
         target: SiteName,

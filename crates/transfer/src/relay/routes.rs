@@ -20,9 +20,9 @@ const SLOW_S: u64 = 60;
 /// A hop that failed lately is used if there is no other way.
 const SUSPECT: u64 = 20_000;
 
-/// The cost of one hop for a transfer of so many bytes, in thousandths of a hop over a rich and fast link:
+/// The cost of one hop for a transfer of this many bytes, in thousandths of a hop over a rich and fast link:
 /// `1000 + 4000 bytes / available + 1000 min(4, t / 60 s)`, where `available_bytes` is stored key less the reserve and
-/// what this site has on its way over the link, and `t` the time in which the link makes `bytes` of key anew. `None`
+/// what this site has on its way over the link, and `t` the time in which the link makes `bytes` of new key. `None`
 /// if less is available than needed: such a link is not used at all.
 pub fn hop_cost(available_bytes: u64, rate_bps: u64, bytes: u32) -> Option<u64> {
     let bytes = u64::from(bytes);
@@ -50,12 +50,12 @@ pub(super) struct Survey {
 }
 
 impl Relay {
-    /// Up to `count` cheapest node-disjoint paths to a site for a transfer of so many bytes, as things are now.
+    /// Up to `count` cheapest node-disjoint paths to a site for a transfer of this many bytes, as things are now.
     pub fn paths(&mut self, now_ms: u64, target: &SiteName, count: usize, bytes: u32) -> Vec<CostedPath> {
         self.survey(now_ms, bytes).every.disjoint(&self.site, target, count, HOPS_MAX)
     }
 
-    /// The network as it is now, for transfers of so many bytes.
+    /// The network as it is now, for transfers of this many bytes.
     pub(super) fn survey(&mut self, now_ms: u64, bytes: u32) -> Survey {
         let names: Vec<SiteName> = self.database.states().map(|state| state.site.clone()).collect();
         let usable = self.usable(now_ms, bytes, &names);

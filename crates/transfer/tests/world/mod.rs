@@ -117,7 +117,7 @@ impl Node {
 }
 
 impl World {
-    /// Links as (site, site, bit/s); every pool starts with so many bytes and holds at most `pool_max_bytes`.
+    /// Links as (site, site, bit/s); every pool starts with this many bytes and holds at most `pool_max_bytes`.
     pub fn new(seed: u64, links: &[(String, String, u64)], start_bytes: u64, settings: Settings) -> Self {
         println!("seed {seed}");
         let mut world = Self {
@@ -240,7 +240,7 @@ impl World {
         parts > 0 && self.rng.random_ratio(parts, 1000)
     }
 
-    /// Runs for so many simulated milliseconds.
+    /// Runs for this many simulated milliseconds.
     pub fn run(&mut self, ms: u64) {
         let end_ms = self.now_ms + ms;
         while let Some(Reverse((at_ms, serial))) = self.queue.peek().copied().filter(|next| next.0.0 <= end_ms) {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use anchor::{Anchor, AnchorError, Ceilings, Instance};
 use distill::auth::reserve::Offsets;
 
-/// Tags that a ceiling is raised by at most. A crash costs its end at most so many tags to send: as much as so many rounds
-/// of key put back, and 1.6 % of a reserve of 65536 bits. The anchor is asked once in four tags.
+/// Tags that a ceiling is raised by at most. A crash costs its end at most this many tags to send: as much as this many
+/// rounds of key put back, and 1.6 % of a reserve of 65536 bits. The anchor is asked once in four tags.
 pub const CHUNK: u64 = 8;
 /// Tags after which a ceiling is raised again, ahead of need.
 const RAISED_EVERY: u64 = CHUNK / 2;

@@ -11,7 +11,7 @@ use super::support::{PATIENCE, Site, site, site_with};
 const ENC: &str = "/api/v1/keys/sae-b/enc_keys";
 const SHORT: Duration = Duration::from_millis(200);
 
-/// Waits until so many requests for keys have reached the supply.
+/// Waits until this many requests for keys have reached the supply.
 async fn asked(site: &Site, count: usize) {
     let arrived = async {
         while site.supply.state.lock().unwrap().asked < count {

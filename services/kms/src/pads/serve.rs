@@ -22,7 +22,7 @@ use crate::Pools;
 use crate::node::RelayStream;
 use crate::pair::Pool;
 
-/// Time between looks at the pool levels; they are told when they have changed, and every so many looks.
+/// Time between looks at the pool levels; they are told when they have changed, and with every 25th look.
 const LEVEL_PULSE: Duration = Duration::from_millis(200);
 const LOOKS_PER_REFRESH: u64 = 25;
 const LOOKS_PER_TIDYING: u64 = 18_000;
@@ -236,7 +236,7 @@ struct Meter {
 }
 
 impl Meter {
-    /// Averages over so many seconds.
+    /// Averages over this many seconds.
     const MEMORY_S: f64 = 10.0;
 
     /// The level, if it is not what was said last.

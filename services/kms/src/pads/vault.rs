@@ -9,7 +9,7 @@ use keystore::{BlockStatus, KeyStore, Offer, SPAN_BYTES, Secret, StoreError};
 use serde::{Deserialize, Serialize};
 use transfer::{Header, Path, TransferId};
 
-/// Most entries of one vault: so many the store lists at once.
+/// Most entries of one vault: as many as the store lists at once.
 const ENTRIES_MAX: u64 = 1000;
 
 /// How an entry is.

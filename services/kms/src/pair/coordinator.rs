@@ -26,7 +26,7 @@ struct Proposal {
 struct Given([u64; 4]);
 
 impl Given {
-    /// After so many bytes all counts are halved.
+    /// After this many bytes all counts are halved.
     const MEMORY_BYTES: u64 = 1 << 20;
 
     fn of(&self, use_: Use) -> u64 {
@@ -199,7 +199,7 @@ async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<Option<Lasting>> {
             let why = "a block counts at the other site that this store never had";
             return Ok(Some(pool.give_in(&pool.site, why).await?));
         }
-        // The next greeting finds the generations apart, and both ends start anew.
+        // The next greeting finds the generations apart, and both ends restart.
         pool.void_to(generation + 1, "the follower cannot be followed").await?;
         return Err(error).context("catch up with the follower");
     }
@@ -443,7 +443,7 @@ impl Coordinator<'_> {
         let grant = grant.context("the follower answered what was not granted")?;
         store_grant(self.pool, grant.generation, &grant).await?;
         shell::failpoint::hit("pair.granted");
-        // Counted here until the follower says its levels anew.
+        // Counted here until the follower says its levels again.
         if let Some(theirs) = &mut self.theirs {
             match grant.purpose() {
                 wire::Use::SupplyIn => theirs.supply_out_bytes += grant.bytes,

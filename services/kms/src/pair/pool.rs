@@ -135,7 +135,7 @@ impl Pool {
         self.waiting_bytes.load(Ordering::Relaxed)
     }
 
-    /// A link waits with a block of so many bytes until there is room, or until this is dropped.
+    /// A link waits with a block of this many bytes until there is room, or until this is dropped.
     pub(crate) fn wait_for_room(&self, bytes: u64) -> WaitsForRoom<'_> {
         self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.wake.notify_one();

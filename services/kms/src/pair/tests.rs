@@ -96,7 +96,7 @@ impl World {
         Offer { id, key: Secret::new(key), origin: String::new(), span: [0; SPAN_BYTES], offered_ms: crate::now_ms() }
     }
 
-    /// Lets both ends talk until `until` holds; the line is cut, and with it both processes, after so many messages
+    /// Lets both ends talk until `until` holds; the line is cut, and with it both processes, after this many messages
     /// of each direction.
     async fn talk(&self, cut_after: [usize; 2], until: impl Fn(&Pool, &Pool) -> bool) -> [Arc<Pool>; 2] {
         let ((a, mut a_shares), (b, mut b_shares)) = (self.ends[0].open().await, self.ends[1].open().await);
@@ -538,7 +538,7 @@ async fn a_block_that_the_other_module_passed_over_is_abandoned_also_when_it_com
             pool.has_handed_over("one", 5).await.unwrap();
         }
         drop(pools);
-        // Both stores start anew before they talk: what the modules handed over is known all the same.
+        // Both stores restart before they talk: what the modules handed over is known all the same.
         let pools = at_rest(&world).await;
         is_abandoned(&pools[end], &alone).await;
         let ledgers = pools.each_ref().map(|pool| pool.store.ledger(&pool.peer).unwrap());

@@ -194,11 +194,11 @@ mod tests {
         let known = |site: &str| Some(RolledBack { site: site.to_owned(), ..RolledBack::default() });
         // By its own word, also where the other end does not remember it.
         assert_eq!(blamed(concluded(|a, _| a.hello.rolled_back = known("a"))), ["a", "a"]);
-        let anew = concluded(|a, _| {
+        let restarted = concluded(|a, _| {
             a.hello.rolled_back = known("a");
             a.hello.instance = vec![9].into();
         });
-        assert_eq!(blamed(anew), ["a", "a"]);
+        assert_eq!(blamed(restarted), ["a", "a"]);
         // By the other one's word, until it was voided.
         assert_eq!(blamed(concluded(|_, b| b.hello.rolled_back = known("a"))), ["a", "a"]);
         let [one, two] = concluded(|a, b| {

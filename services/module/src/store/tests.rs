@@ -392,7 +392,7 @@ fn a_crash_while_a_file_of_release_0_1_is_taken_over_leaves_what_can_be_finished
     }
 }
 
-/// Of a block with so many bits of key.
+/// Of a block with this many bits of key.
 fn account(delivered: u64) -> String {
     let mut account = distill::ledger::BlockLedger::default();
     account.set(distill::ledger::Line::DELIVERED, delivered);

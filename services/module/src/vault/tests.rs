@@ -188,3 +188,16 @@ fn a_lease_is_as_many_epochs_as_make_seconds_and_never_a_few_alone() {
         }
     }
 }
+
+#[test]
+fn epochs_are_leased_once_that_is_on_the_disk_and_not_before() {
+    let data = tempfile::tempdir().unwrap();
+    let disk = Disk::fillable();
+    let mut vault = Vault::open(data.path(), None, SITE, LINK, disk.clone()).unwrap();
+    disk.fill(true);
+    assert!(vault.lease(5).is_err());
+    assert!(vault.lease(5).is_err(), "no room is no lease, however often it is asked for");
+    disk.fill(false);
+    vault.lease(5).unwrap();
+    assert!(next_epoch(data.path(), SITE, LINK).unwrap() > 5, "a crash goes on behind what was used");
+}

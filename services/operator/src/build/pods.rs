@@ -325,8 +325,8 @@ fn probe(port: u16, period_s: i32, failures: i32) -> Probe {
 /// What a container asks for that only waits.
 const MILLICORES_MIN: u32 = 10;
 
-/// Requests are the plan's estimate, in powers of two: a pod is started anew when they change, which a little more
-/// loss is not worth. Memory may grow to three times that. Of the processor a quarter of the estimate is asked for: a
+/// Requests are the plan's estimate, in powers of two: a pod restarts when they change, which a little more
+/// loss is not worth. Memory may grow to three times that. Of the CPU a quarter of the estimate is asked for: a
 /// network that gets less than it could use is slower and makes the same key, one that finds no place makes none.
 fn resources(wanted: topology::plan::estimate::Resources) -> ResourceRequirements {
     const MIB: u64 = 1 << 20;

@@ -151,11 +151,11 @@ fn a_secret_of_a_key_store_that_release_0_1_made_keeps_its_master_key_and_gets_o
 }
 
 #[test]
-fn only_the_pod_whose_service_changed_is_started_anew() {
+fn only_the_pod_whose_service_changed_is_restarted() {
     let templates = |text: &str| -> Vec<(String, String)> {
         let (_, objects) = objects(text);
         let template = |set: &k8s_openapi::api::apps::v1::StatefulSet| {
-            // Any difference in the template starts the pod anew; the hash of the configuration is one. Estimates of
+            // Any difference in the template restarts the pod; the hash of the configuration is one. Estimates of
             // memory alone do not, which `apply` sees to.
             let mut template = set.spec.as_ref().unwrap().template.clone();
             template.spec.as_mut().unwrap().containers.iter_mut().for_each(|container| container.resources = None);
@@ -181,7 +181,7 @@ fn only_the_pod_whose_service_changed_is_started_anew() {
 }
 
 #[test]
-fn less_light_asks_for_no_more_of_a_processor() {
+fn less_light_asks_for_no_more_cpu() {
     let asked = |pairs_hz: u32| -> Vec<u32> {
         let text = chain().replace("pairRate: 1e8 /s", &format!("pairRate: {pairs_hz} /s"));
         let (_, objects) = objects(&text.replace("spec:\n", "spec:\n  run: {speed: 1}\n"));

@@ -92,7 +92,7 @@ async fn an_unchanged_topology_is_not_written_to() {
     world.round().await.unwrap();
     assert_eq!(world.api.take_writes(), Vec::<String>::new());
 
-    // An operator that starts anew finds everything as it should be, and makes no other secrets.
+    // An operator that restarts finds everything as it should be, and makes no other secrets.
     let world = World { context: context(&world.api), ..world };
     world.round().await.unwrap();
     assert_eq!(world.api.take_writes(), Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! What running services are told, and what starts them anew.
+//! What running services are told, and what restarts them.
 
 use std::collections::BTreeMap;
 

@@ -48,7 +48,7 @@ pub fn counts() {
     let rate = secret_mbit / wall_s;
     let verdicts = BARS_MBIT.map(|bar| format!("> {bar}: {}", if rate > bar { "met" } else { "MISSED" }));
     row("at counts, one link, secret bits until they are stored", format!("{rate:.1} Mbit/s"), &verdicts.join(", "));
-    row(&format!("  processor time of {simulated_s:.0} simulated seconds"), format!("{cpu_s:.1} s"), "");
+    row(&format!("  CPU time of {simulated_s:.0} simulated seconds"), format!("{cpu_s:.1} s"), "");
 }
 
 fn light_ns(file: &Path) -> f64 {

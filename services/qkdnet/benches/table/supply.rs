@@ -74,7 +74,7 @@ async fn measure() -> Result<()> {
     rows("dec_keys", "in the order of taking", &fetched);
     let rate = format!("{:.0} /s", shuffled.report.rate());
     row("  in random order, pool of 40,000 keys", rate, "");
-    row("  processor time of a request, store + application", shuffled.cpu(), "");
+    row("  CPU time of a request, store + application", shuffled.cpu(), "");
     let (given, equal) = (taken[0].requests() + taken[1].requests(), fetched[0].requests() + fetched[1].requests());
     let all = if given == equal { "all of them: met" } else { "all of them: MISSED" };
     row("keys taken, then fetched at the peer byte for byte equal", equal.to_string(), all);
@@ -86,7 +86,7 @@ async fn measure() -> Result<()> {
             format!("{rate:.0} /s"),
             &at_least(rate, CONNECTIONS_BAR),
         );
-        row("  processor time of a connection, store + application", turn.cpu(), "");
+        row("  CPU time of a connection, store + application", turn.cpu(), "");
         small.turn(1, |load| load.fetch(usize::MAX, false)).await?;
     }
     small.stop().await?;
@@ -113,7 +113,7 @@ async fn feed() -> Result<()> {
         let (cpu, fsyncs) = (cpu_s(network.pid(store)?)?, network.kms_status(site).await?.fsyncs);
         spent.push(format!("{cpu:.1} s, {:.1}", fsyncs as f64 / blocks as f64));
     }
-    row("  processor time, and fsyncs for a block, of each store", spent.join("; "), "");
+    row("  CPU time, and fsyncs for a block, of each store", spent.join("; "), "");
     Ok(())
 }
 
@@ -126,7 +126,7 @@ async fn all_confirmed(network: &Network, blocks: usize) -> Result<()> {
     Ok(())
 }
 
-/// Two sites with a pool of so many keys.
+/// Two sites with a pool of this many keys.
 struct Pair {
     network: Network,
     load: Option<Load>,
@@ -253,7 +253,7 @@ fn rows(what: &str, how: &str, turns: &[Turns; 2]) {
         "",
     );
     row("  rate at 1,000,000 over rate at 40,000 keys", format!("{ratio:.2}"), &format!(">= {RATIO_BAR}: {verdict}"));
-    row("  processor time of a request, store + application", small.cpu(), "");
+    row("  CPU time of a request, store + application", small.cpu(), "");
     let fsyncs = small.fsyncs as f64 * 1e3 / small.report.requests.max(1) as f64;
     row("  fsyncs of both stores for 1,000 keys", format!("{fsyncs:.1}"), "");
 }

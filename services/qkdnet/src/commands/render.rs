@@ -15,7 +15,7 @@ pub fn run(args: &RenderArgs) -> Result<(), Failure> {
         with_namespace: args.create_namespace,
         without_secrets: args.without_secrets,
     };
-    // Without an operator nobody tells running services: whatever changes starts them anew.
+    // Without an operator nobody tells running services: whatever changes restarts them.
     let settings = Settings { manager: RENDER, tells: false, ..settings_of::settings(&args.pods) };
     print(&render(&topology, &rendering, &settings).map_err(|error| Failure::failed(error.to_string()))?)
 }

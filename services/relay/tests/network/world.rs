@@ -447,7 +447,7 @@ impl World {
         }
     }
 
-    /// As [`World::exchange`] of 32 keys, where there are so many.
+    /// As [`World::exchange`] of 32 keys, where there are that many.
     pub async fn exchange_if_any(&self, master: &str, slave: &str) -> bool {
         let (from, to) = (self.supplier(master), self.supplier(slave));
         let (master, slave) = (sae(master), sae(slave));

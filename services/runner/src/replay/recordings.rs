@@ -16,7 +16,7 @@ use topology::plan::Plan;
 use super::Recordings;
 use crate::failure::Failure;
 
-/// From so many bytes a format is recognised.
+/// A format is recognised from this many bytes.
 const HEAD_BYTES: u64 = 1 << 16;
 /// Detectors of an end.
 const DETECTORS: i32 = 4;

@@ -10,7 +10,7 @@ use crate::snapshot::RecordingRow;
 use crate::verdict::{Kind, Reason};
 use crate::watch::LinkReport;
 
-/// So many bits without a single error are not of two detectors.
+/// This many bits without a single error are not of two detectors.
 const BITS_JUDGED: u64 = 10_000;
 /// Of two ends that choose their basis by themselves at most half of all clicks agree.
 const KEPT_SHARE_MAX: f64 = 0.75;

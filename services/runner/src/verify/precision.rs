@@ -171,7 +171,7 @@ impl Expected {
     }
 }
 
-/// Time until a share of so many cases per second is known to `sigma`.
+/// Time until a share of this many cases per second is known to `sigma`.
 fn ratio_s(share: f64, cases_hz: f64, sigma: f64) -> f64 {
     share * (1.0 - share) / sigma.powi(2) / cases_hz
 }

@@ -295,7 +295,7 @@ impl Desk {
         if !begun.is_empty()
             && let Err(error) = self.record(&held.faults)
         {
-            tracing::warn!("a fault that has begun may begin anew with the next start: {error}");
+            tracing::warn!("a fault that has begun may begin again with the next start: {error}");
         }
         drop(held);
         begun.into_iter().for_each(|fault| self.tell(fault));

@@ -198,7 +198,7 @@ impl Half {
         self.emission.is_pairs() || self.side == Side::Corrector
     }
 
-    /// Hands out the round if it has at least so many frames.
+    /// Hands out the round if it has at least this many frames.
     fn close(&mut self, frames: u64) {
         if self.open.frames < frames {
             return;

@@ -77,7 +77,7 @@ impl Disclosure {
         [self.key_first, self.key_second, self.key_third]
     }
 
-    /// The check bits and what the peer says of them: an intensity of so many binary digits for each.
+    /// The check bits and what the peer says of them: an intensity of this many binary digits for each.
     pub(super) fn check(&self, planes: usize) -> Result<Labelled, SiftingError> {
         let malformed = SiftingError::Malformed("string of check bits");
         let len = usize::try_from(self.check_count).ok().filter(|len| *len <= CHECK_BITS_MAX);

@@ -100,7 +100,7 @@ impl Labelled {
     /// How many bits each intensity gave, and of which `wrong` are set.
     fn tally<const N: usize>(&self, wrong: Option<&Bits>) -> [u64; N] {
         let mut counts = [0; N];
-        // So many digits can say so many places.
+        // That is how many places the digits can name.
         for (kind, count) in counts.iter_mut().enumerate().take(1 << self.kinds.len()) {
             *count = (0..self.bits.words().len())
                 .map(|word| {

@@ -182,8 +182,8 @@ impl RoundEnd {
         Self { frames, first, second, third, mismatched_first, mismatched_second, mismatched_third }
     }
 
-    /// The counts, which must be those of a round of so many frames, of a key of so many bits, and of so many events in
-    /// another basis, if anything is said of these.
+    /// The counts, which must be those of a round of this many frames, of a key of this many bits, and of this many
+    /// events in another basis, if anything is said of these.
     pub fn counts(&self, frames: u64, bits: u64, events: u64, intensities: usize) -> Result<ByIntensity, MessageError> {
         if self.frames != frames {
             return Err(MessageError::RoundEnd { frames, found: self.frames });

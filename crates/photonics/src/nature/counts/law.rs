@@ -184,7 +184,7 @@ impl Law {
         }
     }
 
-    /// What `seconds` of light give in which so many pulses are sent.
+    /// What `seconds` of light give in which this many pulses are sent.
     pub fn draw(&self, seconds: f64, pulses: u64, draws: &mut Draws) -> Statistics {
         let mut left = match self.events {
             // Exact where nothing is remembered.

@@ -1,4 +1,4 @@
-//! Strings of bits of which exactly so many are wrong, at random places.
+//! Strings of bits with an exact number of wrong bits, at random places.
 
 use super::half::Labelled;
 use super::law::{KINDS_MAX, Tally};

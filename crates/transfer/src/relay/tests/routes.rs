@@ -97,7 +97,7 @@ fn a_hop_costs_more_the_less_it_has_and_the_slower_it_is() {
     assert_eq!(hop_cost(u64::MAX, 0, 4096), Some(5000));
 }
 
-/// `a` with two ways to `d`, over `b` and over `c`, of so many bytes each; gives where keys go as the levels change.
+/// `a` with two ways to `d`, over `b` and over `c`, of this many bytes each; gives where keys go as the levels change.
 fn way_after(levels: &[(u64, u64)]) -> Vec<String> {
     let mut bench = Bench::new("a", Settings { window: 64, ..Settings::default() });
     bench.neighbour("b", levels[0].0, 1_000_000);

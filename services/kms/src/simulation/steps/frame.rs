@@ -12,7 +12,7 @@ pub enum Kind {
     Open,
     Pair,
     Close,
-    /// An application asks for so many keys; the answer has each ID and its key.
+    /// An application asks for this many keys; the answer has each ID and its key.
     Ask,
     /// An application fetches a key by its ID.
     Fetch,

@@ -62,7 +62,7 @@ impl Turns {
         Self(Box::new(core::array::from_fn(|entry| [libm::cos(angle(entry)), libm::sin(angle(entry))])))
     }
 
-    /// Cosine and sine of so many turns, either way.
+    /// Cosine and sine of this many turns, either way.
     #[inline]
     fn of(&self, turns: f64) -> [f64; 2] {
         let place = turns * TURNS as f64;
