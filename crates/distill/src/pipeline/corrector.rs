@@ -187,13 +187,13 @@ impl Corrector {
             return Ok(reconciled);
         }
         let length = done.length.chosen as usize;
-        let seed_len = amplify::seed_len(done.key.len(), length);
+        let seed_len = amplify::hash_seed_len(done.key.len(), length);
         if message.length != length as u64 || message.seed.len() != seed_len.div_ceil(8) {
             return Err(ModuleError::Protocol("the two ends disagree on the length of the key"));
         }
         draft.stage(number, Stage::Amplify, true);
         let seed = Bits::from_bytes(&message.seed, seed_len);
-        let key = amplify::toeplitz(&done.key, &seed, length);
+        let key = amplify::hash(&done.key, &seed, length);
         draft.stage(number, Stage::Amplify, false);
         block.state = State::Amplified(done.finish(&block.round, key, reserve));
         Ok(reconciled)

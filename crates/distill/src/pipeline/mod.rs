@@ -498,7 +498,7 @@ impl Draft {
 
 /// Counts the forms that bundles and [`protocol_fingerprint`] have had: ends that would not understand each other part
 /// at their greeting.
-const DIALOGUE: u32 = 3;
+const DIALOGUE: u32 = 4;
 
 /// A number that differs where two ends were started with different protocols.
 fn protocol_fingerprint(protocol: &LinkProtocol) -> u64 {
