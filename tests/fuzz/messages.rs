@@ -5,7 +5,7 @@ use distill::auth::frame::Kind;
 use distill::auth::{Action, Endpoint, EndpointConfig, Frame, Layout, MaskKey, MemoryReserve, Reserve, Side, TagField};
 use distill::bits::Bits;
 use distill::cascade::{Answer, Corrector, Parameters, Query, Reference};
-use distill::pipeline::{FrameInput, Hello, Module, PeerInput, SessionStart, Setpoints};
+use distill::pipeline::{FrameInput, Hello, Module, Offer, PeerInput, SessionStart, Setpoints};
 use module::Counting;
 use module::light::Frames as _;
 use prost::Message as _;
@@ -219,10 +219,13 @@ fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
 
 #[test]
 fn greetings_are_decoded_and_encoded_alike() {
-    let hello = Hello { next_block: 1, next_epoch: 2, committed_end: 3, protocol: 4, dialogue: 5 }.encode_bytes();
-    Target::new("greetings", vec![hello]).fuzz(|input| {
+    let stretches = vec![Offer::new(7, &[8; 32]), Offer::new(6, &[9; 32])];
+    let hello = Hello { next_block: 1, next_epoch: 2, committed_end: 3, protocol: 4, dialogue: 5, stretches };
+    Target::new("greetings", vec![hello.encode_bytes()]).fuzz(|input| {
         let greeting = Hello::decode_bytes(input);
         if let Ok(greeting) = &greeting {
+            // Whatever the peer names, a session begins with what this end has, or with nothing.
+            assert!([0, 6, 7].contains(&hello.carries(greeting).unwrap_or_default()));
             assert_eq!(Hello::decode_bytes(&greeting.encode_bytes()).ok().as_ref(), Some(greeting));
         }
         verdict(&greeting)

@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
-use distill::bounds::KeyLength;
+use distill::bounds::{Evidence, KeyLength};
+use distill::pipeline::{Material, Stretch};
 
 use super::*;
 
@@ -200,4 +201,24 @@ fn epochs_are_leased_once_that_is_on_the_disk_and_not_before() {
     disk.fill(false);
     vault.lease(5).unwrap();
     assert!(next_epoch(data.path(), SITE, LINK).unwrap() > 5, "a crash goes on behind what was used");
+}
+
+#[test]
+fn what_was_kept_of_a_block_is_erased_where_the_end_was_put_back_from_a_copy() {
+    let data = tempfile::tempdir().unwrap();
+    let material = Material {
+        frames: 3,
+        key: bits(5, 700),
+        decoys: None,
+        evidence: Evidence::CheckBits { bits: 10, errors: 1 },
+        detected: distill::sifting::Detected::default(),
+        account: BlockLedger::default(),
+    };
+    let stretch = Stretch { rounds: 1, tag_pairs: 1, protocol: 7, digest: [1; 32], material };
+    let mut vault = open(data.path());
+    vault.stretches().keep(4, &stretch).unwrap();
+    drop(vault);
+    assert_eq!(open(data.path()).stretches().frames(), 3, "a start alone erases nothing");
+    void_restored(data.path(), None, SITE, LINK, Arc::new(anchor::Unanchored)).unwrap();
+    assert_eq!(open(data.path()).stretches().frames(), 0, "a block may have been made of them since");
 }
