@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use distill::bits::Bits;
-use keystore::{MasterKey, Sealer};
+use keystore::{MasterKey, Sealer, Secret};
 use shell::disk::Disk;
 use shell::files;
-use zeroize::Zeroizing;
 
 /// The folder beside the block file.
 const FOLDER: &str = "waiting";
@@ -86,8 +85,9 @@ impl Waiting {
     /// Puts it on the disk.
     pub fn put(&self, part: Part, block: u64, session: u64, bits: &Bits) -> Result<()> {
         let Some(sealer) = self.sealers.first() else { bail!("there is no key to seal with") };
-        let sealed = sealer.seal(&about(part, block, session, bits.len()), &Zeroizing::new(bits.to_bytes()))?;
-        let mut content = session.to_le_bytes().to_vec();
+        let sealed = sealer.seal(&about(part, block, session, bits.len()), Secret::new(bits.to_bytes()).expose())?;
+        let mut content = Vec::with_capacity(16 + sealed.len());
+        content.extend_from_slice(&session.to_le_bytes());
         content.extend_from_slice(&(bits.len() as u64).to_le_bytes());
         content.extend_from_slice(&sealed);
         let path = self.path(part, block);
