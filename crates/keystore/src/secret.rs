@@ -8,8 +8,25 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// Key bytes. `Debug` prints the length alone; there is no `Display` and no serialisation.
 ///
 /// The buffer is never grown in place: a reallocation would leave a copy behind.
-#[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Default)]
 pub struct Secret(Vec<u8>);
+
+/// The slices, not the vector, which is wiped byte by byte: blocks have millions of them.
+impl Zeroize for Secret {
+    fn zeroize(&mut self) {
+        self.0.as_mut_slice().zeroize();
+        self.0.spare_capacity_mut().zeroize();
+        self.0.clear();
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Secret {}
 
 impl Secret {
     pub fn new(bytes: Vec<u8>) -> Self {
@@ -43,7 +60,7 @@ impl Secret {
         if self.0.capacity() - self.0.len() < bytes.len() {
             let mut larger = Vec::with_capacity((self.0.len() + bytes.len()).max(2 * self.0.len()));
             larger.extend_from_slice(&self.0);
-            self.0.zeroize();
+            self.zeroize();
             self.0 = larger;
         }
         self.0.extend_from_slice(bytes);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anchor::Anchor;
 use anyhow::{Context, Result, bail};
 use distill::bits::Bits;
+use keystore::Secret;
 use proto::kms::v1::{Block, DeliverAnswer};
 use sha2::{Digest, Sha256};
 use shell::dial::Dial;
@@ -20,7 +21,6 @@ use shell::handover::Handover;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::departures::Departures;
 use crate::store::StoredBlock;
@@ -37,7 +37,7 @@ pub type KmsDial = Arc<dyn Dial<Block, DeliverAnswer>>;
 /// A block on its way, and its key apart.
 struct Outgoing {
     about: Block,
-    key: Zeroizing<Vec<u8>>,
+    key: Secret,
 }
 
 /// The end of a module through which its blocks leave.
@@ -107,7 +107,7 @@ fn message(link: &str, stored: &StoredBlock, key: &Bits, epoch: u64, traceparent
         traceparent,
         ..Block::default()
     };
-    Outgoing { about, key: Zeroizing::new(key.to_bytes()) }
+    Outgoing { about, key: Secret::new(key.to_bytes()) }
 }
 
 /// The same at both ends, and no other block's: numbers go on with the data, sessions are drawn at random.
@@ -160,7 +160,7 @@ impl Outbox {
             self.departures.one_leaves()?;
         }
         for block in &self.unconfirmed {
-            store.send(block.about.clone(), &block.key).await?;
+            store.send(block.about.clone(), block.key.expose()).await?;
         }
         let mut open = true;
         while open || !self.unconfirmed.is_empty() {
@@ -171,7 +171,7 @@ impl Outbox {
                         self.unconfirmed.push_back(block);
                         self.departures.one_leaves()?;
                         let Some(block) = self.unconfirmed.back() else { continue };
-                        store.send(block.about.clone(), &block.key).await?;
+                        store.send(block.about.clone(), block.key.expose()).await?;
                     }
                     None => open = false,
                 },

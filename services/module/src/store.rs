@@ -21,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use distill::bits::Bits;
+use keystore::Secret;
 use shell::disk::Disk;
 use zeroize::Zeroizing;
 
@@ -528,7 +529,7 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError 
 }
 
 fn digest_of(key: &Bits) -> [u8; DIGEST_BYTES] {
-    digest::of_key(key.len() as u64, &Zeroizing::new(key.to_bytes()))
+    digest::of_key(key.len() as u64, Secret::new(key.to_bytes()).expose())
 }
 
 /// A record of a file of today.

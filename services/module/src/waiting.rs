@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use distill::bits::Bits;
+use keystore::Secret;
 use shell::disk::Disk;
-use zeroize::Zeroizing;
 
 use crate::sealed::SealedFolder;
 
@@ -55,7 +55,7 @@ impl Waiting {
         let mut head = session.to_le_bytes().to_vec();
         head.extend_from_slice(&(bits.len() as u64).to_le_bytes());
         let about = about(part, block, session, bits.len());
-        self.folder.put(&name(part, block), &head, &about, &Zeroizing::new(bits.to_bytes()))
+        self.folder.put(&name(part, block), &head, &about, Secret::new(bits.to_bytes()).expose())
     }
 
     /// What waits; nothing where it was never there or has been erased.
