@@ -33,6 +33,13 @@ const DEPARTURE: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
+/// Epochs and blocks that the other end may have come further than this one: it takes one step more at most, whose frame
+/// may end an epoch or two later.
+const EPOCHS_AHEAD: u64 = 4;
+const BLOCKS_AHEAD: u64 = 2;
+/// Clocks of the two ends go apart by less than one part in this.
+const CLOCKS_APART: u64 = 8192;
+
 pub const CLOCK_STANDS_STILL: &str = "the local clock stands still";
 
 /// Everything a module needs beside its configuration.
@@ -101,7 +108,8 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
 async fn sessions(node: &mut Node, seed: &Subseed, stop: &CancellationToken) -> Result<bool> {
     node.deliver_committed("").await?;
     let pump = if node.config.protocol.sets_pump() { node.config.initial_pump } else { 0.0 };
-    let mut setpoints = Setpoints { pump, ..Setpoints::default() };
+    let at_first = Setpoints { pump, ..Setpoints::default() };
+    let mut setpoints = at_first;
     let (mut retry, mut said) = (RETRY_MIN, String::new());
     loop {
         if !lasting::lasts(node.monitor.state()) {
@@ -121,6 +129,10 @@ async fn sessions(node: &mut Node, seed: &Subseed, stop: &CancellationToken) -> 
             result = session(node, seed, &mut setpoints) => result,
         };
         node.light.end();
+        if node.config.subseed.is_some() {
+            // How many steps of the session this end took before it noticed the end is wall time's.
+            setpoints = at_first;
+        }
         let opened = matches!(monitor.state(), LinkState::Acquiring | LinkState::Locked);
         match result {
             Ok(()) => return Ok(true),
@@ -176,6 +188,7 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         channel,
         module,
         step: 0,
+        first_epoch,
         first_block: start.first_block,
         setpoints,
     };
@@ -269,6 +282,7 @@ struct Run<'n> {
     module: Option<Box<Module>>,
     reporter: Reporter,
     step: u64,
+    first_epoch: u64,
     /// Blocks before this one are of earlier sessions.
     first_block: u64,
     setpoints: &'n mut Setpoints,
@@ -352,7 +366,7 @@ impl Run<'_> {
         // A thread of its own costs more than a light step does.
         let (module, output) = if light { step() } else { compute::pool().run(step).await? };
         self.module = Some(module);
-        let output = output?;
+        let output = output.inspect_err(|_| self.ends_by_contents())?;
         let StepOutput { payload, close_round, setpoints, actions, held, finished } = output;
         *self.setpoints = setpoints;
         for action in actions {
@@ -362,6 +376,19 @@ impl Run<'_> {
         self.channel.send(module_message::Message::Bundle(bundle)).await?;
         self.step += 1;
         Ok(Taken { held, finished })
+    }
+
+    /// This end ends the session by what it was given, so that under a seed the next one begins where contents say. The
+    /// other end goes on until it notices, at some moment of wall time: both begin behind what it can have come to.
+    fn ends_by_contents(&mut self) {
+        let ModuleConfig { subseed, epoch_ps, protocol, .. } = &self.node.config;
+        if subseed.is_none() {
+            return;
+        }
+        let frame_ps = (protocol.post_processing.framing.frame_s() * 1e12) as u64;
+        let apart = self.node.vault.next_epoch().saturating_sub(self.first_epoch) / CLOCKS_APART;
+        let epochs = EPOCHS_AHEAD + 2 * frame_ps.div_ceil((*epoch_ps).max(1)) + apart;
+        self.node.vault.pass_over(epochs, BLOCKS_AHEAD);
     }
 
     /// Carries out what the module decided; what must be durable is, before the step's bundle leaves.

@@ -11,7 +11,7 @@ use proto::pace::v1::{GetStatusRequest, GetStatusResponse, PaceState as Wire};
 use shell::Credentials;
 use shell::dial::{Door, NamedDial};
 use source::PacerDial;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{PacerConfig, SourceConfig};
@@ -53,6 +53,8 @@ impl PaceMonitor {
                 Wire::Joining => (PaceState::Joining, true),
                 Wire::Emitting => (PaceState::Emitting, true),
                 Wire::Waiting => (PaceState::Waiting, true),
+                Wire::Expected => (PaceState::Expected, link.reached_ps > 0),
+                Wire::Missing => (PaceState::Missing, false),
             };
             let s = has_time.then_some(link.reached_ps as f64 * S_PER_PS);
             PacedLinkRow { link: link.link.clone(), state, s }
@@ -85,7 +87,9 @@ pub async fn start(
     let (door, status) = (Door::new(STREAMS_WAITING), Arc::new(Status::default()));
     let (told, service, streams) = (status.clone(), config.clone(), door.clone());
     let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Serving>> {
-        let run: Serving = Box::pin(pacer::run(service.clone(), streams.open(), status.clone(), life));
+        // The links of a run that is under way stay as they are.
+        let orders = mpsc::channel(1).1;
+        let run: Serving = Box::pin(pacer::run(service.clone(), streams.open(), orders, status.clone(), life));
         Box::pin(async { Ok(run) })
     };
     tasks.spawn(Life::start(&config.name, desks.get(&config.name), stop, begin).await?.keep());

@@ -67,9 +67,9 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let mut network = match (&config.pacing, pacer) {
-        (Some(pacing), Some(pacer)) => {
+        (Some(_), Some(pacer)) => {
             status.update(|s| s.pacer_away = true);
-            Some(NetworkTime::keep(pacer, pacing.skew_ps, status.clone(), &stop))
+            Some(NetworkTime::keep(pacer, status.clone(), &stop))
         }
         _ => None,
     };

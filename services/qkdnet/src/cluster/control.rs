@@ -10,7 +10,7 @@ use runner::Folders;
 use runner::roster::Roster;
 use shell::{files, pki, server};
 use topology::Topology;
-use topology::plan::{CONTROL_IDENTITY, Plan, RunOptions};
+use topology::plan::{CONTROL_IDENTITY, Plan};
 
 use super::scratch::Scratch;
 use super::{Cluster, Forward, content};
@@ -35,7 +35,7 @@ impl Cluster {
             )
         })?;
         let topology = operator::validate::validate(&object)?.topology;
-        let plan = topology::plan::plan(&topology, &RunOptions::default());
+        let plan = operator::layout::plan(&topology);
         let layout = Layout::of(&topology, &plan, &self.namespace);
 
         let scratch = Scratch::new()?;
