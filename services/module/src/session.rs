@@ -85,17 +85,26 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
     let ModuleConfig { link, site, epoch_ps, blocks_kept, .. } = &node.config;
     node.vault.keep(*blocks_kept);
     node.vault.count_in(*epoch_ps).with_context(|| format!("the data of link {link} at {site}"))?;
+    if let Some(before) = node.vault.uptime() {
+        node.monitor.resume(before);
+    }
     let seed = subseed(node.config.subseed.as_ref())?;
     let ended = tokio::select! {
         ended = sessions(&mut node, &seed, &stop) => ended,
         () = stop.cancelled() => Ok(false),
     };
     node.light.end();
+    node.vault.keep_uptime(node.monitor.counts());
     let remark = node.light.finish();
     node.remark(remark);
     let ended = ended?;
-    if let Some(delivery) = node.delivery.take() {
-        delivery.finish().await?;
+    match node.delivery.take() {
+        // Time does not wait for room: what found none is handed over by the next run.
+        Some(delivery) if node.config.dark_when_full => {
+            tokio::time::timeout(DEPARTURE, delivery.finish()).await.unwrap_or(Ok(()))?;
+        }
+        Some(delivery) => delivery.finish().await?,
+        None => {}
     }
     if ended {
         node.monitor.note("ended", "the run is complete");
@@ -112,6 +121,7 @@ async fn sessions(node: &mut Node, seed: &Subseed, stop: &CancellationToken) -> 
     let mut setpoints = at_first;
     let (mut retry, mut said) = (RETRY_MIN, String::new());
     loop {
+        node.vault.keep_uptime(node.monitor.counts());
         if !lasting::lasts(node.monitor.state()) {
             node.monitor.enter(LinkState::Connecting);
         }
@@ -315,8 +325,10 @@ impl Run<'_> {
             }
             self.reporter.light(&self.node.monitor, done.epoch, &done.outage);
             self.node.vault.lease(done.epoch)?;
+            self.node.vault.keep_uptime(self.node.monitor.counts());
             let epoch = done.epoch + self.node.config.latency_epochs;
-            self.node.light.set(epoch, *self.setpoints).await;
+            let dark = self.node.config.dark_when_full && self.node.delivery.as_mut().is_some_and(Delivery::darkens);
+            self.node.light.set(epoch, *self.setpoints, dark).await;
             self.report(done.epoch, done.epoch + 1);
         }
     }
@@ -325,6 +337,8 @@ impl Run<'_> {
     async fn drain(&mut self, end: u64) -> Result<()> {
         self.node.vault.run_ended(end)?;
         self.node.light_over = true;
+        self.node.monitor.run_ends();
+        self.node.vault.keep_uptime(self.node.monitor.counts());
         while !self.take_step(None).await?.finished {}
         self.report(end, end);
         Ok(())

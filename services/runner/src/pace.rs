@@ -39,14 +39,21 @@ pub struct PaceMonitor {
 impl PaceMonitor {
     /// How the network's time stands. `known` is what was seen before: a time that nobody keeps stands still.
     pub fn row(&self, known: Option<&NetworkTimeRow>) -> NetworkTimeRow {
-        const S_PER_PS: f64 = 1e-12;
         let latest = self.latest.borrow();
-        let known_s = known.map_or(0.0, |row| row.s);
-        let (s, pacer) = match &*latest {
-            Some(status) => (known_s.max(status.network_ps as f64 * S_PER_PS), PacerState::Running),
-            None => (known_s, PacerState::Away),
+        let row = NetworkTimeRow::of(self.skew_ps, latest.as_ref());
+        NetworkTimeRow { s: row.s.max(known.map_or(0.0, |row| row.s)), ..row }
+    }
+}
+
+impl NetworkTimeRow {
+    /// What a pacer says, or that it says nothing.
+    pub fn of(skew_ps: u64, said: Option<&GetStatusResponse>) -> Self {
+        const S_PER_PS: f64 = 1e-12;
+        let (s, pacer) = match said {
+            Some(status) => (status.network_ps as f64 * S_PER_PS, PacerState::Running),
+            None => (0.0, PacerState::Away),
         };
-        let links = latest.iter().flat_map(|status| &status.links).map(|link| {
+        let links = said.into_iter().flat_map(|status| &status.links).map(|link| {
             let (state, has_time) = match link.state() {
                 Wire::Unspecified | Wire::Away => (PaceState::Away, false),
                 Wire::Idle => (PaceState::Idle, false),
@@ -59,7 +66,7 @@ impl PaceMonitor {
             let s = has_time.then_some(link.reached_ps as f64 * S_PER_PS);
             PacedLinkRow { link: link.link.clone(), state, s }
         });
-        NetworkTimeRow { s, skew_s: self.skew_ps as f64 * S_PER_PS, pacer, links: links.collect() }
+        NetworkTimeRow { s, skew_s: skew_ps as f64 * S_PER_PS, pacer, links: links.collect() }
     }
 }
 

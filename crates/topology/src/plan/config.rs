@@ -192,6 +192,9 @@ pub struct ModuleConfig {
     /// Key store that takes the blocks; without one they stay where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms: Option<String>,
+    /// While its blocks find no room, the link has no light.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dark_when_full: bool,
     pub faults_allowed: bool,
     /// Peers that may connect.
     pub accepts: Vec<String>,

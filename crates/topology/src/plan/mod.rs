@@ -18,7 +18,7 @@ mod sites;
 use distill::config::Side;
 use serde::Serialize;
 
-use crate::document::{Fidelity, Link, Measure, Protocol, Spec, Topology};
+use crate::document::{Fidelity, Link, Measure, Protocol, Spec, Topology, WhenFull};
 use crate::figure::Listing;
 pub use config::{
     ChannelConfig, CountedPairs, CountedPulses, Counts, DetectorConfig, EntangledReceiver, KeySupply, KmsConfig,
@@ -344,6 +344,7 @@ pub(crate) struct RunPlan {
     pub faults_allowed: bool,
     /// By each link end.
     pub blocks_kept: u64,
+    pub dark_when_full: bool,
     /// What the command line says of every link, and the document of those that say nothing.
     fidelity: Option<Fidelity>,
     fidelity_unsaid: Fidelity,
@@ -413,6 +414,7 @@ pub(crate) fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
         seed: options.seed.or(spec.run.seed),
         faults_allowed: spec.faults.allowed,
         blocks_kept: spec.retention.blocks.into(),
+        dark_when_full: spec.key_management.when_full == WhenFull::Dark,
     };
     if spec.links.iter().any(|link| run.fidelity(link) == Fidelity::Tags) {
         run.tags_end_ps = photonics::tag::END_PS - TAG_MARGIN_PS;
