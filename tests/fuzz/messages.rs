@@ -317,7 +317,7 @@ fn a_pacer_takes_any_report_or_sends_its_source_away() {
     let join = |source, at_ps| report(source, What::Join(Join { number: 1, at_ps }));
     let emits =
         |source, reached_ps, wants_ps| report(source, What::Emitting(Emitting { number: 1, reached_ps, wants_ps }));
-    let idle = |source, reached_ps| report(source, What::Idle(Idle { reached_ps }));
+    let idle = |source, reached_ps| report(source, What::Idle(Idle { reached_ps, ..Idle::default() }));
     let good = vec![
         [join(0, 0), join(1, 0), join(2, 500_000), emits(0, 900_000, 1_200_000), emits(1, 400_000, 0)].concat(),
         [emits(0, 1 << 50, 0), join(1, 7), idle(2, 0), emits(0, (1 << 50) + 9, 0), join(2, 0)].concat(),

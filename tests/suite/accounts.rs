@@ -8,7 +8,9 @@ use telemetry::names::{attribute, span as name};
 use telemetry::store::{SpanRecord, Store};
 
 use crate::keys::{Key, Network, eventually, keys};
-use crate::support::{Place, assert_equal_keys, bright_network_with_small_transfers, bright_with, qkdnet, success};
+use crate::support::{
+    Place, assert_equal_keys, bright_network_with_small_transfers, bright_with, qkdnet, success, summary,
+};
 
 /// What a relay puts around a key under one-time pad, in bytes.
 const SEAL_OVERHEAD_BYTES: u64 = 32;
@@ -301,4 +303,23 @@ fn a_full_pool_gives_up_its_oldest_key_at_both_sites_and_its_link_goes_on() {
     // The end of the run may come while one of the two has done it and the other one not yet.
     let apart = of_site("sophia", "valrose").abs_diff(of_site("valrose", "sophia"));
     assert!(apart <= POOL_BITS / 4, "{apart} bits");
+}
+
+/// Nobody takes key: the link goes dark, the run comes to its end, and what found no room is kept.
+#[test]
+fn a_full_pool_darkens_its_link_where_that_is_asked_for_and_time_goes_on() {
+    let place = Place::new(&bright_with("pool: 200000 bit, whenFull: dark", ""));
+    let events = place.up("data", &["--for", "60s", "--fidelity", "counts"]);
+    let out = events.iter().find(|event| event["name"] == "light-out").expect("a link that goes dark");
+    assert!(out["message"].as_str().expect("a message").contains("no room for key of detector-"), "{out}");
+    let summary = summary(&events);
+    assert!(summary["simulated_s"].as_f64().expect("a time") >= 59.0, "{summary}");
+    let availability = summary["links"][0]["figures"]["availability"].as_f64().expect("a share");
+    assert!((0.05..0.95).contains(&availability), "{summary}");
+    assert_equal_keys(&place.digest("data"));
+    let mut seeded = qkdnet();
+    seeded.arg("up").arg(place.topology()).arg("--data").arg(place.path("other")).args(["--for", "1s", "--seed", "7"]);
+    let output = seeded.output().expect("start qkdnet");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("`--seed 7`") && said.contains("whenFull: dark"), "{said}");
 }

@@ -457,3 +457,26 @@ fn an_interrupt_ends_a_run_whose_sites_are_cut_off_from_each_other() {
         network.stop();
     }
 }
+
+#[test]
+fn figures_of_a_link_go_on_where_a_process_that_was_stopped_had_come_to() {
+    let place = Place::new(&bright(&[DIM, ("latency: 8}", "latency: 8}\n  faults: {allowed: true}")]));
+    let network = Network::start(&place, &["--isolation", "process"]);
+    network.blocks(1);
+    let mut at = 0;
+    // Each end once: one of the two is whose figures are shown.
+    for site in ["valrose", "sophia"] {
+        let fault = network.fault(&["stop", &format!("detector-valrose-sophia-{site}"), "--for", "1s"]);
+        (at, _) = network.happens(at, "fault-over", fault["id"].as_str().expect("an ID"));
+        network.blocks(2);
+    }
+    let figures = network.events().iter().rev().find_map(|event| event["links"][0].get("figures").cloned());
+    let figures = figures.expect("figures of the link");
+    assert!(figures["restarts"].as_f64().expect("a figure") >= 2.0, "{figures}");
+    let availability = figures["availability"].as_f64().expect("a figure");
+    assert!((0.01..1.0).contains(&availability), "{figures}");
+    network.stop();
+    for site in ["valrose", "sophia"] {
+        assert!(place.path("data").join(site).join("valrose-sophia/uptime.json").is_file(), "{site}");
+    }
+}

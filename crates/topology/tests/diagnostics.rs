@@ -104,7 +104,8 @@ golden! {
     outages_of_nonsense: ["window: 120 ps" => "window: 120 ps\n      outages: [{at: 1 h, lasts: 10 min, cause: a}, {at: 70 min, lasts: 1 ms, cause: b}, {at: 610 h, lasts: 1 s, cause: \"\"}]"];
     cooling_of_nonsense: ["efficiency: 80 %, jitter: 50 ps}" => "efficiency: 80 %, jitter: 50 ps, cooling: {holdTime: 0 s, recyclingTime: 1 ms, first: 610 h}}"], ["efficiency: 80 %, jitter: 50 ps}" => "efficiency: 80 %, jitter: 50 ps, cooling: {holdTime: 1 h, recyclingTime: -1 s}}"];
     reference_that_cannot_be_counted: ["window: 120 ps" => "window: 120 ps\n      reference: [{quantity: restarts, value: 9 %, tolerance: 1 pp, source: paper}, {quantity: availability, value: 9 times, tolerance: at most, source: paper}]"];
-    a_pool_that_does_nothing_known: ["spec:\n" => "spec:\n  keyManagement: {whenFull: dark}\n"];
+    a_pool_that_does_nothing_known: ["spec:\n" => "spec:\n  keyManagement: {whenFull: drop}\n"];
+    a_pool_that_darkens_its_links_in_a_run_with_a_seed: ["spec:\n" => "spec:\n  keyManagement: {whenFull: dark}\n  run: {seed: 7}\n"];
     one_arm: ["        - site: east\n          fibre: {length: 12 km}\n          detector: {type: snspd, efficiency: 80 %, jitter: 50 ps}\n" => ""];
     more_pairs_than_a_machine_holds: ["pairRate: 1e8 /s" => "pairRate: 1e11 /s"];
     // Documents.

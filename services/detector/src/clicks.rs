@@ -107,7 +107,7 @@ impl Clicks {
         };
         let mut analyser = Analyser { instrument: self.instrument(), states };
         for epoch in first_epoch..first_epoch + latency_epochs {
-            analyser.tell(epoch, setpoints).await?;
+            analyser.tell(epoch, setpoints, false).await?;
         }
         self.analyser = Some(analyser);
         Ok(Begun { first_epoch, epochs })
@@ -132,12 +132,12 @@ impl Light for Clicks {
         }
     }
 
-    fn set(&mut self, epoch: u64, setpoints: Setpoints) -> BoxFuture<'_, ()> {
+    fn set(&mut self, epoch: u64, setpoints: Setpoints, dark: bool) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             // Nobody reads set-points of a recording.
             if let Some(analyser) = &mut self.analyser {
                 // A source that has ended the run does not read any more states.
-                let _ = analyser.tell(epoch, setpoints).await;
+                let _ = analyser.tell(epoch, setpoints, dark).await;
             }
         })
     }
@@ -162,7 +162,7 @@ impl Light for Clicks {
 }
 
 impl Analyser {
-    async fn tell(&mut self, epoch: u64, setpoints: Setpoints) -> Result<()> {
+    async fn tell(&mut self, epoch: u64, setpoints: Setpoints, dark: bool) -> Result<()> {
         let controls = Controls { phase_rad: setpoints.phase_rad, polarisation_rad: setpoints.polarisation_rad };
         let state = self.instrument.analyser_state(epoch, &controls);
         let state = AnalyserState {
@@ -172,6 +172,7 @@ impl Analyser {
             polarisation_first_rad: state.polarisation_rad[0],
             polarisation_second_rad: state.polarisation_rad[1],
             pump: setpoints.pump,
+            dark,
         };
         self.states.tell(state).await
     }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anchor::Anchor;
@@ -29,6 +30,8 @@ use crate::waiting::{Part, Waiting};
 
 /// Blocks on their way to the key store. A store that does not take them holds the link up.
 const BLOCKS_WAITING: usize = 16;
+/// So many that wait darken a link of which full pools do: fewer than may wait, because what is under way comes to its end.
+const BLOCKS_DARK: usize = 8;
 const RETRY: Duration = Duration::from_millis(250);
 const MARK_FILE: &str = "delivered.next";
 
@@ -45,6 +48,10 @@ pub struct Delivery {
     blocks: mpsc::Sender<Outgoing>,
     task: JoinHandle<Result<()>>,
     next: u64,
+    /// Blocks that were handed over and are not taken.
+    waiting: Arc<AtomicUsize>,
+    /// The link is dark because of them.
+    dark: bool,
 }
 
 impl Delivery {
@@ -65,9 +72,11 @@ impl Delivery {
             delivered_until(vault.directory(), &disk, next)?;
             keys.keep_only(|part, block| part == Part::Slice || block >= next)?;
         }
-        let (blocks, waiting) = mpsc::channel(BLOCKS_WAITING);
-        let outbox = Outbox { dial, disk, mark, keys, departures, waiting, unconfirmed: VecDeque::new() };
-        Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next })
+        let (blocks, incoming) = mpsc::channel(BLOCKS_WAITING);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (left, unconfirmed) = (waiting.clone(), VecDeque::new());
+        let outbox = Outbox { dial, disk, mark, keys, departures, waiting: incoming, unconfirmed, left };
+        Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next, waiting, dark: false })
     }
 
     /// First block that was not handed over yet.
@@ -84,9 +93,18 @@ impl Delivery {
         traceparent: &str,
     ) -> Result<()> {
         let block = message(link, stored, key, epoch, traceparent.to_owned());
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         self.blocks.send(block).await.ok().context("the delivery of blocks has ended")?;
         self.next = stored.number + 1;
         Ok(())
+    }
+
+    /// Whether a link that is dark while its key finds no room is to be dark now: from so many blocks on that the store
+    /// does not take, until it has taken all.
+    pub fn darkens(&mut self) -> bool {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        self.dark = waiting >= if self.dark { 1 } else { BLOCKS_DARK };
+        self.dark
     }
 
     /// Waits until everything was taken.
@@ -132,6 +150,8 @@ struct Outbox {
     waiting: mpsc::Receiver<Outgoing>,
     /// Sent, and not said to be durable.
     unconfirmed: VecDeque<Outgoing>,
+    /// How many are not taken, for whoever makes them.
+    left: Arc<AtomicUsize>,
 }
 
 impl Outbox {
@@ -185,6 +205,7 @@ impl Outbox {
             Some(first) if first.about.number == number => self.unconfirmed.pop_front(),
             _ => bail!("the key store took block {number}, which is not the next one"),
         };
+        self.left.fetch_sub(1, Ordering::Relaxed);
         shell::failpoint::hit("block.delivered");
         let text = format!("{}\n", number + 1);
         self.disk.write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")?;

@@ -33,6 +33,13 @@ const DEPARTURE: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
+/// Epochs and blocks that the other end may have come further than this one: it takes one step more at most, whose frame
+/// may end an epoch or two later.
+const EPOCHS_AHEAD: u64 = 4;
+const BLOCKS_AHEAD: u64 = 2;
+/// Clocks of the two ends go apart by less than one part in this.
+const CLOCKS_APART: u64 = 8192;
+
 pub const CLOCK_STANDS_STILL: &str = "the local clock stands still";
 
 /// Everything a module needs beside its configuration.
@@ -94,17 +101,26 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
     let ModuleConfig { link, site, epoch_ps, blocks_kept, .. } = &node.config;
     node.vault.keep(*blocks_kept);
     node.vault.count_in(*epoch_ps).with_context(|| format!("the data of link {link} at {site}"))?;
+    if let Some(before) = node.vault.uptime() {
+        node.monitor.resume(before);
+    }
     let seed = subseed(node.config.subseed.as_ref())?;
     let ended = tokio::select! {
         ended = sessions(&mut node, &seed, &stop) => ended,
         () = stop.cancelled() => Ok(false),
     };
     node.light.end();
+    node.vault.keep_uptime(node.monitor.counts());
     let remark = node.light.finish();
     node.remark(remark);
     let ended = ended?;
-    if let Some(delivery) = node.delivery.take() {
-        delivery.finish().await?;
+    match node.delivery.take() {
+        // Time does not wait for room: what found none is handed over by the next run.
+        Some(delivery) if node.config.dark_when_full => {
+            tokio::time::timeout(DEPARTURE, delivery.finish()).await.unwrap_or(Ok(()))?;
+        }
+        Some(delivery) => delivery.finish().await?,
+        None => {}
     }
     if ended {
         node.monitor.note("ended", "the run is complete");
@@ -117,9 +133,11 @@ pub async fn run(mut node: Node, stop: CancellationToken) -> Result<()> {
 async fn sessions(node: &mut Node, seed: &Subseed, stop: &CancellationToken) -> Result<bool> {
     node.deliver_committed("").await?;
     let pump = if node.config.protocol.sets_pump() { node.config.initial_pump } else { 0.0 };
-    let mut setpoints = Setpoints { pump, ..Setpoints::default() };
+    let at_first = Setpoints { pump, ..Setpoints::default() };
+    let mut setpoints = at_first;
     let (mut retry, mut said) = (RETRY_MIN, String::new());
     loop {
+        node.vault.keep_uptime(node.monitor.counts());
         if !lasting::lasts(node.monitor.state()) {
             node.monitor.enter(LinkState::Connecting);
         }
@@ -137,6 +155,10 @@ async fn sessions(node: &mut Node, seed: &Subseed, stop: &CancellationToken) -> 
             result = session(node, seed, &mut setpoints) => result,
         };
         node.light.end();
+        if node.config.subseed.is_some() {
+            // How many steps of the session this end took before it noticed the end is wall time's.
+            setpoints = at_first;
+        }
         let opened = matches!(monitor.state(), LinkState::Acquiring | LinkState::Locked);
         match result {
             Ok(()) => return Ok(true),
@@ -197,6 +219,7 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         channel,
         module,
         step: 0,
+        first_epoch,
         first_block: start.first_block,
         setpoints,
     };
@@ -314,6 +337,7 @@ struct Run<'n> {
     module: Option<Box<Module>>,
     reporter: Reporter,
     step: u64,
+    first_epoch: u64,
     /// Blocks before this one are of earlier sessions.
     first_block: u64,
     setpoints: &'n mut Setpoints,
@@ -346,8 +370,10 @@ impl Run<'_> {
             }
             self.reporter.light(&self.node.monitor, done.epoch, &done.outage);
             self.node.vault.lease(done.epoch)?;
+            self.node.vault.keep_uptime(self.node.monitor.counts());
             let epoch = done.epoch + self.node.config.latency_epochs;
-            self.node.light.set(epoch, *self.setpoints).await;
+            let dark = self.node.config.dark_when_full && self.node.delivery.as_mut().is_some_and(Delivery::darkens);
+            self.node.light.set(epoch, *self.setpoints, dark).await;
             self.report(done.epoch, done.epoch + 1);
         }
     }
@@ -356,6 +382,8 @@ impl Run<'_> {
     async fn drain(&mut self, end: u64) -> Result<()> {
         self.node.vault.run_ended(end)?;
         self.node.light_over = true;
+        self.node.monitor.run_ends();
+        self.node.vault.keep_uptime(self.node.monitor.counts());
         while !self.take_step(None).await?.finished {}
         self.report(end, end);
         Ok(())
@@ -397,7 +425,7 @@ impl Run<'_> {
         // A thread of its own costs more than a light step does.
         let (module, output) = if light { step() } else { compute::pool().run(step).await? };
         self.module = Some(module);
-        let output = output?;
+        let output = output.inspect_err(|_| self.ends_by_contents())?;
         let StepOutput { payload, close_round, setpoints, actions, held, finished } = output;
         *self.setpoints = setpoints;
         for action in actions {
@@ -407,6 +435,19 @@ impl Run<'_> {
         self.channel.send(module_message::Message::Bundle(bundle)).await?;
         self.step += 1;
         Ok(Taken { held, finished })
+    }
+
+    /// This end ends the session by what it was given, so that under a seed the next one begins where contents say. The
+    /// other end goes on until it notices, at some moment of wall time: both begin behind what it can have come to.
+    fn ends_by_contents(&mut self) {
+        let ModuleConfig { subseed, epoch_ps, protocol, .. } = &self.node.config;
+        if subseed.is_none() {
+            return;
+        }
+        let frame_ps = (protocol.post_processing.framing.frame_s() * 1e12) as u64;
+        let apart = self.node.vault.next_epoch().saturating_sub(self.first_epoch) / CLOCKS_APART;
+        let epochs = EPOCHS_AHEAD + 2 * frame_ps.div_ceil((*epoch_ps).max(1)) + apart;
+        self.node.vault.pass_over(epochs, BLOCKS_AHEAD);
     }
 
     /// Carries out what the module decided; what must be durable is, before the step's bundle leaves.

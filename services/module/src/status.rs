@@ -1,16 +1,15 @@
 //! What a module tells about itself: its latest figures, and a stream of what happens.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::channel::v1::ReserveReplaced;
 use proto::detector::v1::module_event::Event;
 use proto::detector::v1::{BlockStored, LinkState, ModuleEvent, ModuleStatus, Note};
-use shell::Health;
+use shell::{Health, figures};
 use tokio::sync::{broadcast, watch};
 use topology::figure::Figures;
 
-use crate::uptime::Uptime;
+use crate::uptime::{Counts, Uptime};
 
 /// Events that a slow watcher may be behind before it misses some.
 const EVENTS_KEPT: usize = 256;
@@ -21,8 +20,6 @@ pub struct Monitor {
     events: broadcast::Sender<ModuleEvent>,
     recover: watch::Sender<u64>,
     uptime: Mutex<Uptime>,
-    /// Orders to go on: to meet the peer again, or with another authentication secret.
-    interventions: AtomicU64,
     health: Health,
 }
 
@@ -33,7 +30,6 @@ impl Monitor {
             events: broadcast::channel(EVENTS_KEPT).0,
             recover: watch::channel(0).0,
             uptime: Mutex::default(),
-            interventions: AtomicU64::new(0),
             health: Health::new(),
         }
     }
@@ -69,7 +65,7 @@ impl Monitor {
 
     /// Asks the running session to give up and meet the peer again.
     pub fn request_recovery(&self) {
-        self.interventions.fetch_add(1, Ordering::Relaxed);
+        self.uptime().intervention();
         self.recover.send_modify(|count| *count += 1);
     }
 
@@ -80,6 +76,26 @@ impl Monitor {
     pub fn note(&self, name: &str, message: &str) {
         tracing::info!(event = name, "{message}");
         self.send(Event::Note(Note { name: name.to_owned(), message: message.to_owned() }));
+    }
+
+    /// Goes on with what an earlier process counted, which is told from now on.
+    pub fn resume(&self, before: Counts) {
+        self.uptime().resume(before);
+        self.update(|s| {
+            let mut counted = figures::hear(&s.counted);
+            self.tell_uptime(&mut counted);
+            s.counted = figures::tell(&counted);
+        });
+    }
+
+    /// What is to be kept for later processes.
+    pub fn counts(&self) -> Counts {
+        self.uptime().counts()
+    }
+
+    /// The run has no more light, in order.
+    pub fn run_ends(&self) {
+        self.uptime().run_ends();
     }
 
     /// A session begins.
@@ -102,7 +118,7 @@ impl Monitor {
 
     /// Enters restarts, interventions and availability into the figures of the run.
     pub fn tell_uptime(&self, figures: &mut Figures) {
-        self.uptime().tell(figures, self.interventions.load(Ordering::Relaxed));
+        self.uptime().tell(figures);
     }
 
     fn uptime(&self) -> MutexGuard<'_, Uptime> {
@@ -117,7 +133,7 @@ impl Monitor {
             replaced.by.escape_debug(),
             replaced.reserve_tags
         );
-        self.interventions.fetch_add(1, Ordering::Relaxed);
+        self.uptime().intervention();
         self.update(|s| s.reserve_replaced = Some(replaced));
         self.note("reserve-replaced", &message);
         self.publish();

@@ -1,43 +1,90 @@
-//! When a link had light, over all sessions of a process.
+//! When a link had light, over all sessions, those of earlier processes too.
 
+use serde::{Deserialize, Serialize};
 use topology::figure::{Figure, Figures, Measured};
 
 use crate::light::Remark;
 
-/// What restarts and availability are counted by, epoch by epoch.
-#[derive(Debug, Default)]
-pub struct Uptime {
+/// What is counted of a link end, and kept beside its blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
     /// First epoch that is counted, and the one behind the last.
     first: Option<u64>,
     end: u64,
     /// Epochs of sessions that had light.
     lit: u64,
     restarts: u64,
+    /// Orders to go on: to meet the peer again, or with another authentication secret.
+    interventions: u64,
     /// There was light once, and there was an end to it since.
     interrupted: bool,
+    /// The last run ended in order: the next one is no restart.
+    ended: bool,
+}
+
+impl Counts {
+    /// Whether more has changed than that time went on.
+    pub fn tells_news_to(&self, before: &Self) -> bool {
+        let Self { first, restarts, interventions, ended, .. } = *self;
+        (first, restarts, interventions, ended) != (before.first, before.restarts, before.interventions, before.ended)
+    }
+}
+
+/// What restarts and availability are counted by, epoch by epoch.
+#[derive(Debug, Default)]
+pub struct Uptime {
+    counts: Counts,
     /// Epoch in which an outage began that is not over.
     dark_since: Option<u64>,
+    /// What earlier processes counted is in it.
+    resumed: bool,
 }
 
 impl Uptime {
+    /// Goes on where an earlier process had come to; once.
+    pub fn resume(&mut self, before: Counts) {
+        if !std::mem::replace(&mut self.resumed, true) {
+            // Nothing but an order can have come before.
+            let interventions = before.interventions.saturating_add(self.counts.interventions);
+            self.counts = Counts { interventions, ..before };
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// A session begins. Where there was one before, its light was interrupted.
     pub fn session_begins(&mut self) {
-        self.interrupted = self.lit > 0;
+        if !std::mem::take(&mut self.counts.ended) {
+            self.counts.interrupted = self.counts.lit > 0;
+        }
         self.dark_since = None;
+    }
+
+    /// The run has no more light, in order.
+    pub fn run_ends(&mut self) {
+        self.counts.ended = true;
+    }
+
+    pub fn intervention(&mut self) {
+        self.counts.interventions = self.counts.interventions.saturating_add(1);
     }
 
     /// The next epoch of the session, and why it had no light, if it had none. Gives what is to be said of it.
     pub fn epoch(&mut self, epoch: u64, outage: &str, epoch_s: f64) -> Option<Remark> {
-        self.first.get_or_insert(epoch);
-        self.end = epoch.saturating_add(1);
+        let counts = &mut self.counts;
+        counts.first.get_or_insert(epoch);
+        counts.end = epoch.saturating_add(1);
         if !outage.is_empty() {
-            self.interrupted = self.lit > 0;
+            counts.interrupted = counts.lit > 0;
             let begins = self.dark_since.is_none();
             self.dark_since.get_or_insert(epoch);
             return begins.then(|| ("light-out", outage.to_owned()));
         }
-        self.lit += 1;
-        self.restarts += u64::from(std::mem::take(&mut self.interrupted));
+        counts.lit = counts.lit.saturating_add(1);
+        let restarts = u64::from(std::mem::take(&mut counts.interrupted));
+        counts.restarts = counts.restarts.saturating_add(restarts);
         let since = self.dark_since.take()?;
         let dark_s = epoch.saturating_sub(since) as f64 * epoch_s;
         Some(("light-back", format!("after {dark_s:.1} s without light")))
@@ -48,10 +95,11 @@ impl Uptime {
     }
 
     /// Enters what is known into the figures of the run.
-    pub fn tell(&self, figures: &mut Figures, interventions: u64) {
-        let epochs = self.first.map_or(0, |first| self.end.saturating_sub(first));
-        figures.set(Figure::Availability, Measured::ratio(self.lit.min(epochs), epochs));
-        figures.set(Figure::Restarts, Measured::Value(self.restarts as f64));
+    pub fn tell(&self, figures: &mut Figures) {
+        let Counts { first, end, lit, restarts, interventions, .. } = self.counts;
+        let epochs = first.map_or(0, |first| end.saturating_sub(first));
+        figures.set(Figure::Availability, Measured::ratio(lit.min(epochs), epochs));
+        figures.set(Figure::Restarts, Measured::Value(restarts as f64));
         figures.set(Figure::Interventions, Measured::Value(interventions as f64));
     }
 }
@@ -63,7 +111,7 @@ mod tests {
     /// Restarts and the share of epochs with light.
     fn told(uptime: &Uptime) -> (f64, Option<Measured>) {
         let mut figures = Figures::default();
-        uptime.tell(&mut figures, 0);
+        uptime.tell(&mut figures);
         (figures.value(Figure::Restarts).unwrap_or(f64::NAN), figures.get(Figure::Availability))
     }
 
@@ -97,5 +145,30 @@ mod tests {
         uptime.session_begins();
         run(&mut uptime, 40..50, "");
         assert_eq!(told(&uptime), (1.0, Measured::ratio(18, 40)));
+    }
+
+    #[test]
+    fn a_process_that_starts_again_is_a_restart_and_a_run_after_one_that_ended_is_none() {
+        let mut uptime = Uptime::default();
+        uptime.session_begins();
+        run(&mut uptime, 0..50, "");
+        uptime.intervention();
+        let kept = uptime.counts();
+        let mut again = Uptime::default();
+        again.intervention();
+        again.resume(kept);
+        again.resume(Counts::default());
+        again.session_begins();
+        run(&mut again, 75..100, "");
+        assert_eq!(told(&again), (1.0, Measured::ratio(75, 100)));
+        let mut figures = Figures::default();
+        again.tell(&mut figures);
+        assert_eq!(figures.value(Figure::Interventions), Some(2.0));
+        again.run_ends();
+        let mut next = Uptime::default();
+        next.resume(again.counts());
+        next.session_begins();
+        run(&mut next, 100..200, "");
+        assert_eq!(told(&next), (1.0, Measured::ratio(175, 200)));
     }
 }

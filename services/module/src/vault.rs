@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anchor::Anchor;
 use anyhow::{Context, Result, bail};
@@ -20,6 +21,7 @@ use crate::delivery;
 use crate::departures::Departures;
 use crate::store::stretches::Stretches;
 use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
+use crate::uptime::Counts;
 use crate::waiting::{self, Part, Waiting};
 
 /// Epochs that are leased at once, as many as make the time or the least number: after a kill the link resumes behind the
@@ -30,6 +32,10 @@ const LEASE_EPOCHS: std::ops::RangeInclusive<u64> = 16..=250;
 /// How long the epochs are that everything here counts in, in picoseconds.
 const EPOCH_FILE: &str = "epoch.length";
 const LEASE_FILE: &str = "epoch.next";
+/// When the link had light, and how often it had it again.
+const UPTIME_FILE: &str = "uptime.json";
+/// Where nothing but time went on, this is written so often: what a kill loses of it counts as time without light.
+const UPTIME_WRITTEN: Duration = Duration::from_secs(5);
 const RESTORED_FILE: &str = "restored.next";
 /// Where release 0.1 kept a reserve slice, as it is.
 const OLD_SLICE_FILE: &str = "reserve.slice";
@@ -50,6 +56,8 @@ pub struct Vault {
     lease_epochs: u64,
     /// Blocks that are kept one by one.
     kept: usize,
+    /// What was kept of the times with light, and when.
+    uptime: Option<(Counts, Instant)>,
 }
 
 impl Vault {
@@ -76,6 +84,7 @@ impl Vault {
         let next_block = store.next_number();
         let waiting = Arc::new(waiting);
         let (session, next_epoch, lease_epochs, kept) = (0, leased, *LEASE_EPOCHS.end(), usize::MAX);
+        let uptime = None;
         Ok(Self {
             directory,
             disk,
@@ -88,6 +97,7 @@ impl Vault {
             next_epoch,
             lease_epochs,
             kept,
+            uptime,
         })
     }
 
@@ -246,6 +256,41 @@ impl Vault {
     /// Blocks that a corrector was killed over: it had the peer's word already, so they are its to commit.
     pub fn unfinished(&self, side: Side) -> Vec<u64> {
         if side == Side::Corrector { self.store.in_doubt() } else { Vec::new() }
+    }
+
+    /// What earlier processes counted of the link's times with light. Figures are worth no refusal.
+    pub fn uptime(&self) -> Option<Counts> {
+        let path = self.directory.join(UPTIME_FILE);
+        let text = std::fs::read(&path).ok()?;
+        let counts = serde_json::from_slice(&text);
+        counts
+            .inspect_err(|error| tracing::warn!(path = %path.display(), "counts of restarts begin again: {error}"))
+            .ok()
+    }
+
+    /// Keeps these for later processes, at once where there is news in them.
+    pub fn keep_uptime(&mut self, counts: Counts) {
+        let is_due = match &self.uptime {
+            Some((kept, at)) => counts.tells_news_to(kept) || (counts != *kept && at.elapsed() >= UPTIME_WRITTEN),
+            None => counts != Counts::default(),
+        };
+        if !is_due {
+            return;
+        }
+        self.uptime = Some((counts, Instant::now()));
+        let written = serde_json::to_vec(&counts).context("write down the times with light").and_then(|text| {
+            let path = self.directory.join(UPTIME_FILE);
+            self.disk.write_durably(&path, &text).context("keep the times with light")
+        });
+        if let Err(error) = written {
+            tracing::warn!("{}", shell::chain(&error));
+        }
+    }
+
+    /// Leaves out epochs and blocks that the other end may have used before it noticed the end of the session.
+    pub fn pass_over(&mut self, epochs: u64, blocks: u64) {
+        self.next_epoch = self.next_epoch.saturating_add(epochs);
+        self.next_block = self.next_block.saturating_add(blocks);
     }
 
     fn append(

@@ -9,7 +9,7 @@ use shell::launch::ServiceFile;
 use topology::Topology;
 use topology::document::{DeletionPolicy, Packing};
 use topology::plan::estimate::Resources;
-use topology::plan::{Directory, Plan, Service, ServiceConfig};
+use topology::plan::{Directory, Plan, RunOptions, Service, ServiceConfig};
 
 use crate::names::{self, SERVICE_CHARS, STATEFUL_SET_CHARS};
 use crate::settings::Settings;
@@ -130,6 +130,12 @@ pub struct Store {
     pub saes: Vec<String>,
 }
 
+/// What is planned for a topology on a cluster. One link alone has a pacer as well: a second one starts nothing of the
+/// first.
+pub fn plan(topology: &Topology) -> Plan {
+    topology::plan::plan(topology, &RunOptions { pacer_of_one: true, ..RunOptions::default() })
+}
+
 impl Layout {
     pub fn of(topology: &Topology, plan: &Plan, namespace: &str) -> Self {
         let name = topology.metadata.name.as_str();
@@ -141,7 +147,8 @@ impl Layout {
             let unit = units.entry(key.clone()).or_insert_with(|| Unit {
                 name: names::object(name, &key, STATEFUL_SET_CHARS),
                 component,
-                site: (component != Component::Network).then(|| service.site.clone()),
+                // A pacer of its own is nobody's: it stays where it is, whatever links come and go.
+                site: (!matches!(component, Component::Network | Component::Pacer)).then(|| service.site.clone()),
                 link: if packing == Packing::Service { service.link.clone() } else { None },
                 containers: Vec::new(),
                 volume: None,

@@ -13,7 +13,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use topology::Topology;
 use topology::document::DeletionPolicy;
-use topology::plan::{Plan, RunOptions, Speed};
+use topology::plan::{Plan, Speed};
 
 use crate::anchors::{self, Keepers};
 use crate::apply::{ApplyError, Changes, Cluster, Live};
@@ -205,7 +205,7 @@ impl Round<'_> {
             Ok(accepted) => accepted,
             Err(refused) => return self.refuse("Invalid", &refused.to_string()).await,
         };
-        let plan = topology::plan::plan(&accepted.topology, &RunOptions::default());
+        let plan = crate::layout::plan(&accepted.topology);
         let namespace = self.object.namespace().ok_or(ReconcileError::NoNamespace)?;
         let layout = Layout::of(&accepted.topology, &plan, &namespace);
         let cluster = Cluster {

@@ -4,7 +4,7 @@ use kube::Resource;
 use serde::Serialize;
 use serde_json::json;
 use topology::Topology;
-use topology::plan::{Plan, RunOptions};
+use topology::plan::Plan;
 
 use crate::build::{self, BuildError, Objects, Prepared, labels};
 use crate::layout::Layout;
@@ -41,7 +41,7 @@ pub struct Rendering {
 
 /// All objects, ready for `kubectl apply -f -`.
 pub fn render(topology: &Topology, rendering: &Rendering, settings: &Settings) -> Result<String, RenderError> {
-    let plan: Plan = topology::plan::plan(topology, &RunOptions::default());
+    let plan: Plan = crate::layout::plan(topology);
     let layout = Layout::of(topology, &plan, &rendering.namespace);
     let material = Material::complete(&layout, settings, &Existing::new(), None)?;
     let objects: Objects<Prepared> = build::build(&layout, &material, settings, None)?;

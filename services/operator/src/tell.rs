@@ -1,5 +1,6 @@
 //! Tells running services what changed in their plan and takes no start: the loss of a source's arms, whom a key store
-//! serves and with which sites it shares key over relays, for which sites a relay fills pools.
+//! serves and with which sites it shares key over relays, for which sites a relay fills pools, which links a pacer keeps at
+//! one time.
 //!
 //! Every life of a pod is told once, also when nothing changed: the file that it started with can be a minute old.
 
@@ -12,13 +13,15 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use proto::kms::v1::kms_client::KmsClient;
 use proto::kms::v1::{RelayedSite, SetNetworkRequest};
+use proto::pace::v1::pacer_client::PacerClient;
+use proto::pace::v1::{LinkSource, SetLinksRequest};
 use proto::relay::v1::SetTargetsRequest;
 use proto::relay::v1::relay_client::RelayClient;
 use proto::source::v1::SetLossRequest;
 use proto::source::v1::source_client::SourceClient;
 use shell::{Connector, Credentials, Endpoint};
 use tonic::{Code, Status};
-use topology::plan::{Directory, ServiceConfig};
+use topology::plan::{Directory, PacedSource, ServiceConfig};
 
 use crate::build::{CONFIG_HASH, config_hash, labels};
 use crate::layout::{Layout, Placed, Unit};
@@ -53,6 +56,7 @@ enum Message {
     Loss(SetLossRequest),
     Network(SetNetworkRequest),
     Targets(SetTargetsRequest),
+    Links(SetLinksRequest),
 }
 
 impl Message {
@@ -80,10 +84,14 @@ impl Message {
                 let digest = names::digest(&format!("{sites:?}"));
                 Some((Self::Targets(SetTargetsRequest { sites }), digest))
             }
-            ServiceConfig::Detector(_)
-            | ServiceConfig::Transmitter(_)
-            | ServiceConfig::Channel(_)
-            | ServiceConfig::Pacer(_) => None,
+            ServiceConfig::Pacer(config) => {
+                let link = |paced: &PacedSource| LinkSource { link: paced.link.clone(), source: paced.service.clone() };
+                let links =
+                    SetLinksRequest { links: config.sources.iter().map(link).collect(), skew_ps: config.skew_ps };
+                let digest = names::digest(&format!("{links:?}"));
+                Some((Self::Links(links), digest))
+            }
+            ServiceConfig::Detector(_) | ServiceConfig::Transmitter(_) | ServiceConfig::Channel(_) => None,
         }
     }
 }
@@ -193,6 +201,10 @@ async fn call(due: &Due, credentials: &Credentials) -> Result<bool, Status> {
         Message::Targets(message) => {
             let mut client = shell::limited!(RelayClient::new(channel));
             client.set_targets(message.clone()).await.map(|answer| answer.into_inner().changed)
+        }
+        Message::Links(message) => {
+            let mut client = shell::limited!(PacerClient::new(channel));
+            client.set_links(message.clone()).await.map(|answer| answer.into_inner().changed)
         }
     }
 }

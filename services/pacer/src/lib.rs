@@ -12,7 +12,7 @@ use proto::pace::v1::{Grant, Report};
 use shell::duplex::Duplex;
 
 pub use grpc::{place, serve};
-pub use run::{Status, run};
+pub use run::{Order, Status, run};
 
 /// The pacer's side of a source's stream.
 pub type SourceStream = Duplex<Grant, Report>;

@@ -8,24 +8,39 @@
 //! first. So sources that join are held until all are there, or until the caller has waited long enough
 //! ([`NetworkTime::open`]). Then each begins where its data goes on; the time is that of the one with the most behind it,
 //! and those that are further behind than the skew begin there. A pacer that was away finds sources in full flow: they
-//! have what an earlier one allowed them, and get nothing new until it has heard all.
+//! have what an earlier one allowed them, and get nothing new until it has heard all. Whoever has not come by then is
+//! *missing*, holds nobody, and begins where the network is when it comes.
+//!
+//! A run that is to be repeated ([`NetworkTime::repeatable`]) lets nothing that happens in wall time decide where a link
+//! has light. So each source begins where its outputs ask, which follows from contents, whoever else is there: the others
+//! wait until it is within the skew. One that stops emitting before its run is over is *expected* where it stopped, as if
+//! it were slow, until the caller gives it up ([`NetworkTime::give_up`]); then it is missing, and the others go on. When it
+//! comes after all, it still begins where it asks. The network's time stands until it has caught up.
 
 use std::collections::BTreeSet;
 
 /// Where a source is. Times are in ps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
+    /// No source has this number any more.
+    Vacant,
     /// Nothing was heard of it on its present stream, if it has one.
     #[default]
     Away,
     /// It emits nothing.
     Idle,
+    /// It emits nothing, and will not.
+    Ended,
     /// It is held at the beginning.
     Joining {
         number: u64,
         at_ps: u64,
     },
     Emitting(Emitting),
+    /// It emits nothing, and the others wait for it behind what it has emitted.
+    Expected {
+        reached_ps: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +72,8 @@ pub enum Report {
     /// Behind the epoch that ends then.
     Idle {
         reached_ps: u64,
+        /// Its run is over.
+        ended: bool,
     },
     Join {
         number: u64,
@@ -76,6 +93,7 @@ pub struct Grant {
     pub start_ps: u64,
     pub limit_ps: u64,
     pub network_ps: u64,
+    pub skew_ps: u64,
     /// It is further behind than it may be: it has to begin again.
     pub behind: bool,
 }
@@ -107,33 +125,59 @@ pub enum Opening {
     Flow,
 }
 
+/// What is known of one source.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    place: Place,
+    /// It was waited for in vain, and has not emitted since.
+    missing: bool,
+    /// It came to a network that was under way already, and has not emitted yet.
+    late: bool,
+}
+
+/// Sources that emit nothing and are not missing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Awaited {
+    away: usize,
+    idle: usize,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct NetworkTime {
     skew_ps: u64,
-    places: Vec<Place>,
-    /// What sources that emit have reached, with the source: the first is the slowest.
+    repeatable: bool,
+    sources: Vec<Known>,
+    /// What sources that emit, or are expected, have reached, with the source: the first is the slowest.
     reached: BTreeSet<(u64, usize)>,
     /// For what sources wait.
     wanted: BTreeSet<(u64, usize)>,
+    vacant: BTreeSet<usize>,
     network_ps: u64,
     opening: bool,
-    away: usize,
-    idle: usize,
+    joining: usize,
+    awaited: Awaited,
 }
 
 impl NetworkTime {
     pub fn new(sources: usize, skew_ps: u64) -> Self {
         Self {
             skew_ps,
-            places: vec![Place::Away; sources],
+            repeatable: false,
+            sources: vec![Known::default(); sources],
             reached: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            vacant: BTreeSet::new(),
             network_ps: 0,
             opening: true,
-            away: sources,
-            idle: 0,
+            joining: 0,
+            awaited: Awaited { away: sources, idle: 0 },
         }
+    }
+
+    /// Of a run that is to be repeated: see the module.
+    pub fn repeatable(self, repeatable: bool) -> Self {
+        Self { repeatable, ..self }
     }
 
     pub fn network_ps(&self) -> u64 {
@@ -145,14 +189,32 @@ impl NetworkTime {
     }
 
     /// By source.
-    pub fn places(&self) -> &[Place] {
-        &self.places
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.sources.iter().map(|known| &known.place)
+    }
+
+    pub fn place(&self, source: usize) -> Place {
+        self.sources[source].place
+    }
+
+    /// It was waited for in vain, and the others went on without it.
+    pub fn is_missing(&self, source: usize) -> bool {
+        self.sources[source].missing
+    }
+
+    /// The others wait for it: at the beginning, or because it stopped.
+    pub fn is_expected(&self, source: usize) -> bool {
+        let known = &self.sources[source];
+        match known.place {
+            Place::Expected { .. } => true,
+            Place::Away | Place::Idle => !known.missing && self.opening() == Some(Opening::Others),
+            _ => false,
+        }
     }
 
     /// What the beginning waits for; nothing once it is over.
     pub fn opening(&self) -> Option<Opening> {
-        let joining = self.places.len() - self.away - self.idle - self.reached.len();
-        let waits = match (self.reached.is_empty(), joining) {
+        let waits = match (self.reached.is_empty(), self.joining) {
             (false, _) => Opening::Flow,
             (true, 0) => Opening::Anybody,
             (true, _) => Opening::Others,
@@ -160,18 +222,53 @@ impl NetworkTime {
         self.opening.then_some(waits)
     }
 
+    /// Another source is of the network from now on; its number.
+    pub fn add(&mut self) -> usize {
+        let known = Known { late: !self.opening, ..Known::default() };
+        self.awaited.away += 1;
+        match self.vacant.pop_first() {
+            Some(source) => {
+                self.sources[source] = known;
+                source
+            }
+            None => {
+                self.sources.push(known);
+                self.sources.len() - 1
+            }
+        }
+    }
+
+    /// The source is of the network no longer. Its number may be another one's later.
+    pub fn remove(&mut self, source: usize, grants: &mut Grants) {
+        self.put(source, Place::Vacant);
+        self.vacant.insert(source);
+        self.settle(grants);
+    }
+
+    /// How far sources may be apart from now on.
+    pub fn set_skew(&mut self, skew_ps: u64, grants: &mut Grants) {
+        self.skew_ps = skew_ps;
+        self.settle(grants);
+    }
+
     /// The source's stream has ended, or another one has begun.
     pub fn lost(&mut self, source: usize, grants: &mut Grants) {
-        self.put(source, Place::Away);
+        match self.sources[source].place {
+            Place::Expected { .. } => return,
+            Place::Emitting(Emitting { reached_ps, .. }) if self.expects() => {
+                self.put(source, Place::Expected { reached_ps });
+            }
+            _ => self.put(source, Place::Away),
+        }
         self.settle(grants);
     }
 
     /// Takes what a source says. After a refusal its stream is at an end ([`NetworkTime::lost`]).
     pub fn report(&mut self, source: usize, report: Report, grants: &mut Grants) -> Result<(), Refusal> {
         match report {
-            Report::Idle { reached_ps } => self.leave(source, reached_ps),
+            Report::Idle { reached_ps, ended } => self.leave(source, reached_ps, ended),
             Report::Join { number, at_ps } if self.opening => self.put(source, Place::Joining { number, at_ps }),
-            Report::Join { number, at_ps } => self.begin(source, number, at_ps.max(self.network_ps)),
+            Report::Join { number, at_ps } => self.begin(source, number, at_ps),
             Report::Emitting { number, reached_ps, wants_ps } => {
                 let checked = self.emitting(source, number, reached_ps, wants_ps)?;
                 if !self.opening && checked.limit_ps == 0 && self.is_behind(reached_ps) {
@@ -187,34 +284,75 @@ impl NetworkTime {
         Ok(())
     }
 
-    /// Ends the beginning: whoever is there begins.
+    /// The caller waits no longer for those that are not there: the beginning is over.
     pub fn open(&mut self, grants: &mut Grants) {
         if !self.opening {
             return;
         }
+        for source in 0..self.sources.len() {
+            if matches!(self.sources[source].place, Place::Away | Place::Idle) {
+                self.miss(source);
+            }
+        }
+        self.begin_all(grants);
+    }
+
+    /// The caller waits no longer for a source that is expected.
+    pub fn give_up(&mut self, source: usize, grants: &mut Grants) {
+        if let Place::Expected { .. } = self.sources[source].place {
+            self.put(source, Place::Away);
+            self.miss(source);
+            self.settle(grants);
+        }
+    }
+
+    fn miss(&mut self, source: usize) {
+        self.count(source, false);
+        self.sources[source].missing = true;
+        self.count(source, true);
+    }
+
+    /// Whoever is there begins.
+    fn begin_all(&mut self, grants: &mut Grants) {
         self.opening = false;
-        let joining = self.places.iter().enumerate().filter_map(|(source, place)| match *place {
+        let joining = self.sources.iter().enumerate().filter_map(|(source, known)| match known.place {
             Place::Joining { number, at_ps } => Some((source, number, at_ps)),
             _ => None,
         });
         let joining: Vec<(usize, u64, u64)> = joining.collect();
-        self.network_ps = match self.reached.first() {
-            Some((slowest_ps, _)) => *slowest_ps,
-            None => joining.iter().map(|(_, _, at_ps)| at_ps.saturating_sub(self.skew_ps)).max().unwrap_or(0),
+        let at_ps = joining.iter().map(|(_, _, at_ps)| *at_ps);
+        let slowest_ps = self.reached.first().map(|(slowest_ps, _)| *slowest_ps);
+        self.network_ps = if self.repeatable {
+            at_ps.chain(slowest_ps).min().unwrap_or(0)
+        } else {
+            slowest_ps.unwrap_or_else(|| at_ps.map(|at_ps| at_ps.saturating_sub(self.skew_ps)).max().unwrap_or(0))
         };
         for (source, number, at_ps) in joining {
-            self.begin(source, number, at_ps.max(self.network_ps));
+            self.begin(source, number, at_ps);
         }
         self.settle(grants);
-        for source in 0..self.places.len() {
+        for source in 0..self.sources.len() {
             self.grant(source, grants);
         }
     }
 
+    /// Whether one that stops emitting is waited for.
+    fn expects(&self) -> bool {
+        self.repeatable && !self.opening
+    }
+
     /// Nothing is emitted any more. With the last source that emits, the time stays where that one has come to.
-    fn leave(&mut self, source: usize, reached_ps: u64) {
-        let before = self.places[source];
-        self.put(source, Place::Idle);
+    fn leave(&mut self, source: usize, reached_ps: u64, ended: bool) {
+        let before = self.sources[source].place;
+        let place = match before {
+            _ if ended => Place::Ended,
+            Place::Expected { .. } => return,
+            Place::Emitting(emitting) if self.expects() => {
+                Place::Expected { reached_ps: reached_ps.clamp(emitting.reached_ps, emitting.furthest_ps()) }
+            }
+            _ => Place::Idle,
+        };
+        self.put(source, place);
         if let Place::Emitting(emitting) = before
             && self.reached.is_empty()
         {
@@ -222,7 +360,10 @@ impl NetworkTime {
         }
     }
 
-    fn begin(&mut self, source: usize, number: u64, start_ps: u64) {
+    /// Begins an emission that is to begin at `at_ps`, or where the network is by now.
+    fn begin(&mut self, source: usize, number: u64, at_ps: u64) {
+        let asked = self.repeatable && !self.sources[source].late;
+        let start_ps = if asked { at_ps } else { at_ps.max(self.network_ps) };
         let excused_ps = start_ps.saturating_add(self.skew_ps);
         let emitting = Emitting { number, start_ps, reached_ps: start_ps, excused_ps, ..Emitting::default() };
         self.put(source, Place::Emitting(emitting));
@@ -233,8 +374,9 @@ impl NetworkTime {
         if wants_ps != 0 && wants_ps <= reached_ps {
             return Err(Refusal::Passed { wants_ps });
         }
-        match self.places[source] {
-            Place::Away => {
+        match self.sources[source].place {
+            // Of an expected one, too, the stream alone may have been lost.
+            Place::Away | Place::Expected { .. } => {
                 let excused_ps = reached_ps.saturating_add(self.skew_ps);
                 Ok(Emitting { number, reached_ps, wants_ps, excused_ps, ..Emitting::default() })
             }
@@ -252,36 +394,42 @@ impl NetworkTime {
     }
 
     fn is_behind(&self, reached_ps: u64) -> bool {
-        reached_ps.saturating_add(self.skew_ps) < self.network_ps
+        !self.repeatable && reached_ps.saturating_add(self.skew_ps) < self.network_ps
     }
 
     fn behind(&self, number: u64) -> Grant {
-        Grant { number, start_ps: 0, limit_ps: 0, network_ps: self.network_ps, behind: true }
+        let (network_ps, skew_ps) = (self.network_ps, self.skew_ps);
+        Grant { number, start_ps: 0, limit_ps: 0, network_ps, skew_ps, behind: true }
     }
 
     /// Puts a source to another place.
     fn put(&mut self, source: usize, place: Place) {
-        let before = std::mem::replace(&mut self.places[source], place);
-        match before {
-            Place::Away => self.away -= 1,
-            Place::Idle => self.idle -= 1,
-            Place::Joining { .. } => {}
-            Place::Emitting(emitting) => {
-                self.reached.remove(&(emitting.reached_ps, source));
-                self.wanted.remove(&(emitting.wants_ps, source));
-            }
-        }
+        self.count(source, false);
+        let known = &mut self.sources[source];
         match place {
-            Place::Away => self.away += 1,
-            Place::Idle => self.idle += 1,
-            Place::Joining { .. } => {}
-            Place::Emitting(emitting) => {
-                self.reached.insert((emitting.reached_ps, source));
-                if emitting.wants_ps != 0 {
-                    self.wanted.insert((emitting.wants_ps, source));
-                }
-            }
+            Place::Joining { .. } => known.missing = false,
+            Place::Emitting(_) => (known.missing, known.late) = (false, false),
+            _ => {}
         }
+        known.place = place;
+        self.count(source, true);
+    }
+
+    /// Enters a source where it is, or takes it out from there.
+    fn count(&mut self, source: usize, is_there: bool) {
+        let known = self.sources[source];
+        let number = match known.place {
+            Place::Away if !known.missing => &mut self.awaited.away,
+            Place::Idle if !known.missing => &mut self.awaited.idle,
+            Place::Joining { .. } => &mut self.joining,
+            Place::Expected { reached_ps } => return keep(&mut self.reached, (reached_ps, source), is_there),
+            Place::Emitting(emitting) => {
+                keep(&mut self.reached, (emitting.reached_ps, source), is_there);
+                return keep(&mut self.wanted, (emitting.wants_ps, source), is_there && emitting.wants_ps != 0);
+            }
+            Place::Vacant | Place::Away | Place::Idle | Place::Ended => return,
+        };
+        *number = if is_there { *number + 1 } else { *number - 1 };
     }
 
     /// How far sources may go.
@@ -293,9 +441,10 @@ impl NetworkTime {
     /// Moves the network's time on, and lets those go that waited for it.
     fn settle(&mut self, grants: &mut Grants) {
         if self.opening {
-            let all = self.away == 0 && (self.idle == 0 || !self.reached.is_empty());
-            if all {
-                self.open(grants);
+            let anybody = self.joining > 0 || !self.reached.is_empty();
+            let all = self.awaited.away == 0 && (self.awaited.idle == 0 || !self.reached.is_empty());
+            if all && anybody {
+                self.begin_all(grants);
             }
             return;
         }
@@ -305,7 +454,7 @@ impl NetworkTime {
             && wants_ps <= limit_ps
         {
             self.wanted.pop_first();
-            if let Place::Emitting(emitting) = &mut self.places[source] {
+            if let Place::Emitting(emitting) = &mut self.sources[source].place {
                 emitting.wants_ps = 0;
             }
             self.grant(source, grants);
@@ -315,12 +464,21 @@ impl NetworkTime {
     /// Tells a source how far it may go, where that is further than it knows.
     fn grant(&mut self, source: usize, grants: &mut Grants) {
         let (Some(limit_ps), network_ps, false) = (self.limit_ps(), self.network_ps, self.opening) else { return };
-        let Place::Emitting(emitting) = &mut self.places[source] else { return };
+        let skew_ps = self.skew_ps;
+        let Place::Emitting(emitting) = &mut self.sources[source].place else { return };
         if limit_ps > emitting.limit_ps {
             emitting.limit_ps = limit_ps;
             let (number, start_ps) = (emitting.number, emitting.start_ps);
-            grants.push((source, Grant { number, start_ps, limit_ps, network_ps, behind: false }));
+            grants.push((source, Grant { number, start_ps, limit_ps, network_ps, skew_ps, behind: false }));
         }
+    }
+}
+
+fn keep(set: &mut BTreeSet<(u64, usize)>, entry: (u64, usize), is_there: bool) {
+    if is_there {
+        set.insert(entry);
+    } else {
+        set.remove(&entry);
     }
 }
 

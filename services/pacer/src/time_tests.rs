@@ -37,7 +37,7 @@ impl Source {
     fn place(&self) -> Report {
         let wants_ps = if self.may_emit() { 0 } else { self.next_ps + self.epoch_ps };
         match self.state {
-            State::Idle => Report::Idle { reached_ps: self.emitted_ps },
+            State::Idle => Report::Idle { reached_ps: self.emitted_ps, ended: false },
             State::Joining => Report::Join { number: self.number, at_ps: self.next_ps },
             State::Emitting => Report::Emitting { number: self.number, reached_ps: self.next_ps, wants_ps },
         }
@@ -89,7 +89,7 @@ impl World {
         let stuck = |source: &Source| source.attached && source.state == State::Emitting && !source.may_emit();
         let unsaid: Vec<usize> = (0..self.sources.len())
             .filter(|&index| {
-                let waits = matches!(self.time.places()[index], Place::Emitting(Emitting { wants_ps: 1.., .. }));
+                let waits = matches!(self.time.place(index), Place::Emitting(Emitting { wants_ps: 1.., .. }));
                 stuck(&self.sources[index]) && !waits
             })
             .collect();
@@ -329,7 +329,7 @@ fn what_cannot_be_true_is_refused() {
     let beyond = Refusal::Beyond { reached_ps: 1101, limit_ps: 1000 };
     assert_eq!(time.report(0, emitting(1, 1101, 0), &mut grants), Err(beyond));
     assert_eq!(time.report(0, emitting(1, 300, 300), &mut grants), Err(Refusal::Passed { wants_ps: 300 }));
-    time.report(1, Report::Idle { reached_ps: 300 }, &mut grants).unwrap();
+    time.report(1, Report::Idle { reached_ps: 300, ended: false }, &mut grants).unwrap();
     assert_eq!(time.report(1, emitting(9, 10, 0), &mut grants), Err(Refusal::NotBegun));
     // Times at the end of what can be said are no reason to panic.
     time.lost(0, &mut grants);
@@ -346,7 +346,7 @@ fn whatever_a_source_says_the_others_go_on() {
             let any = [0, 1, SKEW_PS, u64::MAX - 1, u64::MAX, rng.random_range(0..10_000), world.time.network_ps()];
             let mut any = || any[rng.random_range(0..any.len())];
             let report = match any() % 3 {
-                0 => Report::Idle { reached_ps: any() },
+                0 => Report::Idle { reached_ps: any(), ended: any() == 0 },
                 1 => Report::Join { number: any(), at_ps: any() },
                 _ => Report::Emitting { number: any(), reached_ps: any(), wants_ps: any() },
             };
@@ -376,5 +376,96 @@ fn whatever_a_source_says_the_others_go_on() {
             }
         }
         assert!((0..2).all(|source| world.sources[source].next_ps > before[source] + SKEW_PS), "seed {seed}");
+    }
+}
+
+/// Goes on until nobody may, or until the first is at `until_ps`.
+fn go_on(world: &mut World, until_ps: u64) {
+    while world.sources[0].next_ps < until_ps {
+        let before = world.sources.clone();
+        for source in 0..world.sources.len() {
+            if world.sources[source].may_emit() {
+                world.emit(source);
+            }
+        }
+        if (0..before.len()).all(|source| before[source].next_ps == world.sources[source].next_ps) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn in_a_run_that_is_to_be_repeated_a_link_begins_where_it_asks_whenever_it_comes() {
+    // How far the other one has come meanwhile is wall time's.
+    for others_ps in [0, 500, 4000, 50_000] {
+        let mut world = World::new(&[20, 20]);
+        world.time = NetworkTime::new(2, SKEW_PS).repeatable(true);
+        (0..2).for_each(|source| world.join(source));
+        go_on(&mut world, 200);
+        world.leave(1);
+        let stopped_ps = world.sources[1].next_ps;
+        go_on(&mut world, stopped_ps + others_ps);
+        assert!(world.sources[0].next_ps <= stopped_ps + SKEW_PS, "it is waited for");
+        if others_ps > SKEW_PS {
+            let mut grants = Grants::new();
+            world.time.give_up(1, &mut grants);
+            world.take(grants);
+            assert!(world.time.is_missing(1));
+            go_on(&mut world, stopped_ps + others_ps);
+            assert_eq!(world.sources[0].next_ps, (stopped_ps + others_ps).next_multiple_of(20), "not for ever");
+        }
+        let network_ps = world.time.network_ps();
+        world.sources[1].next_ps += 60;
+        world.join(1);
+        assert_eq!(world.starts()[1], Some(stopped_ps + 60));
+        assert!(world.time.network_ps() >= network_ps, "it never goes back");
+        assert!(!world.time.is_missing(1));
+        // The other one goes on when this one has caught up.
+        let ahead_ps = world.sources[0].next_ps;
+        go_on(&mut world, ahead_ps + 2000);
+        assert!(world.sources[0].next_ps > ahead_ps && world.apart_ps() <= SKEW_PS);
+    }
+}
+
+#[test]
+fn in_a_run_that_is_to_be_repeated_links_begin_where_their_data_goes_on_whoever_comes() {
+    for late in [false, true] {
+        let mut world = World::new(&[20, 20]);
+        world.time = NetworkTime::new(2, SKEW_PS).repeatable(true);
+        world.sources[0].next_ps = 9000;
+        world.join(0);
+        if late {
+            let mut grants = Grants::new();
+            world.time.open(&mut grants);
+            world.take(grants);
+            go_on(&mut world, 20_000);
+        }
+        world.join(1);
+        assert_eq!(world.starts()[1], Some(0));
+        // But one that was not of the network when it began has no place of its own.
+        let added = world.time.add();
+        let (mut grants, report) = (Grants::new(), Report::Join { number: 1, at_ps: 0 });
+        world.time.report(added, report, &mut grants).unwrap();
+        let start_ps = grants.iter().find(|(source, _)| *source == added).unwrap().1.start_ps;
+        assert_eq!(start_ps, world.time.network_ps());
+    }
+}
+
+#[test]
+fn a_link_whose_run_is_over_holds_nobody() {
+    for repeatable in [false, true] {
+        let mut world = World::new(&[20, 20, 20]);
+        world.time = NetworkTime::new(3, SKEW_PS).repeatable(repeatable);
+        let mut grants = Grants::new();
+        world.time.report(2, Report::Idle { reached_ps: 0, ended: true }, &mut grants).unwrap();
+        (0..2).for_each(|source| world.join(source));
+        assert_eq!(world.time.opening(), None, "nor at the beginning");
+        go_on(&mut world, 200);
+        let over = Report::Idle { reached_ps: world.sources[1].emitted_ps, ended: true };
+        world.sources[1].state = State::Idle;
+        world.time.report(1, over, &mut grants).unwrap();
+        world.take(grants);
+        go_on(&mut world, 20_000);
+        assert_eq!(world.sources[0].next_ps, 20_000);
     }
 }

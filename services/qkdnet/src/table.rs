@@ -9,7 +9,7 @@ use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
-use runner::snapshot::{Event, LinkRow, LinkState, LinkSummary, PacerState, RecordingRow, Snapshot, StoreRow, Summary};
+use runner::snapshot::{Event, LinkRow, LinkState, LinkSummary, RecordingRow, Snapshot, StoreRow, Summary};
 use runner::verdict::{Kind as Fault, Reason};
 use serde::Serialize;
 use topology::document::Fidelity;
@@ -283,7 +283,7 @@ pub fn plain_lines(snapshot: &Snapshot) -> Vec<String> {
             snapshot
                 .network_time
                 .iter()
-                .filter(|time| time.pacer == PacerState::Away)
+                .filter(|time| time.wants_a_word())
                 .map(|time| format!("{:>9.1} s  {time}", snapshot.simulated_s)),
         )
         .collect()

@@ -145,6 +145,13 @@ fn the_one_time_of_links_is_shown_and_that_nobody_keeps_it() {
         summary_text(&summary)
     );
     assert_eq!(plain_lines(&snapshot).len(), 2);
+    let absent = |link: &str, state| PacedLinkRow { link: link.into(), state, s: None };
+    let mut waits = time.clone();
+    waits.links.extend([absent("a-b", PaceState::Missing), absent("c-d", PaceState::Expected)]);
+    waits.links.push(absent("e-f", PaceState::Missing));
+    snapshot.network_time = Some(waits);
+    let words = "network time 123.0 s, waits for c-d, goes on without a-b and 1 more";
+    assert!(plain_lines(&snapshot).iter().any(|line| line.contains(words)), "{:?}", plain_lines(&snapshot));
     time.pacer = PacerState::Away;
     snapshot.network_time = Some(time);
     let stands = "network time 123.0 s stands: the pacer is away, and light waits 1 s ahead";

@@ -27,7 +27,7 @@ mod life;
 pub mod lock;
 mod memory;
 pub mod network;
-mod pace;
+pub mod pace;
 mod process;
 pub mod replay;
 mod rolled_back;

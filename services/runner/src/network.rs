@@ -10,6 +10,7 @@ use proto::kms::v1::{GetStatusResponse, PoolStatus, Use, UseStatus};
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use shell::{files, pki};
+use topology::document::WhenFull;
 use topology::plan::Plan;
 
 use super::Folders;
@@ -78,13 +79,15 @@ fn other_versions(status: &GetStatusResponse) -> Vec<Waiting> {
 }
 
 /// Pools that are full. One that key expires of has room in a moment, and is none.
-fn full_pools(status: &GetStatusResponse) -> Vec<Waiting> {
+fn full_pools(status: &GetStatusResponse, when_full: WhenFull) -> Vec<Waiting> {
+    let links = if when_full == WhenFull::Dark { "are dark" } else { "wait" };
     let one = |pool: &PoolStatus| Waiting {
         link: format!("pool of {} with {}", status.site, pool.site),
         state: "full".to_owned(),
-        way_out: "its links wait until applications take key of it; `keyManagement.whenFull: expire` gives up the \
-                  oldest key instead"
-            .to_owned(),
+        way_out: format!(
+            "its links {links} until applications take key of it; `keyManagement.whenFull: expire` gives up the oldest \
+             key instead"
+        ),
     };
     status.pools.iter().filter(|pool| pool.waiting_bits > 0).map(one).collect()
 }
@@ -131,6 +134,7 @@ impl Network {
                 saes: config.saes.iter().map(sae).collect(),
             })
         });
+        let when_full = plan.key_stores().next().map_or(WhenFull::default(), |config| config.supply.when_full);
         Ok(Self {
             ready: snapshot.ready() && stores.iter().all(|store| supplies(&store.latest.borrow())),
             topology: plan.topology.clone(),
@@ -144,7 +148,7 @@ impl Network {
                 .iter()
                 .filter_map(waiting)
                 .chain(stores.iter().flat_map(|store| other_versions(&store.latest.borrow())))
-                .chain(stores.iter().flat_map(|store| full_pools(&store.latest.borrow())))
+                .chain(stores.iter().flat_map(|store| full_pools(&store.latest.borrow(), when_full)))
                 .collect(),
             network_time: snapshot.network_time.clone(),
             faults: snapshot.faults.clone(),

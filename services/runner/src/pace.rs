@@ -11,7 +11,7 @@ use proto::pace::v1::{GetStatusRequest, GetStatusResponse, PaceState as Wire};
 use shell::Credentials;
 use shell::dial::{Door, NamedDial};
 use source::PacerDial;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topology::plan::{PacerConfig, SourceConfig};
@@ -39,25 +39,34 @@ pub struct PaceMonitor {
 impl PaceMonitor {
     /// How the network's time stands. `known` is what was seen before: a time that nobody keeps stands still.
     pub fn row(&self, known: Option<&NetworkTimeRow>) -> NetworkTimeRow {
-        const S_PER_PS: f64 = 1e-12;
         let latest = self.latest.borrow();
-        let known_s = known.map_or(0.0, |row| row.s);
-        let (s, pacer) = match &*latest {
-            Some(status) => (known_s.max(status.network_ps as f64 * S_PER_PS), PacerState::Running),
-            None => (known_s, PacerState::Away),
+        let row = NetworkTimeRow::of(self.skew_ps, latest.as_ref());
+        NetworkTimeRow { s: row.s.max(known.map_or(0.0, |row| row.s)), ..row }
+    }
+}
+
+impl NetworkTimeRow {
+    /// What a pacer says, or that it says nothing.
+    pub fn of(skew_ps: u64, said: Option<&GetStatusResponse>) -> Self {
+        const S_PER_PS: f64 = 1e-12;
+        let (s, pacer) = match said {
+            Some(status) => (status.network_ps as f64 * S_PER_PS, PacerState::Running),
+            None => (0.0, PacerState::Away),
         };
-        let links = latest.iter().flat_map(|status| &status.links).map(|link| {
+        let links = said.into_iter().flat_map(|status| &status.links).map(|link| {
             let (state, has_time) = match link.state() {
                 Wire::Unspecified | Wire::Away => (PaceState::Away, false),
                 Wire::Idle => (PaceState::Idle, false),
                 Wire::Joining => (PaceState::Joining, true),
                 Wire::Emitting => (PaceState::Emitting, true),
                 Wire::Waiting => (PaceState::Waiting, true),
+                Wire::Expected => (PaceState::Expected, link.reached_ps > 0),
+                Wire::Missing => (PaceState::Missing, false),
             };
             let s = has_time.then_some(link.reached_ps as f64 * S_PER_PS);
             PacedLinkRow { link: link.link.clone(), state, s }
         });
-        NetworkTimeRow { s, skew_s: self.skew_ps as f64 * S_PER_PS, pacer, links: links.collect() }
+        NetworkTimeRow { s, skew_s: skew_ps as f64 * S_PER_PS, pacer, links: links.collect() }
     }
 }
 
@@ -85,7 +94,9 @@ pub async fn start(
     let (door, status) = (Door::new(STREAMS_WAITING), Arc::new(Status::default()));
     let (told, service, streams) = (status.clone(), config.clone(), door.clone());
     let begin = move |life: CancellationToken| -> BoxFuture<'static, Result<Serving>> {
-        let run: Serving = Box::pin(pacer::run(service.clone(), streams.open(), status.clone(), life));
+        // The links of a run that is under way stay as they are.
+        let orders = mpsc::channel(1).1;
+        let run: Serving = Box::pin(pacer::run(service.clone(), streams.open(), orders, status.clone(), life));
         Box::pin(async { Ok(run) })
     };
     tasks.spawn(Life::start(&config.name, desks.get(&config.name), stop, begin).await?.keep());

@@ -216,6 +216,10 @@ pub enum PaceState {
     Emitting,
     /// As far ahead of the slowest one as it may be.
     Waiting,
+    /// The others wait for it: it has not come yet, or has stopped in a run with a seed.
+    Expected,
+    /// It was waited for in vain: the others go on without it.
+    Missing,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,11 +231,29 @@ pub enum PacerState {
     Away,
 }
 
+impl NetworkTimeRow {
+    /// Whether something about it is not as it should be.
+    pub fn wants_a_word(&self) -> bool {
+        let waited_for = |link: &PacedLinkRow| matches!(link.state, PaceState::Expected | PaceState::Missing);
+        self.pacer == PacerState::Away || self.links.iter().any(waited_for)
+    }
+}
+
 impl std::fmt::Display for NetworkTimeRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "network time {:.1} s", self.s)?;
         if self.pacer == PacerState::Away {
             write!(f, " stands: the pacer is away, and light waits {} s ahead", self.skew_s)?;
+        }
+        for (state, words) in [(PaceState::Expected, "waits for"), (PaceState::Missing, "goes on without")] {
+            let mut links = self.links.iter().filter(|link| link.state == state).map(|link| link.link.as_str());
+            if let Some(first) = links.next() {
+                let more = match links.count() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                write!(f, ", {words} {first}{more}")?;
+            }
         }
         Ok(())
     }

@@ -111,6 +111,7 @@ pub const TABLE: &[Entry] = &[
     may("qkdnet.relay.v1.Relay", "SetTargets", &[Control]),
     may("qkdnet.pace.v1.Pacer", "Keep", &[Source]),
     may("qkdnet.pace.v1.Pacer", "GetStatus", &[Control]),
+    may("qkdnet.pace.v1.Pacer", "SetLinks", &[Control]),
     may("qkdnet.anchor.v1.Anchor", "Exchange", &[Control]),
     may("qkdnet.fault.v1.Faults", "Inject", &[Control]),
     may("qkdnet.fault.v1.Faults", "Clear", &[Control]),

@@ -43,7 +43,6 @@ impl Dial<Report, Grant> for PacerConnector {
 
 /// This source and the network's time.
 pub struct NetworkTime {
-    skew_ps: u64,
     /// Of the present emission.
     number: u64,
     place: watch::Sender<What>,
@@ -58,7 +57,7 @@ pub struct NetworkTime {
 
 impl NetworkTime {
     /// Keeps a stream to the pacer until `stop`, or until this is dropped.
-    pub fn keep(pacer: PacerDial, skew_ps: u64, status: Arc<Status>, stop: &CancellationToken) -> Self {
+    pub fn keep(pacer: PacerDial, status: Arc<Status>, stop: &CancellationToken) -> Self {
         let (place, places) = watch::channel(What::Idle(Idle::default()));
         let (granting, granted) = watch::channel(None);
         let (shown, life) = (status.clone(), stop.child_token());
@@ -69,7 +68,7 @@ impl NetworkTime {
                 () = ended.cancelled() => {}
             }
         });
-        Self { skew_ps, number: 0, place, granted, reported_ps: 0, emitted_ps: 0, status, _life: life.drop_guard() }
+        Self { number: 0, place, granted, reported_ps: 0, emitted_ps: 0, status, _life: life.drop_guard() }
     }
 
     /// Begins an emission whose outputs ask for this time, and says where it begins: no earlier than where the network
@@ -91,7 +90,8 @@ impl NetworkTime {
         let number = self.number;
         self.emitted_ps = from_ps;
         if self.now(end_ps)? {
-            if from_ps.saturating_sub(self.reported_ps) >= self.skew_ps / REPORTS_PER_SKEW {
+            let skew_ps = self.granted.borrow().map_or(0, |grant| grant.skew_ps);
+            if from_ps.saturating_sub(self.reported_ps) >= skew_ps / REPORTS_PER_SKEW {
                 self.report(from_ps, 0);
             }
             return Ok(());
@@ -124,12 +124,18 @@ impl NetworkTime {
         self.place.send_replace(What::Emitting(Emitting { number: self.number, reached_ps, wants_ps }));
     }
 
-    /// Nothing is emitted any more, behind the epoch that ends then or, without that, behind the last that was allowed.
-    pub fn leave(&mut self, reached_ps: Option<u64>) {
-        let reached_ps = reached_ps.unwrap_or(self.emitted_ps);
+    /// Nothing is emitted any more: the run is over behind the epoch that ends then, or, without that, the session behind
+    /// the last that was allowed.
+    pub fn leave(&mut self, end_ps: Option<u64>) {
+        let idle = Idle { reached_ps: end_ps.unwrap_or(self.emitted_ps), ended: end_ps.is_some() };
         self.place.send_if_modified(|place| {
-            let is_new = !matches!(place, What::Idle(_));
-            *place = What::Idle(Idle { reached_ps });
+            let is_new = match place {
+                What::Idle(before) => idle.ended && !before.ended,
+                _ => true,
+            };
+            if is_new {
+                *place = What::Idle(idle);
+            }
             is_new
         });
     }

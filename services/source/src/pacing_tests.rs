@@ -9,7 +9,7 @@ fn network() -> (NetworkTime, Door<Duplex<Grant, Report>>, Arc<Status>) {
     let door = Door::new(1);
     let dial: PacerDial = Arc::new(MemoryDial::through(door.clone(), CAPACITY));
     let status = Arc::new(Status::default());
-    (NetworkTime::keep(dial, SKEW_PS, status.clone(), &CancellationToken::new()), door, status)
+    (NetworkTime::keep(dial, status.clone(), &CancellationToken::new()), door, status)
 }
 
 async fn said(pacer: &mut Duplex<Grant, Report>) -> What {
@@ -17,7 +17,7 @@ async fn said(pacer: &mut Duplex<Grant, Report>) -> What {
 }
 
 fn grant(number: u64, start_ps: u64, limit_ps: u64) -> Grant {
-    Grant { number, start_ps, limit_ps, network_ps: start_ps, behind: false }
+    Grant { number, start_ps, limit_ps, network_ps: start_ps, skew_ps: SKEW_PS, behind: false }
 }
 
 #[tokio::test]
@@ -37,7 +37,14 @@ async fn a_source_begins_where_the_pacer_says_and_tells_each_quarter_of_the_skew
     // In a runtime of one thread the last place alone is told.
     assert_eq!(said(&mut pacer).await, What::Emitting(Emitting { number: 1, reached_ps: 1300, wants_ps: 0 }));
     network.leave(None);
-    assert_eq!(said(&mut pacer).await, What::Idle(Idle { reached_ps: 1500 }));
+    assert_eq!(said(&mut pacer).await, What::Idle(Idle { reached_ps: 1500, ended: false }));
+    // The end of a run is said once, and is nothing that a session without light takes back.
+    network.leave(Some(1600));
+    let over = What::Idle(Idle { reached_ps: 1600, ended: true });
+    assert_eq!(said(&mut pacer).await, over);
+    network.leave(None);
+    drop(pacer);
+    assert_eq!(said(&mut streams.recv().await.unwrap()).await, over);
 }
 
 #[tokio::test]

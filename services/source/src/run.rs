@@ -67,9 +67,9 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let mut network = match (&config.pacing, pacer) {
-        (Some(pacing), Some(pacer)) => {
+        (Some(_), Some(pacer)) => {
             status.update(|s| s.pacer_away = true);
-            Some(NetworkTime::keep(pacer, pacing.skew_ps, status.clone(), &stop))
+            Some(NetworkTime::keep(pacer, status.clone(), &stop))
         }
         _ => None,
     };
@@ -225,8 +225,11 @@ async fn emit(
                 () = gone([&outputs[0].photons, &outputs[1].photons]) => bail!("an output has gone"),
             }
         }
-        for (output, state) in outputs.iter_mut().zip(&mut states) {
-            next_state(output, epoch, state, &mut pump).await?;
+        let mut no_room = None;
+        for ((output, state), module) in outputs.iter_mut().zip(&mut states).zip(config.modules_by_output()) {
+            if next_state(output, epoch, state, &mut pump).await? && config.subseed.is_none() {
+                no_room = no_room.or(Some(module.as_str()));
+            }
         }
         let asked_db = losses.now_db();
         if asked_db != losses_db {
@@ -235,7 +238,7 @@ async fn emit(
             info!(epoch, ?losses_db, "the arms have another loss");
         }
         let effects = faults.map(|faults| faults.enter_epoch(epoch)).unwrap_or_default();
-        let outage = Outage::of(&config.outages, epoch, effects.loss_db);
+        let outage = Outage::of(&config.outages, epoch, effects.loss_db, no_room);
         light.suffer(outage.loss_db, outage.unseen);
         batch.suffers(effects.ids);
         let emitted = light.emit(epoch, pump, [&states[0], &states[1]])?;
@@ -286,15 +289,19 @@ struct Outage {
 }
 
 impl Outage {
-    fn of(planned: &[PlannedOutage], epoch: u64, mut loss_db: [f64; 2]) -> Self {
+    fn of(planned: &[PlannedOutage], epoch: u64, mut loss_db: [f64; 2], no_room: Option<&str>) -> Self {
         let is_cut = |loss_db: &[f64; 2]| loss_db.iter().any(|loss_db| loss_db.is_infinite());
-        let mut causes: Vec<&str> = Vec::new();
+        let mut causes: Vec<String> = Vec::new();
         if is_cut(&loss_db) {
-            causes.push("the light is cut");
+            causes.push("the light is cut".to_owned());
+        }
+        if let Some(module) = no_room {
+            causes.push(format!("no room for key of {module}"));
+            loss_db = [f64::INFINITY; 2];
         }
         let mut unseen = false;
         for PlannedOutage { output, cause, .. } in planned.iter().filter(|planned| planned.epochs.is_in(epoch)) {
-            causes.push(cause);
+            causes.push(cause.clone());
             match output {
                 Some(output) => {
                     unseen = true;
@@ -307,8 +314,8 @@ impl Outage {
     }
 }
 
-/// Waits for one output's analyser state of `epoch`; "unchanged" leaves what stands.
-async fn next_state(output: &mut Flow, epoch: u64, state: &mut AnalyserState, pump: &mut f64) -> Result<()> {
+/// Waits for one output's analyser state of `epoch`; "unchanged" leaves what stands. Whether the output wants no light.
+async fn next_state(output: &mut Flow, epoch: u64, state: &mut AnalyserState, pump: &mut f64) -> Result<bool> {
     let update = output.updates.recv().await.context("wait for an analyser state: the output has gone")?;
     let Some(Update::State(message)) = update.update else { bail!("expected an analyser state for epoch {epoch}") };
     if message.epoch != epoch {
@@ -325,7 +332,7 @@ async fn next_state(output: &mut Flow, epoch: u64, state: &mut AnalyserState, pu
             *pump = message.pump;
         }
     }
-    Ok(())
+    Ok(message.dark)
 }
 
 /// Keeps a paced run in step with wall time. A run that cannot keep up says by how much; it never skips.

@@ -80,7 +80,7 @@ impl Pulses {
         let encoder = Encoder::new(transmitter, module.epoch_ps, &self.subseed.derive("encoder"));
         let mut told = Told { encoder, states };
         for epoch in first_epoch..first_epoch + latency_epochs {
-            told.tell(epoch, setpoints).await?;
+            told.tell(epoch, setpoints, false).await?;
         }
         self.encoder = Some(told);
         Ok(Begun { first_epoch, epochs })
@@ -115,11 +115,11 @@ impl Light for Pulses {
         }
     }
 
-    fn set(&mut self, epoch: u64, setpoints: Setpoints) -> BoxFuture<'_, ()> {
+    fn set(&mut self, epoch: u64, setpoints: Setpoints, dark: bool) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Some(told) = &mut self.encoder {
                 // A source that has ended the run does not read any more states.
-                let _ = told.tell(epoch, setpoints).await;
+                let _ = told.tell(epoch, setpoints, dark).await;
             }
         })
     }
@@ -141,9 +141,10 @@ impl Light for Pulses {
 }
 
 impl Told {
-    async fn tell(&mut self, epoch: u64, setpoints: Setpoints) -> Result<()> {
+    async fn tell(&mut self, epoch: u64, setpoints: Setpoints, dark: bool) -> Result<()> {
         let phase_rad = self.encoder.state(epoch, setpoints.phase_rad).phase_rad;
-        self.states.tell(AnalyserState { epoch, phase_rad, pump: setpoints.pump, ..AnalyserState::default() }).await
+        let pump = setpoints.pump;
+        self.states.tell(AnalyserState { epoch, phase_rad, pump, dark, ..AnalyserState::default() }).await
     }
 }
 

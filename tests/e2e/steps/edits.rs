@@ -42,7 +42,7 @@ pub fn run(suite: &mut Suite) {
         assert!(GUEST.fetch(&INRIA, &[&keys[0].0]).expect("the key") == keys, "two keys of one name");
         assert_eq!(before, containers(), "something was started again");
     });
-    suite.step("a site that comes and goes starts the one that it is joined to and the pacer, and no other", || {
+    suite.step("a site that comes and goes starts the one that it is joined to, and no other", || {
         let before = containers_elsewhere();
         applied(NAMESPACE, &with_antibes(&bright(NETWORK, "speed: 1")));
         wait_flowing(NAMESPACE, NETWORK);
@@ -75,9 +75,16 @@ pub fn run(suite: &mut Suite) {
         let keys = UNIVERSITY.get(&INRIA, 1);
         INRIA.fetch(&UNIVERSITY, &[&keys[0].0]).expect("the key");
     });
-    suite.step("they come back and go on with what they had", || {
+    suite.step("they come back and go on with what they had, and what keeps the time was there before", || {
+        let of_time = || -> Vec<String> {
+            let concerned = |one: &String| one.contains("-pacer-") || one.contains("-source-valrose-sophia-");
+            containers().into_iter().filter(concerned).collect()
+        };
+        let before = of_time();
+        assert_eq!(before.len(), 2, "{before:?}");
         applied(NAMESPACE, &bright(NETWORK, "speed: 1"));
         wait_flowing(NAMESPACE, NETWORK);
+        assert_eq!(before, of_time(), "a second link started something of the first again");
         let keys = INRIA.get(&OBSERVATORY, 1);
         OBSERVATORY.fetch(&INRIA, &[&keys[0].0]).expect("a relayed key");
     });
@@ -132,10 +139,10 @@ pub fn run(suite: &mut Suite) {
     });
 }
 
-/// Those that a site behind Sophia is nothing to: the pacer has another link.
+/// Those that a site behind Sophia is nothing to.
 fn containers_elsewhere() -> Vec<String> {
-    let (site, pacer) = (format!("\"{NETWORK}-site-sophia"), format!("\"{NETWORK}-pacer"));
-    let concerned = |one: &str| one.starts_with(&site) || one.starts_with(&pacer) || one.contains("antibes");
+    let site = format!("\"{NETWORK}-site-sophia");
+    let concerned = |one: &str| one.starts_with(&site) || one.contains("antibes");
     containers().into_iter().filter(|one| !concerned(one)).collect()
 }
 

@@ -53,8 +53,8 @@ fn first_block() {
     let running = eventually("the pods run", || {
         let pods = objects(namespace, "pods", &of("nice-50km"));
         let phases: Vec<String> = pods.iter().map(|pod| pod["status"]["phase"].to_string()).collect();
-        // A source, two link ends and two sites.
-        let all = pods.len() == 5 && pods.iter().all(started);
+        // A source, two link ends, two sites and the pacer.
+        let all = pods.len() == 6 && pods.iter().all(started);
         if all { Ok(applied_at.elapsed().as_secs_f64()) } else { Err(phases.join(" ")) }
     });
     let stored = eventually("the first block is stored", || {

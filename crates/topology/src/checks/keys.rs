@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::links::SERVICE_NAME_LENGTH_MAX;
 use super::{Finding, Report};
-use crate::document::{Link, Name, Spec};
+use crate::document::{Link, Name, Spec, WhenFull};
 use crate::plan::{kms_name, relay_name, ways};
 use crate::quantity::{DataSize, Decimal};
 
@@ -40,6 +40,12 @@ fn sizes(spec: &Spec, report: &mut Report<'_>) {
         let message = format!("keys have {size} bit where a request names no size");
         let finding = Finding::error(path("keySize"), message, format!("from {min} bit to {max} bit"));
         report.add(finding, &[&path("keySizeMin"), &path("keySizeMax")]);
+    }
+    if let (WhenFull::Dark, Some(seed)) = (keys.when_full, spec.run.seed) {
+        let message =
+            format!("a full pool darkens its links at a moment of wall time, and a run with seed {seed} is repeatable");
+        let finding = Finding::error(path("whenFull"), message, "`wait` or `expire`, or no seed");
+        report.add(finding, &["spec.run.seed"]);
     }
     if keys.retention.exact() <= Some(Decimal::from(0)) {
         report.add(Finding::error(path("retention"), "keys that expire at once", "a duration above 0"), &[]);

@@ -73,6 +73,9 @@ pub enum WhenFull {
     Wait,
     /// The oldest key that no use was given yet goes, at both sites, and new key takes its place.
     Expire,
+    /// Its links have no light until key is taken, and time goes on; not in a run with a seed, because key is taken in wall
+    /// time.
+    Dark,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

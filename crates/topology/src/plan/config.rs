@@ -60,10 +60,8 @@ pub struct PlannedOutage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pacing {
-    /// Service that keeps it.
+    /// Service that keeps it, and says how far this source may go.
     pub service: String,
-    /// How far this source may be ahead of the slowest one.
-    pub skew_ps: u64,
 }
 
 /// The pacer, which keeps the sources of a network at one time.
@@ -76,6 +74,9 @@ pub struct PacerConfig {
     pub sources: Vec<PacedSource>,
     /// How far a source may be ahead of the slowest one.
     pub skew_ps: u64,
+    /// Nothing that happens in wall time may decide where a source begins: the others wait for it.
+    #[serde(default)]
+    pub repeatable: bool,
     pub faults_allowed: bool,
     /// Peers that may connect.
     pub accepts: Vec<String>,
@@ -191,6 +192,9 @@ pub struct ModuleConfig {
     /// Key store that takes the blocks; without one they stay where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms: Option<String>,
+    /// While its blocks find no room, the link has no light.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dark_when_full: bool,
     pub faults_allowed: bool,
     /// Peers that may connect.
     pub accepts: Vec<String>,

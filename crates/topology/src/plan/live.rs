@@ -2,7 +2,7 @@
 
 use photonics::config::Arm;
 
-use super::{Counts, KmsConfig, KmsPeer, Nature, ServiceConfig, SourceConfig};
+use super::{Counts, KmsConfig, KmsPeer, Nature, PacerConfig, ServiceConfig, SourceConfig};
 
 impl SourceConfig {
     /// Loss of the arms, which a running source can be told.
@@ -50,6 +50,18 @@ impl KmsConfig {
     }
 }
 
+impl PacerConfig {
+    /// A running pacer can be told which links it keeps together, and how closely. Where it is follows from the first of
+    /// them.
+    fn fixed(mut self) -> Self {
+        self.sources.clear();
+        self.accepts.clear();
+        self.site.clear();
+        self.skew_ps = 0;
+        self
+    }
+}
+
 impl ServiceConfig {
     /// The planned configuration without what a running service can be told: while this stays the same, nothing needs a
     /// start. What comes from the directory can be told as well, and is not in it.
@@ -57,9 +69,8 @@ impl ServiceConfig {
         match self.clone() {
             Self::Source(config) => Self::Source(Box::new(config.fixed())),
             Self::Kms(config) => Self::Kms(Box::new(config.fixed())),
-            other @ (Self::Detector(_) | Self::Transmitter(_) | Self::Channel(_) | Self::Relay(_) | Self::Pacer(_)) => {
-                other
-            }
+            Self::Pacer(config) => Self::Pacer(Box::new(config.fixed())),
+            other @ (Self::Detector(_) | Self::Transmitter(_) | Self::Channel(_) | Self::Relay(_)) => other,
         }
     }
 }
@@ -96,6 +107,12 @@ mod tests {
         assert_eq!(changed(guest.0, guest.1), [("kms-valrose".to_owned(), true)]);
         let [before, after] = plans(guest.0, guest.1);
         assert_eq!(before.directory.applications().count() + 1, after.directory.applications().count());
+    }
+
+    #[test]
+    fn another_skew_is_told_to_the_pacer_and_starts_nothing() {
+        let told = changed("latency: 8}", "latency: 8, skew: 3 s}");
+        assert_eq!(told, [("pacer".to_owned(), true)]);
     }
 
     #[test]

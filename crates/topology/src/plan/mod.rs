@@ -20,7 +20,7 @@ pub(crate) mod ways;
 use distill::config::Side;
 use serde::Serialize;
 
-use crate::document::{Fidelity, Link, Measure, Protocol, Spec, Topology};
+use crate::document::{Fidelity, Link, Measure, Protocol, Spec, Topology, WhenFull};
 use crate::figure::Listing;
 pub use config::{
     ChannelConfig, CountedPairs, CountedPulses, Counts, DetectorConfig, EntangledReceiver, KeySupply, KmsConfig,
@@ -28,6 +28,7 @@ pub use config::{
     Pulses, Receiver, RelayConfig, RelayNeighbour, ServiceConfig, SourceConfig, Speed, TransmitterConfig,
 };
 pub use directory::{Directory, DirectorySite};
+use pacing::Keeping;
 pub use pacing::PACER;
 pub use seed::{Role, SecretSeed, derive_subseed};
 use sites::SitePlanner;
@@ -62,6 +63,8 @@ pub struct RunOptions {
     pub duration_ps: Option<u64>,
     /// Of every link, whatever it says itself.
     pub fidelity: Option<Fidelity>,
+    /// One source alone has a pacer, too, so that another link can come without a start of the first.
+    pub pacer_of_one: bool,
 }
 
 /// The services of a network, ready to be started.
@@ -79,6 +82,8 @@ pub struct Plan {
     pub skew_ps: u64,
     /// A seed was given: the run can be repeated and its keys are worthless.
     pub repeatable: bool,
+    #[serde(skip)]
+    pacer_of_one: bool,
     pub faults_allowed: bool,
     pub links: Vec<PlannedLink>,
     pub services: Vec<Service>,
@@ -228,7 +233,8 @@ impl Plan {
     /// Leaves the services that `keep` chooses, and the pacer while there is more than one source to keep together.
     pub fn retain(&mut self, keep: impl Fn(&Service) -> bool) {
         self.services.retain(|service| matches!(service.config, ServiceConfig::Pacer(_)) || keep(service));
-        pacing::settle(&mut self.services, self.skew_ps);
+        let Self { skew_ps, repeatable, pacer_of_one: of_one, .. } = *self;
+        pacing::settle(&mut self.services, Keeping { skew_ps, repeatable, of_one });
     }
 
     /// What keeps the sources at one time, where there is more than one.
@@ -336,6 +342,7 @@ pub(crate) struct RunPlan {
     pub faults_allowed: bool,
     /// By each link end.
     pub blocks_kept: u64,
+    pub dark_when_full: bool,
     /// What the command line says of every link, and the document of those that say nothing.
     fidelity: Option<Fidelity>,
     fidelity_unsaid: Fidelity,
@@ -355,7 +362,8 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
     let sites = SitePlanner::new(spec, run);
     services.extend(sites.services());
     let skew_ps = pacing::skew_ps(spec, planned_links.iter().map(|link| link.epoch_ps));
-    pacing::settle(&mut services, skew_ps);
+    let (repeatable, pacer_of_one) = (run.seed.is_some(), options.pacer_of_one);
+    pacing::settle(&mut services, Keeping { skew_ps, repeatable, of_one: pacer_of_one });
     Plan {
         topology: topology.metadata.name.to_string(),
         latency_epochs: run.latency_epochs,
@@ -363,7 +371,8 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
         limit_ps: run.limit_ps,
         tags_end_ps: run.tags_end_ps,
         skew_ps,
-        repeatable: run.seed.is_some(),
+        repeatable,
+        pacer_of_one,
         faults_allowed: run.faults_allowed,
         warnings: warnings(spec, run),
         no_path: crate::checks::paths::messages(spec),
@@ -403,6 +412,7 @@ pub(crate) fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
         seed: options.seed.or(spec.run.seed),
         faults_allowed: spec.faults.allowed,
         blocks_kept: spec.retention.blocks.into(),
+        dark_when_full: spec.key_management.when_full == WhenFull::Dark,
     };
     if spec.links.iter().any(|link| run.fidelity(link) == Fidelity::Tags) {
         run.tags_end_ps = photonics::tag::END_PS - TAG_MARGIN_PS;

@@ -9,7 +9,7 @@ use operator::material::{Existing, Material};
 use operator::settings::Settings;
 use serde_json::Value;
 use topology::Topology;
-use topology::plan::{Plan, RunOptions};
+use topology::plan::Plan;
 
 pub const NAMESPACE: &str = "quantum";
 
@@ -59,7 +59,7 @@ pub fn settings() -> Settings {
 }
 
 pub fn layout(topology: &Topology) -> (Plan, Layout) {
-    let plan = topology::plan::plan(topology, &RunOptions::default());
+    let plan = operator::layout::plan(topology);
     let layout = Layout::of(topology, &plan, NAMESPACE);
     (plan, layout)
 }

@@ -89,13 +89,29 @@ fn a_site_that_comes_starts_the_one_at_the_other_end_of_its_link_alone() {
     let link = ["alps-end-ef-east", "alps-end-ef-far", "alps-source-ef"];
     let others: Vec<&String> = started.iter().copied().filter(|unit| !link.contains(&unit.as_str())).collect();
     assert_eq!(started.len(), link.len() + others.len());
-    // The pacer has a source more to keep with the others, whose light waits for it.
-    assert_eq!(others, ["alps-pacer", "alps-site-east", "alps-site-far"]);
-    // Of two sites the relay of the one with the smaller name fills the pool, which is the new one's.
-    let near = ["kms-middle", "kms-west"];
+    assert_eq!(others, ["alps-site-east", "alps-site-far"]);
+    // Of two sites the relay of the one with the smaller name fills the pool, which is the new one's. The pacer has a link
+    // more, or less, to keep at one time.
+    let near = ["kms-middle", "kms-west", "pacer"];
     assert_eq!(told(&longer_chain(), &chain(), 0, &heard(&chain())), near);
     // And back.
     assert_eq!(told(&chain(), &longer_chain(), 0, &heard(&longer_chain())), near);
+}
+
+#[test]
+fn a_second_link_is_told_to_the_pacer_and_starts_nothing_of_the_first() {
+    let sites = ["west", "middle", "east"];
+    let one = network("alps", &sites, &[("wm", "west", "middle")]);
+    let (before, after) = (hashes(&one), hashes(&chain()));
+    for unit in ["alps-source-wm", "alps-pacer", "alps-end-wm-west", "alps-end-wm-middle"] {
+        assert!(before.contains_key(unit) && before[unit] == after[unit], "{unit}");
+    }
+    assert!(told(&chain(), &one, 0, &heard(&one)).contains(&"pacer".to_owned()));
+    // Nor one that is listed before it, although a pacer is planned at the site of the first source.
+    let turned = network("alps", &sites, &[("me", "middle", "east"), ("wm", "west", "middle")]);
+    assert_eq!(hashes(&turned)["alps-pacer"], before["alps-pacer"]);
+    let skew = chain().replacen("spec:\n", "spec:\n  run: {skew: 3 s}\n", 1);
+    assert_eq!((hashes(&skew), told(&skew, &chain(), 0, &heard(&chain()))), (after, vec!["pacer".to_owned()]));
 }
 
 #[test]
@@ -107,8 +123,17 @@ fn a_pod_that_is_about_to_be_replaced_is_not_told() {
 
 #[test]
 fn every_life_of_a_pod_is_told_once() {
-    let all =
-        ["kms-east", "kms-middle", "kms-west", "relay-east", "relay-middle", "relay-west", "source-me", "source-wm"];
+    let all = [
+        "kms-east",
+        "kms-middle",
+        "kms-west",
+        "pacer",
+        "relay-east",
+        "relay-middle",
+        "relay-west",
+        "source-me",
+        "source-wm",
+    ];
     assert_eq!(told(&chain(), &chain(), 0, &Told::new()), all);
     assert_eq!(told(&chain(), &chain(), 0, &heard(&chain())), Vec::<String>::new());
     assert_eq!(told(&chain(), &chain(), 1, &heard(&chain())), all);

@@ -69,6 +69,7 @@ impl RunArgs {
             speed: self.speed,
             duration_ps: self.duration.map(|duration| duration.rounded()),
             fidelity: self.fidelity,
+            pacer_of_one: false,
         }
     }
 }

@@ -15,7 +15,7 @@ use operator::resource::{TopologyObject, TopologyStatus};
 use operator::restore::REQUEST;
 use operator::status::{ACCEPTED, KEY_FLOWING, RESTORING};
 use serde_json::json;
-use topology::plan::{RunOptions, ServiceConfig};
+use topology::plan::ServiceConfig;
 
 use super::Cluster;
 use crate::commands::restore::{BLOCKS, KEY_STORE, RELAY, RESERVE, Voided};
@@ -61,7 +61,7 @@ fn rendered(cluster: &Cluster) -> String {
 
 async fn would_void(cluster: &Cluster, object: &TopologyObject) -> Result<Vec<Voided>> {
     let topology = operator::validate::validate(object)?.topology;
-    let plan = topology::plan::plan(&topology, &RunOptions::default());
+    let plan = operator::layout::plan(&topology);
     let layout = Layout::of(&topology, &plan, &cluster.namespace);
     let claims =
         cluster.api::<PersistentVolumeClaim>().list(&cluster.labelled(&[])).await.context("list the volumes")?;
@@ -202,7 +202,7 @@ mod tests {
     fn what_would_be_void_is_what_the_volumes_hold_those_of_gone_links_too() {
         let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../topologies/nice-50km.yaml")).unwrap();
         let topology = topology::parse("nice", &text).unwrap().topology;
-        let plan = topology::plan::plan(&topology, &RunOptions::default());
+        let plan = operator::layout::plan(&topology);
         let layout = Layout::of(&topology, &plan, "quantum");
         let claim = |unit: &str| {
             let mut claim = PersistentVolumeClaim::default();

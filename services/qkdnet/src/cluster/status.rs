@@ -8,6 +8,7 @@ use kube::ResourceExt as _;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use operator::build::labels;
 use operator::layout::ETSI014_PORT;
+use runner::snapshot::NetworkTimeRow;
 use serde::Serialize;
 
 use super::Cluster;
@@ -23,6 +24,9 @@ pub struct ClusterNetwork {
     pub why: Option<String>,
     pub topology: String,
     pub namespace: String,
+    /// The one time of its links, as its pacer says it; absent where no operator watches.
+    #[serde(rename = "networkTime", skip_serializing_if = "Option::is_none")]
+    pub network_time: Option<NetworkTimeRow>,
     pub warnings: Vec<String>,
     pub sites: Vec<ClusterSite>,
 }
@@ -61,6 +65,7 @@ pub async fn status(cluster: &Cluster) -> Result<ClusterNetwork> {
         why,
         topology: cluster.topology.clone(),
         namespace: cluster.namespace.clone(),
+        network_time: cluster.network_time().await?,
         warnings,
         sites,
     })
@@ -126,6 +131,9 @@ impl ClusterNetwork {
         let mut text = format!("{} in {}: {flows}\n", self.topology, self.namespace);
         if let Some(why) = &self.why {
             let _ = writeln!(text, "{why}");
+        }
+        if let Some(time) = &self.network_time {
+            let _ = writeln!(text, "{time}");
         }
         for warning in &self.warnings {
             let _ = writeln!(text, "{warning}");

@@ -6,7 +6,7 @@ use runner::containers::Containers;
 use runner::verdict::Verdict;
 use runner::watch::Asked;
 use runner::{Failure, Folders, Place, Recording, Start, continue_after, runtime, same_epochs, start, tags_end, watch};
-use topology::document::{Fidelity, Topology};
+use topology::document::{Fidelity, Topology, WhenFull};
 use topology::plan::{Plan, RunOptions, counts, plan};
 
 use super::files;
@@ -67,6 +67,12 @@ pub fn prepare_until(
 
 /// A document is good by itself; what the command line makes of it may not be.
 pub fn check_overrides(topology: &Topology, options: &RunOptions, hint: &str) -> Result<(), Failure> {
+    if let (Some(seed), WhenFull::Dark) = (options.seed, topology.spec.key_management.when_full) {
+        let what = format!(
+            "`--seed {seed}` makes a run repeatable, and `keyManagement.whenFull: dark` darkens links at moments of wall time"
+        );
+        return Err(Failure::bad_input(what).hint("leave `--seed` away, or let a full pool `wait` or `expire`"));
+    }
     match counts::refusals(topology, options).as_slice() {
         [] => Ok(()),
         refusals => Err(Failure::bad_input(refusals.join("\n")).hint(hint)),

@@ -37,8 +37,11 @@ pub fn forecast(plan: &Plan) -> Option<Forecast> {
     });
     // What the model knows nothing of takes the least time that a verification gets.
     let has_references = plan.links.iter().any(|link| comparable(link).next().is_some());
-    let expected_s = times.filter(|time_s| time_s.is_finite()).fold(0.0, f64::max);
-    has_references.then(|| Forecast { expected_s, cap_s: (CAP_FACTOR * expected_s).max(CAP_MIN_S) })
+    let known_s = times.filter(|time_s| time_s.is_finite()).fold(0.0, f64::max);
+    let counted = plan.links.iter().filter(|link| comparable(link).any(counts_outages));
+    let outages_s = counted.map(|link| outages_s(plan, link)).fold(0.0, f64::max);
+    let cap_s = (CAP_FACTOR * known_s).max(CAP_MIN_S).max(outages_s + CAP_MIN_S);
+    has_references.then(|| Forecast { expected_s: known_s.max(outages_s), cap_s })
 }
 
 /// Figures of the references that are known well enough, and all of them.
@@ -46,12 +49,37 @@ pub fn progress(plan: &Plan, reports: &[LinkReport]) -> (usize, usize) {
     let (mut known, mut all) = (0, 0);
     for link in &plan.links {
         let report = reports.iter().find(|report| report.name == link.name);
+        let outages_s = outages_s(plan, link);
         for reference in comparable(link) {
             all += 1;
-            known += usize::from(report.is_some_and(|report| is_known(reference, report)));
+            let is_known = |report| is_known(reference, report) && has_happened(reference, report, outages_s);
+            known += usize::from(report.is_some_and(is_known));
         }
     }
     (known, all)
+}
+
+/// Simulated time at which all outages of a link that the document says are over: of those that come again and again, the
+/// first.
+fn outages_s(plan: &Plan, link: &PlannedLink) -> f64 {
+    let source = plan.sources().find(|source| source.link == link.name);
+    let ends = source.into_iter().flat_map(|source| {
+        source.outages.iter().map(|outage| {
+            let end = outage.epochs.first_epoch.saturating_add(outage.epochs.epochs);
+            end as f64 * (source.epoch_ps as f64 * 1e-12)
+        })
+    });
+    ends.fold(0.0, f64::max)
+}
+
+/// Whether a figure counts the outages of a link.
+fn counts_outages(reference: &PlannedReference) -> bool {
+    matches!(reference.quantity.figure(), Figure::Restarts | Figure::Availability)
+}
+
+/// What a figure of a run counts has happened.
+fn has_happened(reference: &PlannedReference, report: &LinkReport, outages_s: f64) -> bool {
+    !counts_outages(reference) || outages_s == 0.0 || report.status.simulated_s > outages_s
 }
 
 /// References that get a verdict.
@@ -202,6 +230,26 @@ mod tests {
         // 250,000 detections of the vacuum, which is sent in a pulse of 256.
         let pulses = forecast(&shipped("t12-50km.yaml")).unwrap();
         assert!((200.0..240.0).contains(&pulses.expected_s), "{pulses:?}");
+    }
+
+    #[test]
+    fn what_counts_outages_is_not_known_before_they_have_happened() {
+        let plan = shipped("nice-325h.yaml");
+        let outages_s = outages_s(&plan, &plan.links[0]);
+        assert!((100.0 * 3600.0..325.0 * 3600.0).contains(&outages_s), "{outages_s}");
+        let forecast = forecast(&plan).unwrap();
+        assert!(forecast.expected_s >= outages_s && forecast.cap_s > outages_s, "{forecast:?}");
+        let mut report = LinkReport::of(&plan.links[0]);
+        let counted = [(Figure::Restarts, Some(9.0)), (Figure::Availability, Some(0.99))];
+        report.status.counted = shell::figures::tell(&Figures::of(counted));
+        let mut known = |simulated_s| {
+            report.status.simulated_s = simulated_s;
+            progress(&plan, std::slice::from_ref(&report)).0
+        };
+        let (before, after) = (known(outages_s), known(outages_s + 60.0));
+        let of_outages = comparable(&plan.links[0]).filter(|reference| counts_outages(reference)).count();
+        assert!(of_outages > 0);
+        assert_eq!(after, before + of_outages);
     }
 
     #[test]

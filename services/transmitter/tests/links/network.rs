@@ -212,6 +212,7 @@ impl Instruments {
             source: format!("source-{LINK}"),
             channel: format!("channel-{LINK}-{}", SITES[end]),
             kms: None,
+            dark_when_full: false,
             faults_allowed: false,
             accepts: vec![],
         }

@@ -170,6 +170,7 @@ impl<'a> Common<'a> {
             source: self.names.source.clone(),
             channel: self.names.channels[end].clone(),
             kms: Some(kms_name(site)),
+            dark_when_full: self.run.dark_when_full,
             faults_allowed: self.run.faults_allowed,
             accepts: vec![CONTROL_IDENTITY.to_owned()],
         }
