@@ -346,7 +346,7 @@ fn a_pacer_takes_any_report_or_sends_its_source_away() {
                 assert!(grant.limit_ps <= time.network_ps().saturating_add(SKEW_PS), "a source may go too far");
             }
         }
-        let emitting = time.places().iter().filter(|place| matches!(place, Place::Emitting(_))).count();
+        let emitting = time.places().filter(|place| matches!(place, Place::Emitting(_))).count();
         format!("{said} {emitting}")
     });
 }
