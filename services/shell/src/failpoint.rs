@@ -16,15 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const VARIABLE: &str = "QKDNET_FAILPOINTS";
 
 /// Places of a module, whatever instrument it stands behind.
-const MODULE: &[&str] = &[
-    "epoch.leased",
-    "block.slice",
-    "block.prepared",
-    "block.refilled",
-    "block.committed",
-    "block.delivered",
-    "block.marked",
-];
+const MODULE: &[&str] =
+    &["epoch.leased", "block.prepared", "block.refilled", "block.committed", "block.delivered", "block.marked"];
 
 /// Every place there is, by the kind of the service that comes to it.
 pub const PLACES: [(&str, &[&str]); 5] = [
