@@ -1,14 +1,14 @@
 //! What lies on disks: a service that starts on damaged files says so.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use channel::{FileReserve, Places};
 use distill::auth::{Layout, Reserve, Side};
 use distill::bits::Bits;
 use keystore::{KeyStore, MasterKey, Offer, SPAN_BYTES, Secret, Settings};
 use module::store::{BlockStore, NewBlock};
-use module::waiting::{Part, Waiting};
+use module::waiting::{Part, Seals, Waiting};
 use shell::disk::Disk;
 
 use crate::engine::{Target, verdict};
@@ -65,14 +65,21 @@ fn block_file_of_release_0_1() -> Vec<u8> {
 #[test]
 fn key_that_waits_is_what_was_written_or_refused() {
     let place = folder();
-    let waiting = Waiting::open(place.path(), None, Disk::default()).unwrap();
+    let file = place.path().join("blocks.qkd");
+    let open = || {
+        let store = BlockStore::open_on(&file, Disk::default())?;
+        let seals = Seals::open(place.path(), None, false)?;
+        anyhow::Ok(Waiting::new(&file, Arc::new(Mutex::new(store)), seals))
+    };
     let key = Bits::from_words(vec![0x1234_5678_9abc_def0; 9], 570);
-    waiting.put(Part::Key, 3, 5, &key).unwrap();
-    let file = place.path().join("waiting/3.key");
+    let waiting = open().unwrap();
+    let sealed = waiting.seal(Part::Key, 3, 5, &key).unwrap();
+    waiting.store().keep(sealed).unwrap().wait().unwrap();
+    drop(waiting);
     let good = vec![std::fs::read(&file).unwrap()];
     Target::new("key that waits", good).fuzz(|input| {
         std::fs::write(&file, input).unwrap();
-        let found = waiting.get(Part::Key, 3);
+        let found = open().and_then(|waiting| waiting.get(Part::Key, 3));
         if let Ok(Some(found)) = &found {
             assert!(found.ct_eq(&key), "another key");
         }

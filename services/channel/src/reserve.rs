@@ -21,6 +21,7 @@ use distill::auth::reserve::Offsets;
 use distill::auth::{Cell, Direction, Layout, Mark, MaskKey, Reserve, ReserveError, Side};
 use distill::bits::Bits;
 use shell::disk::Disk;
+use shell::log::{Broken, Log, Pending};
 use zeroize::Zeroizing;
 
 pub use self::ceiling::{CHUNK, Raise, Settlement};
@@ -86,7 +87,7 @@ pub fn now_ms() -> u64 {
 pub struct FileReserve {
     places: Places,
     disk: Disk,
-    file: File,
+    log: Log,
     /// Held as long as the reserve is open.
     _lock: File,
     side: Side,
@@ -95,15 +96,8 @@ pub struct FileReserve {
     ceiling: Ceiling,
     /// Length of the file when it was rewritten, and no longer had what was used up by then.
     rewritten_bytes: u64,
-    /// The last write failed: what is on disk is not known any more, so nothing may be used.
-    broken: Option<Broken>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Broken {
-    /// The disk was full: a part of the last record may be there, and no sync has failed.
-    NoRoom,
-    Unknown,
+    /// It is not known which file has the name, so nothing may be used.
+    lost: bool,
 }
 
 impl FileReserve {
@@ -130,15 +124,15 @@ impl FileReserve {
             state.instance = Some(state.identity(side).map_err(io(path))?);
             disk.write_durably(path, &state.file(side, layout)).map_err(io(path))?;
         }
-        let (file, state) = Self::load(path, side, layout, &disk, true)?;
-        let rewritten_bytes = file.metadata().map_err(io(path))?.len();
+        let (log, state) = Self::load(path, side, layout, &disk, true)?;
+        let rewritten_bytes = log.end();
         places.taken(&state, &disk)?;
         let asked = |source| OpenError::Anchor { path: path.clone(), source };
         let store = state.instance.ok_or_else(|| damaged(path, "no identity"))?;
         let (ceiling, found) = Ceiling::read(anchor, store, state.generation, state.offsets).map_err(asked)?;
         let places = places.clone();
         let mut reserve =
-            Self { places, disk, file, _lock: lock, side, layout, state, ceiling, rewritten_bytes, broken: None };
+            Self { places, disk, log, _lock: lock, side, layout, state, ceiling, rewritten_bytes, lost: false };
         reserve.go_on(found).map_err(|error| OpenError::Io {
             path: reserve.places.reserve.clone(),
             source: io::Error::other(error.to_string()),
@@ -157,7 +151,7 @@ impl FileReserve {
             Found::From(offsets) => {
                 let tags = offsets.send - self.state.offsets.send;
                 tracing::info!(path = %self.places.reserve.display(), tags, "tags below the ceiling count as used");
-                self.append_record(ReserveState::offsets_record(offsets))?;
+                self.append_record(ReserveState::offsets_record(offsets))?.wait()?;
                 self.state.offsets = offsets;
                 Ok(())
             }
@@ -182,11 +176,10 @@ impl FileReserve {
     /// never handed out. True where there was something to mend. After a failed sync the reserve stays as it is: nobody
     /// knows what the disk has.
     pub fn mend(&mut self) -> Result<bool, OpenError> {
-        if self.broken != Some(Broken::NoRoom) {
+        if self.lost || self.log.broken() != Some(Broken::NoRoom) {
             return Ok(false);
         }
-        (self.file, self.state) = Self::load(&self.places.reserve, self.side, self.layout, &self.disk, false)?;
-        self.broken = None;
+        (self.log, self.state) = Self::load(&self.places.reserve, self.side, self.layout, &self.disk, false)?;
         Ok(true)
     }
 
@@ -199,7 +192,7 @@ impl FileReserve {
         layout: Layout,
         disk: &Disk,
         after_a_crash: bool,
-    ) -> Result<(File, ReserveState), OpenError> {
+    ) -> Result<(Log, ReserveState), OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let bytes = Zeroizing::new(std::fs::read(path).map_err(io)?);
         check_header(path, &bytes, side, layout)?;
@@ -228,7 +221,7 @@ impl FileReserve {
         if *fresh != *bytes {
             disk.replace_and_erase(path, &fresh).map_err(io)?;
         }
-        Ok((OpenOptions::new().append(true).open(path).map_err(io)?, state))
+        Ok((open_log(path, fresh.len(), disk).map_err(io)?, state))
     }
 
     /// Why a fresh secret cannot be put in, and what the anchor has to keep before it is.
@@ -245,7 +238,7 @@ impl FileReserve {
     /// [`Self::before_rekey`] gave, once it was made; what is before it is forgotten by [`Raise::make_alone`].
     pub fn rekey(&mut self, secret: &[u8], generation: Option<u64>, raise: &Raise) -> Result<(), RekeyError> {
         let (state, record) = self.state.rekeyed(secret, generation)?;
-        self.append_record(record)?;
+        self.append_record(record)?.wait().map_err(ReserveError::Store)?;
         shell::failpoint::hit("reserve.rekeyed");
         self.state = state;
         self.ceiling.replaced(raise);
@@ -292,48 +285,38 @@ impl FileReserve {
 
     /// Rewrites a file that has become long, so that neither it nor memory has what is used up.
     fn give_space_back(&mut self) -> Result<(), ReserveError> {
-        if self.broken.is_some() || self.file.metadata()?.len() < self.rewritten_bytes + COMPACT_BYTES {
+        if self.lost || self.log.broken().is_some() || self.log.end() < self.rewritten_bytes + COMPACT_BYTES {
             return Ok(());
         }
         self.state.erase_used(self.side, self.layout);
         let fresh = self.state.file(self.side, self.layout);
         // Stays so where it is not known which file has the name.
-        self.broken = Some(Broken::Unknown);
+        self.lost = true;
         let path = &self.places.reserve;
         if let Err(error) = self.disk.replace_and_erase(path, &fresh) {
             let named = std::fs::metadata(path)?.ino();
-            if named != self.file.metadata()?.ino() {
+            if named != self.log.file().metadata()?.ino() {
                 return Err(error.into());
             }
             tracing::warn!("the authentication reserve keeps what is used up for now: {error}");
-            self.broken = None;
+            self.lost = false;
             return Ok(());
         }
-        self.file = OpenOptions::new().append(true).open(path)?;
-        self.rewritten_bytes = fresh.len() as u64;
-        self.broken = None;
+        self.log = open_log(path, fresh.len(), &self.disk)?;
+        self.rewritten_bytes = self.log.end();
+        self.lost = false;
         Ok(())
     }
 
-    fn append_record(&mut self, (kind, body): Record) -> Result<(), ReserveError> {
-        if self.broken.is_some() {
+    fn append_record(&mut self, (kind, body): Record) -> Result<Pending, ReserveError> {
+        if self.lost {
             return Err(ReserveError::Store(io::Error::other("an earlier write failed")));
         }
-        // Stays so unless everything below succeeds.
-        self.broken = Some(Broken::Unknown);
-        if let Err(error) = self.disk.write_all(&self.file, &record(kind, &body)) {
-            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-                self.broken = Some(Broken::NoRoom);
-            }
-            return Err(error.into());
-        }
-        self.file.sync_data()?;
-        self.broken = None;
-        Ok(())
+        Ok(self.log.append(&record(kind, &body))?)
     }
 
     fn store_offsets(&mut self, offsets: Offsets) -> Result<(), ReserveError> {
-        self.append_record(ReserveState::offsets_record(offsets))?;
+        self.append_record(ReserveState::offsets_record(offsets))?.wait()?;
         self.state.go_on_to(self.side, self.layout, offsets);
         shell::failpoint::hit("tag.persisted");
         if !self.ceiling.covers(offsets) {
@@ -431,7 +414,7 @@ impl Reserve for FileReserve {
 
     fn roll_back(&mut self, why: &str) -> Result<(), ReserveError> {
         let rolled_back = RolledBack::now(why);
-        self.append_record(ReserveState::rolled_back_record(&rolled_back))?;
+        self.append_record(ReserveState::rolled_back_record(&rolled_back))?.wait()?;
         self.state.rolled_back = Some(rolled_back);
         Ok(())
     }
@@ -451,7 +434,9 @@ impl Reserve for FileReserve {
         if !bits.len().is_multiple_of(2) {
             return Err(ReserveError::Odd(bits.len()));
         }
-        self.append_record(ReserveState::refill_record(block, bits))?;
+        // A tag that these bits make is on the disk behind them. A refill that a loss of power takes is one that only the
+        // peer got, if it did: it is dropped there when the two meet again.
+        self.append_record(ReserveState::refill_record(block, bits))?.later();
         shell::failpoint::hit("reserve.refilled");
         self.state.cells.append(block, bits)?;
         self.give_space_back()
@@ -461,7 +446,7 @@ impl Reserve for FileReserve {
         let bits = self.state.cells.aligned_bits(peer, self.state.offsets.used_bits(self.layout))?;
         if bits < self.state.cells.bits() {
             tracing::info!(from = self.state.cells.bits(), to = bits, "refills that only this end got are dropped");
-            self.append_record(ReserveState::cut_record(bits))?;
+            self.append_record(ReserveState::cut_record(bits))?.wait()?;
             shell::failpoint::hit("reserve.cut");
             self.state.cells.truncate(bits);
         }
@@ -480,6 +465,11 @@ pub fn new_secret(bits_per_direction: u64) -> io::Result<Zeroizing<Vec<u8>>> {
 
 fn damaged(path: &Path, what: &'static str) -> OpenError {
     OpenError::Damaged { path: path.to_owned(), at: 0, what }
+}
+
+/// The file behind its last record.
+fn open_log(path: &Path, bytes: usize, disk: &Disk) -> io::Result<Log> {
+    Ok(Log::new(OpenOptions::new().write(true).open(path)?, bytes as u64, disk.clone()))
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {

@@ -1,11 +1,11 @@
 //! Handing blocks to the site's key store: in order, each until the store says that it is durable there.
 //!
-//! The block file is the outbox, and the key of each block waits beside it ([`crate::waiting`]). What the store has
-//! taken is marked, so that a restart hands over the rest, and then its key is erased here. A block that comes twice is
-//! known to the store by its identity.
+//! The block file is the outbox, and the key of each block waits in it ([`crate::waiting`]). What the store has taken is
+//! marked, so that a restart hands over the rest, and then its key is erased here. A block that comes twice is known to the
+//! store by its identity, so that neither waits for the disk.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,14 +17,14 @@ use keystore::Secret;
 use proto::kms::v1::{Block, DeliverAnswer};
 use sha2::{Digest, Sha256};
 use shell::dial::Dial;
-use shell::disk::Disk;
 use shell::handover::Handover;
+use shell::log::Pending;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::departures::Departures;
-use crate::store::StoredBlock;
+use crate::store::{self, BlockStore, Count, StoredBlock};
 use crate::vault::Vault;
 use crate::waiting::{Part, Waiting};
 
@@ -33,6 +33,7 @@ const BLOCKS_WAITING: usize = 16;
 /// So many that wait darken a link of which full pools do: fewer than may wait, because what is under way comes to its end.
 const BLOCKS_DARK: usize = 8;
 const RETRY: Duration = Duration::from_millis(250);
+/// Where older releases kept the mark, and where somebody may give blocks up: the larger one counts.
 const MARK_FILE: &str = "delivered.next";
 
 pub type KmsDial = Arc<dyn Dial<Block, DeliverAnswer>>;
@@ -58,9 +59,9 @@ impl Delivery {
     /// Starts to deliver behind what the mark beside the blocks says; of blocks that were put back, none. Blocks while
     /// `anchor` is asked.
     pub fn start(dial: KmsDial, vault: &mut Vault, anchor: Arc<dyn Anchor>, stop: CancellationToken) -> Result<Self> {
-        let (disk, keys, mark) = (vault.disk(), vault.waiting(), vault.directory().join(MARK_FILE));
-        let departures = Departures::open(vault.directory(), disk.clone(), anchor)?;
-        let mut next = read_mark(&mark)?;
+        let keys = vault.waiting();
+        let departures = Departures::open(vault.directory(), vault.disk(), keys.clone(), anchor)?;
+        let mut next = next_of(vault.directory(), &keys.store())?;
         if departures.was_put_back() {
             // A block may have been made of them since.
             vault.stretches().spend()?;
@@ -69,13 +70,13 @@ impl Delivery {
             let path = vault.directory().display();
             tracing::warn!(%path, "its blocks were put back: those that waited may have been delivered, and never are again");
             next = vault.next_block();
-            delivered_until(vault.directory(), &disk, next)?;
+            delivered_until(&keys, next)?;
             keys.keep_only(|part, block| part == Part::Slice || block >= next)?;
         }
         let (blocks, incoming) = mpsc::channel(BLOCKS_WAITING);
         let waiting = Arc::new(AtomicUsize::new(0));
         let (left, unconfirmed) = (waiting.clone(), VecDeque::new());
-        let outbox = Outbox { dial, disk, mark, keys, departures, waiting: incoming, unconfirmed, left };
+        let outbox = Outbox { dial, keys, departures, waiting: incoming, unconfirmed, left };
         Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next, waiting, dark: false })
     }
 
@@ -143,8 +144,6 @@ fn identity(link: &str, stored: &StoredBlock) -> [u8; 16] {
 
 struct Outbox {
     dial: KmsDial,
-    disk: Disk,
-    mark: PathBuf,
     keys: Arc<Waiting>,
     departures: Departures,
     waiting: mpsc::Receiver<Outgoing>,
@@ -162,7 +161,11 @@ impl Outbox {
                 () = stop.cancelled() => return Ok(()),
             };
             match ended {
-                Ok(()) => return Ok(()),
+                // What is erased is so on the disk.
+                Ok(()) => {
+                    let pending = self.keys.store().pending();
+                    return pending.wait().context("write the block file");
+                }
                 Err(error) => tracing::info!("delivery of blocks interrupted: {}", shell::chain(&error)),
             }
             tokio::select! {
@@ -176,8 +179,10 @@ impl Outbox {
     async fn deliver(&mut self) -> Result<()> {
         let stream = self.dial.dial().await.context("reach the key store")?;
         let mut store = Handover::open(stream).await?;
+        // A disk that was full may have room by now.
+        self.keys.store().mend()?;
         if !self.unconfirmed.is_empty() {
-            self.departures.one_leaves()?;
+            self.departures.leave(1)?;
         }
         for block in &self.unconfirmed {
             store.send(block.about.clone(), block.key.expose()).await?;
@@ -188,10 +193,16 @@ impl Outbox {
                 taken = store.taken() => self.taken(taken?)?,
                 block = self.waiting.recv(), if open && self.unconfirmed.len() < BLOCKS_WAITING => match block {
                     Some(block) => {
+                        let before = self.unconfirmed.len();
                         self.unconfirmed.push_back(block);
-                        self.departures.one_leaves()?;
-                        let Some(block) = self.unconfirmed.back() else { continue };
-                        store.send(block.about.clone(), block.key.expose()).await?;
+                        // What waits already leaves with it.
+                        while self.unconfirmed.len() < BLOCKS_WAITING && let Ok(block) = self.waiting.try_recv() {
+                            self.unconfirmed.push_back(block);
+                        }
+                        self.departures.leave((self.unconfirmed.len() - before) as u64)?;
+                        for block in self.unconfirmed.range(before..) {
+                            store.send(block.about.clone(), block.key.expose()).await?;
+                        }
                     }
                     None => open = false,
                 },
@@ -207,8 +218,7 @@ impl Outbox {
         };
         self.left.fetch_sub(1, Ordering::Relaxed);
         shell::failpoint::hit("block.delivered");
-        let text = format!("{}\n", number + 1);
-        self.disk.write_durably(&self.mark, text.as_bytes()).context("mark a block as delivered")?;
+        delivered_to(&self.keys, number + 1)?.later();
         shell::failpoint::hit("block.marked");
         // What cannot be erased now is when the blocks are opened the next time.
         if let Err(error) = self.keys.erase(Part::Key, number) {
@@ -220,13 +230,26 @@ impl Outbox {
 
 /// First block of a link end that its key store has not said to be durable there; 0 where it never took any.
 pub fn next_undelivered(data: &Path, site: &str, link: &str) -> Result<u64> {
-    read_mark(&data.join(site).join(link).join(MARK_FILE))
+    let path = store::path(data, site, link);
+    let directory = path.parent().unwrap_or(data);
+    match store::existing(&path)? {
+        Some(store) => next_of(directory, &store),
+        None => read_mark(&directory.join(MARK_FILE)),
+    }
+}
+
+/// As [`next_undelivered`], of the link end in this folder.
+pub(crate) fn next_of(directory: &Path, store: &BlockStore) -> Result<u64> {
+    Ok(read_mark(&directory.join(MARK_FILE))?.max(store.delivered()))
 }
 
 /// No block of a link end before this one is delivered any more.
-pub(crate) fn delivered_until(directory: &Path, disk: &Disk, next: u64) -> Result<()> {
-    let text = format!("{next}\n");
-    disk.write_durably(&directory.join(MARK_FILE), text.as_bytes()).context("mark blocks as delivered")
+pub(crate) fn delivered_until(blocks: &Waiting, next: u64) -> Result<()> {
+    delivered_to(blocks, next)?.wait().context("mark blocks as delivered")
+}
+
+fn delivered_to(blocks: &Waiting, next: u64) -> Result<Pending> {
+    blocks.store().count(Count::Delivered, next).context("mark blocks as delivered")
 }
 
 fn read_mark(path: &Path) -> Result<u64> {

@@ -4,21 +4,25 @@
 //! itself, and voided since, knows it no more. So blocks that were put back must not leave again. The count is on the disk
 //! before the anchor has it, and the anchor has it before the block leaves: a crash leaves no count behind its ceiling, and
 //! one that is behind was put back. Then whatever waits may have left before.
+//!
+//! The count goes on in the block file. A small file beside it says whose it is, and how far it was at the last start.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anchor::{Anchor, Instance};
 use anyhow::{Context, Result};
 use shell::disk::Disk;
 
+use crate::store::Count;
+use crate::waiting::Waiting;
+
 const FILE: &str = "departures.count";
 /// Name of the ceiling.
 const COUNT: &str = "departures";
 
 pub struct Departures {
-    path: PathBuf,
-    disk: Disk,
+    blocks: Arc<Waiting>,
     anchor: Arc<dyn Anchor>,
     instance: Instance,
     count: u64,
@@ -27,30 +31,37 @@ pub struct Departures {
 
 impl Departures {
     /// Of the link end in this folder, which gets an identity where it has none. Blocks while `anchor` is asked.
-    pub fn open(folder: &Path, disk: Disk, anchor: Arc<dyn Anchor>) -> Result<Self> {
+    pub fn open(folder: &Path, disk: Disk, blocks: Arc<Waiting>, anchor: Arc<dyn Anchor>) -> Result<Self> {
         let path = folder.join(FILE);
         let known = read(&path)?;
-        Self::of(path, known, disk, anchor)
+        Self::of(&path, known, &disk, blocks, anchor)
     }
 
     /// As [`Self::open`], of a link end whose blocks are void: what cannot be read is made again.
-    pub fn restore(folder: &Path, disk: Disk, anchor: Arc<dyn Anchor>) -> Result<Self> {
+    pub fn restore(folder: &Path, disk: Disk, blocks: Arc<Waiting>, anchor: Arc<dyn Anchor>) -> Result<Self> {
         let path = folder.join(FILE);
         let known = read(&path).unwrap_or(None);
-        Self::of(path, known, disk, anchor)
+        Self::of(&path, known, &disk, blocks, anchor)
     }
 
-    fn of(path: PathBuf, known: Option<(Instance, u64)>, disk: Disk, anchor: Arc<dyn Anchor>) -> Result<Self> {
+    fn of(
+        path: &Path,
+        known: Option<(Instance, u64)>,
+        disk: &Disk,
+        blocks: Arc<Waiting>,
+        anchor: Arc<dyn Anchor>,
+    ) -> Result<Self> {
         let (instance, count) = match known {
             Some(known) => known,
             None => (Instance::draw().context("draw an identity")?, 0),
         };
+        let count = count.max(blocks.store().counted(Count::Departed).unwrap_or(0));
         let ceilings = anchor.read(instance).context("ask for the ceiling of blocks that left")?.unwrap_or_default();
         let ceiling = ceilings.get(COUNT).copied().unwrap_or(0);
-        let mut known = Self { path, disk, anchor, instance, count, was_put_back: count < ceiling };
-        known.count = count.max(ceiling);
-        known.write()?;
-        Ok(known)
+        let (was_put_back, count) = (count < ceiling, count.max(ceiling));
+        let text = format!("{instance} {count}\n");
+        disk.write_durably(path, text.as_bytes()).context("count the blocks that left")?;
+        Ok(Self { blocks, anchor, instance, count, was_put_back })
     }
 
     /// Whether the blocks are older than what was done with them. Said once: the next start knows them as they are now.
@@ -58,17 +69,17 @@ impl Departures {
         self.was_put_back
     }
 
-    /// One more leaves. Blocks until that is on the disk and in the anchor.
-    pub fn one_leaves(&mut self) -> Result<()> {
-        self.count += 1;
+    /// So many more leave, each of which counts. Blocks until that is on the disk and in the anchor.
+    pub fn leave(&mut self, blocks: u64) -> Result<()> {
+        self.count += blocks;
         self.write()?;
         let ceilings = [(COUNT.to_owned(), self.count)].into();
         self.anchor.raise(self.instance, &ceilings).context("raise the ceiling of blocks that left")
     }
 
     fn write(&self) -> Result<()> {
-        let text = format!("{} {}\n", self.instance, self.count);
-        self.disk.write_durably(&self.path, text.as_bytes()).context("count the blocks that left")
+        let counted = self.blocks.store().count(Count::Departed, self.count).context("count the blocks that left")?;
+        counted.wait().context("count the blocks that left")
     }
 }
 
@@ -90,29 +101,35 @@ mod tests {
     use anchor::MemoryAnchor;
 
     use super::*;
+    use crate::vault::Vault;
 
     #[test]
     fn blocks_that_were_put_back_are_known_and_a_crash_is_not_taken_for_it() {
         let (folder, anchor) = (tempfile::tempdir().unwrap(), Arc::new(MemoryAnchor::default()));
-        let open = || Departures::open(folder.path(), Disk::default(), anchor.clone()).unwrap();
+        let blocks = || Vault::open(folder.path(), None, "valrose", "link", Disk::default()).unwrap().waiting();
+        let end = folder.path().join("valrose/link");
+        let open = || Departures::open(&end, Disk::default(), blocks(), anchor.clone()).unwrap();
         let mut departures = open();
-        departures.one_leaves().unwrap();
-        let copy = std::fs::read(folder.path().join(FILE)).unwrap();
+        departures.leave(1).unwrap();
         drop(departures);
+        let files = [FILE, crate::store::FILE_NAME].map(|name| end.join(name));
+        let copies = files.each_ref().map(|path| std::fs::read(path).unwrap());
         let mut departures = open();
         assert!(!departures.was_put_back());
-        departures.one_leaves().unwrap();
+        departures.leave(1).unwrap();
         // Counted, and then the anchor does not get it.
         departures.count += 1;
         departures.write().unwrap();
         drop(departures);
         assert!(!open().was_put_back());
-        std::fs::write(folder.path().join(FILE), copy).unwrap();
+        for (path, copy) in files.iter().zip(&copies) {
+            std::fs::write(path, copy).unwrap();
+        }
         assert!(open().was_put_back());
         assert!(!open().was_put_back(), "it is said once");
-        std::fs::write(folder.path().join(FILE), "damaged").unwrap();
-        assert!(Departures::open(folder.path(), Disk::default(), anchor.clone()).is_err());
-        Departures::restore(folder.path(), Disk::default(), anchor.clone()).unwrap().one_leaves().unwrap();
+        std::fs::write(&files[0], "damaged").unwrap();
+        assert!(Departures::open(&end, Disk::default(), blocks(), anchor.clone()).is_err());
+        Departures::restore(&end, Disk::default(), blocks(), anchor.clone()).unwrap().leave(1).unwrap();
         assert!(!open().was_put_back());
     }
 }

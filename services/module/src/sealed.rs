@@ -1,7 +1,7 @@
-//! A folder of files that are sealed (AES-256-GCM), each under a name of its own.
+//! What is sealed (AES-256-GCM) at a link end, and a folder of files that are.
 //!
-//! The key follows from `blocks.key` beside the folder, or from one that somebody placed. What is erased is overwritten
-//! before its file is removed: what a disk that moves its pages about, or a snapshot, keeps of it is sealed at least.
+//! The key follows from `blocks.key` in the folder of the link end, or from one that somebody placed. What is erased is
+//! overwritten: what a disk that moves its pages about, or a snapshot, keeps of it is sealed at least.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,27 +9,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use keystore::{MasterKey, Sealer};
+use keystore::{MasterKey, Sealer, Secret};
 use shell::disk::Disk;
 use shell::files;
 
 /// The key, where nobody placed one.
 const KEY_FILE: &str = "blocks.key";
 
-/// See above.
-pub struct SealedFolder {
-    path: PathBuf,
-    disk: Disk,
+/// The keys that are sealed with at one link end for one purpose.
+pub struct Seals {
     /// The first one seals; all open.
     sealers: Vec<Sealer>,
 }
 
-impl SealedFolder {
+impl Seals {
     /// Of the link end whose folder `end` is; what is sealed for one purpose does not open for another. Makes
-    /// `blocks.key` where there is neither it nor a placed key.
-    pub fn open(end: &Path, name: &str, purpose: &[u8], placed: Option<&Path>, disk: Disk) -> Result<Self> {
-        let path = end.join(name);
-        files::create_private_folder(&path).with_context(|| format!("create {}", path.display()))?;
+    /// `blocks.key` where there is neither it nor a placed key, unless something is sealed already (`needed`).
+    pub fn open(end: &Path, purpose: &[u8], placed: Option<&Path>, needed: bool) -> Result<Self> {
         let own = end.join(KEY_FILE);
         let placed = placed.filter(|path| path.exists());
         let mut keys = Vec::new();
@@ -40,12 +36,11 @@ impl SealedFolder {
             keys.push(MasterKey::read(&own)?);
         }
         if keys.is_empty() {
-            if !names(&path)?.is_empty() {
+            if needed {
                 bail!(
-                    "{} is missing, without which the key in {} cannot be read: put it back from a copy, or remove \
-                     that folder and the key in it is lost",
-                    own.display(),
-                    path.display()
+                    "{} is missing, without which the key that waits beside it cannot be read: put it back from a copy, \
+                     or void the blocks with `qkdnet restore`",
+                    own.display()
                 );
             }
             keys.push(create_key(&own)?);
@@ -54,7 +49,34 @@ impl SealedFolder {
         let of_end: Vec<&[u8]> = end.iter().rev().take(2).map(|name| name.as_encoded_bytes()).collect();
         let purpose = [purpose, b"\0", of_end.join(&b'\0').as_slice()].concat();
         let sealers = keys.iter().map(|key| key.sealer(&purpose)).collect::<Result<_, _>>()?;
-        Ok(Self { path, disk, sealers })
+        Ok(Self { sealers })
+    }
+
+    pub fn seal(&self, about: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
+        let Some(sealer) = self.sealers.first() else { bail!("there is no key to seal with") };
+        Ok(sealer.seal(about, plain)?)
+    }
+
+    /// What was sealed; nothing where it was not sealed here for what it is `about`.
+    pub fn unseal(&self, about: &[u8], sealed: &[u8]) -> Option<Secret> {
+        self.sealers.iter().find_map(|sealer| sealer.open(about, sealed.to_vec()))
+    }
+}
+
+/// A folder of files that are sealed, each under a name of its own.
+pub struct SealedFolder {
+    path: PathBuf,
+    disk: Disk,
+    seals: Seals,
+}
+
+impl SealedFolder {
+    /// Of the link end whose folder `end` is.
+    pub fn open(end: &Path, name: &str, purpose: &[u8], placed: Option<&Path>, disk: Disk) -> Result<Self> {
+        let path = end.join(name);
+        files::create_private_folder(&path).with_context(|| format!("create {}", path.display()))?;
+        let seals = Seals::open(end, purpose, placed, !names(&path)?.is_empty())?;
+        Ok(Self { path, disk, seals })
     }
 
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -63,8 +85,7 @@ impl SealedFolder {
 
     /// Puts what is `plain` on the disk, sealed for what it is `about`, behind a head that anybody may read.
     pub fn put(&self, name: &str, head: &[u8], about: &[u8], plain: &[u8]) -> Result<()> {
-        let Some(sealer) = self.sealers.first() else { bail!("there is no key to seal with") };
-        let content = [head, sealer.seal(about, plain)?.as_slice()].concat();
+        let content = [head, self.seals.seal(about, plain)?.as_slice()].concat();
         let path = self.path(name);
         self.disk.write_durably(&path, &content).with_context(|| format!("write {}", path.display()))
     }
@@ -81,9 +102,9 @@ impl SealedFolder {
         Ok((!content.iter().all(|byte| *byte == 0)).then_some(content))
     }
 
-    /// What was sealed; nothing where it was not sealed here for what it is `about`.
-    pub fn unseal(&self, about: &[u8], sealed: &[u8]) -> Option<keystore::Secret> {
-        self.sealers.iter().find_map(|sealer| sealer.open(about, sealed.to_vec()))
+    /// See [`Seals::unseal`].
+    pub fn unseal(&self, about: &[u8], sealed: &[u8]) -> Option<Secret> {
+        self.seals.unseal(about, sealed)
     }
 
     /// Overwrites it and removes its file. Nothing to do where there is none.
@@ -103,7 +124,7 @@ impl SealedFolder {
     }
 }
 
-fn names(folder: &Path) -> Result<Vec<OsString>> {
+pub(crate) fn names(folder: &Path) -> Result<Vec<OsString>> {
     let list = || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
     list().with_context(|| format!("read {}", folder.display()))
 }

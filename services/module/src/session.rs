@@ -463,7 +463,7 @@ impl Run<'_> {
             Action::Store(block) => {
                 self.reporter.begins();
                 let trace_id = self.reporter.trace_id(block.number);
-                self.node.vault.prepare(&block, &trace_id)?;
+                self.node.vault.store(&block, &trace_id)?;
                 shell::failpoint::hit("block.prepared");
                 self.commit(block.number).await?;
                 self.reporter.stored(&self.node.monitor, &block);

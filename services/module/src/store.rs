@@ -1,12 +1,12 @@
 //! The durable file of distilled blocks of one link end: `<data>/<site>/<link>/blocks.qkd`.
 //!
-//! It says what became of each block, with a digest of its key: the key itself is where it waits for the key store
-//! ([`crate::waiting`]), and nowhere once that has it.
+//! It says what became of each block, with a digest of its key. The key itself stands before it, sealed, until the key
+//! store has it, and nowhere from then on ([`crate::waiting`]). Numbers that the link end counts are there, too ([`Count`]).
 //!
 //! Append-only. A block is *prepared* (its key is on disk, its fate open) and then *committed* or *voided* by a
-//! later record; where one end decides alone it is *stored* in one step. Every method that changes something
-//! returns only after the record is on the disk (`fdatasync`), so whoever acts on the result acts on something that
-//! survives a kill. A record that a crash tore is cut off when the file is opened again: nobody was told of it.
+//! later record; where one end decides alone it is *stored* in one step. A method that changes something returns only
+//! after the record is on the disk (`fdatasync`), or gives a [`Pending`] to wait with: so whoever acts on the result acts
+//! on something that survives a kill. A record that a crash tore is cut off when the file is opened again: nobody was told of it.
 //! Damage anywhere else is refused, never repaired by guessing.
 //!
 //! Of old blocks little is kept ([`BlockStore::retire`]).
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use distill::bits::Bits;
 use keystore::Secret;
 use shell::disk::Disk;
+use shell::log::{Broken, Log, Pending};
 use zeroize::Zeroizing;
 
 mod digest;
@@ -36,6 +37,7 @@ pub mod testing;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod waits;
 
 pub use digest::{BlockDigest, KeyDigest};
 use past::Past;
@@ -43,11 +45,16 @@ use record::{
     DIGEST_BYTES, Format, HEADER_BYTES, Header, KEY_BITS_MAX, Kind, LEDGER_BYTES_MAX, TRACE_BYTES_MAX, TRAILER_BYTES,
 };
 use scan::{Scanned, Scanner};
+use waits::Place;
+pub use waits::{Count, Sealed};
+
+use crate::waiting::Part;
 
 /// First bytes of every block file; the last one is the version of the format.
-const FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x02";
-/// Of a file that begins with what is left of old blocks.
-const PAST_FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x03";
+const FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x04";
+/// Of releases that kept key that waits, and what is counted, in files beside it; of one that begins with what is left of
+/// old blocks, and of one that does not. Such a file gets today's first bytes when it is opened for writing.
+const OLDER_FILE_MAGICS: [[u8; 8]; 2] = [*b"QKDBLK\0\x02", *b"QKDBLK\0\x03"];
 /// Of release 0.1, which kept the key.
 const OLD_FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x01";
 
@@ -57,6 +64,15 @@ pub const FILE_NAME: &str = "blocks.qkd";
 /// Where the blocks of a link end are.
 pub fn path(data: &Path, site: &str, link: &str) -> PathBuf {
     data.join(site).join(link).join(FILE_NAME)
+}
+
+/// The blocks of a link end, to be read; nothing where it never ran.
+pub fn existing(path: &Path) -> Result<Option<BlockStore>, StoreError> {
+    match BlockStore::open_read_only(path) {
+        Ok(store) => Ok(Some(store)),
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +135,27 @@ pub struct TornTail {
     pub bytes: u64,
 }
 
+impl NewBlock<'_> {
+    fn header(&self, kind: Kind, sequence: u64) -> Result<Header, StoreError> {
+        let too_large = |what| StoreError::TooLarge { block: self.number, what };
+        if self.key.len() as u64 > KEY_BITS_MAX {
+            return Err(too_large("key"));
+        }
+        if self.ledger.len() > LEDGER_BYTES_MAX || self.trace_id.len() > TRACE_BYTES_MAX {
+            return Err(too_large("ledger or trace ID"));
+        }
+        Ok(Header {
+            kind,
+            sequence,
+            block: self.number,
+            session: self.session,
+            key_bits: self.key.len() as u64,
+            ledger_bytes: self.ledger.len() as u32,
+            trace_bytes: self.trace_id.len() as u32,
+        })
+    }
+}
+
 impl StoredBlock {
     /// Whether this is the key that the block was stored with.
     pub fn is_key(&self, key: &Bits) -> bool {
@@ -142,29 +179,25 @@ struct Entry {
     state: BlockState,
 }
 
-/// Why nothing is written any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Broken {
-    /// The disk was full: a part of the last record may be there, and no sync has failed.
-    NoRoom,
-    /// What the disk has is unknown.
-    Unknown,
-}
-
 /// The blocks of one link end.
 pub struct BlockStore {
     path: PathBuf,
-    file: File,
+    log: Log,
     format: Format,
     disk: Disk,
     writable: bool,
-    broken: Option<Broken>,
-    end: u64,
     sequence: u64,
     entries: Vec<Entry>,
     /// Latest entry of each block number.
     latest: BTreeMap<u64, usize>,
     past: Option<Past>,
+    /// Key that waits, or did.
+    parts: BTreeMap<(Part, u64), Place>,
+    /// Of those that wait no longer.
+    erased_bytes: u64,
+    counts: BTreeMap<Count, u64>,
+    /// Where it was last written that a block leaves.
+    departed_at: u64,
     torn: Option<TornTail>,
 }
 
@@ -190,9 +223,14 @@ impl BlockStore {
             Err(std::fs::TryLockError::Error(error)) => return Err(at("lock", path)(error)),
         }
         takeover::still_there(path, &file)?;
-        let mut store = Self::scan(path, file, true)?;
-        store.disk = disk;
-        store.cut_torn_tail(directory)?;
+        let mut store = Self::scan(path, file, disk, true)?;
+        if let Some(offset) = store.keyless_block()? {
+            let torn = TornTail { offset, bytes: store.log.end() - offset };
+            store.cut(offset)?;
+            store = store.again()?;
+            store.torn = Some(torn);
+        }
+        store.make_ready(directory)?;
         Ok(store)
     }
 
@@ -200,7 +238,7 @@ impl BlockStore {
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(at("open", path))?;
-        Self::scan(path, file, false)
+        Self::scan(path, file, Disk::default(), false)
     }
 
     /// What a crash left at the end of the file when it was opened.
@@ -210,39 +248,37 @@ impl BlockStore {
 
     /// Puts a block on the disk without deciding its fate.
     pub fn prepare(&mut self, block: &NewBlock<'_>) -> Result<(), StoreError> {
-        self.expect_new(block.number)?;
-        self.append(Kind::Prepared, block)
+        let pending = self.put(BlockState::Prepared, block, &[], &[])?;
+        self.wait(&pending)
     }
 
     /// Puts a block on the disk as part of the key.
     pub fn store(&mut self, block: &NewBlock<'_>) -> Result<(), StoreError> {
-        self.expect_new(block.number)?;
-        self.append(Kind::Stored, block)
+        let pending = self.put(BlockState::Committed, block, &[], &[])?;
+        self.wait(&pending)
     }
 
     /// Keeps the ledger of a block that gave no key.
     pub fn abort(&mut self, block: &NewBlock<'_>) -> Result<(), StoreError> {
-        self.expect_new(block.number)?;
-        if !block.key.is_empty() {
-            return Err(StoreError::Order { block: block.number, what: "is aborted and must not bring key" });
-        }
-        self.append(Kind::Aborted, block)
+        let pending = self.put(BlockState::Aborted, block, &[], &[])?;
+        self.wait(&pending)
     }
 
     /// Makes a prepared block part of the key. Done twice it is done once.
     pub fn commit(&mut self, block: u64) -> Result<(), StoreError> {
-        match self.state(block) {
-            Some(BlockState::Prepared) => self.decide(Kind::Committed, block),
-            Some(BlockState::Committed) => Ok(()),
-            Some(_) => Err(StoreError::Order { block, what: "was voided and cannot be committed" }),
-            None => Err(StoreError::Order { block, what: "was never prepared" }),
+        match self.commit_later(block)? {
+            Some(pending) => self.wait(&pending),
+            None => Ok(()),
         }
     }
 
     /// Gives a prepared block up for good. Done twice it is done once.
     pub fn void(&mut self, block: u64) -> Result<(), StoreError> {
         match self.state(block) {
-            Some(BlockState::Prepared) => self.decide(Kind::Voided, block),
+            Some(BlockState::Prepared) => {
+                let pending = self.decide(Kind::Voided, block)?;
+                self.wait(&pending)
+            }
             Some(BlockState::Voided | BlockState::Aborted) => Ok(()),
             Some(BlockState::Committed) => Err(StoreError::Order { block, what: "is committed and cannot be voided" }),
             None => Err(StoreError::Order { block, what: "was never prepared" }),
@@ -313,70 +349,34 @@ impl BlockStore {
         }
     }
 
-    fn decide(&mut self, kind: Kind, block: u64) -> Result<(), StoreError> {
+    fn decide(&mut self, kind: Kind, block: u64) -> Result<Pending, StoreError> {
         let session = self.latest.get(&block).map_or(0, |&index| self.entries[index].header.session);
         let nothing = Bits::default();
-        self.append(kind, &NewBlock { number: block, session, key: &nothing, ledger: "", trace_id: "" })
+        let decided = NewBlock { number: block, session, key: &nothing, ledger: "", trace_id: "" };
+        self.write_records(Some((kind, &decided)), &[], &[])
     }
 
-    fn append(&mut self, kind: Kind, block: &NewBlock<'_>) -> Result<(), StoreError> {
-        let too_large = |what| StoreError::TooLarge { block: block.number, what };
-        if self.broken.is_some() || !self.writable {
-            return Err(StoreError::Poisoned { path: self.path.clone() });
-        }
-        if self.format == Format::Key {
-            return Err(StoreError::Old { path: self.path.clone() });
-        }
-        if block.key.len() as u64 > KEY_BITS_MAX {
-            return Err(too_large("key"));
-        }
-        if block.ledger.len() > LEDGER_BYTES_MAX || block.trace_id.len() > TRACE_BYTES_MAX {
-            return Err(too_large("ledger or trace ID"));
-        }
-        let header = Header {
-            kind,
-            sequence: self.sequence,
-            block: block.number,
-            session: block.session,
-            key_bits: block.key.len() as u64,
-            ledger_bytes: block.ledger.len() as u32,
-            trace_bytes: block.trace_id.len() as u32,
-        };
-        let kept = header.key_bytes(self.format) > 0;
-        let digest = if kept { digest_of(block.key) } else { [0; DIGEST_BYTES] };
-        self.write(&encode(&header, &digest, block.ledger, block.trace_id))?;
-        self.enter(header, digest, self.end);
-        self.end += header.record_bytes(self.format);
-        Ok(())
-    }
-
-    /// Appends and waits for the disk. What a failed write left behind is unknown, so nothing more is written.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Err(error) = self.disk.write_all_at(&self.file, bytes, self.end) {
-            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            self.broken = Some(if full { Broken::NoRoom } else { Broken::Unknown });
-            return Err(at("write", &self.path)(error));
-        }
-        self.file.sync_data().map_err(|error| {
-            self.broken = Some(Broken::Unknown);
-            at("write", &self.path)(error)
-        })
+    fn wait(&self, pending: &Pending) -> Result<(), StoreError> {
+        pending.wait().map_err(at("write", &self.path))
     }
 
     /// Goes on after the disk was full: cuts off what was begun and written in part, of which nobody was told. True
     /// where there was something to mend. A file whose sync failed stays as it is: nobody knows what the disk has.
     pub fn mend(&mut self) -> Result<bool, StoreError> {
-        if self.broken != Some(Broken::NoRoom) {
+        if self.log.broken() != Some(Broken::NoRoom) {
             return Ok(false);
         }
-        // The lock belongs to the open file, which both handles share.
-        let file = self.file.try_clone().map_err(at("open", &self.path))?;
-        let mut fresh = Self::scan(&self.path, file, true)?;
-        fresh.disk = self.disk.clone();
+        let mut fresh = self.again()?;
         let directory = self.path.parent().unwrap_or(Path::new(".")).to_owned();
-        fresh.cut_torn_tail(&directory)?;
+        fresh.make_ready(&directory)?;
         *self = fresh;
         Ok(true)
+    }
+
+    /// The file read again. The lock belongs to the open file, which both handles share.
+    fn again(&self) -> Result<Self, StoreError> {
+        let file = self.log.file().try_clone().map_err(at("open", &self.path))?;
+        Self::scan(&self.path, file, self.disk.clone(), true)
     }
 
     /// Takes a record into the index.
@@ -393,60 +393,58 @@ impl BlockStore {
                 }
                 return;
             }
+            Kind::Key | Kind::Slice => {
+                let part = if header.kind == Kind::Key { Part::Key } else { Part::Slice };
+                return self.enter_part(part, header, offset);
+            }
+            Kind::Count => return self.enter_count(header, offset),
             Kind::Past => return,
         };
         self.latest.insert(header.block, self.entries.len());
         self.entries.push(Entry { offset, header, digest, state });
     }
 
-    fn scan(path: &Path, file: File, writable: bool) -> Result<Self, StoreError> {
+    fn scan(path: &Path, file: File, disk: Disk, writable: bool) -> Result<Self, StoreError> {
         let length = file.metadata().map_err(at("read", path))?.len();
+        let (mut headers, mut format, mut end, mut torn) = (Vec::new(), Format::Digest, 0, length > 0);
+        if let Some(mut scanner) = Scanner::new(path, &file, length)? {
+            format = scanner.format();
+            torn = loop {
+                let offset = scanner.offset();
+                match scanner.next()? {
+                    Scanned::End => break false,
+                    Scanned::Torn => break true,
+                    Scanned::Record(header, digest) => headers.push((header, digest, offset)),
+                }
+            };
+            end = scanner.offset();
+        }
         let mut store = Self {
             path: path.to_owned(),
-            file,
-            format: Format::Digest,
-            disk: Disk::default(),
+            log: Log::new(file, end, disk.clone()),
+            format,
+            disk,
             writable,
-            broken: None,
-            end: 0,
             sequence: 0,
             entries: Vec::new(),
             latest: BTreeMap::new(),
             past: None,
-            torn: None,
+            parts: BTreeMap::new(),
+            erased_bytes: 0,
+            counts: BTreeMap::new(),
+            departed_at: 0,
+            torn: torn.then_some(TornTail { offset: end, bytes: length - end }),
         };
-        let mut scanner = Scanner::new(path, &store.file, length)?;
-        let Some(format) = scanner.format()? else {
-            store.torn = (length > 0).then_some(TornTail { offset: 0, bytes: length });
-            return Ok(store);
-        };
-        let mut end = FILE_MAGIC.len() as u64;
-        let mut headers = Vec::new();
-        loop {
-            match scanner.next(format, end)? {
-                Scanned::End => break,
-                Scanned::Torn => {
-                    store.torn = Some(TornTail { offset: end, bytes: length - end });
-                    break;
-                }
-                Scanned::Record(header, digest) => {
-                    headers.push((header, digest, end));
-                    end += header.record_bytes(format);
-                }
-            }
-        }
-        drop(scanner);
         for (header, digest, offset) in headers {
             let first = offset == FILE_MAGIC.len() as u64 && format == Format::Digest && header.sequence == 0;
             if first && header.kind == Kind::Past {
-                store.past = Some(Self::read_past(&store.file, path, &header, offset)?);
+                store.past = Some(Self::read_past(store.log.file(), path, &header, offset)?);
                 store.sequence = 1;
             } else {
                 store.replay(header, digest, offset)?;
             }
         }
-        store.format = format;
-        store.end = end;
+        store.find_erased()?;
         Ok(store)
     }
 
@@ -456,6 +454,8 @@ impl BlockStore {
         let possible = match header.kind {
             Kind::Prepared | Kind::Stored | Kind::Aborted => self.expect_new(header.block).is_ok(),
             Kind::Committed | Kind::Voided => before == Some(BlockState::Prepared),
+            Kind::Key | Kind::Slice => self.format == Format::Digest,
+            Kind::Count => self.format == Format::Digest && Count::from_number(header.session).is_some(),
             Kind::Past => false,
         };
         if !possible || header.sequence != self.sequence {
@@ -466,19 +466,30 @@ impl BlockStore {
         Ok(())
     }
 
-    /// Removes what a crash left, writes the magic of a new file, and makes both durable, the name included.
-    fn cut_torn_tail(&mut self, directory: &Path) -> Result<(), StoreError> {
+    /// Removes what a crash left, writes the first bytes of a file of today, and makes both durable, the name included.
+    fn make_ready(&mut self, directory: &Path) -> Result<(), StoreError> {
         if self.torn.is_some() {
-            self.file.set_len(self.end).map_err(at("truncate", &self.path))?;
-            self.file.sync_all().map_err(at("truncate", &self.path))?;
+            self.cut(self.log.end())?;
         }
-        if self.end == 0 {
-            self.write(&FILE_MAGIC)?;
-            self.end = FILE_MAGIC.len() as u64;
+        if self.log.end() == 0 {
+            let magic = self.log.append(&FILE_MAGIC).map_err(at("write", &self.path))?;
+            self.wait(&magic)?;
             let synced = File::open(directory).and_then(|directory| directory.sync_all());
-            synced.map_err(at("write", directory))?;
+            return synced.map_err(at("write", directory));
+        }
+        let mut magic = FILE_MAGIC;
+        self.log.file().read_exact_at(&mut magic, 0).map_err(at("read", &self.path))?;
+        if OLDER_FILE_MAGICS.contains(&magic) {
+            self.disk.write_all_at(self.log.file(), &FILE_MAGIC, 0).map_err(at("write", &self.path))?;
+            self.log.file().sync_data().map_err(at("write", &self.path))?;
         }
         Ok(())
+    }
+
+    /// Cuts off what nobody was told of.
+    fn cut(&self, offset: u64) -> Result<(), StoreError> {
+        let cut = self.log.file().set_len(offset).and_then(|()| self.log.file().sync_all());
+        cut.map_err(at("truncate", &self.path))
     }
 
     /// The body of a record, checked once more.
@@ -486,8 +497,8 @@ impl BlockStore {
         let bytes = entry.header.body_bytes(self.format);
         let mut body = Zeroizing::new(vec![0u8; bytes + TRAILER_BYTES]);
         let offset = entry.offset + HEADER_BYTES as u64;
-        self.file.read_exact_at(&mut body, offset).map_err(at("read", &self.path))?;
-        if record::trailer(&entry.header.encode(), &body[..bytes]) != body[bytes..] {
+        self.log.file().read_exact_at(&mut body, offset).map_err(at("read", &self.path))?;
+        if !self.format.framing().is_whole(&entry.header.encode(), &body[..bytes], &body[bytes..]) {
             return Err(self.corrupt(entry, "the checksum of a record does not match"));
         }
         body.truncate(bytes);
@@ -533,19 +544,11 @@ fn digest_of(key: &Bits) -> [u8; DIGEST_BYTES] {
 }
 
 /// A record of a file of today.
-fn encode(header: &Header, digest: &[u8; DIGEST_BYTES], ledger: &str, trace_id: &str) -> Vec<u8> {
+fn encode(header: &Header, digest: &[u8; DIGEST_BYTES], ledger: &str, trace_id: &str) -> Zeroizing<Vec<u8>> {
     encode_with(header, &digest[..header.key_bytes(Format::Digest)], ledger, trace_id)
 }
 
 /// With what stands for the key.
-fn encode_with(header: &Header, of_key: &[u8], ledger: &str, trace_id: &str) -> Vec<u8> {
-    let head = header.encode();
-    let mut bytes = Vec::with_capacity(header.record_bytes(Format::Digest) as usize);
-    bytes.extend_from_slice(&head);
-    bytes.extend_from_slice(of_key);
-    bytes.extend_from_slice(ledger.as_bytes());
-    bytes.extend_from_slice(trace_id.as_bytes());
-    let trailer = record::trailer(&head, &bytes[HEADER_BYTES..]);
-    bytes.extend_from_slice(&trailer);
-    bytes
+fn encode_with(header: &Header, of_key: &[u8], ledger: &str, trace_id: &str) -> Zeroizing<Vec<u8>> {
+    Format::Digest.framing().record(&header.encode(), &[of_key, ledger.as_bytes(), trace_id.as_bytes()])
 }

@@ -1,12 +1,15 @@
 //! What a module must find again after it was killed: blocks, the key that waits, the reserve slice of a block in
-//! doubt, and the epochs that it has seen.
+//! doubt, and the epochs that it has seen. All of it is in the block file.
 //!
-//! Order of writes for a block: reserve slice, key, block (undecided), reserve refilled (in the channel), block
-//! committed, slice erased; once the key store has it, the mark of that, and the key erased. Each step may be repeated
-//! after a crash. Without a key store the key stays.
+//! Order of writes for a block: reserve slice, key and block (undecided, or where this end decides alone as part of the
+//! key) with one sync; reserve refilled (in the channel); block committed, slice erased; that it leaves for the key store,
+//! with a sync; once that has it, the mark of that, and the key erased. What has no sync of its own comes to the disk with
+//! the next one, and is done again where a loss of power came before: the peer says again that a block counts, a block that
+//! comes twice counts once. Without a key store the key stays.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anchor::Anchor;
@@ -19,8 +22,9 @@ use zeroize::Zeroizing;
 
 use crate::delivery;
 use crate::departures::Departures;
+use crate::sealed::Seals;
 use crate::store::stretches::Stretches;
-use crate::store::{self, BlockState, BlockStore, NewBlock, StoredBlock};
+use crate::store::{self, BlockState, BlockStore, Count, NewBlock, Sealed, StoredBlock};
 use crate::uptime::Counts;
 use crate::waiting::{self, Part, Waiting};
 
@@ -31,6 +35,7 @@ const LEASE_EPOCHS: std::ops::RangeInclusive<u64> = 16..=250;
 
 /// How long the epochs are that everything here counts in, in picoseconds.
 const EPOCH_FILE: &str = "epoch.length";
+/// Where older releases kept the first epoch that is not leased.
 const LEASE_FILE: &str = "epoch.next";
 /// When the link had light, and how often it had it again.
 const UPTIME_FILE: &str = "uptime.json";
@@ -44,7 +49,7 @@ const OLD_SLICE_FILE: &str = "reserve.slice";
 pub struct Vault {
     directory: PathBuf,
     disk: Disk,
-    store: BlockStore,
+    /// The block file, with the key that waits in it.
     waiting: Arc<Waiting>,
     stretches: Stretches,
     session: u64,
@@ -70,25 +75,28 @@ impl Vault {
         }
         let directory = path.parent().map(Path::to_owned).unwrap_or_default();
         let placed = secrets.map(|secrets| waiting::placed_key_path(secrets, site));
-        let waiting = Waiting::open(&directory, placed.as_deref(), disk.clone())?;
+        let needed =
+            store.parts().next().is_some() || waiting::has_folder(&directory)? || Stretches::are_there(&directory)?;
+        let seals = waiting::open_seals(&directory, placed.as_deref(), needed)?;
         let stretches = Stretches::open(&directory, placed.as_deref(), disk.clone())?;
-        let delivered = crate::delivery::next_undelivered(data, site, link)?;
-        let store = taken_over(store, &waiting, delivered).context("take over a block file of release 0.1")?;
-        take_over_slice(&directory, &store, &waiting).context("take over a reserve slice of release 0.1")?;
-        waiting.keep_only(|part, block| match (part, store.state(block)) {
-            (Part::Key, Some(BlockState::Committed)) => block >= delivered,
+        let delivered = delivery::next_of(&directory, &store)?;
+        let mut store = taken_over(store, &seals, delivered).context("take over a block file of release 0.1")?;
+        waiting::take_over_folder(&directory, &mut store).context("take over key that waits from an older release")?;
+        take_over_slice(&directory, &mut store, &seals).context("take over a reserve slice of release 0.1")?;
+        let kept = |(part, block): &(Part, u64)| match (*part, store.state(*block)) {
+            (Part::Key, Some(BlockState::Committed)) => *block >= delivered,
             (Part::Key | Part::Slice, Some(BlockState::Prepared)) => true,
             _ => false,
-        })?;
-        let leased = read_lease(&directory)?;
-        let next_block = store.next_number();
-        let waiting = Arc::new(waiting);
+        };
+        let keep: BTreeSet<(Part, u64)> = store.parts().filter(kept).collect();
+        let (leased, next_block) = (leased(&directory, &store)?, store.next_number());
+        let waiting = Arc::new(Waiting::new(&path, Arc::new(Mutex::new(store)), seals));
+        waiting.keep_only(|part, block| keep.contains(&(part, block)))?;
         let (session, next_epoch, lease_epochs, kept) = (0, leased, *LEASE_EPOCHS.end(), usize::MAX);
         let uptime = None;
         Ok(Self {
             directory,
             disk,
-            store,
             waiting,
             stretches,
             session,
@@ -141,7 +149,7 @@ impl Vault {
 
     /// Goes on after a block file that had no room, now that there may be some. Nothing to do where it had.
     pub fn mend(&mut self) -> Result<()> {
-        if self.store.mend()? {
+        if self.waiting.store().mend()? {
             tracing::info!("the block file is written again");
         }
         Ok(())
@@ -149,13 +157,16 @@ impl Vault {
 
     /// The first block from `number` on that counts and its key, unless one before it is undecided.
     pub fn next_committed(&self, number: u64) -> Result<Option<(StoredBlock, Bits)>> {
-        for number in number..self.store.next_number() {
-            match self.store.state(number) {
-                Some(BlockState::Committed) => {
-                    let Some(block) = self.store.get(number)? else { return Ok(None) };
-                    let key = self.key(&block)?;
-                    return Ok(Some((block, key)));
-                }
+        let Some(block) = self.first_committed(number)? else { return Ok(None) };
+        let key = self.key(&block)?;
+        Ok(Some((block, key)))
+    }
+
+    fn first_committed(&self, number: u64) -> Result<Option<StoredBlock>> {
+        let store = self.waiting.store();
+        for number in number..store.next_number() {
+            match store.state(number) {
+                Some(BlockState::Committed) => return Ok(store.get(number)?),
                 Some(BlockState::Prepared) => return Ok(None),
                 Some(BlockState::Voided | BlockState::Aborted) | None => {}
             }
@@ -169,8 +180,9 @@ impl Vault {
         let Some(key) = key.filter(|key| block.is_key(key)) else {
             let folder = self.directory.display();
             bail!(
-                "block {number} waits for the key store, and {folder}/waiting does not have its key: put that folder \
-                 back from a copy, or give the block up by writing {} to {folder}/delivered.next",
+                "block {number} waits for the key store, and {folder}/{} does not have its key: put that folder back from \
+                 a copy, or give the block up by writing {} to {folder}/delivered.next",
+                store::FILE_NAME,
                 number + 1
             );
         };
@@ -186,12 +198,12 @@ impl Vault {
     }
 
     pub fn committed_end(&self) -> u64 {
-        self.store.last_committed().map_or(0, |block| block + 1)
+        self.waiting.store().last_committed().map_or(0, |block| block + 1)
     }
 
     /// The block that waits for the peer's word. There is at most one.
     pub fn in_doubt(&self) -> Option<u64> {
-        self.store.in_doubt().last().copied()
+        self.waiting.store().in_doubt().last().copied()
     }
 
     pub fn session_starts(&mut self, session: u64, first_block: u64, first_epoch: u64) -> Result<()> {
@@ -204,10 +216,8 @@ impl Vault {
     /// Makes sure that `epoch` and those that follow closely are on the disk as used.
     pub fn lease(&mut self, epoch: u64) -> Result<()> {
         self.next_epoch = epoch + 1;
-        if epoch + self.lease_epochs / 2 >= self.leased {
-            self.write_lease(epoch + self.lease_epochs)?;
-        }
-        Ok(())
+        // Blocks lease, too, so that this is rarely needed where they come often.
+        if epoch + self.lease_epochs / 8 >= self.leased { self.write_lease(epoch + self.lease_epochs) } else { Ok(()) }
     }
 
     /// The run has ended in good order: the next one goes on exactly where it ended.
@@ -216,14 +226,23 @@ impl Vault {
         self.write_lease(end)
     }
 
-    /// Puts a block on the disk, undecided, its reserve slice beside it.
+    /// Puts a block on the disk, undecided, its reserve slice and its key before it.
     pub fn prepare(&mut self, block: &FinishedBlock, trace_id: &str) -> Result<()> {
+        self.put(BlockState::Prepared, block, trace_id)
+    }
+
+    /// As [`Self::prepare`], of a block that counts from then on.
+    pub fn store(&mut self, block: &FinishedBlock, trace_id: &str) -> Result<()> {
+        self.put(BlockState::Committed, block, trace_id)
+    }
+
+    fn put(&mut self, state: BlockState, block: &FinishedBlock, trace_id: &str) -> Result<()> {
+        let (number, session) = (block.number, self.session);
         let reserve = block.key.slice(0, block.reserve_bits);
         let delivered = block.key.slice(block.reserve_bits, block.key.len() - block.reserve_bits);
-        self.waiting.put(Part::Slice, block.number, self.session, &reserve).context("write the reserve slice")?;
-        shell::failpoint::hit("block.slice");
-        self.waiting.put(Part::Key, block.number, self.session, &delivered).context("write the key of a block")?;
-        self.append(block.number, &delivered, &block.ledger, trace_id, BlockStore::prepare)
+        let slice = self.waiting.seal(Part::Slice, number, session, &reserve).context("seal the reserve slice")?;
+        let key = self.waiting.seal(Part::Key, number, session, &delivered).context("seal the key of a block")?;
+        self.append(state, (number, &delivered, &block.ledger, trace_id), &[slice, key])
     }
 
     /// The slice of an undecided block that goes into the authentication reserve once it is committed.
@@ -231,31 +250,37 @@ impl Vault {
         Ok(self.waiting.get(Part::Slice, block)?.map(|slice| slice.to_bytes()))
     }
 
+    /// The block counts. Where a loss of power takes that from the disk, the peer says it once more.
     pub fn commit(&mut self, block: u64) -> Result<()> {
-        self.store.commit(block)?;
-        // The file as it is serves as well, where there is no room for another.
-        match self.store.retire(self.kept) {
-            Ok(true) => tracing::info!("old blocks were given up but for their digests and sums"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!("old blocks are kept: {error}"),
+        let mut store = self.waiting.store();
+        if let Some(committed) = store.commit_later(block)? {
+            committed.later();
         }
-        self.waiting.erase(Part::Slice, block)
+        store.erase(Part::Slice, block)?;
+        // The file as it is serves as well, where there is no room for another.
+        match store.retire(self.kept) {
+            Ok(true) => tracing::info!("the block file was written anew, without what is not kept"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("the block file keeps what is not needed any more: {error}"),
+        }
+        Ok(())
     }
 
     pub fn void(&mut self, block: u64) -> Result<()> {
-        self.store.void(block)?;
-        self.waiting.erase(Part::Slice, block)?;
-        self.waiting.erase(Part::Key, block)
+        let mut store = self.waiting.store();
+        store.void(block)?;
+        store.erase(Part::Slice, block)?;
+        Ok(store.erase(Part::Key, block)?)
     }
 
     /// Keeps the ledger of a block that gave no key.
     pub fn abort(&mut self, block: u64, ledger: &BlockLedger) -> Result<()> {
-        self.append(block, &Bits::default(), ledger, "", BlockStore::abort)
+        self.append(BlockState::Aborted, (block, &Bits::default(), ledger, ""), &[])
     }
 
     /// Blocks that a corrector was killed over: it had the peer's word already, so they are its to commit.
     pub fn unfinished(&self, side: Side) -> Vec<u64> {
-        if side == Side::Corrector { self.store.in_doubt() } else { Vec::new() }
+        if side == Side::Corrector { self.waiting.store().in_doubt() } else { Vec::new() }
     }
 
     /// What earlier processes counted of the link's times with light. Figures are worth no refusal.
@@ -293,36 +318,44 @@ impl Vault {
         self.next_block = self.next_block.saturating_add(blocks);
     }
 
+    /// Waits for one sync, which leases epochs, too.
     fn append(
         &mut self,
-        number: u64,
-        key: &Bits,
-        ledger: &BlockLedger,
-        trace_id: &str,
-        write: fn(&mut BlockStore, &NewBlock<'_>) -> Result<(), store::StoreError>,
+        state: BlockState,
+        (number, key, ledger, trace_id): (u64, &Bits, &BlockLedger, &str),
+        sealed: &[Sealed],
     ) -> Result<()> {
         let ledger = serde_json::to_string(ledger).context("write the ledger")?;
         let block = NewBlock { number, session: self.session, key, ledger: &ledger, trace_id };
-        write(&mut self.store, &block)?;
+        let ahead = (self.next_epoch + self.lease_epochs).saturating_sub(1);
+        let leases = ahead > self.leased + self.lease_epochs / 4;
+        let counts = [(Count::Leased, ahead)];
+        let counts = if leases { &counts[..] } else { &[] };
+        let pending = self.waiting.store().put(state, &block, sealed, counts)?;
+        pending.wait().context("write the block file")?;
         self.next_block = self.next_block.max(number + 1);
+        if leases {
+            self.leased = ahead;
+            shell::failpoint::hit("epoch.leased");
+        }
         Ok(())
     }
 
-    fn write_lease(&mut self, end: u64) -> Result<()> {
-        let text = format!("{end}\n");
-        self.disk.write_durably(&self.directory.join(LEASE_FILE), text.as_bytes()).context("lease epochs")?;
-        self.leased = end;
+    fn write_lease(&mut self, leased: u64) -> Result<()> {
+        let pending = self.waiting.store().count(Count::Leased, leased).context("lease epochs")?;
+        pending.wait().context("lease epochs")?;
+        self.leased = leased;
         shell::failpoint::hit("epoch.leased");
         Ok(())
     }
 }
 
 /// A block file of today, whatever it was: key that waits is sealed from then on.
-fn taken_over(store: BlockStore, waiting: &Waiting, delivered: u64) -> Result<BlockStore> {
+fn taken_over(store: BlockStore, seals: &Seals, delivered: u64) -> Result<BlockStore> {
     let old = store.is_old();
     let store = store.take_over(|block, key| match block.state {
-        BlockState::Committed if block.number < delivered => Ok(()),
-        _ => waiting.put(Part::Key, block.number, block.session, key),
+        BlockState::Committed if block.number < delivered => Ok(None),
+        _ => waiting::seal(seals, Part::Key, block.number, block.session, key).map(Some),
     })?;
     if old {
         tracing::info!(
@@ -333,7 +366,7 @@ fn taken_over(store: BlockStore, waiting: &Waiting, delivered: u64) -> Result<Bl
 }
 
 /// The slice of a block in doubt that release 0.1 left as it is.
-fn take_over_slice(directory: &Path, store: &BlockStore, waiting: &Waiting) -> Result<()> {
+fn take_over_slice(directory: &Path, store: &mut BlockStore, seals: &Seals) -> Result<()> {
     let path = directory.join(OLD_SLICE_FILE);
     if !path.exists() {
         return Ok(());
@@ -344,7 +377,9 @@ fn take_over_slice(directory: &Path, store: &BlockStore, waiting: &Waiting) -> R
         && let Some(block) = store.get(number)?
         && block.state == BlockState::Prepared
     {
-        waiting.put(Part::Slice, number, block.session, &Bits::from_bytes(slice, 8 * slice.len()))?;
+        let slice = Bits::from_bytes(slice, 8 * slice.len());
+        let slice = waiting::seal(seals, Part::Slice, number, block.session, &slice)?;
+        store.keep(slice)?.wait().context("write the block file")?;
     }
     shell::files::erase(&path).with_context(|| format!("erase {}", path.display()))
 }
@@ -362,13 +397,14 @@ pub fn void_restored(
         return Ok(());
     }
     let mut vault = Vault::open(data, secrets, site, link, Disk::default())?;
-    for block in vault.store.in_doubt() {
+    let in_doubt = vault.waiting.store().in_doubt();
+    for block in in_doubt {
         vault.void(block)?;
     }
     // Copies of what was there before are older than that.
-    Departures::restore(&vault.directory, vault.disk.clone(), anchor)?.one_leaves()?;
-    let next = vault.store.next_number();
-    delivery::delivered_until(&vault.directory, &vault.disk, next)?;
+    Departures::restore(&vault.directory, vault.disk.clone(), vault.waiting(), anchor)?.leave(1)?;
+    let next = vault.waiting.store().next_number();
+    delivery::delivered_until(&vault.waiting, next)?;
     vault.waiting.keep_only(|_, _| false)?;
     // A block may have been made of them since.
     vault.stretches.spend()?;
@@ -385,7 +421,8 @@ pub fn restored_until(data: &Path, site: &str, link: &str) -> Result<u64> {
 /// First epoch that a link end has never seen; 0 where it never ran.
 pub fn next_epoch(data: &Path, site: &str, link: &str) -> Result<u64> {
     let path = store::path(data, site, link);
-    read_lease(path.parent().unwrap_or(data))
+    let Some(store) = store::existing(&path)? else { return read_lease(path.parent().unwrap_or(data)) };
+    leased(path.parent().unwrap_or(data), &store)
 }
 
 /// Data that count in other epochs than they would go on in.
@@ -413,6 +450,10 @@ pub fn epoch_ps(data: &Path, site: &str, link: &str) -> Result<Option<u64>> {
 
 fn read_epoch(directory: &Path) -> Result<Option<u64>> {
     Ok(Some(read_number(&directory.join(EPOCH_FILE), "picoseconds")?).filter(|epoch_ps| *epoch_ps > 0))
+}
+
+fn leased(directory: &Path, store: &BlockStore) -> Result<u64> {
+    Ok(read_lease(directory)?.max(store.counted(Count::Leased).unwrap_or(0)))
 }
 
 fn read_lease(directory: &Path) -> Result<u64> {

@@ -1,19 +1,24 @@
 //! Key that waits: blocks on their way to the key store, or without one, and reserve slices of blocks in doubt.
 //!
-//! Each is a file of its own in `<data>/<site>/<link>/waiting`, sealed (AES-256-GCM) under a key that follows from
-//! `blocks.key` beside it, or from one that somebody placed ([`crate::sealed`]).
+//! It stands in the block file ([`crate::store`]), sealed ([`crate::sealed`]). What waits no longer is overwritten. Older
+//! releases had a file for each in the folder `waiting`.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use distill::bits::Bits;
 use keystore::Secret;
-use shell::disk::Disk;
+use shell::files;
 
-use crate::sealed::SealedFolder;
+use crate::sealed::{Seals, names};
+use crate::store::{BlockStore, Sealed};
 
-/// The folder beside the block file.
+/// Where older releases kept it, beside the block file.
 const FOLDER: &str = "waiting";
+/// What key that waits is sealed for.
 const PURPOSE: &[u8] = b"blocks";
 
 /// Where the key is that somebody placed for the link ends of a site.
@@ -21,8 +26,13 @@ pub fn placed_key_path(secrets: &Path, site: &str) -> PathBuf {
     secrets.join("blocks").join(format!("{site}.key"))
 }
 
+/// The keys that key is sealed with while it waits; see [`Seals::open`].
+pub fn open_seals(end: &Path, placed: Option<&Path>, needed: bool) -> Result<Seals> {
+    Seals::open(end, PURPOSE, placed, needed)
+}
+
 /// What waits, and of which block it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The delivered key of a block.
     Key,
@@ -31,7 +41,8 @@ pub enum Part {
 }
 
 impl Part {
-    fn extension(self) -> &'static str {
+    /// Also the end of the names of older files.
+    fn name(self) -> &'static str {
         match self {
             Part::Key => "key",
             Part::Slice => "slice",
@@ -39,69 +50,121 @@ impl Part {
     }
 }
 
+/// As it is put on the disk.
+pub fn seal(seals: &Seals, part: Part, block: u64, session: u64, bits: &Bits) -> Result<Sealed> {
+    let content = seals.seal(&about(part, block, session, bits.len()), Secret::new(bits.to_bytes()).expose())?;
+    Ok(Sealed { part, block, session, bits: bits.len() as u64, content })
+}
+
+/// Nothing where it is damaged, or sealed under another key.
+fn unsealed(seals: &Seals, sealed: &Sealed) -> Option<Bits> {
+    let bits = usize::try_from(sealed.bits).ok()?;
+    let opened = seals.unseal(&about(sealed.part, sealed.block, sealed.session, bits), &sealed.content)?;
+    (opened.expose().len() == bits.div_ceil(8)).then(|| Bits::from_bytes(opened.expose(), bits))
+}
+
 /// The key that waits at one link end.
 pub struct Waiting {
-    folder: SealedFolder,
+    path: PathBuf,
+    store: Arc<Mutex<BlockStore>>,
+    seals: Seals,
 }
 
 impl Waiting {
-    /// For the link end whose folder this is. Makes `blocks.key` where there is neither it nor a placed key.
-    pub fn open(end: &Path, placed: Option<&Path>, disk: Disk) -> Result<Self> {
-        Ok(Self { folder: SealedFolder::open(end, FOLDER, PURPOSE, placed, disk)? })
+    /// In the block file at `path`.
+    pub fn new(path: &Path, store: Arc<Mutex<BlockStore>>, seals: Seals) -> Self {
+        Self { path: path.to_owned(), store, seals }
     }
 
-    /// Puts it on the disk.
-    pub fn put(&self, part: Part, block: u64, session: u64, bits: &Bits) -> Result<()> {
-        let mut head = session.to_le_bytes().to_vec();
-        head.extend_from_slice(&(bits.len() as u64).to_le_bytes());
-        let about = about(part, block, session, bits.len());
-        self.folder.put(&name(part, block), &head, &about, Secret::new(bits.to_bytes()).expose())
+    /// The block file. Who waits for the disk gives it back before, so that others write meanwhile.
+    pub fn store(&self) -> MutexGuard<'_, BlockStore> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As it is put on the disk.
+    pub fn seal(&self, part: Part, block: u64, session: u64, bits: &Bits) -> Result<Sealed> {
+        seal(&self.seals, part, block, session, bits)
     }
 
     /// What waits; nothing where it was never there or has been erased.
     pub fn get(&self, part: Part, block: u64) -> Result<Option<Bits>> {
-        let name = name(part, block);
-        let Some(content) = self.folder.get(&name)? else { return Ok(None) };
-        let path = self.folder.path(&name);
-        let damaged =
-            || format!("{} is damaged, or sealed under another key: put both back from a copy", path.display());
-        let (session, rest) = content.split_first_chunk::<8>().with_context(damaged)?;
-        let (bits, sealed) = rest.split_first_chunk::<8>().with_context(damaged)?;
-        let bits = usize::try_from(u64::from_le_bytes(*bits)).with_context(damaged)?;
-        let about = about(part, block, u64::from_le_bytes(*session), bits);
-        let opened = self.folder.unseal(&about, sealed);
-        Ok(Some(Bits::from_bytes(opened.with_context(damaged)?.expose(), bits)))
+        let Some(sealed) = self.store().sealed(part, block)? else { return Ok(None) };
+        let (path, name) = (self.path.display(), part.name());
+        let damaged = || {
+            format!(
+                "the {name} of block {block} in {path} is damaged, or sealed under another key: put both back from a copy"
+            )
+        };
+        unsealed(&self.seals, &sealed).with_context(damaged).map(Some)
     }
 
-    /// Overwrites it and removes its file. Nothing to do where there is none.
+    /// Overwrites it, which is on the disk with the next sync. Nothing to do where there is none.
     pub fn erase(&self, part: Part, block: u64) -> Result<()> {
-        self.folder.erase(name(part, block))
+        Ok(self.store().erase(part, block)?)
     }
 
-    /// Erases what of the blocks is not to be kept.
+    /// Erases what of the blocks is not to be kept, and waits for the disk.
     pub fn keep_only(&self, keep: impl Fn(Part, u64) -> bool) -> Result<()> {
-        for name in self.folder.names()? {
-            let file = Path::new(&name);
-            let part =
-                [Part::Key, Part::Slice].into_iter().find(|part| file.extension() == Some(part.extension().as_ref()));
-            let block = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-            match (part, block) {
-                (Some(part), Some(block)) if keep(part, block) => {}
-                // What was being written in a crash has no name of a block.
-                _ => self.folder.erase(file)?,
-            }
+        let mut store = self.store();
+        let gone: Vec<_> = store.parts().filter(|(part, block)| !keep(*part, *block)).collect();
+        if gone.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        for (part, block) in gone {
+            store.erase(part, block)?;
+        }
+        let pending = store.pending();
+        drop(store);
+        pending.wait().with_context(|| format!("erase key in {}", self.path.display()))
     }
 }
 
-fn name(part: Part, block: u64) -> String {
-    format!("{block}.{}", part.extension())
+/// Takes what an older release left in a folder of files into the block file. Whole files are taken as they are: they open
+/// there, or are refused there.
+pub fn take_over_folder(end: &Path, store: &mut BlockStore) -> Result<()> {
+    let folder = end.join(FOLDER);
+    if !folder.exists() {
+        return Ok(());
+    }
+    for name in names(&folder)? {
+        let path = folder.join(&name);
+        if let Some(sealed) = older_file(&path).with_context(|| format!("read {}", path.display()))? {
+            let kept = store.keep(sealed)?;
+            kept.wait().with_context(|| format!("take {} over", path.display()))?;
+        }
+        files::erase(&path).with_context(|| format!("erase {}", path.display()))?;
+    }
+    fs::remove_dir(&folder).with_context(|| format!("remove {}", folder.display()))
+}
+
+/// Whether an older release left something there.
+pub fn has_folder(end: &Path) -> Result<bool> {
+    let folder = end.join(FOLDER);
+    Ok(folder.exists() && !names(&folder)?.is_empty())
+}
+
+/// What a file of an older release has; nothing where it is being written, or was being erased, in a crash.
+fn older_file(path: &Path) -> io::Result<Option<Sealed>> {
+    let part = [Part::Key, Part::Slice].into_iter().find(|part| path.extension() == Some(part.name().as_ref()));
+    let block = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+    let Some((part, block)) = part.zip(block) else { return Ok(None) };
+    let content = fs::read(path)?;
+    if content.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    let parsed = content.split_first_chunk().and_then(|(session, rest)| {
+        let (bits, sealed) = rest.split_first_chunk()?;
+        Some(Sealed { part, block, session: number(session), bits: number(bits), content: sealed.to_vec() })
+    });
+    let what = "it is damaged: put it back from a copy, or remove it and the key in it is lost";
+    let whole = parsed.filter(|sealed| sealed.content.len() as u64 >= sealed.bits.div_ceil(8));
+    whole.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
 /// Binds what is sealed to its place.
 fn about(part: Part, block: u64, session: u64, bits: usize) -> Vec<u8> {
-    let mut about = part.extension().as_bytes().to_vec();
+    let mut about = part.name().as_bytes().to_vec();
     for number in [block, session, bits as u64] {
         about.extend_from_slice(&number.to_le_bytes());
     }
@@ -110,104 +173,4 @@ fn about(part: Part, block: u64, session: u64, bits: usize) -> Vec<u8> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use std::fs;
-
-    use keystore::MasterKey;
-    use shell::files;
-
-    use super::*;
-
-    const KEY_FILE: &str = "blocks.key";
-
-    impl Waiting {
-        fn path(&self, part: Part, block: u64) -> PathBuf {
-            self.folder.path(name(part, block))
-        }
-    }
-
-    fn bits(seed: u64, len: usize) -> Bits {
-        Bits::from_words(
-            (0..len.div_ceil(64) as u64).map(|i| (seed + i).wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect(),
-            len,
-        )
-    }
-
-    fn end(folder: &Path) -> PathBuf {
-        let end = folder.join("valrose/valrose-sophia");
-        files::create_private_folder(&end).unwrap();
-        end
-    }
-
-    #[test]
-    fn what_waits_is_sealed_and_comes_back_until_it_is_erased() {
-        let folder = tempfile::tempdir().unwrap();
-        let end = end(folder.path());
-        let (key, slice) = (bits(1, 1003), bits(2, 256));
-        let waiting = Waiting::open(&end, None, Disk::default()).unwrap();
-        waiting.put(Part::Key, 3, 9, &key).unwrap();
-        waiting.put(Part::Slice, 3, 9, &slice).unwrap();
-        let on_disk = fs::read(waiting.path(Part::Key, 3)).unwrap();
-        assert!(!on_disk.windows(16).any(|part| key.to_bytes().windows(16).any(|of_key| of_key == part)));
-        let waiting = Waiting::open(&end, None, Disk::default()).unwrap();
-        assert!(waiting.get(Part::Key, 3).unwrap().unwrap().ct_eq(&key));
-        assert!(waiting.get(Part::Slice, 3).unwrap().unwrap().ct_eq(&slice));
-        assert!(waiting.get(Part::Key, 4).unwrap().is_none());
-        waiting.erase(Part::Key, 3).unwrap();
-        waiting.erase(Part::Key, 3).unwrap();
-        assert!(waiting.get(Part::Key, 3).unwrap().is_none());
-        assert!(!waiting.path(Part::Key, 3).exists());
-        fs::write(waiting.folder.path("5.key.77-0.new"), b"torn").unwrap();
-        waiting.keep_only(|part, block| (part, block) == (Part::Key, 3)).unwrap();
-        assert!(waiting.folder.names().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_file_that_was_overwritten_and_not_removed_is_gone_all_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        let waiting = Waiting::open(&end(folder.path()), None, Disk::default()).unwrap();
-        waiting.put(Part::Key, 0, 1, &bits(3, 64)).unwrap();
-        let path = waiting.path(Part::Key, 0);
-        let length = fs::metadata(&path).unwrap().len() as usize;
-        fs::write(&path, vec![0; length]).unwrap();
-        assert!(waiting.get(Part::Key, 0).unwrap().is_none());
-    }
-
-    #[test]
-    fn what_was_moved_changed_or_cut_does_not_open_and_the_file_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let waiting = Waiting::open(&end(folder.path()), None, Disk::default()).unwrap();
-        waiting.put(Part::Key, 0, 1, &bits(4, 200)).unwrap();
-        let good = fs::read(waiting.path(Part::Key, 0)).unwrap();
-        fs::write(waiting.path(Part::Key, 1), &good).unwrap();
-        fs::write(waiting.path(Part::Slice, 0), &good).unwrap();
-        for (part, block) in [(Part::Key, 1), (Part::Slice, 0)] {
-            assert!(waiting.get(part, block).unwrap_err().to_string().contains("is damaged"));
-        }
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 4;
-            fs::write(waiting.path(Part::Key, 0), &bad).unwrap();
-            assert!(waiting.get(Part::Key, 0).is_err(), "byte {at}");
-            fs::write(waiting.path(Part::Key, 0), &good[..at]).unwrap();
-            assert!(at == 0 || waiting.get(Part::Key, 0).is_err(), "cut at byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_key_that_is_missing_is_refused_while_something_waits_and_a_placed_one_takes_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let end = end(folder.path());
-        let waiting = Waiting::open(&end, None, Disk::default()).unwrap();
-        waiting.put(Part::Key, 0, 1, &bits(5, 99)).unwrap();
-        let placed = folder.path().join("placed.key");
-        MasterKey::create(&placed).unwrap();
-        let both = Waiting::open(&end, Some(&placed), Disk::default()).unwrap();
-        assert!(both.get(Part::Key, 0).unwrap().unwrap().ct_eq(&bits(5, 99)), "sealed under the key beside it");
-        both.put(Part::Key, 1, 1, &bits(6, 99)).unwrap();
-        assert!(waiting.get(Part::Key, 1).is_err(), "sealed under the placed key");
-        fs::remove_file(end.join(KEY_FILE)).unwrap();
-        let refused = Waiting::open(&end, None, Disk::default()).err().unwrap().to_string();
-        assert!(refused.contains("blocks.key is missing") && refused.contains("put it back"), "{refused}");
-    }
-}
+mod tests;

@@ -18,7 +18,6 @@ pub const VARIABLE: &str = "QKDNET_FAILPOINTS";
 /// Places of a module, whatever instrument it stands behind.
 const MODULE: &[&str] = &[
     "epoch.leased",
-    "block.slice",
     "block.prepared",
     "block.refilled",
     "block.committed",

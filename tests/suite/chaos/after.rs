@@ -165,8 +165,7 @@ fn check_blocks(data: &Path, pools: &[Arc<kms::pair::Pool>]) {
             .into_iter()
             .find(|(_, sites)| sites.contains(&pool.site.as_str()) && sites.contains(&pool.peer.as_str()))
             .expect("a link between neighbours");
-        let path = store::path(data, &pool.site, link).with_file_name("delivered.next");
-        let next: u64 = std::fs::read_to_string(path).expect("read the mark").trim().parse().expect("a number");
+        let next = module::next_undelivered(data, &pool.site, link).expect("read the mark");
         let store = blocks(data, &pool.site, link);
         assert!(store.last_committed().is_none_or(|last| last < next), "{link}: a block was not handed over");
         let made: Vec<u64> = store.committed().map(|block| block.expect("a block").key_bits / 8).collect();

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use distill::auth::{Layout, Side};
 use sha2::{Digest, Sha256};
+use shell::log::{Body, Framing, Torn};
 use zeroize::Zeroizing;
 
 use super::{BODY_MAX, OpenError};
@@ -63,13 +64,16 @@ pub fn described(bytes: &[u8]) -> Option<(Side, Layout)> {
     Some((side, Layout::new(tags)))
 }
 
+/// How records lie in the file. Any last record may be one that a crash tore: it costs a tag where it may have used one.
+pub const FRAMING: Framing = Framing { head_bytes: RECORD_HEADER, check_bytes: CHECK, body, torn: Torn::Last };
+
 pub fn record(kind: u8, body: &[u8]) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(RECORD_HEADER + body.len() + CHECK));
-    bytes.extend_from_slice(&record_header(kind, body.len() as u32));
-    bytes.extend_from_slice(body);
-    let check = checksum(&bytes);
-    bytes.extend_from_slice(&check);
-    bytes
+    FRAMING.record(&record_header(kind, body.len() as u32), &[body])
+}
+
+fn body(head: &[u8]) -> Option<Body> {
+    let (_, bytes) = record_head(head)?;
+    (bytes <= BODY_MAX).then_some(Body { bytes: bytes as u64, erasable: false })
 }
 
 /// The length has a check of its own: a wrong one must not pass for a record that ends beyond the file.
@@ -85,39 +89,6 @@ pub fn record_head(rest: &[u8]) -> Option<(u8, usize)> {
     let head: &[u8; RECORD_HEADER] = rest.first_chunk()?;
     let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
     (record_header(head[0], length) == *head).then_some((head[0], length as usize))
-}
-
-/// What stands at the beginning of some bytes.
-pub enum Parsed<'a> {
-    Record {
-        kind: u8,
-        body: &'a [u8],
-        whole: usize,
-    },
-    /// The last record, not written to its end.
-    Torn,
-    Damaged,
-}
-
-pub fn parse(rest: &[u8]) -> Parsed<'_> {
-    let Some((kind, length)) = record_head(rest) else {
-        // A file that has grown but whose last bytes never came reads as zeros.
-        let torn = rest.len() < RECORD_HEADER || rest.iter().all(|byte| *byte == 0);
-        return if torn { Parsed::Torn } else { Parsed::Damaged };
-    };
-    let end = RECORD_HEADER + length;
-    let whole = end + CHECK;
-    if length > BODY_MAX {
-        return Parsed::Damaged;
-    }
-    let Some(record) = rest.get(..whole) else { return Parsed::Torn };
-    if checksum(&record[..end]) == record[end..] {
-        Parsed::Record { kind, body: &record[RECORD_HEADER..end], whole }
-    } else if rest.len() == whole {
-        Parsed::Torn
-    } else {
-        Parsed::Damaged
-    }
 }
 
 pub fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {

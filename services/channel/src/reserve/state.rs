@@ -8,9 +8,10 @@ use anchor::Instance;
 use distill::auth::reserve::{Cells, Offsets};
 use distill::auth::{Direction, Layout, Mark, MaskKey, ReserveError, Side};
 use distill::bits::Bits;
+use shell::log::{Found, Reader};
 use zeroize::Zeroizing;
 
-use super::format::{HEADER, Parsed, digest, header, number, parse, record};
+use super::format::{FRAMING, HEADER, digest, header, number, record};
 use super::{BODY_MAX, OpenError, RolledBack, SECRET_BITS_MIN};
 
 /// A secret and a state of older releases, which have no key of masks.
@@ -135,15 +136,18 @@ impl ReserveState {
         let damaged = |at, what| OpenError::Damaged { path: path.to_owned(), at, what };
         let mut state = Self::default();
         let mut at = HEADER;
-        while at < bytes.len() {
-            match parse(&bytes[at..]) {
-                Parsed::Record { kind, body, whole } => {
-                    state.apply(kind, body).ok_or_else(|| damaged(at, "a record without sense"))?;
-                    at += whole;
+        let records = bytes.get(HEADER..).unwrap_or_default();
+        let mut reader = Reader::new(records, records.len() as u64, FRAMING);
+        loop {
+            match reader.next().map_err(|source| OpenError::Io { path: path.to_owned(), source })? {
+                Found::Record { head, body, bytes } => {
+                    state.apply(head[0], &body).ok_or_else(|| damaged(at, "a record without sense"))?;
+                    at += bytes as usize;
                 }
+                Found::End => break,
                 // The first record came with the file and was never being written.
-                Parsed::Torn if at > HEADER => return Ok((state, Some(at))),
-                Parsed::Torn | Parsed::Damaged => return Err(damaged(at, "a record's checksum is wrong")),
+                Found::Torn if at > HEADER => return Ok((state, Some(at))),
+                Found::Torn | Found::Damaged(_) => return Err(damaged(at, "a record's checksum is wrong")),
             }
         }
         if state.secrets.is_empty() { Err(damaged(at, "no secret")) } else { Ok((state, None)) }

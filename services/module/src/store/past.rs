@@ -13,7 +13,8 @@ use shell::files::sync_folder;
 use zeroize::Zeroizing;
 
 use super::record::{DIGEST_BYTES, Format, Header, Kind, PAST_ROW_BYTES};
-use super::{BlockDigest, BlockState, BlockStore, Entry, PAST_FILE_MAGIC, StoreError, StoredBlock, at, encode_with};
+use super::waits::count_header;
+use super::{BlockDigest, BlockState, BlockStore, Entry, FILE_MAGIC, StoreError, StoredBlock, at, encode_with};
 
 /// One committed block that was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +99,12 @@ impl BlockStore {
     }
 
     /// Keeps about `kept` blocks: of older ones that are decided what two ends compare, which is all that a delivery needs
-    /// as well, and the sum of their accounts. Hundreds are given up at a time. True where the file was rewritten.
+    /// as well, and the sum of their accounts. Hundreds are given up at a time. Gives the space of key that waits no longer
+    /// back, too, where it is most of the file. True where the file was rewritten.
     pub fn retire(&mut self, kept: usize) -> Result<bool, StoreError> {
         if self.entries.len() <= kept.saturating_add((kept / 4).max(RETIRED_AT_ONCE_MIN)) {
-            return Ok(false);
+            let much = self.erased_bytes > ERASED_BYTES_MAX.max(self.log.end() / 2);
+            return if much { self.rewrite(&self.past.clone().unwrap_or_default()).map(|()| true) } else { Ok(false) };
         }
         let old = self.latest.iter().take(self.latest.len().saturating_sub(kept));
         let old = old.take_while(|(_, index)| self.entries[**index].state != BlockState::Prepared);
@@ -140,9 +143,13 @@ impl BlockStore {
         file.sync_all().map_err(at("write", &beside))?;
         fs::rename(&beside, &path).map_err(at("replace", &path))?;
         sync_folder(&folder).map_err(at("write", &folder))?;
-        let mut fresh = Self::scan(&path, file, true)?;
-        fresh.disk = self.disk.clone();
-        *self = fresh;
+        // What waits is in the new file now, and is no more to be found where the old one was.
+        let waiting: Vec<_> = self.parts().collect();
+        let erased = waiting.into_iter().try_for_each(|(part, block)| self.erase(part, block));
+        if let Err(error) = erased.and_then(|()| self.wait(&self.pending())) {
+            tracing::warn!("sealed key is left on the disk where it was before: {error}");
+        }
+        *self = Self::scan(&path, file, self.disk.clone(), true)?;
         Ok(())
     }
 
@@ -156,9 +163,11 @@ impl BlockStore {
             sequence += 1;
             header
         };
-        let mut bytes = PAST_FILE_MAGIC.to_vec();
-        let first = header(Kind::Past, past.next, 0, past.rows.len() as u64, &sum, "");
-        bytes.extend_from_slice(&encode_with(&first, &rows, &sum, ""));
+        let mut bytes = FILE_MAGIC.to_vec();
+        if past.next > 0 {
+            let first = header(Kind::Past, past.next, 0, past.rows.len() as u64, &sum, "");
+            bytes.extend_from_slice(&encode_with(&first, &rows, &sum, ""));
+        }
         for entry in self.entries.iter().filter(|entry| entry.header.block >= past.next) {
             let block = self.read(entry)?;
             let kind = match entry.state {
@@ -175,6 +184,16 @@ impl BlockStore {
                 bytes.extend_from_slice(&encode_with(&decided, &[], "", ""));
             }
         }
+        for (part, block) in self.parts() {
+            let record = self.sealed(part, block)?.and_then(|sealed| sealed.record(sequence));
+            let Some((_, record)) = record else { continue };
+            bytes.extend_from_slice(&record);
+            sequence += 1;
+        }
+        for (what, number) in &self.counts {
+            bytes.extend_from_slice(&encode_with(&count_header(*what, *number, sequence), &[], "", ""));
+            sequence += 1;
+        }
         Ok(bytes)
     }
 
@@ -187,6 +206,8 @@ impl BlockStore {
     }
 }
 
+/// Bytes of key that waits no longer which a file may have in any case.
+const ERASED_BYTES_MAX: u64 = 16 << 20;
 /// Fewer are not worth a file.
 const RETIRED_AT_ONCE_MIN: usize = 256;
 

@@ -6,10 +6,12 @@
 //! body     digest of the key, where there may be one | ledger (JSON) | trace ID
 //! trailer  32 SHA-256 of header and body
 //! ```
+//! Key that waits has sealed key as its body, which is zeros once it waits no longer.
 //! Integers are little-endian. The header has a check of its own so that a damaged length is never believed. Release
 //! 0.1 wrote the key itself in place of its digest, least significant bit of byte 0 first.
 
 use sha2::{Digest, Sha256};
+use shell::log::{Body, Framing, Torn};
 
 pub const MARKER: [u8; 4] = *b"QKDR";
 pub const HEADER_BYTES: usize = 64;
@@ -51,13 +53,18 @@ pub enum Kind {
     Aborted = 5,
     /// What is left of old blocks; first of a file.
     Past = 6,
+    /// Key of a block that waits, sealed. Overwritten in its place once it waits no longer.
+    Key = 7,
+    /// As [`Kind::Key`], what of a block goes into the authentication reserve.
+    Slice = 8,
+    /// A number that is counted (as the session), and how far it has come (as the block).
+    Count = 9,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Prepared, Self::Committed, Self::Voided, Self::Stored, Self::Aborted, Self::Past]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        let blocks = [Self::Prepared, Self::Committed, Self::Voided, Self::Stored, Self::Aborted, Self::Past];
+        blocks.into_iter().chain([Self::Key, Self::Slice, Self::Count]).find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -78,9 +85,16 @@ impl Header {
         match (format, self.kind) {
             (Format::Key, _) => self.key_bits.div_ceil(8) as usize,
             (Format::Digest, Kind::Prepared | Kind::Stored) => DIGEST_BYTES,
-            (Format::Digest, Kind::Committed | Kind::Voided | Kind::Aborted) => 0,
+            (Format::Digest, Kind::Committed | Kind::Voided | Kind::Aborted | Kind::Count) => 0,
+            // What the seal adds is counted as a ledger.
+            (Format::Digest, Kind::Key | Kind::Slice) => self.key_bits.div_ceil(8) as usize,
             (Format::Digest, Kind::Past) => (self.key_bits as usize).saturating_mul(PAST_ROW_BYTES),
         }
+    }
+
+    /// Whether the body may have been overwritten.
+    pub fn is_erasable(&self, format: Format) -> bool {
+        format == Format::Digest && matches!(self.kind, Kind::Key | Kind::Slice)
     }
 
     pub fn body_bytes(&self, format: Format) -> usize {
@@ -92,8 +106,11 @@ impl Header {
         (HEADER_BYTES + self.body_bytes(format) + TRAILER_BYTES) as u64
     }
 
-    /// The digest of the block's key, from the body of its record.
+    /// The digest of the block's key, from the body of its record; zeros where there is none.
     pub fn key_digest(&self, format: Format, body: &[u8]) -> [u8; DIGEST_BYTES] {
+        if self.is_erasable(format) {
+            return [0; DIGEST_BYTES];
+        }
         let key = &body[..self.key_bytes(format)];
         match (format, key.first_chunk()) {
             (Format::Digest, Some(digest)) => *digest,
@@ -145,7 +162,18 @@ fn word(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// Checksum at the end of a record.
-pub fn trailer(header: &[u8; HEADER_BYTES], body: &[u8]) -> [u8; TRAILER_BYTES] {
-    Sha256::new().chain_update(header).chain_update(body).finalize().into()
+impl Format {
+    /// How records lie in such a file. A last one that is whole and damaged was never torn.
+    pub fn framing(self) -> Framing {
+        let body: fn(&[u8]) -> Option<Body> = match self {
+            Self::Key => |head: &[u8]| body(head, Self::Key),
+            Self::Digest => |head: &[u8]| body(head, Self::Digest),
+        };
+        Framing { head_bytes: HEADER_BYTES, check_bytes: TRAILER_BYTES, body, torn: Torn::Blank }
+    }
+}
+
+fn body(head: &[u8], format: Format) -> Option<Body> {
+    let header = Header::decode(head.first_chunk()?)?;
+    Some(Body { bytes: header.body_bytes(format) as u64, erasable: header.is_erasable(format) })
 }

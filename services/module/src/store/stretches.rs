@@ -68,6 +68,12 @@ impl Stretches {
         Ok(stretches)
     }
 
+    /// Whether there are any for the link end whose folder this is, readable or not.
+    pub fn are_there(end: &Path) -> Result<bool> {
+        let folder = end.join(FOLDER);
+        Ok(folder.exists() && !crate::sealed::names(&folder)?.is_empty())
+    }
+
     /// The stretch behind those that are known.
     fn read_next(&self) -> Result<Option<About>> {
         let index = self.chain.len();

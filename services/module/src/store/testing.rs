@@ -17,10 +17,8 @@ pub fn old_records(records: &[(Kind, u64, &Bits)]) -> Vec<u8> {
             ledger_bytes: ledger.len() as u32,
             trace_bytes: trace_id.len() as u32,
         };
-        let body = [key.to_bytes(), ledger.as_bytes().to_vec(), trace_id.as_bytes().to_vec()].concat();
-        file.extend_from_slice(&header.encode());
-        file.extend_from_slice(&body);
-        file.extend_from_slice(&record::trailer(&header.encode(), &body));
+        let body = [&key.to_bytes()[..], ledger.as_bytes(), trace_id.as_bytes()];
+        file.extend_from_slice(&Format::Key.framing().record(&header.encode(), &body));
     }
     file
 }

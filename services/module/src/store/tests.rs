@@ -154,7 +154,7 @@ fn a_second_writer_is_refused_and_a_reader_is_not() {
 fn a_foreign_file_is_refused_and_left_alone() {
     let (directory, path) = temporary();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    for content in [&b"PK\x03\x04"[..], b"not a block file at all", b"QKDBLK\0\x04 of the future", b"x"] {
+    for content in [&b"PK\x03\x04"[..], b"not a block file at all", b"QKDBLK\0\x05 of the future", b"x"] {
         std::fs::write(&path, content).unwrap();
         assert!(matches!(BlockStore::open(&path), Err(StoreError::Foreign { .. })), "{content:?}");
         assert_eq!(std::fs::read(&path).unwrap(), content);
@@ -255,9 +255,9 @@ fn a_crash_at_any_byte_of_any_write_loses_only_what_was_not_acknowledged() {
         let mut store = BlockStore::open(&path).unwrap();
         for step in 0..25 {
             let before = model.clone();
-            let start = store.end;
+            let start = store.log.end();
             random_operation(&mut random, &mut store, &mut model);
-            let end = store.end;
+            let end = store.log.end();
             drop(store);
             let whole = std::fs::read(&path).unwrap();
             assert_eq!(whole.len() as u64, end);
@@ -348,7 +348,7 @@ fn a_file_of_release_0_1_is_read_as_one_of_today_and_nothing_is_appended_to_it()
         .take_over(|block, bits| {
             assert!(block.is_key(bits));
             kept.push(block.number);
-            Ok::<(), StoreError>(())
+            Ok::<_, StoreError>(None)
         })
         .unwrap();
     assert_eq!(kept, [0], "of two blocks of one number the later one counts");
@@ -372,7 +372,7 @@ fn a_crash_while_a_file_of_release_0_1_is_taken_over_leaves_what_can_be_finished
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let second_name = path.with_extension("qkd.old");
     let finish = || {
-        let store = BlockStore::open(&path).unwrap().take_over(|_, _| Ok::<(), StoreError>(())).unwrap();
+        let store = BlockStore::open(&path).unwrap().take_over(|_, _| Ok::<_, StoreError>(None)).unwrap();
         assert!(store.get(0).unwrap().unwrap().is_key(&key));
         assert!(!second_name.exists());
         drop(store);

@@ -40,6 +40,10 @@ fn open(data: &Path) -> Vault {
     Vault::open(data, None, SITE, LINK, Disk::default()).unwrap()
 }
 
+fn waits(vault: &Vault) -> Vec<(Part, u64)> {
+    vault.waiting.store().parts().collect()
+}
+
 fn mark(vault: &Vault, next: u64) {
     std::fs::write(vault.directory().join("delivered.next"), format!("{next}\n")).unwrap();
 }
@@ -79,13 +83,12 @@ fn key_on_the_disk_is_sealed_while_it_waits_and_gone_once_it_was_delivered() {
     mark(&vault, 2);
     drop(vault);
     let vault = open(data.path());
-    let left: Vec<_> = std::fs::read_dir(vault.directory().join("waiting")).unwrap().collect();
-    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(waits(&vault), [(Part::Key, 2)]);
     let (last, key) = vault.next_committed(2).unwrap().unwrap();
     assert!(last.number == 2 && key.ct_eq(&delivered(2)));
-    assert!(vault.store.get(0).unwrap().unwrap().is_key(&delivered(0)), "its digest stays");
+    assert!(vault.waiting.store().get(0).unwrap().unwrap().is_key(&delivered(0)), "its digest stays");
     let mode = |name| std::fs::metadata(vault.directory().join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode("blocks.key"), mode("waiting"), mode("waiting/2.key")), (0o600, 0o700, 0o600));
+    assert_eq!((mode("blocks.key"), mode("blocks.qkd"), mode(".")), (0o600, 0o600, 0o700));
 }
 
 #[test]
@@ -98,18 +101,20 @@ fn a_block_in_doubt_keeps_key_and_slice_over_a_restart_and_a_void_one_keeps_noth
     assert_eq!(vault.in_doubt(), Some(0));
     assert!(vault.reserve_slice(0).unwrap().is_some());
     vault.void(0).unwrap();
-    assert_eq!(std::fs::read_dir(vault.directory().join("waiting")).unwrap().count(), 0);
+    assert_eq!(waits(&vault), []);
 }
 
 #[test]
 fn what_a_crash_left_of_a_block_without_a_record_is_erased() {
     let data = tempfile::tempdir().unwrap();
     let vault = open(data.path());
-    vault.waiting.put(Part::Slice, 4, 1, &bits(1, 256)).unwrap();
-    vault.waiting.put(Part::Key, 4, 1, &bits(1, 2048)).unwrap();
+    for (part, bits) in [(Part::Slice, bits(1, 256)), (Part::Key, bits(1, 2048))] {
+        let sealed = vault.waiting.seal(part, 4, 1, &bits).unwrap();
+        vault.waiting.store().keep(sealed).unwrap().wait().unwrap();
+    }
     drop(vault);
     let vault = open(data.path());
-    assert_eq!(std::fs::read_dir(vault.directory().join("waiting")).unwrap().count(), 0);
+    assert_eq!(waits(&vault), []);
 }
 
 #[test]
@@ -120,7 +125,7 @@ fn a_waiting_key_that_is_missing_or_another_blocks_is_refused_with_the_way_out()
         vault.prepare(&block(number), "").unwrap();
         vault.commit(number).unwrap();
     }
-    std::fs::remove_file(vault.directory().join("waiting/0.key")).unwrap();
+    vault.waiting.erase(Part::Key, 0).unwrap();
     let refused = format!("{:#}", vault.next_committed(0).unwrap_err());
     assert!(refused.contains("block 0 waits for the key store"), "{refused}");
     assert!(refused.contains("writing 1 to") && refused.contains("delivered.next"), "{refused}");
@@ -144,7 +149,7 @@ fn a_folder_of_release_0_1_is_taken_over_and_none_of_its_key_stays_in_the_clear(
     let digest = BlockStore::open_read_only(&path).unwrap().digest();
     for _ in 0..2 {
         let vault = open(data.path());
-        assert_eq!(vault.store.digest(), digest);
+        assert_eq!(vault.waiting.store().digest(), digest);
         let (waits, key) = vault.next_committed(2).unwrap().unwrap();
         assert!(waits.number == 2 && key.ct_eq(&keys[2]), "it waits as before");
         assert_eq!(vault.in_doubt(), Some(3));
@@ -221,4 +226,110 @@ fn what_was_kept_of_a_block_is_erased_where_the_end_was_put_back_from_a_copy() {
     assert_eq!(open(data.path()).stretches().frames(), 3, "a start alone erases nothing");
     void_restored(data.path(), None, SITE, LINK, Arc::new(anchor::Unanchored)).unwrap();
     assert_eq!(open(data.path()).stretches().frames(), 0, "a block may have been made of them since");
+}
+
+fn count(vault: &Vault, what: Count, number: u64) {
+    vault.waiting.store().count(what, number).unwrap().wait().unwrap();
+}
+
+#[test]
+fn a_loss_of_power_that_took_the_key_of_the_last_block_takes_the_block_too() {
+    for (decided, left) in [(false, false), (true, false), (true, true)] {
+        let data = tempfile::tempdir().unwrap();
+        let mut vault = open(data.path());
+        vault.store(&block(0), "").unwrap();
+        let before = std::fs::metadata(store::path(data.path(), SITE, LINK)).unwrap().len();
+        if decided { vault.store(&block(1), "") } else { vault.prepare(&block(1), "") }.unwrap();
+        if left {
+            // Whatever is behind a sync is on the disk with all before it.
+            count(&vault, Count::Departed, 2);
+        }
+        let sealed = vault.waiting.store().sealed(Part::Key, 1).unwrap().unwrap().content;
+        drop(vault);
+        let path = store::path(data.path(), SITE, LINK);
+        let whole = std::fs::read(&path).unwrap();
+        let at = whole.windows(sealed.len()).position(|bytes| bytes == sealed).unwrap();
+        for torn in [0, sealed.len() / 2] {
+            let mut bytes = whole.clone();
+            bytes[at + torn..at + sealed.len()].fill(0);
+            std::fs::write(&path, bytes).unwrap();
+            let vault = open(data.path());
+            assert_eq!(vault.next_block(), if left { 2 } else { 1 }, "{decided} {torn}");
+            // Of a block that has left, key that is not there was erased: it was delivered, and those before it.
+            if !left || torn > 0 {
+                assert!(vault.next_committed(0).unwrap().unwrap().1.ct_eq(&delivered(0)));
+            }
+            drop(vault);
+            assert!(left || std::fs::metadata(&path).unwrap().len() == before, "it is cut off");
+        }
+    }
+}
+
+#[test]
+fn key_that_was_erased_counts_as_delivered_where_a_loss_of_power_took_the_mark() {
+    let data = tempfile::tempdir().unwrap();
+    let mut vault = open(data.path());
+    for number in 0..3 {
+        vault.store(&block(number), "").unwrap();
+        vault.commit(number).unwrap();
+    }
+    count(&vault, Count::Departed, 3);
+    vault.waiting.erase(Part::Key, 0).unwrap();
+    vault.waiting.erase(Part::Key, 1).unwrap();
+    drop(vault);
+    assert_eq!(delivery::next_undelivered(data.path(), SITE, LINK).unwrap(), 2);
+    let mut vault = open(data.path());
+    assert_eq!(waits(&vault), [(Part::Key, 2)]);
+    vault.void(9).unwrap_err();
+    let at_rest = delivery::next_of(vault.directory(), &vault.waiting.store()).unwrap();
+    assert_eq!(at_rest, 2, "a void block is none that was delivered");
+}
+
+#[test]
+fn a_file_of_which_much_was_erased_is_written_anew_with_what_waits_and_what_is_counted() {
+    let data = tempfile::tempdir().unwrap();
+    let mut vault = open(data.path());
+    let large = |number: u64| FinishedBlock { key: bits(number + 1, 8 << 20), ..block(number) };
+    let path = store::path(data.path(), SITE, LINK);
+    let mut longest = 0;
+    for number in 0..40 {
+        vault.store(&large(number), "").unwrap();
+        vault.commit(number).unwrap();
+        count(&vault, Count::Delivered, number);
+        if number > 0 {
+            vault.waiting.erase(Part::Key, number - 1).unwrap();
+        }
+        longest = longest.max(std::fs::metadata(&path).unwrap().len());
+    }
+    assert!(longest < 20 << 20, "40 blocks of 1 MB and {longest} bytes at most");
+    let digest = vault.waiting.store().digest();
+    let leased = vault.leased;
+    drop(vault);
+    let vault = open(data.path());
+    assert_eq!((vault.waiting.store().digest(), vault.leased), (digest, leased));
+    let (last, key) = vault.next_committed(39).unwrap().unwrap();
+    assert!(last.number == 39 && last.is_key(&key));
+    assert_eq!(delivery::next_of(vault.directory(), &vault.waiting.store()).unwrap(), 39);
+}
+
+#[test]
+fn a_folder_of_the_release_before_goes_on_with_its_marks_and_its_leases() {
+    let data = tempfile::tempdir().unwrap();
+    let vault = open(data.path());
+    let folder = vault.directory().to_owned();
+    drop(vault);
+    let path = store::path(data.path(), SITE, LINK);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[7] = 2;
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(folder.join("epoch.next"), "700\n").unwrap();
+    std::fs::write(folder.join("delivered.next"), "5\n").unwrap();
+    assert_eq!(next_epoch(data.path(), SITE, LINK).unwrap(), 700);
+    let mut vault = open(data.path());
+    assert_eq!((vault.next_epoch(), std::fs::read(&path).unwrap()[7]), (700, 4));
+    vault.session_starts(1, 5, 700).unwrap();
+    delivery::delivered_until(&vault.waiting, 6).unwrap();
+    drop(vault);
+    assert_eq!(delivery::next_undelivered(data.path(), SITE, LINK).unwrap(), 6);
+    assert!(next_epoch(data.path(), SITE, LINK).unwrap() > 700);
 }
