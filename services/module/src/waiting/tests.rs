@@ -1,3 +1,4 @@
+use keystore::MasterKey;
 use shell::disk::Disk;
 
 use super::*;
@@ -149,7 +150,7 @@ fn a_key_that_is_missing_is_refused_while_something_waits_and_a_placed_one_takes
     put(&both, Part::Key, 1, &bits(6, 99));
     drop(both);
     assert!(open(&end).get(Part::Key, 1).is_err(), "sealed under the placed key");
-    fs::remove_file(end.join(KEY_FILE)).unwrap();
+    fs::remove_file(end.join("blocks.key")).unwrap();
     let refused = open_with(&end, None).err().unwrap().to_string();
     assert!(refused.contains("blocks.key is missing") && refused.contains("put it back"), "{refused}");
 }
