@@ -1,5 +1,7 @@
 //! What comes from sources and instruments: photons, recorded tags.
 
+use module::Counting;
+use module::light::Frames as _;
 use photonics::config::epoch_start_s;
 use photonics::nature::counts::{Emitter, Half};
 use photonics::photons;
@@ -7,6 +9,8 @@ use photonics::random::Subseed;
 use photonics::receiver::{Frame, Instrument};
 use photonics::tagfile::sessions::{self, Head, Kind, Session};
 use photonics::tagfile::{Format, FrameReader, TagReader, recognise, survey};
+use prost::Message as _;
+use proto::source::v1::PhotonEpoch;
 use topology::plan::counts::Told;
 use topology::plan::{DetectorConfig, Nature, Receiver};
 
@@ -30,9 +34,9 @@ fn photons_are_words_or_an_error() {
     Target::new("photons", good).fuzz(|input| verdict(&photons::unpack(input)));
 }
 
-#[test]
-fn counts_are_halves_of_slices_or_an_error() {
-    let config = plan_at_counts("t12-50km.yaml").sources().next().unwrap().clone();
+/// What a source of counts gives each end in its first epoch.
+pub fn counted(topology: &str) -> [Vec<u8>; 2] {
+    let config = plan_at_counts(topology).sources().next().unwrap().clone();
     let Nature::Counts(counts) = &config.nature else { panic!("counts") };
     let losses_db = config.losses_db();
     let conditions = counts.conditions(&Told {
@@ -44,8 +48,40 @@ fn counts_are_halves_of_slices_or_an_error() {
         polarisations_rad: [[0.0; 2]; 2],
     });
     let emitter = Emitter::new(counts.law(&conditions).unwrap(), config.epoch_ps, &Subseed::new([7; 32]));
-    let good = emitter.slice(0, 0, 40).halves.iter().map(Half::encode).collect();
+    emitter.slice(0, 0, 1).halves.each_ref().map(Half::encode)
+}
+
+#[test]
+fn counts_are_halves_of_slices_or_an_error() {
+    let good = counted("t12-50km.yaml").into_iter().chain(counted("nice-50km.yaml")).collect();
     Target::new("counts", good).fuzz(|input| verdict(&Half::decode(input)));
+}
+
+#[test]
+fn epochs_of_counts_are_frames_or_an_error() {
+    let epoch = |counts: Vec<Vec<u8>>| {
+        let counts = counts.into_iter().map(Into::into).collect();
+        PhotonEpoch { counts, traceparent: "00-1".to_owned(), ..PhotonEpoch::default() }.encode_to_vec()
+    };
+    let [transmitter, receiver] = counted("t12-50km.yaml");
+    let [one, other] = counted("nice-50km.yaml");
+    let good = vec![
+        epoch(vec![transmitter.clone()]),
+        epoch(vec![receiver, transmitter]),
+        epoch(vec![one]),
+        epoch(vec![other]),
+    ];
+    Target::new("epochs of counts", good).fuzz(|input| {
+        let Ok(epoch) = PhotonEpoch::decode(input) else { return "no message".to_owned() };
+        let number = epoch.epoch;
+        match Counting::new(None).take(epoch) {
+            Ok(frames) => {
+                assert!(frames.len() == 1 && frames[0].number == number, "{} frames", frames.len());
+                "good".to_owned()
+            }
+            Err(error) => format!("{error:#}"),
+        }
+    });
 }
 
 #[test]

@@ -5,14 +5,18 @@ use distill::auth::frame::Kind;
 use distill::auth::{Action, Endpoint, EndpointConfig, Frame, Layout, MaskKey, MemoryReserve, Reserve, Side, TagField};
 use distill::bits::Bits;
 use distill::cascade::{Answer, Corrector, Parameters, Query, Reference};
-use distill::pipeline::{Hello, Module, Offer, PeerInput, SessionStart, Setpoints};
+use distill::pipeline::{FrameInput, Hello, Module, Offer, PeerInput, SessionStart, Setpoints};
+use module::Counting;
+use module::light::Frames as _;
 use prost::Message as _;
 use proto::kms::v1::RelayAnswer;
 use proto::relay::v1::RelayMessage;
+use proto::source::v1::PhotonEpoch;
 use topology::plan::ModuleConfig;
 
 use crate::engine::{Target, verdict};
-use crate::people::plan;
+use crate::light::counted;
+use crate::people::{plan, plan_at_counts};
 
 #[test]
 fn frames_of_the_channel_come_out_as_they_went_in() {
@@ -135,17 +139,52 @@ fn modules() -> Vec<ModuleConfig> {
     plan("nice-50km.yaml").modules().cloned().collect()
 }
 
+/// The frame of an end of such a link at the fidelity of counts.
+fn counted_frame(half: &[u8]) -> FrameInput {
+    let epoch = PhotonEpoch { counts: vec![half.to_vec().into()], ..PhotonEpoch::default() };
+    Counting::new(None).take(epoch).unwrap().remove(0)
+}
+
 #[test]
-fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
-    let modules = modules();
-    let start = SessionStart {
+fn a_module_at_counts_takes_any_bundle_of_its_peer_or_refuses_it() {
+    let ends = ["nice-50km.yaml", "t12-50km.yaml", "quantum-dot-18.yaml"].map(|topology| {
+        let modules: Vec<ModuleConfig> = plan_at_counts(topology).modules().cloned().collect();
+        modules.into_iter().zip(counted(topology)).collect::<Vec<_>>()
+    });
+    let ends: Vec<(ModuleConfig, Vec<u8>)> = ends.into_iter().flatten().collect();
+    let begun = |(config, half): &(ModuleConfig, Vec<u8>)| {
+        let mut module = Module::new(&config.protocol, &start(), [1; 32]);
+        let said = module.step(Some(counted_frame(half)), None).unwrap().payload;
+        (module, said)
+    };
+    let good = ends.iter().map(|end| begun(end).1).collect();
+    Target { share: 3, ..Target::new("bundles at counts", good) }.fuzz(|input| {
+        let said = ends.iter().map(|end| {
+            let (mut module, _) = begun(end);
+            let peer = PeerInput { payload: input.to_vec().into(), authenticated: true };
+            let said = verdict(&module.step(None, Some(peer)).map(|_| ()));
+            module.void();
+            said
+        });
+        said.collect::<Vec<_>>().join(", ")
+    });
+}
+
+fn start() -> SessionStart {
+    SessionStart {
         first_block: 0,
         in_doubt: None,
         peer_committed_end: 0,
         own_committed_end: 0,
         latency_steps: 8,
         setpoints: Setpoints::default(),
-    };
+    }
+}
+
+#[test]
+fn a_module_takes_any_bundle_of_its_peer_or_refuses_it() {
+    let modules = modules();
+    let start = start();
     let step = |config: &ModuleConfig, peer: Option<Vec<u8>>| {
         let mut module = Module::new(&config.protocol, &start, [1; 32]);
         let first = module.step(None, None).unwrap().payload;
@@ -261,5 +300,53 @@ fn answers_of_a_key_store_fit_what_its_relay_asked_or_are_nothing() {
             .iter()
             .map(|request| if relay::messages::answers(request, &heard).is_some() { 'y' } else { 'n' })
             .collect()
+    });
+}
+
+/// Between reports; the byte before each says which source speaks.
+const BETWEEN: &[u8] = b"\xfe\xed\xfa\xce";
+
+#[test]
+fn a_pacer_takes_any_report_or_sends_its_source_away() {
+    use pacer::time::{NetworkTime, Place};
+    use proto::pace::v1::report::Report as What;
+    use proto::pace::v1::{Emitting, Idle, Join, Report};
+    const SOURCES: usize = 3;
+    const SKEW_PS: u64 = 1_000_000;
+    let report = |source: u8, what| [&[source][..], &Report { report: Some(what) }.encode_to_vec(), BETWEEN].concat();
+    let join = |source, at_ps| report(source, What::Join(Join { number: 1, at_ps }));
+    let emits =
+        |source, reached_ps, wants_ps| report(source, What::Emitting(Emitting { number: 1, reached_ps, wants_ps }));
+    let idle = |source, reached_ps| report(source, What::Idle(Idle { reached_ps }));
+    let good = vec![
+        [join(0, 0), join(1, 0), join(2, 500_000), emits(0, 900_000, 1_200_000), emits(1, 400_000, 0)].concat(),
+        [emits(0, 1 << 50, 0), join(1, 7), idle(2, 0), emits(0, (1 << 50) + 9, 0), join(2, 0)].concat(),
+        [join(0, 0), idle(1, 0), idle(2, 9), emits(0, 20, 0), idle(0, 40), join(0, 40)].concat(),
+    ];
+    Target { share: 2, ..Target::new("reports to the pacer", good) }.fuzz(|input| {
+        let (mut time, mut said) = (NetworkTime::new(SOURCES, SKEW_PS), String::new());
+        let mut rest = input;
+        while let Some((source, after)) = rest.split_first() {
+            let end = after.windows(BETWEEN.len()).position(|part| part == BETWEEN).unwrap_or(after.len());
+            let (message, source) = (&after[..end], usize::from(*source) % SOURCES);
+            rest = after.get(end + BETWEEN.len()..).unwrap_or_default();
+            let (before_ps, mut grants) = (time.network_ps(), Vec::new());
+            match Report::decode(message).ok().and_then(|report| report.report) {
+                Some(report) => {
+                    if let Err(refusal) = time.report(source, report.into(), &mut grants) {
+                        said = refusal.to_string();
+                        time.lost(source, &mut grants);
+                    }
+                }
+                None => time.lost(source, &mut grants),
+            }
+            assert!(time.network_ps() >= before_ps, "the network's time goes back");
+            for (told, grant) in grants {
+                assert!(told < SOURCES && grant.network_ps <= time.network_ps());
+                assert!(grant.limit_ps <= time.network_ps().saturating_add(SKEW_PS), "a source may go too far");
+            }
+        }
+        let emitting = time.places().iter().filter(|place| matches!(place, Place::Emitting(_))).count();
+        format!("{said} {emitting}")
     });
 }

@@ -148,6 +148,7 @@ fn key_store(place: &Path) -> Vec<PathBuf> {
         origin: "{}".to_owned(),
         span: [0; SPAN_BYTES],
         offered_ms: 1,
+        relayed: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

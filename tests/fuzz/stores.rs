@@ -64,6 +64,7 @@ fn block(number: u8) -> Offer {
         origin: String::new(),
         span: [0; SPAN_BYTES],
         offered_ms: 1,
+        relayed: false,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::counts::every_kind;
 use crate::support::{Place, assert_equal_keys, bright, bright_network, qkdnet, quantum_dot, repository};
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -206,6 +207,12 @@ fn equal_seeds_give_equal_keys_in_containers_and_as_tasks_and_nothing_is_left_of
     dot.up("tasks", &seeded);
     dot.up("data", &[&seeded[..], &on].concat());
     assert_eq!(assert_equal_keys(&dot.digest("data")), assert_equal_keys(&dot.digest("tasks")), "a prepared link");
+    for topology in every_kind() {
+        let (counts, seeded) = (Place::new(&topology), ["--for", "4s", "--seed", "7"]);
+        counts.up("tasks", &seeded);
+        counts.up("data", &[&seeded[..], &on].concat());
+        assert_eq!(assert_equal_keys(&counts.digest("data")), assert_equal_keys(&counts.digest("tasks")), "at counts");
+    }
     assert!(place.trace("1").iter().any(|span| span == "qkd.source.emit"), "spans are not brought back");
 }
 

@@ -15,7 +15,7 @@ pub fn at_counts(topology: &str) -> String {
 }
 
 /// Pairs, decoys, single photons.
-fn every_kind() -> [String; 3] {
+pub fn every_kind() -> [String; 3] {
     [bright(&[]), bright_decoys(), bright_dot()].map(|topology| at_counts(&topology))
 }
 

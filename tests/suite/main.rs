@@ -19,6 +19,7 @@ mod faults;
 mod keys;
 mod lasting;
 mod limits;
+mod networks;
 mod ports;
 mod prepared;
 mod replay;

@@ -61,7 +61,6 @@ pub fn quantum_dot_of_120_km() -> String {
 
 /// All of Nice with little loss, few pairs and short rounds: three key stores, and two sites without a link.
 pub fn bright_network() -> String {
-    let text = std::fs::read_to_string(repository().join("topologies/nice.yaml")).expect("read the topology of Nice");
     let changes = [
         ("deviceLoss: 9.84214 dB", "deviceLoss: 1 dB"),
         ("attenuation: 0.239 dB/km", "attenuation: 0.05 dB/km"),
@@ -71,8 +70,14 @@ pub fn bright_network() -> String {
         ("round: 10 s", "round: 1 s"),
         ("round: 300 s", "round: 1 s"),
     ];
+    shipped_network_but("nice.yaml", &changes)
+}
+
+/// As [`shipped_but`], of a topology with several links.
+pub fn shipped_network_but(file: &str, changes: &[(&str, &str)]) -> String {
+    let text = std::fs::read_to_string(repository().join("topologies").join(file)).expect("read a topology");
     let text = changes.iter().fold(text, |text, (from, to)| {
-        assert!(text.contains(from), "the topology has no `{from}`");
+        assert!(text.contains(from), "{file} has no `{from}`");
         text.replace(from, to)
     });
     without_references(&text)

@@ -15,13 +15,17 @@
 //! seed by an additive Fourier transform, whose sum is transformed back once. Only the middle of each product is
 //! wanted, so it may be taken modulo the transform's vanishing polynomial as long as what folds back falls below
 //! it ([`kernels::gf2::unfolded_len`]).
+//!
+//! A key of which nearly all is left is hashed by another family, which costs a third: `extended` has it.
+//! [`hash`] and [`hash_seed_len`] take the one that suits.
 
+mod extended;
 mod plan;
 
 use kernels::gf2::{Backend, Lanes, MIDDLE_PADDING, Transform, middle_product};
-use zeroize::{DefaultIsZeroes, Zeroize};
 
 use crate::bits::Bits;
+use crate::wiped::Wiped;
 use plan::Plan;
 
 /// Longest key or output: 2^32 bits.
@@ -40,7 +44,24 @@ pub fn seed_len(n: usize, l: usize) -> usize {
     if n == 0 || l == 0 { 0 } else { n.saturating_add(l) - 1 }
 }
 
-/// Hashes `key` to `l` bits with a seed that is used once.
+/// Seed bits with which [`hash`] takes `n` bits to `l`.
+pub fn hash_seed_len(n: usize, l: usize) -> usize {
+    if extended::suits(n, l) { n - 1 } else { seed_len(n, l) }
+}
+
+/// Hashes `key` to `l` bits with a seed that is used once, by the family that suits the two lengths.
+///
+/// # Panics
+/// If the seed has not [`hash_seed_len`] bits, or key or output exceed [`MAX_LEN`]: what a peer sends is checked before.
+pub fn hash(key: &Bits, seed: &Bits, l: usize) -> Bits {
+    if !extended::suits(key.len(), l) || key.len() > MAX_LEN {
+        return toeplitz(key, seed, l);
+    }
+    assert_eq!(seed.len(), key.len() - 1, "a seed of another length than the key's");
+    extended::hash(Backend::best(), key, seed, l)
+}
+
+/// Hashes `key` to `l` bits with a Toeplitz matrix whose seed is used once.
 ///
 /// # Panics
 /// If the seed has not [`seed_len`] bits, or key or output exceed [`MAX_LEN`]: what a peer sends is checked before.
@@ -63,12 +84,12 @@ enum Method {
     Empty,
     /// The seed, aligned so that the output begins at a word.
     Direct {
-        seed: Secret<u64>,
+        seed: Wiped<u64>,
     },
     Transform {
         plan: Plan,
         transform: Box<Transform>,
-        windows: Vec<Secret<Lanes>>,
+        windows: Vec<Wiped<Lanes>>,
     },
 }
 
@@ -98,7 +119,7 @@ impl Amplifier {
         let mut out = vec![0; self.l.div_ceil(64)];
         match &self.method {
             Method::Empty => {}
-            Method::Direct { seed } => middle_product(self.backend, key.words(), &seed.0, &mut out),
+            Method::Direct { seed } => middle_product(self.backend, key.words(), &seed, &mut out),
             Method::Transform { plan, transform, windows } => {
                 through_transform(plan, transform, windows, key.words(), &mut out);
             }
@@ -123,18 +144,18 @@ impl Method {
         let start = |stretch: usize| n as i64 - 1 - 64 * (plan.stretch_words * (stretch + 1)) as i64;
         let window_words = plan.stretch_words + plan.out_words;
         if plan.log_len == 0 {
-            let mut aligned = Secret::zeros(window_words + MIDDLE_PADDING);
-            copy_bits(seed.words(), start(0), &mut aligned.0[..window_words]);
+            let mut aligned = Wiped::zeros(window_words + MIDDLE_PADDING);
+            copy_bits(seed.words(), start(0), &mut aligned[..window_words]);
             return Self::Direct { seed: aligned };
         }
         let transform = Box::new(Transform::new(backend, plan.log_len));
-        let mut coefficients = Secret::zeros(1 << plan.log_len);
+        let mut coefficients = Wiped::zeros(1 << plan.log_len);
         let windows = (0..plan.stretches)
             .map(|stretch| {
-                copy_bits(seed.words(), start(stretch), &mut coefficients.0[..window_words]);
-                coefficients.0[window_words..].fill(0);
-                let mut values = Secret::zeros(transform.vectors());
-                transform.forward(&mut coefficients.0, &mut values.0);
+                copy_bits(seed.words(), start(stretch), &mut coefficients[..window_words]);
+                coefficients[window_words..].fill(0);
+                let mut values = Wiped::zeros(transform.vectors());
+                transform.forward(&mut coefficients, &mut values);
                 values
             })
             .collect();
@@ -143,22 +164,27 @@ impl Method {
 }
 
 /// The sum over the stretches of the key, in values, and its middle.
-fn through_transform(plan: &Plan, transform: &Transform, windows: &[Secret<Lanes>], key: &[u64], out: &mut [u64]) {
-    let mut coefficients = Secret::zeros(1 << plan.log_len);
-    let mut work = Secret::zeros(transform.vectors());
-    let mut sum = Secret::zeros(transform.vectors());
+fn through_transform(plan: &Plan, transform: &Transform, windows: &[Wiped<Lanes>], key: &[u64], out: &mut [u64]) {
+    let mut coefficients = Wiped::zeros(1 << plan.log_len);
+    let mut work = Wiped::zeros(transform.vectors());
+    let mut sum = Wiped::zeros(transform.vectors());
     for (stretch, (key, window)) in key.chunks(plan.stretch_words).zip(windows).enumerate() {
-        coefficients.0[..key.len()].copy_from_slice(key);
-        coefficients.0[key.len()..].fill(0);
+        coefficients[..key.len()].copy_from_slice(key);
+        coefficients[key.len()..].fill(0);
         if stretch == 0 {
-            transform.forward_multiply(&mut coefficients.0, &window.0, &mut sum.0);
+            transform.forward_multiply(&mut coefficients, &window, &mut sum);
         } else {
-            transform.forward_multiply_add(&mut coefficients.0, &window.0, &mut work.0, &mut sum.0);
+            transform.forward_multiply_add(&mut coefficients, &window, &mut work, &mut sum);
         }
     }
-    transform.inverse(&mut sum.0, &mut work.0);
+    middle(plan, transform, &mut sum, &mut work, out);
+}
+
+/// Words of the middle of a product that is given by its values.
+fn middle(plan: &Plan, transform: &Transform, sum: &mut Wiped<Lanes>, work: &mut Wiped<Lanes>, out: &mut [u64]) {
+    transform.inverse(sum, work);
     // Coefficients are products of 64-bit pieces: the upper half of each belongs to the next word.
-    let coefficient = |i: usize| work.0[i / 4].0[i % 4];
+    let coefficient = |i: usize| work[i / 4].0[i % 4];
     let mut carry = (coefficient(plan.stretch_words - 1) >> 64) as u64;
     for (i, word) in out.iter_mut().enumerate() {
         let sum = coefficient(plan.stretch_words + i);
@@ -192,22 +218,6 @@ fn copy_bits(from: &[u64], start: i64, to: &mut [u64]) {
 /// an error.
 fn above(word: u64, shift: u32) -> u64 {
     word << 1 << (63 - shift)
-}
-
-/// Working memory that depends on a key.
-struct Secret<T: DefaultIsZeroes>(Vec<T>);
-
-impl<T: DefaultIsZeroes> Secret<T> {
-    fn zeros(len: usize) -> Self {
-        Self(vec![T::default(); len])
-    }
-}
-
-impl<T: DefaultIsZeroes> Drop for Secret<T> {
-    fn drop(&mut self) {
-        // The slice, not the vector: nothing was ever beyond its length.
-        self.0.as_mut_slice().zeroize();
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,29 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::wiped::wipe;
+
 /// Bit `i` is bit `i % 64` of word `i / 64`; bits beyond the length are zero.
-#[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Default)]
 pub struct Bits {
     words: Vec<u64>,
     len: usize,
 }
+
+impl Zeroize for Bits {
+    fn zeroize(&mut self) {
+        wipe(&mut self.words);
+        self.len = 0;
+    }
+}
+
+impl Drop for Bits {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Bits {}
 
 impl Bits {
     /// `len` zero bits.
@@ -25,9 +42,14 @@ impl Bits {
 
     /// Little-endian bytes, bit 0 of byte 0 first.
     pub fn from_bytes(bytes: &[u8], len: usize) -> Self {
-        let mut words = vec![0u64; len.div_ceil(64)];
-        for (i, byte) in bytes.iter().enumerate().take(len.div_ceil(8)) {
-            words[i / 8] |= u64::from(*byte) << (8 * (i % 8));
+        let (whole, rest) = bytes[..bytes.len().min(len.div_ceil(8))].as_chunks::<8>();
+        let mut words = Vec::with_capacity(len.div_ceil(64));
+        words.extend(whole.iter().map(|bytes| u64::from_le_bytes(*bytes)));
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            words.push(u64::from_le_bytes(last));
+            last.zeroize();
         }
         Self::from_words(words, len)
     }
@@ -69,6 +91,16 @@ impl Bits {
         }
     }
 
+    pub fn flip(&mut self, index: usize) {
+        assert!(index < self.len, "bit {index} of {}", self.len);
+        self.words[index / 64] ^= 1 << (index % 64);
+    }
+
+    /// Whether an odd number of bits is set.
+    pub fn parity(&self) -> bool {
+        self.words.iter().fold(0, |sum, word| sum ^ word).count_ones() % 2 == 1
+    }
+
     pub fn push(&mut self, value: bool) {
         if self.len.is_multiple_of(64) {
             self.reserve(1);
@@ -102,7 +134,7 @@ impl Bits {
         if needed > self.words.capacity() {
             let mut grown = Vec::with_capacity(needed.max(2 * self.words.len()));
             grown.extend_from_slice(&self.words);
-            std::mem::replace(&mut self.words, grown).zeroize();
+            wipe(&mut std::mem::replace(&mut self.words, grown));
         }
     }
 

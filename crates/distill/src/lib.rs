@@ -21,3 +21,4 @@ pub mod loops;
 mod parts;
 pub mod pipeline;
 pub mod sifting;
+mod wiped;

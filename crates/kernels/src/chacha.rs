@@ -55,6 +55,69 @@ pub fn words_portable(key: &[u32; 8], places: &[u64], out: &mut [u64]) {
     words_in_lanes::<4>(key, places, out, rounds);
 }
 
+/// Writes the stream of `key` from its beginning: what [`words`] gives at 0, 1, 2 and so on, for an eighth of the work.
+pub fn stream(key: &[u32; 8], out: &mut [u64]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the instruction set was found just now.
+            return unsafe { stream_avx512(key, out) };
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: as above.
+            return unsafe { stream_avx2(key, out) };
+        }
+    }
+    stream_in_lanes::<4>(key, out, rounds);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn stream_avx512(key: &[u32; 8], out: &mut [u64]) {
+    stream_in_lanes::<16>(key, out, |first, blocks| simd::rounds_avx512(first, blocks));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn stream_avx2(key: &[u32; 8], out: &mut [u64]) {
+    stream_in_lanes::<8>(key, out, |first, blocks| simd::rounds_avx2(first, blocks));
+}
+
+/// Blocks one after the other, a lane for each.
+#[inline(always)]
+fn stream_in_lanes<const LANES: usize>(
+    key: &[u32; 8],
+    out: &mut [u64],
+    rounds: impl Fn(&[[u32; LANES]; 16], &mut [[u32; LANES]; 16]),
+) {
+    let mut first = first_states(key);
+    let mut blocks = [[0; LANES]; 16];
+    let mut counter = 0u64;
+    for out in out.chunks_mut(LANES * BLOCK as usize) {
+        for lane in 0..LANES {
+            (first[12][lane], first[13][lane]) = (counter as u32, (counter >> 32) as u32);
+            counter += 1;
+        }
+        rounds(&first, &mut blocks);
+        for (lane, out) in out.chunks_mut(BLOCK as usize).enumerate() {
+            for (word, out) in out.iter_mut().enumerate() {
+                *out = u64::from(blocks[2 * word][lane]) | u64::from(blocks[2 * word + 1][lane]) << 32;
+            }
+        }
+    }
+    blocks.as_flattened_mut().zeroize();
+    first.as_flattened_mut().zeroize();
+}
+
+/// What blocks begin with, but for their counters.
+fn first_states<const LANES: usize>(key: &[u32; 8]) -> [[u32; LANES]; 16] {
+    let mut first = [[0; LANES]; 16];
+    for (row, word) in first.iter_mut().zip(CONSTANTS.iter().chain(key)) {
+        *row = [*word; LANES];
+    }
+    first
+}
+
 /// Words of the blocks that `rounds` makes of their first states, a lane for each.
 #[inline(always)]
 fn words_in_lanes<const LANES: usize>(
@@ -63,10 +126,7 @@ fn words_in_lanes<const LANES: usize>(
     out: &mut [u64],
     rounds: impl Fn(&[[u32; LANES]; 16], &mut [[u32; LANES]; 16]),
 ) {
-    let mut first = [[0; LANES]; 16];
-    for (row, word) in first.iter_mut().zip(CONSTANTS.iter().chain(key)) {
-        *row = [*word; LANES];
-    }
+    let mut first = first_states(key);
     let mut blocks = [[0; LANES]; 16];
     for (places, out) in places.chunks(LANES).zip(out.chunks_mut(LANES)) {
         for (lane, place) in places.iter().enumerate() {
@@ -227,6 +287,19 @@ mod tests {
                 words_portable(&key, &[*place], std::slice::from_mut(word));
             }
             prop_assert_eq!(fast, slow);
+        }
+
+        #[test]
+        fn a_stream_is_its_words_one_after_the_other(key: [u32; 8], length in 0usize..700) {
+            let places: Vec<u64> = (0..length as u64).collect();
+            let mut one_by_one = vec![0; length];
+            words_portable(&key, &places, &mut one_by_one);
+            let mut fast = vec![0; length];
+            stream(&key, &mut fast);
+            prop_assert_eq!(&fast, &one_by_one);
+            let mut slow = vec![0; length];
+            stream_in_lanes::<4>(&key, &mut slow, rounds);
+            prop_assert_eq!(&slow, &one_by_one);
         }
     }
 }

@@ -35,6 +35,7 @@ impl Pool {
                 origin: "{}".to_owned(),
                 span: [0; 25],
                 offered_ms: 0,
+                relayed: false,
             };
             self.store.offer(PEER, offer).wait().unwrap();
             self.store.confirm(PEER, id, 0, start, 0).wait().unwrap();

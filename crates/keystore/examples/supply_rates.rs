@@ -43,6 +43,7 @@ fn offer(number: u64, bytes: usize) -> Offer {
         origin: "{}".to_owned(),
         span: [0; 25],
         offered_ms: 0,
+        relayed: false,
     }
 }
 

@@ -181,6 +181,7 @@ impl State {
         PoolLedger {
             generation: self.generation,
             offered_bits: 8 * c.offered,
+            relayed_bits: 8 * c.relayed,
             pending_bits: 8 * c.pending,
             confirmed_bits: 8 * c.confirmed,
             deducted_bits: 8 * c.deducted,

@@ -21,6 +21,8 @@ pub struct UseLedger {
 pub struct PoolLedger {
     pub generation: u32,
     pub offered_bits: u64,
+    /// Of what was offered: brought by relays.
+    pub relayed_bits: u64,
     pub pending_bits: u64,
     /// Deducted bits included.
     pub confirmed_bits: u64,

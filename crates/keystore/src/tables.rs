@@ -7,9 +7,10 @@ use crate::types::SPAN_BYTES;
 use crate::{StoreError, Use};
 
 /// Version of everything below, and of the journal.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 /// The oldest one that is read: its offered blocks have no time, its pools no count of abandoned blocks. That of 2
-/// knows nothing that was taken in advance. That of 3 has no progress and no marks.
+/// knows nothing that was taken in advance. That of 3 has no progress and no marks, that of 4 does not tell relayed
+/// blocks from others.
 pub(crate) const FORMAT_OLDEST: u32 = 1;
 
 /// Pool, generation, position in the stream.
@@ -55,6 +56,8 @@ pub(crate) struct UseCounters {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub offered: u64,
+    /// Of what was offered: brought by relays.
+    pub relayed: u64,
     pub pending: u64,
     pub pending_blocks: u64,
     pub confirmed: u64,
@@ -103,7 +106,7 @@ impl PoolRow {
         for end in [self.drawn, self.leased, self.redeemed].into_iter().flatten() {
             row = row.u64(end);
         }
-        row.0
+        row.u64(c.relayed).0
     }
 
     pub fn decode(row: &[u8]) -> Result<Self, StoreError> {
@@ -134,6 +137,9 @@ impl PoolRow {
         } else {
             for ends in [&mut pool.drawn, &mut pool.leased, &mut pool.redeemed] {
                 *ends = [r.u64()?, r.u64()?];
+            }
+            if !r.is_at_end() {
+                pool.counters.relayed = r.u64()?;
             }
         }
         r.end()?;

@@ -167,6 +167,8 @@ pub struct Offer {
     pub span: [u8; SPAN_BYTES],
     /// The caller's wall time, from which its waiting for the peer counts.
     pub offered_ms: u64,
+    /// Brought by a relay, not by a link of the two sites.
+    pub relayed: bool,
 }
 
 /// What was made of bytes that were taken: see [`KeyStore::redeem_into`](crate::KeyStore::redeem_into).

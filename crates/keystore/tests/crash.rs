@@ -199,8 +199,14 @@ impl Run {
         let (number, generation) = (self.next_block, pool.generation);
         self.next_block += 1;
         let make = move |taken: &Secret| {
-            let offer =
-                Offer { id: id(number), key: taken.clone(), origin: String::new(), span: [0; 25], offered_ms: 0 };
+            let offer = Offer {
+                id: id(number),
+                key: taken.clone(),
+                origin: String::new(),
+                span: [0; 25],
+                offered_ms: 0,
+                relayed: false,
+            };
             Made { offers: vec![(VAULT.to_owned(), offer)], answer: taken.clone() }
         };
         let answer = store.redeem_into(peer, (grant.use_, generation), range, (VAULT, id(number)), make).wait();

@@ -98,6 +98,7 @@ golden! {
     transfers_too_long: ["spec:\n" => "spec:\n  keyManagement: {relay: {transfer: 32768 bit}}\n"];
     transfers_too_short: ["spec:\n" => "spec:\n  keyManagement: {relay: {transfer: 256 bit}}\n"];
     water_marks_the_wrong_way: ["spec:\n" => "spec:\n  keyManagement: {relay: {lowWater: 9000 bit, highWater: 8000 bit}}\n"];
+    rerouting_without_relays: ["spec:\n" => "spec:\n  keyManagement: {relay: {enabled: false, reroute: true}}\n"];
     disturbance_elsewhere: ["window: 120 ps" => "window: 120 ps\n      disturbances: [{type: phase, at: 5 s, site: middle, step: 1 rad}]"];
     reference_in_a_wrong_unit: ["window: 120 ps" => "window: 120 ps\n      reference: [{quantity: qberZ, value: 7 kbit/s, tolerance: 5, source: paper}]"];
     outages_of_nonsense: ["window: 120 ps" => "window: 120 ps\n      outages: [{at: 1 h, lasts: 10 min, cause: a}, {at: 70 min, lasts: 1 ms, cause: b}, {at: 610 h, lasts: 1 s, cause: \"\"}]"];

@@ -88,6 +88,25 @@ fn every_site_that_ends_a_link_has_a_key_store_and_far_pairs_are_relayed_by_the_
     assert_eq!(filled, expected.map(|(site, far)| (site.to_owned(), far.into_iter().map(str::to_owned).collect())));
 }
 
+#[test]
+fn neighbours_that_links_lead_around_get_key_that_way_only_where_it_is_asked_for() {
+    let text = include_str!("../../../topologies/cambridge.yaml");
+    let rerouted = |text: &str| {
+        let network = parse("cambridge.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}")).topology;
+        let plan = plan(&network, &RunOptions::default());
+        let pairs = |relay: &topology::plan::RelayConfig| {
+            assert!(plan.directory.complete_relay(relay.clone()).targets.is_empty(), "all are neighbours");
+            let near = relay.neighbours.iter().filter(|near| near.rerouted);
+            near.map(|near| format!("{} {}", relay.site, near.site)).collect::<Vec<_>>()
+        };
+        plan.relays().flat_map(pairs).collect::<Vec<_>>()
+    };
+    assert_eq!(rerouted(text), ["cape engi", "cape trel", "engi trel"]);
+    let direct = text.replace(", reroute: true", "");
+    assert_ne!(direct, text);
+    assert!(rerouted(&direct).is_empty());
+}
+
 /// A chain of sites with an application each, so that every two of them share a pool.
 fn chain(sites: usize) -> Topology {
     let topology = nice();

@@ -17,8 +17,11 @@ pub struct PoolAccount {
     /// Site at the other end.
     pub peer: String,
     pub generation: u32,
-    /// Taken from modules, or from the relay where no link joins the two sites.
+    /// Taken from modules and from the relay.
     pub offered_bits: u64,
+    /// Of it: from the relay. Not said by an earlier build.
+    #[serde(default)]
+    pub relayed_bits: u64,
     /// Not confirmed by the peer yet.
     pub pending_bits: u64,
     /// Used up to show that both ends hold the same block.
@@ -61,6 +64,7 @@ impl PoolAccount {
             peer: peer.to_owned(),
             generation: ledger.generation,
             offered_bits: ledger.offered_bits,
+            relayed_bits: ledger.relayed_bits,
             pending_bits: ledger.pending_bits,
             confirmation_bits: ledger.deducted_bits,
             quarantined_bits: ledger.quarantined_bits,

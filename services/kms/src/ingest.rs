@@ -119,6 +119,7 @@ impl<'p> Offered<'p> {
             origin: origin.to_string(),
             span: span_bytes(&span.context()),
             offered_ms: crate::now_ms(),
+            relayed: false,
         };
         let offer = (bytes > 0).then(|| (offer.clone(), pool.store.offer(&pool.peer, offer)));
         Ok(Self { pool, link: block.link, number: block.number, offer, span })

@@ -255,7 +255,10 @@ impl Pads {
                 let mut offers = vec![(name.to_owned(), entry.offer(transfer)?)];
                 offers.extend(whole.map(|(peer, origin)| {
                     let offered_ms = crate::now_ms();
-                    (peer, Offer { id: group.0, key: key.clone(), origin, span: origin_span, offered_ms })
+                    (
+                        peer,
+                        Offer { id: group.0, key: key.clone(), origin, span: origin_span, offered_ms, relayed: true },
+                    )
                 }));
                 Ok(Made { offers, answer: () })
             };

@@ -212,7 +212,7 @@ impl Supplier {
         }
         let told = Told { master: request.master, slave: request.slave, keys: &keys, pool: Some((pool, &places)) };
         self.teller.tell(span::SUPPLY, &told).await;
-        if !pool.adjacent {
+        if !pool.adjacent || pool.has_relayed() {
             self.teller.note_relayed(&told).await;
         }
         Ok(keys)

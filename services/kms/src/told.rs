@@ -137,17 +137,21 @@ impl Teller {
         request.end();
     }
 
-    /// Writes down by which ways keys of sites without a link came.
+    /// Writes down by which ways relayed keys came. Where a link joins the sites, those that relays brought no part of
+    /// are left out.
     pub async fn note_relayed(&self, told: &Told<'_>) {
         for (index, supplied) in told.keys.iter().enumerate() {
-            let pieces = told.pieces(index).await;
             let Some((pool, _)) = told.pool else { return };
+            let pieces: Vec<RelayedPiece> = told.pieces(index).await.iter().filter_map(relayed_piece).collect();
+            if pool.adjacent && pieces.is_empty() {
+                continue;
+            }
             let key = RelayedKey {
                 key_id: supplied.id.to_string(),
                 master: told.master.to_string(),
                 slave: told.slave.to_string(),
                 sites: [self.site.clone(), pool.peer.clone()],
-                pieces: pieces.iter().filter_map(relayed_piece).collect(),
+                pieces,
             };
             if let Err(error) = self.deliveries.note(&key) {
                 tracing::warn!(%error, "cannot write down by which way a key came");

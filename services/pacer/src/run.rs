@@ -188,7 +188,7 @@ fn serve(
                 () = news.closed() => return,
             };
             // A report that says nothing ends the stream as its end does.
-            let report = report.and_then(|report| report.report).map(read);
+            let report = report.and_then(|report| report.report).map(Report::from);
             if news.send((source, number, report)).await.is_err() || report.is_none() {
                 return;
             }
@@ -205,12 +205,14 @@ fn serve(
     told
 }
 
-fn read(report: report::Report) -> Report {
-    match report {
-        report::Report::Idle(wire::Idle { reached_ps }) => Report::Idle { reached_ps },
-        report::Report::Join(wire::Join { number, at_ps }) => Report::Join { number, at_ps },
-        report::Report::Emitting(wire::Emitting { number, reached_ps, wants_ps }) => {
-            Report::Emitting { number, reached_ps, wants_ps }
+impl From<report::Report> for Report {
+    fn from(report: report::Report) -> Self {
+        match report {
+            report::Report::Idle(wire::Idle { reached_ps }) => Self::Idle { reached_ps },
+            report::Report::Join(wire::Join { number, at_ps }) => Self::Join { number, at_ps },
+            report::Report::Emitting(wire::Emitting { number, reached_ps, wants_ps }) => {
+                Self::Emitting { number, reached_ps, wants_ps }
+            }
         }
     }
 }

@@ -96,7 +96,7 @@ async fn idle() {
             site: "bell".to_owned(),
             kms: "kms-bell".to_owned(),
             neighbours: sites
-                .map(|site| RelayNeighbour { site: site.to_owned(), service: format!("relay-{site}") })
+                .map(|site| RelayNeighbour { site: site.to_owned(), service: format!("relay-{site}"), rerouted: false })
                 .to_vec(),
             targets: Vec::new(),
             transfer_bytes: 4096,

@@ -187,6 +187,8 @@ struct Service {
     pending: Pending,
     water_bytes: (u64, u64),
     shares: u8,
+    /// Neighbours whose pools are filled over others while there is little in them.
+    rerouted: BTreeSet<SiteName>,
     routes: Routes,
     actions: Vec<Action>,
     /// Changes of the records that nothing waits for.
@@ -214,14 +216,16 @@ impl Service {
         let parse = |site: &String| SiteName::parse(site).with_context(|| format!("`{site}` is no site"));
         let site = parse(&config.site)?;
         let neighbours: Result<Vec<SiteName>> = config.neighbours.iter().map(|near| parse(&near.site)).collect();
-        let targets: Result<Vec<SiteName>> = config.targets.iter().map(parse).collect();
+        let targets: Result<BTreeSet<SiteName>> = config.targets.iter().map(parse).collect();
+        let rerouted = config.neighbours.iter().filter(|near| near.rerouted).map(|near| parse(&near.site));
+        let rerouted = rerouted.collect::<Result<BTreeSet<SiteName>>>()?;
         let known = {
             let records = records.clone();
             tokio::task::spawn_blocking(move || records.load()).await
         };
         let known = known.context("read the relay's records")?.context("read the relay's records")?;
         let now_ms = wall_ms();
-        let routes = Routes::new(&config.name, &site, targets?.into_iter());
+        let routes = Routes::new(&config.name, &site, targets?.into_iter().chain(rerouted.iter().cloned()));
         Ok(Self {
             relay: Relay::restore(site, settings, known, now_ms),
             now_ms,
@@ -230,6 +234,7 @@ impl Service {
             pending: Pending::default(),
             water_bytes: (config.low_water_bytes, config.high_water_bytes),
             shares: config.shares,
+            rerouted,
             routes,
             actions: Vec::new(),
             noted: Vec::new(),

@@ -1,23 +1,21 @@
 //! From `kubectl apply` to key: the 50 km link of Nice at full rate, and how long it takes.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::Value;
 
 use super::{NAMESPACE, NETWORK};
 use crate::cluster::{
-    applied, eventually, kubectl, objects, of, qkdnet, restricted_namespace, said, success, topology, wait_flowing,
+    applied, eventually, kubectl, objects, of, restricted_namespace, success, topology, wait_flowing,
 };
 use crate::harness::Suite;
-use crate::topologies::{bright, changed, shipped, without_calern};
+use crate::topologies::{bright, shipped, without_calern};
 
 /// What the first block should take beyond the start of the pods.
 const BEYOND_PODS_S: f64 = 20.0;
 
 pub fn run(suite: &mut Suite) {
     suite.step("the 50 km link stores its first block", first_block);
-    suite.step("a transmitter and its receiver make key of single photons", single_photons);
     suite.prepare("key flows on both links of a network", || {
         restricted_namespace(NAMESPACE);
         applied(NAMESPACE, &bright(NETWORK, "speed: 1"));
@@ -71,26 +69,6 @@ fn first_block() {
     );
     wait_flowing(namespace, "nice-50km");
     // The link takes all the machine gives; what follows needs some of it.
-    success(kubectl(&["delete", "namespace", namespace, "--timeout=180s"]));
-}
-
-fn single_photons() {
-    let (namespace, name) = ("e2e-dot", "quantum-dot-18");
-    restricted_namespace(namespace);
-    let text = changed(&shipped("quantum-dot-18.yaml"), "round: 10 min", "round: 20 s");
-    applied(namespace, &changed(&text, "run: {speed: max", "run: {speed: 20"));
-    wait_flowing(namespace, name);
-    let pods = objects(namespace, "pods", &format!("{},app.kubernetes.io/component=link-end", of(name)));
-    let containers = pods.iter().filter_map(|pod| pod["spec"]["containers"].as_array()).flatten();
-    let names: BTreeSet<&str> = containers.filter_map(|container| container["name"].as_str()).collect();
-    assert_eq!(names, BTreeSet::from(["channel", "detector", "transmitter"]));
-    eventually("both ends have distilled the same key", || {
-        let mut digest = qkdnet(&["digest", "-n", namespace, "--topology", name, "--output", "json"]);
-        let output = digest.output().expect("run qkdnet");
-        let rows: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let equal = rows[0]["bits"].as_u64() > Some(0) && rows[0]["sha256"] == rows[1]["sha256"];
-        if equal { Ok(()) } else { Err(said(&output)) }
-    });
     success(kubectl(&["delete", "namespace", namespace, "--timeout=180s"]));
 }
 

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
-fn random_bits(seed: u64, len: usize) -> Bits {
+pub(super) fn random_bits(seed: u64, len: usize) -> Bits {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     Bits::from_words((0..len.div_ceil(64)).map(|_| rng.next_u64()).collect(), len)
 }
@@ -38,7 +38,7 @@ fn by_rows(key: &Bits, seed: &Bits, rows: impl IntoIterator<Item = usize>) -> Ve
 }
 
 /// All of a long output, by a schoolbook of its own on words.
-fn by_words(key: &Bits, seed: &Bits, l: usize) -> Bits {
+pub(super) fn by_words(key: &Bits, seed: &Bits, l: usize) -> Bits {
     let mut product = vec![0u64; key.words().len() + seed.words().len() + 1];
     for (i, a) in key.words().iter().enumerate() {
         for (j, b) in seed.words().iter().enumerate() {

@@ -1,9 +1,13 @@
 //! The end that corrects its string: it asks.
 
+use std::sync::Arc;
+
 use super::frame::Frame;
 use super::messages::{Answer, AnswerReader, Query, QueryWriter};
+use super::order::Order;
 use super::schedule::plans;
 use super::segments::Segment;
+use super::words::LANES;
 use super::{CascadeError, Parameters};
 use crate::bits::Bits;
 
@@ -50,7 +54,7 @@ pub(super) struct Asked {
 impl Corrector {
     pub fn new(frames: Vec<Bits>, parameters: &Parameters) -> Self {
         let plans = plans(frames.iter().map(Bits::len), parameters, true);
-        let frames = frames.into_iter().zip(plans).map(|(bits, plan)| Frame::new(&bits, plan)).collect();
+        let frames = frames.into_iter().zip(plans).map(|(bits, plan)| Frame::new(bits, plan)).collect();
         Self { frames, asked: Vec::new(), cuts: Vec::new(), next_frame: 0, state: State::Idle }
     }
 
@@ -88,10 +92,20 @@ impl Corrector {
             cuts => cuts,
         };
         let mut reader = AnswerReader::new(answer, asked.iter().map(count).sum())?;
+        self.shuffle(&asked);
         let (mut asked, mut cuts) = (asked.as_slice(), cuts.as_slice());
+        let (mut ahead, mut ahead_cuts) = (asked, cuts);
         let mut writer = QueryWriter::default();
         let first = std::mem::take(&mut self.next_frame);
-        for (i, frame) in self.frames.iter_mut().enumerate() {
+        for i in 0..self.frames.len() {
+            while let [section, rest @ ..] = ahead
+                && section.frame <= i + 1
+            {
+                let (these, others) = ahead_cuts.split_at(section.cuts);
+                self.frames[section.frame].prefetch(section, these);
+                (ahead, ahead_cuts) = (rest, others);
+            }
+            let frame = &mut self.frames[i];
             while let [section, rest @ ..] = asked
                 && section.frame == i
             {
@@ -114,6 +128,30 @@ impl Corrector {
             return self.step(&Answer::empty());
         }
         Ok(writer.finish())
+    }
+
+    /// Puts the frames in the order of a pass that they are about to open: many at once.
+    fn shuffle(&mut self, asked: &[Asked]) {
+        let is_shuffled = |asked: &&Asked| {
+            let plan = self.frames[asked.frame].plan();
+            asked.cuts == 0 && matches!(plan.passes[asked.pass].order, Order::Shuffled { .. })
+        };
+        let mut due: Vec<usize> = asked.iter().filter(is_shuffled).map(|asked| asked.frame).collect();
+        // Frames have one of a few plans.
+        while let Some(&first) = due.first() {
+            let plan = Arc::clone(self.frames[first].plan());
+            let (alike, others): (Vec<usize>, _) =
+                due.into_iter().partition(|&frame| Arc::ptr_eq(self.frames[frame].plan(), &plan));
+            due = others;
+            let Some(Order::Shuffled { position_of, .. }) = plan.shuffled() else { continue };
+            for alike in alike.chunks(LANES) {
+                let words: Vec<&[u64]> = alike.iter().map(|&frame| self.frames[frame].words()).collect();
+                let shuffled = position_of.gather_all(&words);
+                for (&frame, shuffled) in alike.iter().zip(shuffled) {
+                    self.frames[frame].set_shuffled(shuffled);
+                }
+            }
+        }
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use super::CascadeError;
 use super::corrector::{Asked, CorrectedFrame};
 use super::messages::AnswerReader;
@@ -11,6 +9,7 @@ use super::order::Order;
 use super::schedule::{Plan, tells_whole};
 use super::segments::{Dense, Segment, Segments};
 use crate::bits::Bits;
+use crate::wiped::Wiped;
 
 /// The third pass is opened when fewer segments than one for this many bits are still being searched. Later costs
 /// fewer parities, earlier fewer round trips.
@@ -29,6 +28,10 @@ pub(super) struct Frame {
     /// What is known, for each pass opened; that of the first is there from the start, for it holds the frame.
     passes: Vec<Segments>,
     opened: usize,
+    /// The frame as corrected so far.
+    bits: Bits,
+    /// The same in the order of the shuffled pass, while that is being opened.
+    shuffled: Option<Wiped<u64>>,
     /// Places, then positions, of the errors that are being corrected.
     found: Vec<u32>,
     errors_corrected: u64,
@@ -39,12 +42,14 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    pub fn new(bits: &Bits, plan: Arc<Plan>) -> Self {
-        let natural = Dense::new(plan.len, bits.words().iter().copied());
+    pub fn new(bits: Bits, plan: Arc<Plan>) -> Self {
+        let natural = Dense::new(plan.len, bits.words());
         let stage = if plan.len == 0 { Stage::Complete } else { Stage::Active };
         Self {
             passes: vec![Segments::Dense(natural)],
             opened: 0,
+            bits,
+            shuffled: None,
             found: Vec::new(),
             errors_corrected: 0,
             whole: false,
@@ -56,11 +61,25 @@ impl Frame {
 
     pub fn finish(self) -> CorrectedFrame {
         CorrectedFrame {
-            bits: Bits::from_words(self.natural().words().collect(), self.plan.len),
+            bits: self.bits,
             errors_corrected: self.errors_corrected,
             leaked_bits: self.leaked,
             complete: self.stage == Stage::Complete,
         }
+    }
+
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The frame as corrected so far.
+    pub fn words(&self) -> &[u64] {
+        self.bits.words()
+    }
+
+    /// Takes the frame as corrected so far in the order of the shuffled pass, which is about to be opened.
+    pub fn set_shuffled(&mut self, words: Wiped<u64>) {
+        self.shuffled = Some(words);
     }
 
     pub fn opening_count(&self, pass: usize) -> usize {
@@ -102,6 +121,13 @@ impl Frame {
             cuts.truncate(first.1);
         }
         Ok(())
+    }
+
+    /// Brings near what [`take`](Self::take) will look at: of many frames little is in a cache.
+    pub fn prefetch(&self, asked: &Asked, cuts: &[Segment]) {
+        if let Some(Segments::Dense(dense)) = self.passes.get(asked.pass) {
+            cuts.iter().for_each(|cut| dense.prefetch(cut));
+        }
     }
 
     /// Takes the answers to one section.
@@ -219,12 +245,12 @@ impl Frame {
         if tells_whole(pass, plan.len) {
             self.whole = reader.bit();
         }
-        let own_whole = self.natural().parity(0, plan.len);
+        let own_whole = self.bits.parity();
         if pass > 0 {
             let segments = match &layout.order {
-                Order::Shuffled { position_of, .. } => {
-                    let words: Zeroizing<Vec<u64>> = Zeroizing::new(self.natural().words().collect());
-                    Segments::Dense(Dense::new(plan.len, position_of.gather(&words).iter().copied()))
+                Order::Shuffled { .. } => {
+                    let words = self.shuffled.take().unwrap_or_default();
+                    Segments::Dense(Dense::new(plan.len, &words))
                 }
                 _ => Segments::sparse(),
             };
@@ -244,7 +270,7 @@ impl Frame {
     fn parity(&self, pass: usize, start: usize, end: usize) -> bool {
         match (&self.passes[pass], &self.plan.passes[pass].order) {
             (Segments::Dense(dense), _) => dense.parity(start, end),
-            (_, Order::Classes(classes)) => classes.parity(start, end, |i| self.natural().word(i)),
+            (_, Order::Classes(classes)) => classes.parity(start, end, self.bits.words()),
             _ => false,
         }
     }
@@ -262,6 +288,13 @@ impl Frame {
         }
         let order = &self.plan.passes[pass].order;
         self.found.iter_mut().for_each(|place| *place = order.position(*place as usize) as u32);
+        self.found.iter().for_each(|&position| self.bits.flip(position as usize));
+        if let (Some(words), Some(order)) = (&mut self.shuffled, self.plan.shuffled()) {
+            for &position in &self.found {
+                let place = order.place(position as usize);
+                words[place / 64] ^= 1 << (place % 64);
+            }
+        }
         for (layout, segments) in self.plan.passes.iter().zip(&mut self.passes) {
             match &layout.order {
                 Order::Natural => self.found.iter().for_each(|&position| segments.correct(position as usize)),
@@ -285,13 +318,6 @@ impl Frame {
         }
         self.leaked = leaked;
         true
-    }
-
-    fn natural(&self) -> &Dense {
-        match &self.passes[0] {
-            Segments::Dense(dense) => dense,
-            Segments::Sparse(_) => unreachable!("the first pass is made dense"),
-        }
     }
 }
 

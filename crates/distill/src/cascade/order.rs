@@ -1,9 +1,11 @@
 //! The orders in which the passes read a frame. Places are positions in the order of a pass, positions are those of
 //! the frame.
 
-use zeroize::Zeroizing;
+use super::words::{Columns, LANES, common_parity, low_mask, select};
+use crate::wiped::Wiped;
 
-use super::words::{low_mask, range_parity, select};
+/// So few frames are put in an order one by one.
+const FEW: usize = 4;
 
 pub(super) enum Order {
     /// As it is.
@@ -116,9 +118,26 @@ impl Table {
         }
     }
 
+    /// Frames of one length in the order of the table. Many at once: a position is looked up for [`LANES`] of them.
+    pub fn gather_all(&self, frames: &[&[u64]]) -> Vec<Wiped<u64>> {
+        let mut gathered = Vec::with_capacity(frames.len());
+        for frames in frames.chunks(LANES) {
+            if frames.len() < FEW {
+                gathered.extend(frames.iter().map(|frame| self.gather(frame)));
+                continue;
+            }
+            let columns = Columns::new(frames);
+            match self {
+                Self::Narrow(positions) => columns.rows(positions, &mut gathered),
+                Self::Wide(positions) => columns.rows(positions, &mut gathered),
+            }
+        }
+        gathered
+    }
+
     /// A frame in the order of the table, as packed words.
-    pub fn gather(&self, words: &[u64]) -> Zeroizing<Vec<u64>> {
-        Zeroizing::new(match self {
+    fn gather(&self, words: &[u64]) -> Wiped<u64> {
+        Wiped::new(match self {
             Self::Narrow(positions) => gather(words, positions),
             Self::Wide(positions) => gather(words, positions),
         })
@@ -166,17 +185,18 @@ impl Classes {
         (1..self.count).map(|class| self.start(class))
     }
 
-    /// Parity of places `start..end` of a frame given by its words.
-    pub fn parity(&self, start: usize, end: usize, word: impl Fn(usize) -> u64) -> bool {
+    /// Parity of places `start..end` of a frame.
+    pub fn parity(&self, start: usize, end: usize, words: &[u64]) -> bool {
         let (mut odd, mut start) = (false, start);
         while start < end {
             let class = self.class_at(start);
             let class_end = self.start(class + 1);
             let stop = class_end.min(end);
-            let first = self.position_in(class, start);
+            // Before the first member of a class there is none.
+            let first = if start == self.start(class) { 0 } else { self.position_in(class, start) };
             let last = if stop == class_end { self.len } else { self.position_in(class, stop) };
             let members = &self.members[class * self.words..][..self.words];
-            odd ^= range_parity(first, last, |i| word(i) & members[i]);
+            odd ^= common_parity(first, last, words, members);
             start = stop;
         }
         odd

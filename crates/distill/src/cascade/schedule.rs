@@ -44,6 +44,11 @@ pub(super) fn plans(lens: impl Iterator<Item = usize>, parameters: &Parameters, 
 }
 
 impl Plan {
+    /// The order of the pass that is shuffled, if one is.
+    pub fn shuffled(&self) -> Option<&Order> {
+        self.passes.iter().map(|pass| &pass.order).find(|order| matches!(order, Order::Shuffled { .. }))
+    }
+
     fn new(len: usize, parameters: &Parameters, both_ways: bool) -> Self {
         let random = |pass: usize| SplitMix::new(parameters.seed, len, pass);
         let qber = if parameters.qber.is_finite() { parameters.qber.clamp(MIN_QBER, MAX_QBER) } else { MAX_QBER };

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use zeroize::{Zeroize, Zeroizing};
+use kernels::words::prefetch;
+use zeroize::DefaultIsZeroes;
 
 use super::words::{range_parity, set_to};
+use crate::wiped::Wiped;
 
 /// Weight of a place in an odd segment, times the length of that segment; that of one in an even segment is its
 /// length less one.
@@ -29,29 +31,26 @@ pub(super) enum Segments {
 
 pub(super) struct Dense {
     /// The end is marked like a start, and one cell is spare: what comes next can be looked up everywhere.
-    cells: Vec<Cell>,
-    values: Zeroizing<Vec<Value>>,
+    cells: Wiped<Cell>,
     /// Cells with an odd segment.
     odd_cells: Vec<u64>,
 }
 
-/// The segments of 64 places.
+/// What is known of 64 places. All of it in one line of the cache: frames are many, and what is looked at lies far apart.
 #[derive(Clone, Copy, Default)]
+#[repr(C, align(32))]
 struct Cell {
     /// A segment starts here.
     starts: u64,
     /// The segment that starts here has an odd number of errors.
     odd: u64,
-}
-
-/// The bits of 64 places.
-#[derive(Clone, Copy, Default, Zeroize)]
-struct Value {
     /// The frame as corrected so far, in the order of the pass.
     bits: u64,
     /// The reference's parity of all before this place, where a segment starts.
     prefix: u64,
 }
+
+impl DefaultIsZeroes for Cell {}
 
 #[derive(Clone, Copy)]
 pub(super) struct Known {
@@ -128,32 +127,30 @@ impl Segment {
 
 impl Dense {
     /// One segment without known errors; `words` is the frame in the order of the pass.
-    pub fn new(len: usize, words: impl Iterator<Item = u64>) -> Self {
-        let mut values = Zeroizing::new(Vec::with_capacity(len / 64 + 2));
-        values.extend(words.map(|bits| Value { bits, prefix: 0 }));
-        values.resize(len / 64 + 2, Value::default());
-        let mut cells = vec![Cell::default(); len / 64 + 2];
+    pub fn new(len: usize, words: &[u64]) -> Self {
+        let mut cells = Wiped::with_capacity(len / 64 + 2);
+        cells.extend(words.iter().map(|&bits| Cell { bits, ..Cell::default() }));
+        cells.resize(len / 64 + 2, Cell::default());
         cells[0].starts = 1;
         cells[len / 64].starts |= 1 << (len % 64);
         let odd_cells = vec![0; cells.len().div_ceil(64)];
-        Self { cells, values, odd_cells }
+        Self { cells, odd_cells }
     }
 
-    pub fn word(&self, i: usize) -> u64 {
-        self.values[i].bits
-    }
-
-    pub fn words(&self) -> impl Iterator<Item = u64> {
-        self.values.iter().map(|value| value.bits)
+    /// Brings near what is known of the places around a cut.
+    #[inline]
+    pub fn prefetch(&self, segment: &Segment) {
+        prefetch(&self.cells, segment.start as usize / 64);
+        prefetch(&self.cells, segment.middle as usize / 64);
     }
 
     #[inline]
     pub fn parity(&self, start: usize, end: usize) -> bool {
-        range_parity(start, end, |i| self.values[i].bits)
+        range_parity(start, end, |i| self.cells[i].bits)
     }
 
     fn correct(&mut self, place: usize) {
-        self.values[place / 64].bits ^= 1 << (place % 64);
+        self.cells[place / 64].bits ^= 1 << (place % 64);
         let start = self.start_of(place);
         let odd = self.cells[start / 64].odd >> (start % 64) & 1 == 1;
         self.set_odd(start, !odd);
@@ -162,12 +159,13 @@ impl Dense {
     /// Without branches that depend on what the reference said: no one could predict them.
     #[inline]
     fn cut(&mut self, start: usize, middle: usize, prefix: bool, own_parity: bool) -> (bool, bool) {
-        let before = self.values[start / 64].prefix >> (start % 64) & 1 == 1;
-        let odd = self.cells[start / 64].odd >> (start % 64) & 1 == 1;
+        let cell = &self.cells[start / 64];
+        let (before, odd) = (cell.prefix >> (start % 64) & 1 == 1, cell.odd >> (start % 64) & 1 == 1);
         let left = before ^ prefix ^ own_parity;
         let right = odd ^ left;
-        self.cells[middle / 64].starts |= 1 << (middle % 64);
-        self.values[middle / 64].prefix |= u64::from(prefix) << (middle % 64);
+        let cell = &mut self.cells[middle / 64];
+        cell.starts |= 1 << (middle % 64);
+        cell.prefix |= u64::from(prefix) << (middle % 64);
         self.set_odd(start, left);
         self.set_odd(middle, right);
         (left, right)

@@ -356,7 +356,30 @@ fn orders_are_permutations_and_parities_agree() {
             let order::Order::Classes(classes) = order else { continue };
             for (start, end) in [(0, len), (0, 0), (len / 3, len / 2), (len / 3, len), (len - 1, len)] {
                 let naive = (start..end).fold(false, |odd, place| odd ^ bits.get(order.position(place)));
-                assert_eq!(classes.parity(start, end, |i| bits.words()[i]), naive, "{len} {start} {end}");
+                assert_eq!(classes.parity(start, end, bits.words()), naive, "{len} {start} {end}");
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_that_are_shuffled_together_come_out_as_one_by_one() {
+    for len in [1, 64, 100, 1000, 4096, 70_000] {
+        let order = order::Order::shuffled(len, SplitMix::new(4, len, 1), false);
+        let order::Order::Shuffled { position_of, .. } = &order else { panic!("another order") };
+        for count in [1, 3, 4, 63, 64, 70] {
+            let mut trial = Trial::new(count as u64);
+            let frames: Vec<Bits> = (0..count).map(|_| trial.frame(len)).collect();
+            let words: Vec<&[u64]> = frames.iter().map(Bits::words).collect();
+            let shuffled = position_of.gather_all(&words);
+            assert_eq!(shuffled.len(), count);
+            for (frame, shuffled) in frames.iter().zip(shuffled) {
+                assert_eq!(shuffled.len(), len.div_ceil(64));
+                let shuffled = Bits::from_words(shuffled.to_vec(), len);
+                assert!(
+                    (0..len).all(|place| shuffled.get(place) == frame.get(order.position(place))),
+                    "{count} of {len}"
+                );
             }
         }
     }

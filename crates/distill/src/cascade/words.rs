@@ -1,5 +1,66 @@
 //! Bit arithmetic on packed words: bit `i` is bit `i % 64` of word `i / 64`.
 
+use kernels::words::{sum_of_common, transpose};
+use zeroize::Zeroize;
+
+use crate::wiped::Wiped;
+
+/// Frames of which [`Columns`] hold a bit each.
+pub(super) const LANES: usize = 64;
+
+/// Words of each frame that are turned at a time: a line of the cache.
+const TILE: usize = 8;
+
+/// Up to [`LANES`] frames of one length, position by position: bit `k` of a column is that of frame `k`.
+pub(super) struct Columns {
+    columns: Wiped<u64>,
+    frames: usize,
+}
+
+impl Columns {
+    pub fn new(frames: &[&[u64]]) -> Self {
+        let words = frames.first().map_or(0, |frame| frame.len());
+        let mut columns = Wiped::zeros(words * LANES);
+        let mut tile = [[0; LANES]; TILE];
+        for (i, columns) in columns.chunks_mut(TILE * LANES).enumerate() {
+            for (k, frame) in frames.iter().take(LANES).enumerate() {
+                for (square, word) in tile.iter_mut().zip(&frame[TILE * i..]) {
+                    square[k] = *word;
+                }
+            }
+            transpose(&mut tile);
+            for (square, columns) in tile.iter_mut().zip(columns.chunks_mut(LANES)) {
+                columns.copy_from_slice(square);
+                square.fill(0);
+            }
+        }
+        tile.as_flattened_mut().zeroize();
+        Self { columns, frames: frames.len().min(LANES) }
+    }
+
+    /// Appends the frames with their bits in another order.
+    pub fn rows<T: Copy + Into<u32>>(&self, position_of: &[T], out: &mut Vec<Wiped<u64>>) {
+        let (first, words) = (out.len(), position_of.len().div_ceil(64));
+        out.extend((0..self.frames).map(|_| Wiped::with_capacity(words)));
+        let mut tile = [[0; LANES]; TILE];
+        for positions in position_of.chunks(TILE * LANES) {
+            for (square, positions) in tile.iter_mut().zip(positions.chunks(LANES)) {
+                square[positions.len()..].fill(0);
+                for (column, &position) in square.iter_mut().zip(positions) {
+                    let position: u32 = position.into();
+                    *column = self.columns[position as usize];
+                }
+            }
+            transpose(&mut tile);
+            let squares = positions.len().div_ceil(LANES);
+            for (k, row) in out[first..].iter_mut().enumerate() {
+                row.extend(tile[..squares].iter().map(|square| square[k]));
+            }
+        }
+        tile.as_flattened_mut().zeroize();
+    }
+}
+
 /// The low `count` bits set, `count <= 63`.
 pub(super) fn low_mask(count: usize) -> u64 {
     (1 << count) - 1
@@ -23,6 +84,24 @@ pub(super) fn range_parity(start: usize, end: usize, word: impl Fn(usize) -> u64
     } else {
         let middle = (first + 1..last).fold(0, |sum, i| sum ^ word(i));
         (word(first) & head) ^ middle ^ (word(last) & tail)
+    };
+    sum.count_ones() & 1 == 1
+}
+
+/// Parity of the bits `start..end` that are set in `members`.
+pub(super) fn common_parity(start: usize, end: usize, words: &[u64], members: &[u64]) -> bool {
+    if start >= end {
+        return false;
+    }
+    let (first, last) = (start / 64, (end - 1) / 64);
+    let head = u64::MAX << (start % 64);
+    let tail = u64::MAX >> (63 - (end - 1) % 64);
+    let at = |i: usize| words[i] & members[i];
+    let sum = if first == last {
+        at(first) & head & tail
+    } else {
+        let middle = sum_of_common(&words[first + 1..last], &members[first + 1..last]);
+        (at(first) & head) ^ middle ^ (at(last) & tail)
     };
     sum.count_ones() & 1 == 1
 }

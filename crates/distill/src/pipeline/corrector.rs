@@ -18,6 +18,9 @@ const QBER_MIN: f64 = 0.002;
 /// Largest error rate that Cascade is told.
 const QBER_MAX: f64 = 0.2;
 
+/// Rounds of more bits take turns: of one this end works on answers while of the next the other end works on questions.
+const LONG_ROUND_BITS: usize = 1 << 22;
+
 struct Block {
     round: Round,
     state: State,
@@ -51,9 +54,10 @@ impl Corrector {
         self.blocks.iter().map(|block| &block.round)
     }
 
-    /// A block is closed, and the peer has not said that it is prepared: the next tag must not come before it has.
-    pub fn is_closing(&self) -> bool {
-        self.blocks.iter().any(|block| matches!(block.state, State::Closing(_)))
+    /// A checkpoint must not come yet. Of a block that is closed the next tag says what became of it, so the peer has to
+    /// say first that it is prepared; and a block whose reconciliation has not begun is still the open one there.
+    pub fn delays_checkpoints(&self) -> bool {
+        self.blocks.iter().any(|block| matches!(block.state, State::Closing(_) | State::Sifted))
     }
 
     /// The peer answers the farewell with its own.
@@ -77,10 +81,13 @@ impl Corrector {
         self.committed_end
     }
 
-    /// Starts Cascade on every block that is sifted.
+    /// Starts Cascade on every block that is sifted. A question and its answer take two steps: of two long rounds, that
+    /// begin in steps of another parity, each end has work in every step.
     fn begin_blocks(&mut self, shared: &mut Shared, draft: &mut Draft) {
         for block in &mut self.blocks {
-            if !matches!(block.state, State::Sifted) {
+            let is_long = block.round.key.len() > LONG_ROUND_BITS;
+            let turn = !is_long || (shared.step ^ block.round.block).is_multiple_of(2);
+            if !matches!(block.state, State::Sifted) || !turn {
                 continue;
             }
             let estimate = self.qber.unwrap_or(shared.config.reconciliation.initial_qber);
@@ -196,13 +203,13 @@ impl Corrector {
             return Ok(reconciled);
         }
         let length = done.length.chosen as usize;
-        let seed_len = amplify::seed_len(done.key.len(), length);
+        let seed_len = amplify::hash_seed_len(done.key.len(), length);
         if message.length != length as u64 || message.seed.len() != seed_len.div_ceil(8) {
             return Err(ModuleError::Protocol("the two ends disagree on the length of the key"));
         }
         draft.stage(number, Stage::Amplify, true);
         let seed = Bits::from_bytes(&message.seed, seed_len);
-        let key = amplify::toeplitz(&done.key, &seed, length);
+        let key = amplify::hash(&done.key, &seed, length);
         draft.stage(number, Stage::Amplify, false);
         block.state = State::Amplified(done.finish(&block.round, key, reserve));
         Ok(reconciled)

@@ -198,8 +198,8 @@ impl Reference {
         }
         draft.stage(number, Stage::Amplify, true);
         let length = done.length.chosen as usize;
-        let seed = random_bits(&mut shared.rng, amplify::seed_len(done.key.len(), length));
-        let key = amplify::toeplitz(&done.key, &seed, length);
+        let seed = random_bits(&mut shared.rng, amplify::hash_seed_len(done.key.len(), length));
+        let key = amplify::hash(&done.key, &seed, length);
         draft.stage(number, Stage::Amplify, false);
         draft.stage(number, Stage::Authenticate, true);
         block.state = State::Amplified(Box::new(done.finish(&block.round, key, reserve)));
@@ -232,5 +232,7 @@ impl Reference {
 }
 
 fn random_bits(rng: &mut ChaCha20Rng, len: usize) -> Bits {
-    Bits::from_words((0..len.div_ceil(64)).map(|_| rng.next_u64()).collect(), len)
+    let mut bytes = vec![0; len.div_ceil(64) * 8];
+    rng.fill_bytes(&mut bytes);
+    Bits::from_bytes(&bytes, len)
 }

@@ -48,6 +48,7 @@ impl Engine {
             pool.offered.insert(id);
             let counters = &mut pool.row.counters;
             counters.offered += bytes as u64;
+            counters.relayed += if offer.relayed { bytes as u64 } else { 0 };
             counters.pending += bytes as u64;
             counters.pending_blocks += 1;
             Ok(BlockStatus::Offered)

@@ -31,7 +31,7 @@ pub fn stream(generation: u32, start: u64, bytes: usize) -> Vec<u8> {
 
 pub fn block(number: u64, generation: u32, start: u64, bytes: usize) -> Offer {
     let (key, origin) = (Secret::new(stream(generation, start, bytes)), format!("{{\"block\":{number}}}"));
-    Offer { id: id(number), key, origin, span: [number as u8; 25], offered_ms: 5 }
+    Offer { id: id(number), key, origin, span: [number as u8; 25], offered_ms: 5, relayed: false }
 }
 
 /// Offers and confirms the next block of a pool.

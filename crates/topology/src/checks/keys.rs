@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::links::SERVICE_NAME_LENGTH_MAX;
 use super::{Finding, Report};
 use crate::document::{Link, Name, Spec};
-use crate::plan::{kms_name, relay_name};
+use crate::plan::{kms_name, relay_name, ways};
 use crate::quantity::{DataSize, Decimal};
 
 /// Longest key that a key ID can name.
@@ -58,6 +58,15 @@ fn relay(spec: &Spec, report: &mut Report<'_>) {
         let message = format!("filling would start below {} and stop at {}", relay.low_water, relay.high_water);
         let finding = Finding::error(path("lowWater"), message, "at most `highWater`");
         report.add(finding, &[&path("highWater")]);
+    }
+    if relay.reroute && !relay.enabled {
+        let finding =
+            Finding::error(path("reroute"), "key is rerouted by relays, which are off", "`enabled: true` beside it");
+        report.add(finding, &[&path("enabled")]);
+    } else if relay.reroute && ways::around(&ways::neighbours(spec)).is_empty() {
+        let expected = "links that lead around another one: a third site with links to two that share one, for example";
+        let finding = Finding::warning(path("reroute"), "there is no way around any link", expected);
+        report.add(finding, &["spec.links"]);
     }
 }
 

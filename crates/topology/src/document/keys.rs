@@ -75,11 +75,11 @@ pub enum WhenFull {
     Expire,
 }
 
-fn is_default(when_full: &WhenFull) -> bool {
-    *when_full == WhenFull::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
-/// Trusted-node relay: key between sites that share no link, hop by hop under one-time pad.
+/// Trusted-node relay: key between sites, hop by hop under one-time pad.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Relay {
@@ -94,6 +94,10 @@ pub struct Relay {
     /// Disjoint paths over which each key is shared, so that no single relay knows it.
     #[schemars(range(min = 1, max = 4))]
     pub shares: u8,
+    /// Whether sites that share a link get key around it, too, while they have too little: their link is out, or makes
+    /// less than they take. Relays between know that key.
+    #[serde(skip_serializing_if = "is_default")]
+    pub reroute: bool,
 }
 
 impl Default for Relay {
@@ -104,6 +108,7 @@ impl Default for Relay {
             low_water: DataSize::preset("65536 bit"),
             high_water: DataSize::preset("131072 bit"),
             shares: 1,
+            reroute: false,
         }
     }
 }

@@ -360,8 +360,8 @@ pub struct RelayConfig {
     /// The site's key store, which does everything secret.
     pub kms: String,
     pub neighbours: Vec<RelayNeighbour>,
-    /// Sites without a link to this one for which this end fills a pool. They come from the
-    /// [`Directory`](super::Directory) when the service starts.
+    /// Sites without a link to this one for which this end fills a pool; beside them the rerouted neighbours. They come
+    /// from the [`Directory`](super::Directory) when the service starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
     pub transfer_bytes: u32,
@@ -379,6 +379,9 @@ pub struct RelayConfig {
 pub struct RelayNeighbour {
     pub site: String,
     pub service: String,
+    /// Key for it goes around the link to it while there is little: this end fills their pool, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rerouted: bool,
 }
 
 /// The configuration of a service, by kind.

@@ -15,6 +15,7 @@ pub mod prepared;
 pub mod proposal;
 mod seed;
 mod sites;
+pub(crate) mod ways;
 
 use distill::config::Side;
 use serde::Serialize;

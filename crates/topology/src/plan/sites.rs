@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{KeySupply, KmsConfig, KmsModule, KmsPeer, RelayConfig, RelayNeighbour, ServiceConfig};
-use super::{CONTROL_IDENTITY, Directory, DirectorySite, RunPlan, Service, ServiceNames};
+use super::{CONTROL_IDENTITY, Directory, DirectorySite, RunPlan, Service, ServiceNames, ways};
 use crate::document::{KeyManagement, Name, Site, Spec};
 
 /// Names of the services of one site.
@@ -24,24 +24,29 @@ pub(super) struct SitePlanner<'a> {
     modules: BTreeMap<&'a str, Vec<KmsModule>>,
     /// Sites that links join, directly or over others, have the same number. Empty where no pair needs a relay.
     parts: BTreeMap<&'a str, u32>,
+    /// Neighbours that get key around their link, too, the smaller name first.
+    rerouted: BTreeSet<[&'a str; 2]>,
 }
 
 impl<'a> SitePlanner<'a> {
     pub fn new(spec: &'a Spec, run: RunPlan) -> Self {
-        let mut neighbours: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let neighbours = ways::neighbours(spec);
         let mut modules: BTreeMap<&str, Vec<KmsModule>> = BTreeMap::new();
         for link in &spec.links {
             let Some([a, b]) = link.pair().map(|ends| ends.map(Name::as_str)) else { continue };
-            neighbours.entry(a).or_default().insert(b);
-            neighbours.entry(b).or_default().insert(a);
             let [first, second] = ServiceNames::of(link, [a, b]).modules;
             for (site, service, peer) in [(a, first, b), (b, second, a)] {
                 let module = KmsModule { service, link: link.name.to_string(), peer_site: peer.to_owned() };
                 modules.entry(site).or_default().push(module);
             }
         }
-        let parts = if spec.key_management.relay.enabled { parts(&neighbours) } else { BTreeMap::new() };
-        SitePlanner { spec, run, neighbours, modules, parts }
+        let relay = &spec.key_management.relay;
+        let reroutes = relay.enabled && relay.reroute;
+        let rerouted = if reroutes { ways::around(&neighbours) } else { BTreeSet::new() };
+        let (numbered, far_pairs) = ways::parts(&neighbours);
+        let needed = relay.enabled && (far_pairs || !rerouted.is_empty());
+        let parts = if needed { numbered } else { BTreeMap::new() };
+        SitePlanner { spec, run, neighbours, modules, parts, rerouted }
     }
 
     /// By site, in the order of their names.
@@ -109,8 +114,13 @@ impl<'a> SitePlanner<'a> {
     }
 
     fn relay(&self, site: &str, near: &BTreeSet<&str>) -> RelayConfig {
-        let neighbours: Vec<RelayNeighbour> =
-            near.iter().map(|site| RelayNeighbour { site: (*site).to_owned(), service: relay_name(site) }).collect();
+        let neighbour = |near: &&str| RelayNeighbour {
+            site: (*near).to_owned(),
+            service: relay_name(near),
+            // Of two sites the one with the smaller name fills the pool.
+            rerouted: self.rerouted.contains(&[site, *near]),
+        };
+        let neighbours: Vec<RelayNeighbour> = near.iter().map(neighbour).collect();
         let mut accepts: Vec<String> =
             neighbours.iter().filter(|peer| peer.site.as_str() < site).map(|peer| peer.service.clone()).collect();
         accepts.push(CONTROL_IDENTITY.to_owned());
@@ -153,30 +163,6 @@ impl<'a> SitePlanner<'a> {
             config: ServiceConfig::Relay(Box::new(config)),
         }
     }
-}
-
-/// Numbers the parts of a network that no link joins; none of them if every two sites of a part share a link.
-fn parts<'a>(neighbours: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeMap<&'a str, u32> {
-    let (mut parts, mut far_pairs, mut number) = (BTreeMap::new(), false, 0);
-    for &first in neighbours.keys() {
-        if parts.contains_key(first) {
-            continue;
-        }
-        let mut part = vec![first];
-        parts.insert(first, number);
-        let mut next = 0;
-        while let Some(&at) = part.get(next) {
-            for &near in neighbours.get(at).into_iter().flatten() {
-                if parts.insert(near, number).is_none() {
-                    part.push(near);
-                }
-            }
-            next += 1;
-        }
-        far_pairs |= part.iter().any(|site| neighbours.get(site).is_some_and(|near| near.len() + 1 < part.len()));
-        number += 1;
-    }
-    if far_pairs { parts } else { BTreeMap::new() }
 }
 
 fn supply(keys: &KeyManagement) -> KeySupply {

@@ -13,7 +13,7 @@ use crate::name::{IdSource, Path, SiteName};
 pub(super) struct Target {
     level_bytes: u64,
     low_water_bytes: u64,
-    high_water_bytes: u64,
+    pub(super) high_water_bytes: u64,
     shares: u8,
     /// Between the low and the high water mark: whether it is on its way up.
     filling: bool,
@@ -105,10 +105,7 @@ impl Relay {
         let mut first = None;
         for (name, target) in &mut self.targets {
             let flying = on_way.get(name).copied().unwrap_or_default();
-            let wanted = target.hungry(now_ms, flying.bytes)
-                && flying.keys < window
-                && target.hold_until_ms <= now_ms
-                && !self.neighbours.contains_key(name);
+            let wanted = target.hungry(now_ms, flying.bytes) && flying.keys < window && target.hold_until_ms <= now_ms;
             if wanted && served.as_ref().is_none_or(|served| name > served) {
                 return Some(name.clone());
             }

@@ -44,7 +44,7 @@ pub enum Input {
         site: SiteName,
     },
     /// Key with this target is wanted: made from the low water mark up to the high one, each key in this many shares.
-    /// Told again whenever the level changes.
+    /// Told again whenever the level changes. Key with a neighbour goes around the link to it.
     Want {
         target: SiteName,
         level_bytes: u64,

@@ -43,14 +43,27 @@ struct Usable {
     rate_bps: u64,
 }
 
-/// The links that have enough pad for one transfer, and those that have some margin beyond it.
+/// The links that have enough pad for one transfer, those that have some margin beyond it, and what both are made of.
 pub(super) struct Survey {
     every: Graph,
     roomy: Graph,
+    names: Vec<SiteName>,
+    usable: Vec<Usable>,
+    suspects: BTreeSet<(usize, usize)>,
+}
+
+impl Survey {
+    /// The ways around the link between two neighbours, over links that have so much more than the transfer needs.
+    fn around(&self, from: &SiteName, to: &SiteName, bytes: u32, margin_bytes: u64) -> Graph {
+        let link = numbers(&self.names, from, to);
+        let others = self.usable.iter().filter(|usable| Some((usable.from, usable.to)) != link);
+        graph(&self.names, others, &self.suspects, bytes, margin_bytes)
+    }
 }
 
 impl Relay {
     /// Up to `count` cheapest node-disjoint paths to a site for a transfer of this many bytes, as things are now.
+    /// Those to a neighbour include the link to it.
     pub fn paths(&mut self, now_ms: u64, target: &SiteName, count: usize, bytes: u32) -> Vec<CostedPath> {
         self.survey(now_ms, bytes).every.disjoint(&self.site, target, count, HOPS_MAX)
     }
@@ -62,12 +75,16 @@ impl Relay {
         let suspects = self.suspects.iter().filter(|(_, until_ms)| now_ms < **until_ms);
         let suspects = suspects.filter_map(|((from, to), _)| numbers(&names, from, to)).collect();
         let graph = |margin_bytes| graph(&names, &usable, &suspects, bytes, margin_bytes);
-        Survey { every: graph(0), roomy: graph(self.settings.reserve_bytes) }
+        let (every, roomy) = (graph(0), graph(self.settings.reserve_bytes));
+        Survey { every, roomy, names, usable, suspects }
     }
 
     /// The paths of the next key: those of the last one, unless one of them cannot be used any more or others are
     /// cheaper by more than the hysteresis. A link that ran dry counts again only when it has some margin. Fewer than
     /// wanted: how many there are.
+    ///
+    /// Key for a neighbour goes around the link to it, over links whose pools stay above what is wanted of this one: none
+    /// becomes short for the sake of another, so that pools which fill each other do not drain each other in a circle.
     pub(super) fn choose(
         &mut self,
         survey: &Survey,
@@ -75,7 +92,11 @@ impl Relay {
         count: usize,
         out: &mut Vec<Action>,
     ) -> Result<Vec<Path>, usize> {
-        let Survey { every, roomy } = survey;
+        let around = self.neighbours.contains_key(target).then(|| {
+            let margin_bytes = self.targets.get(target).map_or(0, |entry| entry.high_water_bytes);
+            survey.around(&self.site, target, self.settings.chunk_bytes, margin_bytes)
+        });
+        let (every, roomy) = around.as_ref().map_or((&survey.every, &survey.roomy), |around| (around, around));
         let mut best = roomy.disjoint(&self.site, target, count, HOPS_MAX);
         if best.len() < count {
             best = every.disjoint(&self.site, target, count, HOPS_MAX);
@@ -181,14 +202,14 @@ fn numbers(names: &[SiteName], from: &SiteName, to: &SiteName) -> Option<(usize,
     Some((names.binary_search(from).ok()?, names.binary_search(to).ok()?))
 }
 
-fn graph(
+fn graph<'u>(
     names: &[SiteName],
-    usable: &[Usable],
+    usable: impl IntoIterator<Item = &'u Usable>,
     suspects: &BTreeSet<(usize, usize)>,
     bytes: u32,
     margin_bytes: u64,
 ) -> Graph {
-    let links = usable.iter().filter_map(|link| {
+    let links = usable.into_iter().filter_map(|link| {
         let enough = link.available_bytes >= margin_bytes.saturating_add(u64::from(bytes));
         let cost = hop_cost(link.available_bytes, link.rate_bps, bytes).filter(|_| enough)?;
         let suspect = suspects.contains(&(link.from, link.to));

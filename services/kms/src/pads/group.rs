@@ -121,6 +121,7 @@ impl Pads {
             origin: origin(group, paths),
             span,
             offered_ms: crate::now_ms(),
+            relayed: true,
         };
         match pool.store.offer(&pool.peer, offer).await {
             Ok(_) => {

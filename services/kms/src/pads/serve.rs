@@ -196,6 +196,7 @@ async fn say(stream: &RelayStream, answer: RelayAnswer) -> Result<()> {
 }
 
 async fn until_answered(pads: &Pads, number: u64, asked: &Asked, traceparent: &str) -> Result<RelayAnswer> {
+    let mut said = false;
     loop {
         match pads.run(asked, traceparent).await {
             Ok(outcome) => return Ok(wire::answer(number, outcome)),
@@ -207,7 +208,9 @@ async fn until_answered(pads: &Pads, number: u64, asked: &Asked, traceparent: &s
                 return Ok(wire::refused(number, Reason::Busy));
             }
             Err(Failure::Store(error)) => {
-                tracing::warn!(%error, "a request of the relay is tried again");
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "a request of the relay is tried again");
+                }
                 tokio::time::sleep(RETRY).await;
             }
         }

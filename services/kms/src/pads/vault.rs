@@ -62,7 +62,7 @@ impl Entry {
     /// The entry as its vault keeps it.
     pub fn offer(&self, transfer: TransferId) -> Result<Offer, StoreError> {
         let (key, offered_ms) = (self.encode()?, crate::now_ms());
-        Ok(Offer { id: transfer.0, key, origin: String::new(), span: [0; SPAN_BYTES], offered_ms })
+        Ok(Offer { id: transfer.0, key, origin: String::new(), span: [0; SPAN_BYTES], offered_ms, relayed: false })
     }
 
     fn decode(bytes: &Secret) -> Option<Self> {

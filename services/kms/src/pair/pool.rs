@@ -162,6 +162,11 @@ impl Pool {
         self.store.levels(&self.peer).unwrap_or_default()
     }
 
+    /// Whether a part of it ever came over relays.
+    pub fn has_relayed(&self) -> bool {
+        self.store.ledger(&self.peer).is_ok_and(|ledger| ledger.relayed_bits > 0)
+    }
+
     /// How key IDs of this pair are made; nothing before the two sites have met.
     pub fn ids(&self) -> Option<Arc<IdCodec>> {
         self.ids.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()

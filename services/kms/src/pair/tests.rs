@@ -93,7 +93,14 @@ impl World {
         key.truncate(bytes);
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.rng.to_be_bytes());
-        Offer { id, key: Secret::new(key), origin: String::new(), span: [0; SPAN_BYTES], offered_ms: crate::now_ms() }
+        Offer {
+            id,
+            key: Secret::new(key),
+            origin: String::new(),
+            span: [0; SPAN_BYTES],
+            offered_ms: crate::now_ms(),
+            relayed: false,
+        }
     }
 
     /// Lets both ends talk until `until` holds; the line is cut, and with it both processes, after this many messages

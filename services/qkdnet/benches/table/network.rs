@@ -155,7 +155,8 @@ impl Network {
         let far = self.sites.last().filter(|_| is_first);
         let mut accepts: Vec<String> = near.iter().filter(|peer| **peer < site).map(|peer| relay_name(peer)).collect();
         accepts.push(CONTROL_IDENTITY.to_owned());
-        let neighbour = |site: &&str| RelayNeighbour { site: (*site).to_owned(), service: relay_name(site) };
+        let neighbour =
+            |site: &&str| RelayNeighbour { site: (*site).to_owned(), service: relay_name(site), rerouted: false };
         RelayConfig {
             name: relay_name(site),
             site: site.to_owned(),

@@ -1,7 +1,5 @@
 //! What the site's key store and whoever controls the network say to the relay.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result};
 use proto::kms::v1::{PoolLevel, RelayAnswer, relay_answer};
 use transfer::{Input, SiteName};
@@ -11,7 +9,7 @@ use super::Service;
 impl Service {
     /// Fills pools for these sites from now on. Whether they are others than before; or why they cannot be.
     pub(super) fn set_targets(&mut self, sites: &[String]) -> Result<Result<bool, String>> {
-        let mut targets = BTreeSet::new();
+        let mut targets = self.rerouted.clone();
         for site in sites {
             match SiteName::parse(site) {
                 Ok(site) if self.neighbours.contains_key(&site) || site == *self.relay.site() => {
@@ -56,7 +54,7 @@ impl Service {
             link.pad_out_bytes = level.relay_out_bytes;
             link.pad_in_bytes = level.relay_in_bytes;
             link.rate_bps = level.rate_bps as u64;
-            return self.tell_neighbour(&site);
+            self.tell_neighbour(&site)?;
         }
         if !self.routes.wanted(&site) {
             return Ok(());

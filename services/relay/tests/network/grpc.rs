@@ -24,7 +24,7 @@ fn file(folder: &Path, site: &str, near: &str) -> ServiceFile<RelayConfig> {
         name: format!("relay-{site}"),
         site: site.to_owned(),
         kms: format!("kms-{site}"),
-        neighbours: vec![RelayNeighbour { site: near.to_owned(), service: format!("relay-{near}") }],
+        neighbours: vec![RelayNeighbour { site: near.to_owned(), service: format!("relay-{near}"), rerouted: false }],
         targets: Vec::new(),
         transfer_bytes: 1024,
         low_water_bytes: 4096,

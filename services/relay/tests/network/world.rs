@@ -239,7 +239,7 @@ impl World {
             targets: self.sites.iter().filter(far).cloned().collect(),
             neighbours: near
                 .into_iter()
-                .map(|site| RelayNeighbour { service: format!("relay-{site}"), site })
+                .map(|site| RelayNeighbour { service: format!("relay-{site}"), site, rerouted: false })
                 .collect(),
             transfer_bytes: self.scale.transfer_bytes,
             low_water_bytes: self.scale.low_bytes,

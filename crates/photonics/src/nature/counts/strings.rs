@@ -6,9 +6,6 @@ use crate::random::{Stream, Subseed};
 use kernels::chacha;
 use zeroize::Zeroize;
 
-/// Words of a key stream that are made at a time.
-const BATCH: usize = 256;
-
 /// What is special about some bits of a string: their kind, and whether they are wrong.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark {
@@ -87,12 +84,7 @@ fn stream(key: &Subseed, len: usize) -> Vec<u64> {
     let mut key = key.bytes().as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
     let mut key: [u32; 8] = std::array::from_fn(|_| key.next().unwrap_or(0));
     let mut words = vec![0; len.div_ceil(64)];
-    let mut places = [0; BATCH];
-    for (batch, words) in words.chunks_mut(BATCH).enumerate() {
-        let places = &mut places[..words.len()];
-        places.iter_mut().zip((batch * BATCH) as u64..).for_each(|(place, number)| *place = number);
-        chacha::words(&key, places, words);
-    }
+    chacha::stream(&key, &mut words);
     key.zeroize();
     clear_tail(&mut words, len);
     words

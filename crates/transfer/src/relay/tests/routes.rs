@@ -47,13 +47,43 @@ fn a_link_that_one_end_alone_claims_is_not_used() {
 }
 
 #[test]
-fn of_a_pair_the_smaller_name_originates_and_neighbours_need_no_relay() {
+fn of_a_pair_the_smaller_name_originates_and_no_key_is_carried_to_a_neighbour_over_its_own_link() {
     let mut bench = Bench::new("b", Settings::default());
     assert_eq!(rejections(&bench.want("a")), [&Rejection::NotOurs { target: site("a") }]);
     assert_eq!(rejections(&bench.want("b")), [&Rejection::NotOurs { target: site("b") }]);
     bench.neighbour("c", 1 << 20, 8000);
     bench.hear("c", "c", &["b"]);
     assert_eq!(kms(&bench.want("c")).count(), 0);
+}
+
+/// Where the first key for the neighbour `c` of `a` goes, over whose pools with `b` and `c` there is so much.
+fn way_around(to_b: u64, between: u64) -> Option<Vec<String>> {
+    let mut bench = Bench::new("a", Settings { scarce_bytes: 0, ..Settings::default() });
+    bench.neighbour("b", to_b, 1_000_000);
+    bench.neighbour("c", 1 << 20, 1_000_000);
+    bench.hear("c", "c", &["a", "b"]);
+    let link =
+        |name: &str, stored_bytes| LinkReport { neighbour: site(name), stored_bytes, rate_bps: 1_000_000, up: true };
+    let links = vec![link("a", 1 << 20), link("c", between)];
+    bench.peer("b", Message::LinkState(LinkState { site: site("b"), incarnation: 1, seq: 9, links }));
+    let actions = bench.want("c");
+    kms(&actions).find_map(|request| match request {
+        KmsRequest::Originate { header, .. } => {
+            Some(header.path.sites().iter().map(|site| site.as_str().to_owned()).collect())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn key_for_a_neighbour_goes_around_its_link_over_links_that_have_more_than_is_wanted() {
+    let around = Some(["a", "b", "c"].map(str::to_owned).to_vec());
+    assert_eq!(way_around(1 << 20, 1 << 20), around);
+    // Up to 16 KB are wanted; beside them the reserve and the transfer itself.
+    let enough = 16_384 + Settings::default().reserve_bytes + 4096;
+    assert_eq!(way_around(enough, enough), around);
+    assert_eq!(way_around(enough - 1, enough), None);
+    assert_eq!(way_around(enough, enough - 1), None);
 }
 
 #[test]

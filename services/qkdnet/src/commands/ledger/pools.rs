@@ -182,13 +182,17 @@ impl PoolLedger {
             }
             taken = taken.iter().flat_map(|sum| prefixes.iter().map(move |prefix| sum + prefix)).collect();
         }
+        let took = self.account.offered_bits.saturating_sub(self.account.relayed_bits);
         self.remainder_bits = self.delivered_bits.saturating_sub(blocks);
-        self.waiting_bits = blocks.saturating_sub(self.account.offered_bits);
-        if !taken.contains(&self.account.offered_bits) {
-            let offered = self.account.offered_bits;
-            self.wrong
-                .push(format!("modules delivered {blocks} bits, the key store took {offered}, which are no blocks"));
+        self.waiting_bits = blocks.saturating_sub(took);
+        if !taken.contains(&took) {
+            self.wrong.push(format!("modules delivered {blocks} bits, the key store took {took}, which are no blocks"));
         }
+    }
+
+    /// Key of the pool that relays brought: all of it where no link fills the pool.
+    pub fn relayed_bits(&self) -> u64 {
+        if self.links.is_empty() { self.account.offered_bits } else { self.account.relayed_bits }
     }
 
     pub fn text(&self) -> String {
@@ -199,10 +203,17 @@ impl PoolLedger {
             table.line("delivered by modules", whole, None);
             table.line("  on its way", self.waiting_bits, Some(whole));
             table.line("  less than a byte", self.remainder_bits, Some(whole));
-            table.line("  taken", account.offered_bits, Some(whole));
+            table.line("  taken", account.offered_bits - account.relayed_bits, Some(whole));
         }
         let whole = account.offered_bits;
-        table.line(if self.links.is_empty() { "relayed" } else { "taken" }, whole, None);
+        match (self.links.is_empty(), account.relayed_bits) {
+            (true, _) => table.line("relayed", whole, None),
+            (false, 0) => table.line("taken", whole, None),
+            (false, relayed_bits) => {
+                table.line("taken and relayed", whole, None);
+                table.line("of it relayed", relayed_bits, Some(whole));
+            }
+        }
         for (name, bits) in parts(account) {
             table.line(&format!("  {name}"), bits, Some(whole));
         }
@@ -267,13 +278,18 @@ mod tests {
 
     /// A link of which both ends hold blocks of these lengths, and the account of a store that took so many bits.
     fn pool(lengths: &[usize], offered_bits: u64, mark: u64) -> PoolLedger {
+        pool_with(lengths, offered_bits, 0, mark)
+    }
+
+    /// The same, with bits from relays among those that it took.
+    fn pool_with(lengths: &[usize], offered_bits: u64, relayed_bits: u64, mark: u64) -> PoolLedger {
         let data = tempfile::tempdir().unwrap();
         for site in ["a", "b"] {
             write(data.path(), site, "a-b", lengths);
         }
         let links = read_links(data.path(), None).unwrap();
-        let account =
-            PoolAccount { peer: "b".to_owned(), offered_bits, unassigned_bits: offered_bits, ..Default::default() };
+        let (peer, unassigned_bits) = ("b".to_owned(), offered_bits);
+        let account = PoolAccount { peer, offered_bits, relayed_bits, unassigned_bits, ..Default::default() };
         let marks = Marks::from([(("a-b".to_owned(), "a".to_owned()), mark)]);
         PoolLedger::new("a", account, &links, &marks)
     }
@@ -288,6 +304,16 @@ mod tests {
             assert!(some.wrong.is_empty(), "{:?}", some.wrong);
             assert_eq!(some.waiting_bits, 88 - offered);
         }
+    }
+
+    #[test]
+    fn what_relays_brought_is_beside_what_modules_delivered() {
+        let some = pool_with(&[17, 40, 33], 16 + 800, 800, 1);
+        assert!(some.wrong.is_empty(), "{:?}", some.wrong);
+        assert_eq!((some.waiting_bits, some.relayed_bits()), (72, 800));
+        let text = some.text();
+        assert!(text.contains("of it relayed") && text.contains("sums exact"), "{text}");
+        assert_eq!(pool_with(&[17, 40, 33], 16 + 800, 799, 1).wrong.len(), 1, "a byte too much is no block");
     }
 
     #[test]

@@ -39,12 +39,11 @@ impl Total {
                 }
             }
         }
-        let relayed = pools.iter().filter(|pool| pool.links.is_empty());
         let mut total = Self {
             modules_bits: links.iter().map(|end| end.total.get(Line::DELIVERED)).sum(),
             waiting_bits: pools.iter().map(|pool| pool.waiting_bits).sum(),
             remainder_bits: pools.iter().map(|pool| pool.remainder_bits).sum(),
-            relayed_bits: relayed.map(|pool| pool.account.offered_bits).sum(),
+            relayed_bits: pools.iter().map(PoolLedger::relayed_bits).sum(),
             parts: sums,
             wrong: Vec::new(),
         };
