@@ -54,9 +54,10 @@ impl Corrector {
         self.blocks.iter().map(|block| &block.round)
     }
 
-    /// A block is closed, and the peer has not said that it is prepared: the next tag must not come before it has.
-    pub fn is_closing(&self) -> bool {
-        self.blocks.iter().any(|block| matches!(block.state, State::Closing(_)))
+    /// A checkpoint must not come yet. Of a block that is closed the next tag says what became of it, so the peer has to
+    /// say first that it is prepared; and a block whose reconciliation has not begun is still the open one there.
+    pub fn delays_checkpoints(&self) -> bool {
+        self.blocks.iter().any(|block| matches!(block.state, State::Closing(_) | State::Sifted))
     }
 
     /// The peer answers the farewell with its own.

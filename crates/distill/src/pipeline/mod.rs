@@ -475,8 +475,7 @@ impl Module {
             self.take_block(round, draft);
         }
         match &self.side {
-            // The next tag says what became of that block.
-            Half::Corrector(side) if side.is_closing() => Ok(()),
+            Half::Corrector(side) if side.delays_checkpoints() => Ok(()),
             _ => self.shared.open.checkpoint(draft),
         }
     }
