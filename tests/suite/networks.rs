@@ -38,6 +38,7 @@ fn backbone() -> String {
         ("length: 128.3 km", "length: 10 km"),
         ("length: 81.75 km", "length: 10 km"),
         ("round: 10 min", "round: 1 s"),
+        ("        # A day takes minutes then.\n        epoch: 1 s\n", ""),
         ("round: 20 min", "round: 1 s"),
         ("round: 1 min", "round: 1 s"),
     ];

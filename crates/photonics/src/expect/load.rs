@@ -30,25 +30,25 @@ pub struct Buffering {
     pub block_s: f64,
 }
 
-/// A process and its program before it holds any click.
-const BASE_BYTES: f64 = 12e6;
+/// A process, its program and what its size does not change with the light.
+const BASE_BYTES: f64 = 24e6;
 /// A tag that waits.
 const BYTES_PER_TAG: f64 = 8.0;
 /// A tag in the correlator: as it waits and once more as a time.
 const BYTES_PER_CORRELATED_TAG: f64 = 16.0;
 /// A lag of the correlation: a complex single in the spectrum of the stream and in that of the sum.
 const BYTES_PER_LAG: f64 = 16.0;
-/// A sifted bit in all its forms: bit, orders of every Cascade pass, seed and transform of the amplification.
-const BYTES_PER_SIFTED_BIT: f64 = 40.0;
-/// Blocks that are worked on at a time.
-const BLOCKS_OPEN: f64 = 2.0;
+/// A sifted bit of a block in all its forms, and in the blocks that are worked on beside it: bit, label, parities, seed
+/// and transform of the amplification. Most that was measured of modules as processes: 3.7 to 7.0 with blocks of 42 to
+/// 85 Mbit (T12 and the Cambridge links at counts), 2.8 to 3.7 of T12 at tags.
+pub const BYTES_PER_SIFTED_BIT: f64 = 7.0;
 
 /// Tag load and memory of a link.
 pub fn load(prediction: &Prediction, buffering: &Buffering) -> Load {
     let tags_hz = [prediction.end_rate_hz(0), prediction.end_rate_hz(1)];
     let total_tags_hz = prediction.tag_rate_hz;
     let sifted_bits = (prediction.z.sifted_hz + prediction.x.sifted_hz) * buffering.block_s;
-    let shared = BASE_BYTES + sifted_bits * BYTES_PER_SIFTED_BIT * BLOCKS_OPEN;
+    let shared = BASE_BYTES + sifted_bits * BYTES_PER_SIFTED_BIT;
     let lags = 2.0 * buffering.search_s / buffering.bin_s;
     // The stretch is searched in the other end's clicks as far as the offset may reach.
     let stretch_s = buffering.acquisition_s + 2.0 * buffering.search_s;

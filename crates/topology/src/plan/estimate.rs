@@ -2,7 +2,7 @@
 
 use distill::config::{Entangled, PostProcessing};
 use photonics::expect::inputs::mean_cos_phase;
-use photonics::expect::load::{Buffering, Load, load};
+use photonics::expect::load::{BYTES_PER_SIFTED_BIT, Buffering, Load, load};
 use photonics::expect::optimum::{OperatingPoint, at_pump, at_qber_z};
 use photonics::expect::{Bbm92Inputs, Matching, from_config};
 
@@ -16,16 +16,12 @@ const TRACKING_FWHM_PS: f64 = 8.0;
 const CORRELATION_BIN_S: f64 = 10e-9;
 const FRAMES_IN_FLIGHT: f64 = 8.0;
 
-/// Rounds that are reconciled while the next ones come, where light is counts.
-const ROUNDS_IN_WORK: f64 = 3.0;
-
 /// A service that only waits and writes.
 const IDLE_BYTES: u64 = 16 << 20;
 /// A photon under way: its packed word, and once more as it is drawn.
 const BYTES_PER_PHOTON: f64 = 64.0;
-/// A sifted bit under way where light is counts, and one in work: Cascade keeps its places in several orders.
+/// A sifted bit under way where light is counts.
 const BYTES_PER_COUNT: f64 = 0.5;
-const BYTES_PER_BIT_IN_WORK: f64 = 16.0;
 /// Epochs that are under way to each detector node.
 const EPOCHS_IN_FLIGHT: f64 = 8.0;
 /// A key store's database keeps this much of its file at hand.
@@ -123,17 +119,14 @@ fn resources(plan: &Plan, service: &Service, load: Option<&Load>) -> Resources {
             };
             busy(load.total_tags_hz, IDLE_BYTES as f64 + bytes)
         }
-        (ServiceConfig::Detector(config), Some(load)) if counted_hz.is_some() => {
-            let module = &config.module;
+        (config @ (ServiceConfig::Detector(_) | ServiceConfig::Transmitter(_)), Some(load)) => {
+            let Some(module) = config.module() else { return idle };
+            let end = module.output.min(1) as usize;
             let framing = module.protocol.post_processing.framing;
-            let each_s = FRAMES_IN_FLIGHT * framing.frame_s() * BYTES_PER_COUNT
-                + ROUNDS_IN_WORK * framing.round_s() * BYTES_PER_BIT_IN_WORK;
-            let bytes = IDLE_BYTES as f64 + counted_hz.unwrap_or_default() * each_s;
-            busy(load.tags_hz[module.output.min(1) as usize], bytes)
-        }
-        (ServiceConfig::Detector(config), Some(load)) => {
-            let end = config.module.output.min(1) as usize;
-            busy(load.tags_hz[end], load.module_bytes[end])
+            let each_s =
+                FRAMES_IN_FLIGHT * framing.frame_s() * BYTES_PER_COUNT + framing.round_s() * BYTES_PER_SIFTED_BIT;
+            let counted = counted_hz.map(|bits_hz| IDLE_BYTES as f64 + bits_hz * each_s);
+            busy(load.tags_hz[end], counted.unwrap_or(load.module_bytes[end]))
         }
         (ServiceConfig::Kms(_), _) => Resources { memory_bytes: IDLE_BYTES + STORE_CACHE_BYTES, ..idle },
         _ => idle,

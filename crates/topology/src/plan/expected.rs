@@ -4,7 +4,7 @@ use distill::bounds::{Bounds, Length};
 use distill::config::{PostProcessing, Security};
 use distill::sifting::prepared::config as sifting;
 use photonics::config::PreparedDetectors;
-use photonics::expect::load::Load;
+use photonics::expect::load::{BYTES_PER_SIFTED_BIT, Load};
 use photonics::expect::prepared::{self as lumped, Inputs};
 use photonics::expect::response::{CHECK, KEY, Rates, Receiver, Response};
 
@@ -109,9 +109,8 @@ impl PreparedParts<'_> {
     /// What the link asks of the machine.
     pub(super) fn load(&self) -> Load {
         const BASE_BYTES: f64 = 12e6;
-        /// A click that waits, and a sifted bit in all its forms, in two blocks.
+        /// A click that waits.
         const BYTES_PER_CLICK: f64 = 24.0;
-        const BYTES_PER_SIFTED_BIT: f64 = 80.0;
         const FRAMES_WAITING: f64 = 10.0;
         let prediction = self.predict(RECONCILIATION_EFFICIENCY);
         let click_rate_hz = prediction.click_rate_hz();
