@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -14,9 +14,12 @@ use crate::{Anchor, AnchorError, COUNTS_MAX, Ceilings, Instance, NAME_BYTES_MAX,
 const VERSION: u32 = 1;
 /// What was being written so long ago was left by a crash.
 const HALF_WRITTEN: Duration = Duration::from_secs(3600);
+/// Bytes of a file that lines are added to.
+const LINES_BYTES_MAX: u64 = 16 << 10;
 const FILE_BYTES_MAX: u64 = (COUNTS_MAX * (6 * NAME_BYTES_MAX + 32)) as u64;
 
-/// Each change is a new file that takes the old one's place; a crash leaves one or the other.
+/// The file of a store grows by a line for each change, so that one sync is enough, and the last whole line counts: of one
+/// that a crash tore nobody was told. A file that has become long is written anew and takes the old one's place.
 #[derive(Debug)]
 pub struct FolderAnchor {
     folder: PathBuf,
@@ -83,11 +86,11 @@ impl FolderAnchor {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        if size > FILE_BYTES_MAX {
+        if size > FILE_BYTES_MAX + LINES_BYTES_MAX {
             return Err(damaged(format!("{size} bytes are more than an anchor has")));
         }
         let bytes = fs::read(&path).map_err(failed)?;
-        let content: Content = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let content = last_line(&bytes).map_err(|error| damaged(error.to_string()))?;
         if content.version != VERSION || content.store != store {
             return Err(damaged("it is of another version, or of another store".to_owned()));
         }
@@ -98,9 +101,13 @@ impl FolderAnchor {
         let path = self.path(store);
         let next = path.with_extension("next");
         let content = Content { version: VERSION, store, ceilings };
-        let text = serde_json::to_vec(&content)
+        let mut text = serde_json::to_vec(&content)
             .map_err(|error| AnchorError::Io { path: path.clone(), source: io::Error::other(error) })?;
+        text.push(b'\n');
         let write = || {
+            if append(&path, &text)? {
+                return Ok(());
+            }
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
             file.write_all(&text)?;
             file.sync_all()?;
@@ -109,6 +116,32 @@ impl FolderAnchor {
         };
         write().map_err(|source| AnchorError::Io { path: path.clone(), source })
     }
+}
+
+/// Adds a line to a file of whole lines; false where it has to be written anew.
+fn append(path: &Path, line: &[u8]) -> io::Result<bool> {
+    let mut file = match OpenOptions::new().read(true).append(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    let mut last = [0];
+    // An older release wrote no line, and a crash may have torn one.
+    let whole = length > 0 && file.read_exact_at(&mut last, length - 1).is_ok() && last == *b"\n";
+    if !whole || length + line.len() as u64 > LINES_BYTES_MAX {
+        return Ok(false);
+    }
+    file.write_all(line)?;
+    file.sync_data()?;
+    Ok(true)
+}
+
+/// What counts: the last line, or the one before where a crash tore it. A file of an older release is one line alone.
+fn last_line(bytes: &[u8]) -> serde_json::Result<Content> {
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else { return serde_json::from_slice(bytes) };
+    let begin = bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |before| before + 1);
+    serde_json::from_slice(&bytes[begin..end])
 }
 
 impl Anchor for FolderAnchor {
@@ -167,6 +200,49 @@ mod tests {
         fs::write(anchor.path(store), &whole[..whole.len() / 2]).unwrap();
         assert!(matches!(anchor.read(store), Err(AnchorError::Damaged { .. })));
         assert!(matches!(anchor.raise(store, &ceilings(&[("send", 9)])), Err(AnchorError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_line_that_a_crash_tore_was_told_to_nobody_and_the_one_before_it_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Instance::draw().unwrap();
+        let anchor = FolderAnchor::open(folder.path()).unwrap();
+        anchor.raise(store, &ceilings(&[("send", 8)])).unwrap();
+        let before = fs::read(anchor.path(store)).unwrap();
+        anchor.raise(store, &ceilings(&[("send", 16)])).unwrap();
+        let whole = fs::read(anchor.path(store)).unwrap();
+        assert!(whole.starts_with(&before) && whole.len() > before.len(), "it was appended to");
+        for cut in before.len()..=whole.len() {
+            for zeros in [0, 7] {
+                let torn = [&whole[..cut], &vec![0; if cut == whole.len() { 0 } else { zeros }]].concat();
+                fs::write(anchor.path(store), torn).unwrap();
+                let kept = if cut == whole.len() { 16 } else { 8 };
+                assert_eq!(anchor.read(store).unwrap(), Some(ceilings(&[("send", kept)])), "{cut}");
+                anchor.raise(store, &ceilings(&[("send", 24)])).unwrap();
+                assert_eq!(anchor.read(store).unwrap(), Some(ceilings(&[("send", 24)])), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_an_older_release_is_read_and_one_that_grows_stays_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Instance::draw().unwrap();
+        let anchor = FolderAnchor::open(folder.path()).unwrap();
+        anchor.raise(store, &ceilings(&[("send", 1)])).unwrap();
+        let line = fs::read(anchor.path(store)).unwrap();
+        fs::write(anchor.path(store), line.strip_suffix(b"\n").unwrap()).unwrap();
+        assert_eq!(anchor.read(store).unwrap(), Some(ceilings(&[("send", 1)])));
+        for count in 2..500 {
+            anchor.raise(store, &ceilings(&[("send", count)])).unwrap();
+            assert!(fs::metadata(anchor.path(store)).unwrap().len() <= LINES_BYTES_MAX);
+        }
+        assert_eq!(anchor.read(store).unwrap(), Some(ceilings(&[("send", 499)])));
+        // More counts than lines have room for are written anew each time.
+        let many: Vec<(String, u64)> = (0..2000).map(|count| (format!("count-{count}"), 7)).collect();
+        anchor.raise(store, &many.iter().cloned().collect()).unwrap();
+        anchor.raise(store, &ceilings(&[("send", 501)])).unwrap();
+        assert_eq!(anchor.read(store).unwrap().unwrap().len(), 2001);
     }
 
     #[test]
