@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kernels::words::prefetch;
 use zeroize::DefaultIsZeroes;
 
-use super::words::{range_parity, set_to};
+use super::words::{first_from, last_below, range_parity, set_to};
 use crate::wiped::Wiped;
 
 /// Weight of a place in an odd segment, times the length of that segment; that of one in an even segment is its
@@ -32,6 +32,8 @@ pub(super) enum Segments {
 pub(super) struct Dense {
     /// The end is marked like a start, and one cell is spare: what comes next can be looked up everywhere.
     cells: Wiped<Cell>,
+    /// Cells in which a segment starts: long segments need not be walked through.
+    start_cells: Vec<u64>,
     /// Cells with an odd segment.
     odd_cells: Vec<u64>,
 }
@@ -134,7 +136,10 @@ impl Dense {
         cells[0].starts = 1;
         cells[len / 64].starts |= 1 << (len % 64);
         let odd_cells = vec![0; cells.len().div_ceil(64)];
-        Self { cells, odd_cells }
+        let mut start_cells = odd_cells.clone();
+        start_cells[0] = 1;
+        start_cells[len / 64 / 64] |= 1 << (len / 64 % 64);
+        Self { cells, start_cells, odd_cells }
     }
 
     /// Brings near what is known of the places around a cut.
@@ -166,6 +171,7 @@ impl Dense {
         let cell = &mut self.cells[middle / 64];
         cell.starts |= 1 << (middle % 64);
         cell.prefix |= u64::from(prefix) << (middle % 64);
+        self.start_cells[middle / 64 / 64] |= 1 << (middle / 64 % 64);
         self.set_odd(start, left);
         self.set_odd(middle, right);
         (left, right)
@@ -196,25 +202,25 @@ impl Dense {
     }
 
     fn start_of(&self, place: usize) -> usize {
-        let mut i = place / 64;
-        let mut starts = self.cells[i].starts & (u64::MAX >> (63 - place % 64));
-        // The first place is a start.
-        while starts == 0 && i > 0 {
-            i -= 1;
-            starts = self.cells[i].starts;
-        }
+        let i = place / 64;
+        let starts = self.cells[i].starts & (u64::MAX >> (63 - place % 64));
+        // The first place is a start: there is one before.
+        let (i, starts) = match starts {
+            0 => last_below(&self.start_cells, i).map_or((0, 1), |i| (i, self.cells[i].starts)),
+            _ => (i, starts),
+        };
         i * 64 + 63 - starts.leading_zeros().min(63) as usize
     }
 
     /// The first start after a place, or the end, which is marked like a start.
     fn next_start(&self, place: usize) -> usize {
-        let mut i = place / 64;
+        let i = place / 64;
         // Shifted in two steps, for a shift by 64 is none.
-        let mut starts = self.cells[i].starts & (u64::MAX << (place % 64) << 1);
-        while starts == 0 {
-            i += 1;
-            starts = self.cells[i].starts;
-        }
+        let starts = self.cells[i].starts & (u64::MAX << (place % 64) << 1);
+        let (i, starts) = match starts {
+            0 => first_from(&self.start_cells, i + 1).map_or((i, 0), |i| (i, self.cells[i].starts)),
+            _ => (i, starts),
+        };
         i * 64 + starts.trailing_zeros() as usize
     }
 

@@ -363,6 +363,17 @@ fn orders_are_permutations_and_parities_agree() {
 }
 
 #[test]
+fn set_bits_are_found_from_either_side() {
+    let words = [1 << 63, 0, 1 | 1 << 5, 0];
+    let set = [63, 128, 133];
+    for at in 0..256 {
+        assert_eq!(words::first_from(&words, at), set.into_iter().find(|&bit| bit >= at), "from {at}");
+        assert_eq!(words::last_below(&words, at), set.into_iter().rfind(|&bit| bit < at), "below {at}");
+    }
+    assert_eq!((words::first_from(&[], 0), words::first_from(&words, 256)), (None, None));
+}
+
+#[test]
 fn frames_that_are_shuffled_together_come_out_as_one_by_one() {
     for len in [1, 64, 100, 1000, 4096, 70_000] {
         let order = order::Order::shuffled(len, SplitMix::new(4, len, 1), false);

@@ -70,6 +70,22 @@ pub(super) fn set_to(word: &mut u64, bit: usize, value: bool) {
     *word = *word & !(1 << bit) | u64::from(value) << bit;
 }
 
+/// The first set bit from bit `start` on.
+pub(super) fn first_from(words: &[u64], start: usize) -> Option<usize> {
+    let first = words.get(start / 64)? & (u64::MAX << (start % 64));
+    let rest = std::iter::once(first).chain(words[start / 64 + 1..].iter().copied());
+    let at = rest.enumerate().find(|(_, word)| *word != 0)?;
+    Some((start / 64 + at.0) * 64 + at.1.trailing_zeros() as usize)
+}
+
+/// The last set bit before bit `end`.
+pub(super) fn last_below(words: &[u64], end: usize) -> Option<usize> {
+    let last = words.get(end / 64)? & low_mask(end % 64);
+    let rest = std::iter::once(last).chain(words[..end / 64].iter().rev().copied());
+    let at = rest.enumerate().find(|(_, word)| *word != 0)?;
+    Some((end / 64 - at.0) * 64 + 63 - at.1.leading_zeros() as usize)
+}
+
 /// Parity of bits `start..end` of the words that `word` yields.
 #[inline]
 pub(super) fn range_parity(start: usize, end: usize, word: impl Fn(usize) -> u64) -> bool {

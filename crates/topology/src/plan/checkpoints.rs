@@ -139,6 +139,7 @@ impl Plan {
             tags_end_ps: run.tags_end_ps,
             skew_ps: 0,
             repeatable: run.seed.is_some(),
+            pacer_of_one: false,
             faults_allowed: run.faults_allowed,
             links: vec![link],
             services,
