@@ -8,7 +8,7 @@ use distill::auth::{Layout, Reserve, Side};
 use distill::bits::Bits;
 use keystore::{KeyStore, MasterKey, Offer, SPAN_BYTES, Secret, Settings};
 use module::store::{BlockStore, NewBlock};
-use module::waiting::{Part, Seals, Waiting};
+use module::waiting::{self, Part, Waiting};
 use shell::disk::Disk;
 
 use crate::engine::{Target, verdict};
@@ -68,7 +68,7 @@ fn key_that_waits_is_what_was_written_or_refused() {
     let file = place.path().join("blocks.qkd");
     let open = || {
         let store = BlockStore::open_on(&file, Disk::default())?;
-        let seals = Seals::open(place.path(), None, false)?;
+        let seals = waiting::open_seals(place.path(), None, false)?;
         anyhow::Ok(Waiting::new(&file, Arc::new(Mutex::new(store)), seals))
     };
     let key = Bits::from_words(vec![0x1234_5678_9abc_def0; 9], 570);

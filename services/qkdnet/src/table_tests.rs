@@ -1,7 +1,7 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use runner::snapshot::{
-    BlockFigures, LoopState, Loops, NetworkTimeRow, PaceState, PacedLinkRow, PoolRow, RolledBackRow,
+    BlockFigures, LoopState, Loops, NetworkTimeRow, PaceState, PacedLinkRow, PacerState, PoolRow, RolledBackRow,
 };
 use topology::document::Protocol;
 use topology::figure::{Figures, Listing, Measured};

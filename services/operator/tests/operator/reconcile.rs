@@ -152,7 +152,8 @@ async fn a_link_that_goes_takes_its_pods_and_leaves_its_secrets_unless_told_othe
     let before: Vec<_> = kept.iter().map(|path| world.api.get(path).unwrap()["data"].clone()).collect();
     world.edit(&two_sites);
     world.round().await.unwrap();
-    assert_eq!(world.api.paths("statefulsets").len(), 1 + 2 + 2);
+    // A source, two ends, two key stores, and the pacer.
+    assert_eq!(world.api.paths("statefulsets").len(), 1 + 2 + 2 + 1);
     assert!(world.api.paths("services").iter().all(|path| !path.contains("east") && !path.contains("-me")));
     assert!(world.api.get(&world.secret("alps-sae-app-east")).is_none());
 

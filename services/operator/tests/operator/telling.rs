@@ -100,14 +100,14 @@ fn a_site_that_comes_starts_the_one_at_the_other_end_of_its_link_alone() {
 
 #[test]
 fn a_second_link_is_told_to_the_pacer_and_starts_nothing_of_the_first() {
-    let sites = ["west", "middle", "east"];
-    let one = network("alps", &sites, &[("wm", "west", "middle")]);
+    let one = network("alps", &["west", "middle"], &[("wm", "west", "middle")]);
     let (before, after) = (hashes(&one), hashes(&chain()));
     for unit in ["alps-source-wm", "alps-pacer", "alps-end-wm-west", "alps-end-wm-middle"] {
         assert!(before.contains_key(unit) && before[unit] == after[unit], "{unit}");
     }
     assert!(told(&chain(), &one, 0, &heard(&one)).contains(&"pacer".to_owned()));
     // Nor one that is listed before it, although a pacer is planned at the site of the first source.
+    let sites = ["west", "middle", "east"];
     let turned = network("alps", &sites, &[("me", "middle", "east"), ("wm", "west", "middle")]);
     assert_eq!(hashes(&turned)["alps-pacer"], before["alps-pacer"]);
     let skew = chain().replacen("spec:\n", "spec:\n  run: {skew: 3 s}\n", 1);
