@@ -39,8 +39,8 @@ fn another_seed_or_none_gives_another_key() {
     assert_ne!(key(&[]).sha256, key(&[]).sha256);
 }
 
-/// Two links of pulses whose receivers count them by the photons. The first one's light comes late, behind the preamble of
-/// its session: that session cannot number it, and ends.
+/// Two links of pulses whose receivers count them by the photons. The first one's light comes late, behind the preamble
+/// of its session: that session cannot number it, and ends.
 fn one_begins_dark() -> String {
     let distributed =
         "sync: {type: distributed, jitter: 10 ps, provenance: {jitter: \"assumed: small beside the detectors'\"}}";

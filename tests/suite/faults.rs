@@ -470,8 +470,7 @@ fn figures_of_a_link_go_on_where_a_process_that_was_stopped_had_come_to() {
         (at, _) = network.happens(at, "fault-over", fault["id"].as_str().expect("an ID"));
         network.blocks(2);
     }
-    let figures = network.events().iter().rev().find_map(|event| event["links"][0].get("figures").cloned());
-    let figures = figures.expect("figures of the link");
+    let figures = network.status().expect("the network runs")["links"][0]["figures"].clone();
     assert!(figures["restarts"].as_f64().expect("a figure") >= 2.0, "{figures}");
     let availability = figures["availability"].as_f64().expect("a figure");
     assert!((0.01..1.0).contains(&availability), "{figures}");

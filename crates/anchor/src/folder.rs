@@ -18,8 +18,8 @@ const HALF_WRITTEN: Duration = Duration::from_secs(3600);
 const LINES_BYTES_MAX: u64 = 16 << 10;
 const FILE_BYTES_MAX: u64 = (COUNTS_MAX * (6 * NAME_BYTES_MAX + 32)) as u64;
 
-/// The file of a store grows by a line for each change, so that one sync is enough, and the last whole line counts: of one
-/// that a crash tore nobody was told. A file that has become long is written anew and takes the old one's place.
+/// The file of a store grows by a line for each change, so that one sync is enough, and the last whole line counts: of
+/// one that a crash tore nobody was told. A file that has become long is rewritten and takes the old one's place.
 #[derive(Debug)]
 pub struct FolderAnchor {
     folder: PathBuf,
@@ -118,7 +118,7 @@ impl FolderAnchor {
     }
 }
 
-/// Adds a line to a file of whole lines; false where it has to be written anew.
+/// Adds a line to a file of whole lines; false where it has to be rewritten.
 fn append(path: &Path, line: &[u8]) -> io::Result<bool> {
     let mut file = match OpenOptions::new().read(true).append(true).open(path) {
         Ok(file) => file,
@@ -238,7 +238,7 @@ mod tests {
             assert!(fs::metadata(anchor.path(store)).unwrap().len() <= LINES_BYTES_MAX);
         }
         assert_eq!(anchor.read(store).unwrap(), Some(ceilings(&[("send", 499)])));
-        // More counts than lines have room for are written anew each time.
+        // More counts than lines have room for are rewritten each time.
         let many: Vec<(String, u64)> = (0..2000).map(|count| (format!("count-{count}"), 7)).collect();
         anchor.raise(store, &many.iter().cloned().collect()).unwrap();
         anchor.raise(store, &ceilings(&[("send", 501)])).unwrap();

@@ -1,5 +1,5 @@
-//! Frame bits over the CPU time of both ends of Cascade, tables included; and what each case leaks, over what it must at
-//! least (f), with its round trips.
+//! Frame bits over the CPU time of both ends of Cascade, tables included; and what each case leaks, over what it must
+//! at least (f), with its round trips.
 
 use std::hint::black_box;
 use std::time::Instant;

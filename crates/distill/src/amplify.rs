@@ -51,8 +51,8 @@ pub fn hash_seed_len(n: usize, l: usize) -> usize {
 
 /// Hashes `key` to `l` bits with a seed that is used once, by the family that suits the two lengths.
 ///
-/// # Panics
-/// If the seed has not [`hash_seed_len`] bits, or key or output exceed [`MAX_LEN`]: what a peer sends is checked before.
+/// # Panics If the seed has not [`hash_seed_len`] bits, or key or output exceed [`MAX_LEN`]: what a peer sends is
+/// checked before.
 pub fn hash(key: &Bits, seed: &Bits, l: usize) -> Bits {
     if !extended::suits(key.len(), l) || key.len() > MAX_LEN {
         return toeplitz(key, seed, l);

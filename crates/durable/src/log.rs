@@ -2,11 +2,12 @@
 //!
 //! A record is a *head* of fixed length with a check of its own (so that a damaged length is never believed), a *body*,
 //! and the beginning of a SHA-256 over both. What heads and bodies say is the owner's, who describes them by a
-//! [`Framing`]. A record that a crash tore is the last one, and nobody was told of it: a [`Reader`] tells it from damage.
+//! [`Framing`]. A record that a crash tore is the last one, and nobody was told of it: a [`Reader`] tells it from
+//! damage.
 //!
-//! [`Log::append`] writes and gives a [`Pending`]; the record is on the disk once [`Pending::wait`] has returned. All who
-//! wait at about the same time share one sync, and a record that nobody waits for is on the disk with the next one that
-//! somebody does: the order of records is that of writing.
+//! [`Log::append`] writes and gives a [`Pending`]; the record is on the disk once [`Pending::wait`] has returned. All
+//! who wait at about the same time share one sync, and a record that nobody waits for is on the disk with the next one
+//! that somebody does: the order of records is that of writing.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -178,7 +179,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// A file of which so many bytes count.
+    /// A file of which this many bytes count.
     pub fn new(file: File, end: u64, disk: Disk) -> Self {
         let file = Arc::new(file);
         Self { file: file.clone(), disk, end, broken: None, syncs: Arc::new(Syncs::new(file)) }

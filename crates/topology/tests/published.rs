@@ -126,9 +126,9 @@ fn the_120_km_dot_has_its_published_error_rates_key_and_reach() {
 
 /// The file's key is 3 % more than that of the set of parameters that it is made after. Its formula is the set's: with
 /// the set's counts it gives the set's key. The difference is a parameter, the noise. The set has 2e-7 a pulse in
-/// whatever basis it is received; the file has detectors with 100 dark counts a second and gates of 0.5 ns, 1e-7 a pulse
-/// in each of the two bases at once, and errors of the states that make up for it in the error rates. So 1 % less bits
-/// are of the key and 6 % more of the check, from which less uncertainty follows.
+/// whatever basis it is received; the file has detectors with 100 dark counts a second and gates of 0.5 ns, 1e-7 a
+/// pulse in each of the two bases at once, and errors of the states that make up for it in the error rates. So 1 % less
+/// bits are of the key and 6 % more of the check, from which less uncertainty follows.
 #[test]
 fn the_120_km_dot_differs_from_its_set_of_parameters_by_where_its_noise_comes() {
     let plan = shipped("quantum-dot-120.yaml", &[]);

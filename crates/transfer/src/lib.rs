@@ -24,8 +24,9 @@
 //! # Which way
 //!
 //! Sites flood what pad and rate their links have ([`LinkState`]). Each transfer takes the cheapest path that has
-//! enough pad; the cost of a hop is stated at [`hop_cost`]. Key for a neighbour goes around the link to it. A key may go in shares over node-disjoint paths
-//! ([`Graph::disjoint`]), so that no site between carries all of it; [`exposed`] lists what a site did carry in full.
+//! enough pad; the cost of a hop is stated at [`hop_cost`]. Key for a neighbour goes around the link to it. A key may
+//! go in shares over node-disjoint paths ([`Graph::disjoint`]), so that no site between carries all of it; [`exposed`]
+//! lists what a site did carry in full.
 
 // No clock, file, socket, thread or randomness of the machine: clippy.toml lists them with reasons.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr))]

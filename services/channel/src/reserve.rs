@@ -434,8 +434,8 @@ impl Reserve for FileReserve {
         if !bits.len().is_multiple_of(2) {
             return Err(ReserveError::Odd(bits.len()));
         }
-        // A tag that these bits make is on the disk behind them. A refill that a loss of power takes is one that only the
-        // peer got, if it did: it is dropped there when the two meet again.
+        // A tag that these bits make is on the disk behind them. A refill that a loss of power takes is one that only
+        // the peer got, if it did: it is dropped there when the two meet again.
         self.append_record(ReserveState::refill_record(block, bits))?.later();
         shell::failpoint::hit("reserve.refilled");
         self.state.cells.append(block, bits)?;

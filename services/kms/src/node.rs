@@ -32,6 +32,8 @@ const RETRY: Duration = Duration::from_millis(250);
 const RETRY_LASTING: Duration = Duration::from_secs(5);
 /// Time between looks for what has expired.
 const EXPIRY_PULSE: Duration = Duration::from_secs(10);
+/// A store that is stopped goes on for this long with blocks that do not count yet.
+const SETTLING: Duration = Duration::from_secs(2);
 pub const RELAY_MESSAGES_IN_FLIGHT: usize = 64;
 
 /// The relay's stream as the key store sees it.
@@ -188,7 +190,8 @@ pub async fn run(
     tasks.spawn(serve_modules(&node, modules, stop.clone()));
     tasks.spawn(pads::serve(node.pools.clone(), node.config.name.clone(), relays, stop.clone()));
     tasks.spawn(expire(node.store.clone(), stop.clone()));
-    let mut dialogues = Dialogues::new(node.faults.clone(), stop.clone());
+    let talking = CancellationToken::new();
+    let mut dialogues = Dialogues::new(node.faults.clone(), talking.clone());
     for pool in node.pools.all() {
         if let Some(shares) = node.shares.remove(&pool.peer) {
             let dial = dials.get(&pool.peer).cloned();
@@ -212,11 +215,22 @@ pub async fn run(
         }
     }
     tasks.shutdown().await;
+    // What takes longer, because the peer does not have it or has no room, is for the next start.
+    let _ = tokio::time::timeout(SETTLING, settle(&node.pools)).await;
+    talking.cancel();
     dialogues.tasks.shutdown().await;
     for pool in node.pools.all() {
         pool.note_marks().await?;
     }
     node.store.close().context("close the key store")
+}
+
+/// Waits until what the modules handed over counts at both sites, so that a run in order leaves equal pools.
+async fn settle(pools: &Pools) {
+    for pool in pools.all() {
+        let mut progress = pool.progress();
+        while pool.connected() && pool.levels().offered_blocks > 0 && progress.changed().await.is_ok() {}
+    }
 }
 
 /// Makes these the sites to which relays lead; whether they were others before.

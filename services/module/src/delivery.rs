@@ -1,8 +1,8 @@
 //! Handing blocks to the site's key store: in order, each until the store says that it is durable there.
 //!
-//! The block file is the outbox, and the key of each block waits in it ([`crate::waiting`]). What the store has taken is
-//! marked, so that a restart hands over the rest, and then its key is erased here. A block that comes twice is known to the
-//! store by its identity, so that neither waits for the disk.
+//! The block file is the outbox, and the key of each block waits in it ([`crate::waiting`]). What the store has taken
+//! is marked, so that a restart hands over the rest, and then its key is erased here. A block that comes twice is known
+//! to the store by its identity, so that neither waits for the disk.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -30,7 +30,8 @@ use crate::waiting::{Part, Waiting};
 
 /// Blocks on their way to the key store. A store that does not take them holds the link up.
 const BLOCKS_WAITING: usize = 16;
-/// So many that wait darken a link of which full pools do: fewer than may wait, because what is under way comes to its end.
+/// This many waiting blocks darken a link whose full pools do: fewer than may wait, because what is under way comes to
+/// its end.
 const BLOCKS_DARK: usize = 8;
 const RETRY: Duration = Duration::from_millis(250);
 /// Where older releases kept the mark, and where somebody may give blocks up: the larger one counts.
@@ -100,8 +101,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Whether a link that is dark while its key finds no room is to be dark now: from so many blocks on that the store
-    /// does not take, until it has taken all.
+    /// Whether a link that is dark while its key finds no room is to be dark now: from this many blocks on that the
+    /// store does not take, until it has taken all.
     pub fn darkens(&mut self) -> bool {
         let waiting = self.waiting.load(Ordering::Relaxed);
         self.dark = waiting >= if self.dark { 1 } else { BLOCKS_DARK };

@@ -69,7 +69,7 @@ impl Departures {
         self.was_put_back
     }
 
-    /// So many more leave, each of which counts. Blocks until that is on the disk and in the anchor.
+    /// This many more leave, each of which counts. Blocks until that is on the disk and in the anchor.
     pub fn leave(&mut self, blocks: u64) -> Result<()> {
         self.count += blocks;
         self.write()?;

@@ -69,8 +69,8 @@ pub trait Light: Send {
     /// Begins a session. `beginning.setpoints` hold for the epochs within the latency.
     fn begin(&mut self, beginning: Beginning) -> BoxFuture<'_, Result<Begun>>;
 
-    /// Where the module sets the instrument in `epoch`: once for each epoch, in their order. `dark` asks for no light in
-    /// it.
+    /// Where the module sets the instrument in `epoch`: once for each epoch, in their order. `dark` asks for no light
+    /// in it.
     fn set(&mut self, epoch: u64, setpoints: Setpoints, dark: bool) -> BoxFuture<'_, ()>;
 
     /// The module is about to take this frame.

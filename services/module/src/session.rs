@@ -33,8 +33,8 @@ const DEPARTURE: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// Epochs and blocks that the other end may have come further than this one: it takes one step more at most, whose frame
-/// may end an epoch or two later.
+/// Epochs and blocks that the other end may have come further than this one: it takes one step more at most, whose
+/// frame may end an epoch or two later.
 const EPOCHS_AHEAD: u64 = 4;
 const BLOCKS_AHEAD: u64 = 2;
 /// Clocks of the two ends go apart by less than one part in this.
@@ -79,7 +79,7 @@ impl Node {
         self.vault.stretches().frames() as f64 * self.config.protocol.post_processing.framing.frame_s()
     }
 
-    /// Gives up what is kept of a block beyond so many rounds of sifting.
+    /// Gives up what is kept of a block beyond this many rounds of sifting.
     fn give_up_stretches(&mut self, rounds: u64) -> Result<()> {
         let Some((block, ledger)) = self.vault.stretches().settle(rounds)? else { return Ok(()) };
         self.monitor.note("stretches-voided", &format!("block {block}: the other end does not have all that was kept"));
@@ -250,7 +250,8 @@ fn give_up_foreign(node: &mut Node, protocol: &LinkProtocol) -> Result<()> {
     if node.vault.stretches().are_of(own) {
         return Ok(());
     }
-    node.monitor.note("stretches-voided", "the link is configured anew: what was sifted of a block is given up");
+    node.monitor
+        .note("stretches-voided", "the configuration of the link changed: what was sifted of a block is given up");
     node.give_up_stretches(0)
 }
 

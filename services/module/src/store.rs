@@ -1,13 +1,14 @@
 //! The durable file of distilled blocks of one link end: `<data>/<site>/<link>/blocks.qkd`.
 //!
 //! It says what became of each block, with a digest of its key. The key itself stands before it, sealed, until the key
-//! store has it, and nowhere from then on ([`crate::waiting`]). Numbers that the link end counts are there, too ([`Count`]).
+//! store has it, and nowhere from then on ([`crate::waiting`]). Numbers that the link end counts are there, too
+//! ([`Count`]).
 //!
-//! Append-only. A block is *prepared* (its key is on disk, its fate open) and then *committed* or *voided* by a
-//! later record; where one end decides alone it is *stored* in one step. A method that changes something returns only
-//! after the record is on the disk (`fdatasync`), or gives a [`Pending`] to wait with: so whoever acts on the result acts
-//! on something that survives a kill. A record that a crash tore is cut off when the file is opened again: nobody was told of it.
-//! Damage anywhere else is refused, never repaired by guessing.
+//! Append-only. A block is *prepared* (its key is on disk, its fate open) and then *committed* or *voided* by a later
+//! record; where one end decides alone it is *stored* in one step. A method that changes something returns only after
+//! the record is on the disk (`fdatasync`), or gives a [`Pending`] to wait with: so whoever acts on the result acts on
+//! something that survives a kill. A record that a crash tore is cut off when the file is opened again: nobody was told
+//! of it. Damage anywhere else is refused, never repaired by guessing.
 //!
 //! Of old blocks little is kept ([`BlockStore::retire`]).
 //!
@@ -52,8 +53,8 @@ use crate::waiting::Part;
 
 /// First bytes of every block file; the last one is the version of the format.
 const FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x04";
-/// Of releases that kept key that waits, and what is counted, in files beside it; of one that begins with what is left of
-/// old blocks, and of one that does not. Such a file gets today's first bytes when it is opened for writing.
+/// Of releases that kept key that waits, and what is counted, in files beside it; of one that begins with what is left
+/// of old blocks, and of one that does not. Such a file gets today's first bytes when it is opened for writing.
 const OLDER_FILE_MAGICS: [[u8; 8]; 2] = [*b"QKDBLK\0\x02", *b"QKDBLK\0\x03"];
 /// Of release 0.1, which kept the key.
 const OLD_FILE_MAGIC: [u8; 8] = *b"QKDBLK\0\x01";

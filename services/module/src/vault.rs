@@ -2,10 +2,10 @@
 //! doubt, and the epochs that it has seen. All of it is in the block file.
 //!
 //! Order of writes for a block: reserve slice, key and block (undecided, or where this end decides alone as part of the
-//! key) with one sync; reserve refilled (in the channel); block committed, slice erased; that it leaves for the key store,
-//! with a sync; once that has it, the mark of that, and the key erased. What has no sync of its own comes to the disk with
-//! the next one, and is done again where a loss of power came before: the peer says again that a block counts, a block that
-//! comes twice counts once. Without a key store the key stays.
+//! key) with one sync; reserve refilled (in the channel); block committed, slice erased; that it leaves for the key
+//! store, with a sync; once that has it, the mark of that, and the key erased. What has no sync of its own comes to the
+//! disk with the next one, and is done again where a loss of power came before: the peer says again that a block
+//! counts, a block that comes twice counts once. Without a key store the key stays.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,8 @@ pub struct Vault {
     next_epoch: u64,
     /// Epochs of a lease.
     lease_epochs: u64,
+    /// There is no more light to lease epochs for.
+    light_over: bool,
     /// Blocks that are kept one by one.
     kept: usize,
     /// What was kept of the times with light, and when.
@@ -104,6 +106,7 @@ impl Vault {
             leased,
             next_epoch,
             lease_epochs,
+            light_over: false,
             kept,
             uptime,
         })
@@ -215,6 +218,7 @@ impl Vault {
 
     /// Makes sure that `epoch` and those that follow closely are on the disk as used.
     pub fn lease(&mut self, epoch: u64) -> Result<()> {
+        self.light_over = false;
         self.next_epoch = epoch + 1;
         // Blocks lease, too, so that this is rarely needed where they come often.
         if epoch + self.lease_epochs / 8 >= self.leased { self.write_lease(epoch + self.lease_epochs) } else { Ok(()) }
@@ -223,6 +227,7 @@ impl Vault {
     /// The run has ended in good order: the next one goes on exactly where it ended.
     pub fn run_ended(&mut self, end: u64) -> Result<()> {
         self.next_epoch = end;
+        self.light_over = true;
         self.write_lease(end)
     }
 
@@ -259,7 +264,7 @@ impl Vault {
         store.erase(Part::Slice, block)?;
         // The file as it is serves as well, where there is no room for another.
         match store.retire(self.kept) {
-            Ok(true) => tracing::info!("the block file was written anew, without what is not kept"),
+            Ok(true) => tracing::info!("the block file was rewritten without what is not kept"),
             Ok(false) => {}
             Err(error) => tracing::warn!("the block file keeps what is not needed any more: {error}"),
         }
@@ -328,7 +333,7 @@ impl Vault {
         let ledger = serde_json::to_string(ledger).context("write the ledger")?;
         let block = NewBlock { number, session: self.session, key, ledger: &ledger, trace_id };
         let ahead = (self.next_epoch + self.lease_epochs).saturating_sub(1);
-        let leases = ahead > self.leased + self.lease_epochs / 4;
+        let leases = !self.light_over && ahead > self.leased + self.lease_epochs / 4;
         let counts = [(Count::Leased, ahead)];
         let counts = if leases { &counts[..] } else { &[] };
         let pending = self.waiting.store().put(state, &block, sealed, counts)?;

@@ -1,7 +1,7 @@
 //! Key that waits: blocks on their way to the key store, or without one, and reserve slices of blocks in doubt.
 //!
-//! It stands in the block file ([`crate::store`]), sealed ([`crate::sealed`]). What waits no longer is overwritten. Older
-//! releases had a file for each in the folder `waiting`.
+//! It stands in the block file ([`crate::store`]), sealed ([`crate::sealed`]). What waits no longer is overwritten.
+//! Older releases had a file for each in the folder `waiting`.
 
 use std::fs;
 use std::io;
@@ -119,8 +119,8 @@ impl Waiting {
     }
 }
 
-/// Takes what an older release left in a folder of files into the block file. Whole files are taken as they are: they open
-/// there, or are refused there.
+/// Takes what an older release left in a folder of files into the block file. Whole files are taken as they are: they
+/// open there, or are refused there.
 pub fn take_over_folder(end: &Path, store: &mut BlockStore) -> Result<()> {
     let folder = end.join(FOLDER);
     if !folder.exists() {

@@ -28,7 +28,7 @@ pub struct FirstBlock {
 }
 
 impl FirstBlock {
-    /// What is said behind the state of the link. Tenths of hours: it is said anew when it changes.
+    /// What is said behind the state of the link. Tenths of hours: it is said again when it changes.
     pub fn sentence(self, pace: Option<f64>) -> String {
         let hours = |seconds: f64| format!("{:.1} h", seconds / 3600.0);
         let wall = pace.filter(|pace| *pace > 0.0).map(|pace| format!(", {} from now", hours(self.left_s / pace)));

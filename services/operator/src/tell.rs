@@ -1,6 +1,6 @@
 //! Tells running services what changed in their plan and takes no start: the loss of a source's arms, whom a key store
-//! serves and with which sites it shares key over relays, for which sites a relay fills pools, which links a pacer keeps at
-//! one time.
+//! serves and with which sites it shares key over relays, for which sites a relay fills pools, which links a pacer
+//! keeps at one time.
 //!
 //! Every life of a pod is told once, also when nothing changed: the file that it started with can be a minute old.
 

@@ -124,8 +124,8 @@ impl NetworkTime {
         self.place.send_replace(What::Emitting(Emitting { number: self.number, reached_ps, wants_ps }));
     }
 
-    /// Nothing is emitted any more: the run is over behind the epoch that ends then, or, without that, the session behind
-    /// the last that was allowed.
+    /// Nothing is emitted any more: the run is over behind the epoch that ends then, or, without that, the session
+    /// behind the last that was allowed.
     pub fn leave(&mut self, end_ps: Option<u64>) {
         let idle = Idle { reached_ps: end_ps.unwrap_or(self.emitted_ps), ended: end_ps.is_some() };
         self.place.send_if_modified(|place| {

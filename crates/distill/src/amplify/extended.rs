@@ -7,8 +7,8 @@
 //! ```
 //!
 //! This family is universal too (Hayashi and Tsurumaki, IEEE Trans. Inf. Theory 62, 2213 (2016)): keys that differ in
-//! their first l bits alone never collide, others do for 2^-l of the seeds. It takes n - 1 bits of seed in place of
-//! n + l - 1, and the output is made stretch by stretch with short transforms, all by the transform of the same few bits.
+//! their first l bits alone never collide, others do for 2^-l of the seeds. It takes n - 1 bits of seed in place of n +
+//! l - 1, and the output is made stretch by stretch with short transforms, all by the transform of the same few bits.
 
 use kernels::gf2::{Backend, Transform, unfolded_len};
 
@@ -17,7 +17,7 @@ use super::{copy_bits, middle};
 use crate::bits::Bits;
 use crate::wiped::Wiped;
 
-/// Keys are hashed so that lose a part in so many at most.
+/// Keys that lose at most one bit in this many are hashed that way.
 const LOSS: usize = 4;
 /// Shortest transform that pays.
 const SHORTEST_LOG: u32 = 10;

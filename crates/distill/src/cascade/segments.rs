@@ -38,7 +38,8 @@ pub(super) struct Dense {
     odd_cells: Vec<u64>,
 }
 
-/// What is known of 64 places. All of it in one line of the cache: frames are many, and what is looked at lies far apart.
+/// What is known of 64 places. All of it in one line of the cache: frames are many, and what is looked at lies far
+/// apart.
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(32))]
 struct Cell {

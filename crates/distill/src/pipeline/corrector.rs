@@ -54,8 +54,8 @@ impl Corrector {
         self.blocks.iter().map(|block| &block.round)
     }
 
-    /// A checkpoint must not come yet. Of a block that is closed the next tag says what became of it, so the peer has to
-    /// say first that it is prepared; and a block whose reconciliation has not begun is still the open one there.
+    /// A checkpoint must not come yet. Of a block that is closed the next tag says what became of it, so the peer has
+    /// to say first that it is prepared; and a block whose reconciliation has not begun is still the open one there.
     pub fn delays_checkpoints(&self) -> bool {
         self.blocks.iter().any(|block| matches!(block.state, State::Closing(_) | State::Sifted))
     }

@@ -186,7 +186,7 @@ pub enum BlockStep {
     /// Corrector: what was sifted is on its disk; the tag with this bundle closes it.
     #[prost(message, tag = "10")]
     Checkpoint(Checkpoint),
-    /// Reference: so many rounds of the block are on its disk.
+    /// Reference: this many rounds of the block are on its disk.
     #[prost(uint64, tag = "11")]
     Kept(u64),
 }

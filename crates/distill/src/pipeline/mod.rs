@@ -120,7 +120,7 @@ pub enum Action {
         block: u64,
         stretch: Stretch,
     },
-    /// Of the stretches that are kept those up to so many rounds count; what is beyond them is given up.
+    /// Of the stretches that are kept those up to this many rounds count; what is beyond them is given up.
     Settle {
         block: u64,
         rounds: u64,

@@ -2,11 +2,11 @@
 //!
 //! Sifting gives such a block in several rounds. What was sifted since the last *checkpoint* is a [`Stretch`]: bits,
 //! evidence and account. The corrector puts it on its disk and says so under a tag, with a digest of all that both ends
-//! said of sifting; the reference compares the digest with its own, puts its half on its disk and answers under a tag of
-//! its own. So the corrector may have one stretch more than the reference, never more, and never fewer. When a session
-//! breaks, what is not closed is void. The next session begins with the stretches that both greetings name, and settles
-//! with a pair of tags that these are the ones: what one end has beyond them is given up then and not before, because
-//! anybody can forge a greeting.
+//! said of sifting; the reference compares the digest with its own, puts its half on its disk and answers under a tag
+//! of its own. So the corrector may have one stretch more than the reference, never more, and never fewer. When a
+//! session breaks, what is not closed is void. The next session begins with the stretches that both greetings name, and
+//! settles with a pair of tags that these are the ones: what one end has beyond them is given up then and not before,
+//! because anybody can forge a greeting.
 //!
 //! Once the block is sifted its stretches are *spent*, at either end before it tells a parity: a second correction of
 //! the same bits would tell more than the bound counts.
@@ -262,7 +262,7 @@ impl OpenBlock {
         if self.rounds == 1 { 0 } else { rounds }
     }
 
-    /// Reference: the corrector begins to reconcile a block of so many rounds.
+    /// Reference: the corrector begins to reconcile a block of this many rounds.
     pub fn take_begun(&mut self, block: u64, rounds: u64, draft: &mut Draft) -> Result<Option<Round>, ModuleError> {
         if self.rounds == 1 || block != self.number {
             return Ok(None);
@@ -275,7 +275,7 @@ impl OpenBlock {
         self.take(rounds, draft).map(Some)
     }
 
-    /// Ends the block with so many rounds, which are there.
+    /// Ends the block with this many rounds, which are there.
     fn take(&mut self, rounds: u64, draft: &mut Draft) -> Result<Round, ModuleError> {
         let fresh = (rounds - self.kept_rounds) as usize;
         let first_step = self.sifted.front().map_or(0, |round| round.first_step);

@@ -73,8 +73,8 @@ pub enum WhenFull {
     Wait,
     /// The oldest key that no use was given yet goes, at both sites, and new key takes its place.
     Expire,
-    /// Its links have no light until key is taken, and time goes on; not in a run with a seed, because key is taken in wall
-    /// time.
+    /// Its links have no light until key is taken, and time goes on; not in a run with a seed, because key is taken in
+    /// wall time.
     Dark,
 }
 

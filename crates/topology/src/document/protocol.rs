@@ -174,8 +174,8 @@ pub struct Authentication {
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub tags_per_hash_key: u64,
     /// Light between two checkpoints: a tag of either end closes what was sifted of a block until then, which outlives
-    /// the session. Part of a round without a rest. Where nothing is said, blocks of at most 30 min have none, and longer
-    /// ones as many as cost below 1 % of the key, at least 30 min apart.
+    /// the session. Part of a round without a rest. Where nothing is said, blocks of at most 30 min have none, and
+    /// longer ones as many as cost below 1 % of the key, at least 30 min apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Duration>,
 }

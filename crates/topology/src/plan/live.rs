@@ -51,8 +51,8 @@ impl KmsConfig {
 }
 
 impl PacerConfig {
-    /// A running pacer can be told which links it keeps together, and how closely. Where it is follows from the first of
-    /// them.
+    /// A running pacer can be told which links it keeps together, and how closely. Where it is follows from the first
+    /// of them.
     fn fixed(mut self) -> Self {
         self.sources.clear();
         self.accepts.clear();

@@ -83,8 +83,9 @@ impl Relay {
     /// cheaper by more than the hysteresis. A link that ran dry counts again only when it has some margin. Fewer than
     /// wanted: how many there are.
     ///
-    /// Key for a neighbour goes around the link to it, over links whose pools stay above what is wanted of this one: none
-    /// becomes short for the sake of another, so that pools which fill each other do not drain each other in a circle.
+    /// Key for a neighbour goes around the link to it, over links whose pools stay above what is wanted of this one:
+    /// none becomes short for the sake of another, so that pools which fill each other do not drain each other in a
+    /// circle.
     pub(super) fn choose(
         &mut self,
         survey: &Survey,

@@ -64,7 +64,8 @@ pub fn described(bytes: &[u8]) -> Option<(Side, Layout)> {
     Some((side, Layout::new(tags)))
 }
 
-/// How records lie in the file. Any last record may be one that a crash tore: it costs a tag where it may have used one.
+/// How records lie in the file. Any last record may be one that a crash tore: it costs a tag where it may have used
+/// one.
 pub const FRAMING: Framing = Framing { head_bytes: RECORD_HEADER, check_bytes: CHECK, body, torn: Torn::Last };
 
 pub fn record(kind: u8, body: &[u8]) -> Zeroizing<Vec<u8>> {

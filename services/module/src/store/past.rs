@@ -98,9 +98,9 @@ impl BlockStore {
         Some((past.rows.iter().map(|row| (row.block, row.bits)), &past.sum))
     }
 
-    /// Keeps about `kept` blocks: of older ones that are decided what two ends compare, which is all that a delivery needs
-    /// as well, and the sum of their accounts. Hundreds are given up at a time. Gives the space of key that waits no longer
-    /// back, too, where it is most of the file. True where the file was rewritten.
+    /// Keeps about `kept` blocks: of older ones that are decided what two ends compare, which is all that a delivery
+    /// needs as well, and the sum of their accounts. Hundreds are given up at a time. Gives the space of key that waits
+    /// no longer back, too, where it is most of the file. True where the file was rewritten.
     pub fn retire(&mut self, kept: usize) -> Result<bool, StoreError> {
         if self.entries.len() <= kept.saturating_add((kept / 4).max(RETIRED_AT_ONCE_MIN)) {
             let much = self.erased_bytes > ERASED_BYTES_MAX.max(self.log.end() / 2);

@@ -126,7 +126,7 @@ impl Stretches {
         self.chain.iter().all(|about| about.protocol == protocol)
     }
 
-    /// Those up to so many rounds, which both ends have.
+    /// Those up to this many rounds, which both ends have.
     pub fn load(&self, rounds: u64) -> Result<Vec<Stretch>> {
         let taken = self.chain.iter().take_while(|about| about.rounds <= rounds).count();
         let stretches: Vec<Stretch> = (0..taken)
@@ -157,7 +157,7 @@ impl Stretches {
         Ok(())
     }
 
-    /// Gives up those beyond so many rounds: of which block they were, and their account.
+    /// Gives up those beyond this many rounds: of which block they were, and their account.
     pub fn settle(&mut self, rounds: u64) -> Result<Option<(u64, BlockLedger)>> {
         let keep = self.chain.iter().take_while(|about| about.rounds <= rounds).count();
         let mut account = BlockLedger::default();

@@ -1,7 +1,7 @@
 //! What else a link end has in its block file: key that waits, sealed, and numbers that are counted.
 //!
 //! Key stands before the record of its block and is written with it, so that one sync is enough for both. It is
-//! overwritten in its place once it waits no longer; the space comes back when the file is written anew
+//! overwritten in its place once it waits no longer; the space comes back when the file is rewritten
 //! ([`BlockStore::retire`]).
 
 use std::os::unix::fs::FileExt;
@@ -142,8 +142,8 @@ impl BlockStore {
         Ok(Some(Sealed { part, block, session, bits, content }))
     }
 
-    /// First block that the key store has not said to be durable there. Key of a block that counts is erased after it has
-    /// said so alone, and a loss of power may keep that and not the count.
+    /// First block that the key store has not said to be durable there. Key of a block that counts is erased after it
+    /// has said so alone, and a loss of power may keep that and not the count.
     pub fn delivered(&self) -> u64 {
         let erased = self.parts.iter().filter(|((part, _), place)| *part == Part::Key && place.erased);
         let of_key = erased.filter(|((_, block), _)| self.state(*block) == Some(BlockState::Committed));
@@ -238,8 +238,8 @@ impl BlockStore {
         Ok(())
     }
 
-    /// Where the last block begins, if a loss of power kept its key from the disk and not its record. Nobody was told of
-    /// such a block: one sync is for both, and what left since would be counted behind it.
+    /// Where the last block begins, if a loss of power kept its key from the disk and not its record. Nobody was told
+    /// of such a block: one sync is for both, and what left since would be counted behind it.
     pub(super) fn keyless_block(&self) -> Result<Option<u64>, StoreError> {
         let Some(last) = self.entries.last() else { return Ok(None) };
         let block = last.header.block;

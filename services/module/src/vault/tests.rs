@@ -204,6 +204,7 @@ fn epochs_are_leased_once_that_is_on_the_disk_and_not_before() {
     assert!(vault.lease(5).is_err());
     assert!(vault.lease(5).is_err(), "no room is no lease, however often it is asked for");
     disk.fill(false);
+    vault.mend().unwrap();
     vault.lease(5).unwrap();
     assert!(next_epoch(data.path(), SITE, LINK).unwrap() > 5, "a crash goes on behind what was used");
 }
@@ -286,7 +287,7 @@ fn key_that_was_erased_counts_as_delivered_where_a_loss_of_power_took_the_mark()
 }
 
 #[test]
-fn a_file_of_which_much_was_erased_is_written_anew_with_what_waits_and_what_is_counted() {
+fn a_file_of_which_much_was_erased_is_rewritten_with_what_waits_and_what_is_counted() {
     let data = tempfile::tempdir().unwrap();
     let mut vault = open(data.path());
     let large = |number: u64| FinishedBlock { key: bits(number + 1, 8 << 20), ..block(number) };

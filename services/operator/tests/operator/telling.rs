@@ -90,8 +90,8 @@ fn a_site_that_comes_starts_the_one_at_the_other_end_of_its_link_alone() {
     let others: Vec<&String> = started.iter().copied().filter(|unit| !link.contains(&unit.as_str())).collect();
     assert_eq!(started.len(), link.len() + others.len());
     assert_eq!(others, ["alps-site-east", "alps-site-far"]);
-    // Of two sites the relay of the one with the smaller name fills the pool, which is the new one's. The pacer has a link
-    // more, or less, to keep at one time.
+    // Of two sites the relay of the one with the smaller name fills the pool, which is the new one's. The pacer has a
+    // link more, or less, to keep at one time.
     let near = ["kms-middle", "kms-west", "pacer"];
     assert_eq!(told(&longer_chain(), &chain(), 0, &heard(&chain())), near);
     // And back.

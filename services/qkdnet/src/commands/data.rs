@@ -39,6 +39,14 @@ pub fn damaged(error: StoreError) -> Failure {
     }
 }
 
+/// As [`damaged`], where an error may be of a block file.
+pub fn unreadable(error: anyhow::Error) -> Failure {
+    match error.downcast() {
+        Ok(of_file) => damaged(of_file),
+        Err(other) => other.into(),
+    }
+}
+
 /// Every `<data>/<site>/<link>/blocks.qkd`, by link and then site.
 pub fn link_ends(data: &Path) -> Result<Vec<LinkEnd>, Failure> {
     let mut ends = Vec::new();

@@ -59,8 +59,8 @@ pub fn progress(plan: &Plan, reports: &[LinkReport]) -> (usize, usize) {
     (known, all)
 }
 
-/// Simulated time at which all outages of a link that the document says are over: of those that come again and again, the
-/// first.
+/// Simulated time at which all outages of a link that the document says are over: of those that come again and again,
+/// the first.
 fn outages_s(plan: &Plan, link: &PlannedLink) -> f64 {
     let source = plan.sources().find(|source| source.link == link.name);
     let ends = source.into_iter().flat_map(|source| {

@@ -52,7 +52,7 @@ pub type Marks = BTreeMap<(String, String), u64>;
 
 pub fn marks(folder: &Path) -> Result<Marks, Failure> {
     let mark = |end: data::LinkEnd| {
-        let mark = module::next_undelivered(folder, &end.site, &end.link)?;
+        let mark = module::next_undelivered(folder, &end.site, &end.link).map_err(data::unreadable)?;
         Ok(((end.link, end.site), mark))
     };
     data::link_ends(folder)?.into_iter().map(mark).collect()
