@@ -470,11 +470,13 @@ fn figures_of_a_link_go_on_where_a_process_that_was_stopped_had_come_to() {
         (at, _) = network.happens(at, "fault-over", fault["id"].as_str().expect("an ID"));
         network.blocks(2);
     }
-    let figures = network.status().expect("the network runs")["links"][0]["figures"].clone();
+    network.stop();
+    let text = std::fs::read_to_string(place.path("events")).expect("read the events");
+    let summary: Value = serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON");
+    let figures = summary["links"][0]["figures"].clone();
     assert!(figures["restarts"].as_f64().expect("a figure") >= 2.0, "{figures}");
     let availability = figures["availability"].as_f64().expect("a figure");
     assert!((0.01..1.0).contains(&availability), "{figures}");
-    network.stop();
     for site in ["valrose", "sophia"] {
         assert!(place.path("data").join(site).join("valrose-sophia/uptime.json").is_file(), "{site}");
     }
