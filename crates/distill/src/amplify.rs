@@ -119,7 +119,7 @@ impl Amplifier {
         let mut out = vec![0; self.l.div_ceil(64)];
         match &self.method {
             Method::Empty => {}
-            Method::Direct { seed } => middle_product(self.backend, key.words(), &seed, &mut out),
+            Method::Direct { seed } => middle_product(self.backend, key.words(), seed, &mut out),
             Method::Transform { plan, transform, windows } => {
                 through_transform(plan, transform, windows, key.words(), &mut out);
             }
@@ -172,9 +172,9 @@ fn through_transform(plan: &Plan, transform: &Transform, windows: &[Wiped<Lanes>
         coefficients[..key.len()].copy_from_slice(key);
         coefficients[key.len()..].fill(0);
         if stretch == 0 {
-            transform.forward_multiply(&mut coefficients, &window, &mut sum);
+            transform.forward_multiply(&mut coefficients, window, &mut sum);
         } else {
-            transform.forward_multiply_add(&mut coefficients, &window, &mut work, &mut sum);
+            transform.forward_multiply_add(&mut coefficients, window, &mut work, &mut sum);
         }
     }
     middle(plan, transform, &mut sum, &mut work, out);

@@ -106,7 +106,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next record. Nothing is to be read behind what is none.
-    pub fn next(&mut self) -> io::Result<Found> {
+    pub fn read_next(&mut self) -> io::Result<Found> {
         let Framing { head_bytes, check_bytes, body, torn } = self.framing;
         if self.left == 0 {
             return Ok(Found::End);
@@ -334,7 +334,7 @@ mod tests {
     fn read(bytes: &[u8], framing: Framing) -> (Vec<Vec<u8>>, Found) {
         let (mut reader, mut bodies) = (Reader::new(bytes, bytes.len() as u64, framing), Vec::new());
         loop {
-            match reader.next().unwrap() {
+            match reader.read_next().unwrap() {
                 Found::Record { body, bytes, .. } => bodies.push([body.to_vec(), vec![bytes as u8]].concat()),
                 other => return (bodies, other),
             }

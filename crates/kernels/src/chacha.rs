@@ -94,8 +94,9 @@ fn stream_in_lanes<const LANES: usize>(
     let mut blocks = [[0; LANES]; 16];
     let mut counter = 0u64;
     for out in out.chunks_mut(LANES * BLOCK as usize) {
-        for lane in 0..LANES {
-            (first[12][lane], first[13][lane]) = (counter as u32, (counter >> 32) as u32);
+        let [.., low, high, _, _] = &mut first;
+        for (low, high) in low.iter_mut().zip(high) {
+            (*low, *high) = (counter as u32, (counter >> 32) as u32);
             counter += 1;
         }
         rounds(&first, &mut blocks);

@@ -15,7 +15,7 @@ mod link;
 mod metrics;
 pub mod recording;
 mod report;
-mod sealed;
+pub mod sealed;
 mod seed;
 mod serve;
 mod session;

@@ -148,7 +148,8 @@ async fn links_that_come_and_go_are_told_and_the_others_go_on() {
     let (mut a, mut b) = (world.attach("a").await, world.attach("b").await);
     a.join(1, 0).await;
     b.join(1, 0).await;
-    (a.granted().await, b.granted().await);
+    a.granted().await;
+    b.granted().await;
     assert!(!world.order(&["a", "b"], SKEW_PS).await, "nothing new");
     assert!(world.order(&["c", "a"], SKEW_PS).await);
     assert_eq!(b.0.receive().await, None, "it is of the network no longer");
@@ -195,7 +196,8 @@ async fn in_a_run_that_is_to_be_repeated_a_link_that_stopped_is_waited_for_and_t
     let (mut a, mut b) = (world.attach("a").await, world.attach("b").await);
     a.join(1, 0).await;
     b.join(1, 0).await;
-    (a.granted().await, b.granted().await);
+    a.granted().await;
+    b.granted().await;
     b.say(report::Report::Idle(wire::Idle { reached_ps: 200, ended: false })).await;
     a.emitting(1, 1000, 1400).await;
     world.becomes("b", PaceState::Expected).await;

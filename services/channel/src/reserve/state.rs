@@ -139,7 +139,7 @@ impl ReserveState {
         let records = bytes.get(HEADER..).unwrap_or_default();
         let mut reader = Reader::new(records, records.len() as u64, FRAMING);
         loop {
-            match reader.next().map_err(|source| OpenError::Io { path: path.to_owned(), source })? {
+            match reader.read_next().map_err(|source| OpenError::Io { path: path.to_owned(), source })? {
                 Found::Record { head, body, bytes } => {
                     state.apply(head[0], &body).ok_or_else(|| damaged(at, "a record without sense"))?;
                     at += bytes as usize;

@@ -59,7 +59,7 @@ impl<'a> Scanner<'a> {
     }
 
     pub fn next(&mut self) -> Result<Scanned, StoreError> {
-        let found = self.records.next().map_err(at("read", self.path))?;
+        let found = self.records.read_next().map_err(at("read", self.path))?;
         let (head, body, bytes) = match found {
             Found::Record { head, body, bytes } => (head, body, bytes),
             Found::Torn => return Ok(Scanned::Torn),
