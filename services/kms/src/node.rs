@@ -33,7 +33,7 @@ const RETRY_LASTING: Duration = Duration::from_secs(5);
 /// Time between looks for what has expired.
 const EXPIRY_PULSE: Duration = Duration::from_secs(10);
 /// A store that is stopped goes on for this long with blocks that do not count yet.
-const SETTLING: Duration = Duration::from_secs(2);
+const SETTLING: Duration = Duration::from_millis(500);
 pub const RELAY_MESSAGES_IN_FLIGHT: usize = 64;
 
 /// The relay's stream as the key store sees it.
