@@ -263,7 +263,7 @@ struct Syncs {
     file: Arc<File>,
     /// Writes so far.
     written: AtomicU64,
-    /// Not behind the lock: whoever writes must not wait for a sync.
+    /// Outside the lock: a writer must not wait for a sync.
     failed: AtomicBool,
     synced: Mutex<Synced>,
 }

@@ -150,7 +150,7 @@ struct Outbox {
     waiting: mpsc::Receiver<Outgoing>,
     /// Sent, and not said to be durable.
     unconfirmed: VecDeque<Outgoing>,
-    /// How many are not taken, for whoever makes them.
+    /// Blocks that are not taken, as `Delivery` counts them.
     left: Arc<AtomicUsize>,
 }
 

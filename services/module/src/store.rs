@@ -6,8 +6,8 @@
 //!
 //! Append-only. A block is *prepared* (its key is on disk, its fate open) and then *committed* or *voided* by a later
 //! record; where one end decides alone it is *stored* in one step. A method that changes something returns only after
-//! the record is on the disk (`fdatasync`), or gives a [`Pending`] to wait with: so whoever acts on the result acts on
-//! something that survives a kill. A record that a crash tore is cut off when the file is opened again: nobody was told
+//! the record is on the disk (`fdatasync`), or gives a [`Pending`] to wait with, so that what follows from it survives
+//! a kill. A record that a crash tore is cut off when the file is opened again: nobody was told
 //! of it. Damage anywhere else is refused, never repaired by guessing.
 //!
 //! Of old blocks little is kept ([`BlockStore::retire`]).

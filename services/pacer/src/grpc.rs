@@ -71,7 +71,7 @@ fn by_service(sources: &[PacedSource]) -> BTreeMap<String, String> {
     sources.iter().map(|source| (source.service.clone(), source.link.clone())).collect()
 }
 
-/// These sources may connect, and whoever controls the run.
+/// These sources may connect, and the controller of the run.
 fn admit(allow: &AllowList, sources: &[PacedSource]) -> Result<()> {
     let services = || sources.iter().map(|source| source.service.as_str());
     allow.set(services().chain([CONTROL_IDENTITY]))?;

@@ -12,7 +12,7 @@
 //! *missing*, holds nobody, and begins where the network is when it comes.
 //!
 //! A run that is to be repeated ([`NetworkTime::repeatable`]) lets nothing that happens in wall time decide where a
-//! link has light. So each source begins where its outputs ask, which follows from contents, whoever else is there: the
+//! link has light. So each source begins where its outputs ask, which follows from contents alone: the
 //! others wait until it is within the skew. One that stops emitting before its run is over is *expected* where it
 //! stopped, as if it were slow, until the caller gives it up ([`NetworkTime::give_up`]); then it is missing, and the
 //! others go on. When it comes after all, it still begins where it asks. The network's time stands until it has caught

@@ -412,7 +412,7 @@ fn in_a_run_that_is_to_be_repeated_a_link_begins_where_it_asks_whenever_it_comes
             world.take(grants);
             assert!(world.time.is_missing(1));
             go_on(&mut world, stopped_ps + others_ps);
-            assert_eq!(world.sources[0].next_ps, (stopped_ps + others_ps).next_multiple_of(20), "not for ever");
+            assert_eq!(world.sources[0].next_ps, (stopped_ps + others_ps).next_multiple_of(20), "the wait has an end");
         }
         let network_ps = world.time.network_ps();
         world.sources[1].next_ps += 60;

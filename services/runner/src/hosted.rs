@@ -60,7 +60,7 @@ fn faults_allowed(service: &ServiceConfig) -> bool {
     }
 }
 
-/// Runs all until they are asked to stop; one that fails ends all, so that whoever watches restarts them.
+/// Runs all until they are asked to stop; one that fails ends all, so that the watcher restarts them.
 async fn host(files: Vec<HostedFile>, shutdown: &Shutdown) -> Result<()> {
     let mut services = JoinSet::new();
     for file in files {

@@ -20,7 +20,7 @@ use super::messages::{BlockStep, Checkpoint};
 use super::round::Round;
 use super::{Action, Draft, ModuleError, Side};
 use crate::bits::Bits;
-use crate::bounds::Evidence;
+use crate::bounds::{Detections, Evidence};
 use crate::ledger::{BlockLedger, Line};
 use crate::sifting::{Detected, SiftedRound};
 
@@ -130,6 +130,21 @@ fn absorb(hash: &mut Sha256, step: u64, message: &[u8]) {
     hash.update(&step.to_le_bytes());
     hash.update(&(message.len() as u64).to_le_bytes());
     hash.update(message);
+}
+
+/// Evidence as numbers of which each kind has its own count.
+fn numbers_of(evidence: &Evidence) -> Vec<u64> {
+    match *evidence {
+        Evidence::CheckBits { bits, errors } => vec![0, bits, errors],
+        Evidence::Decoy(intensities) => {
+            let of_one = |detections: &Detections| {
+                let Detections { key, key_errors, check } = *detections;
+                [key, u64::from(key_errors.is_some()), key_errors.unwrap_or(0), check.bits, check.errors]
+            };
+            std::iter::once(1).chain(intensities.iter().flat_map(of_one)).collect()
+        }
+        Evidence::SinglePhoton { pulses, key, check } => vec![2, pulses, key, check.bits, check.errors],
+    }
 }
 
 /// The block that is being sifted.
@@ -393,7 +408,7 @@ impl OpenBlock {
         hash.update(&self.digest);
         let numbers = [self.protocol, self.kept_rounds, self.tag_pairs, material.frames, material.key.len() as u64];
         numbers.into_iter().for_each(|number| hash.update(&number.to_le_bytes()));
-        hash.update(format!("{:?}", material.evidence).as_bytes());
+        numbers_of(&material.evidence).into_iter().for_each(|number| hash.update(&number.to_le_bytes()));
         if let Some(Transcript { own, own_before, peer }) = &self.transcript {
             let own = if now { own } else { own_before };
             let (reference, corrector) = if self.side == Side::Reference { (own, peer) } else { (peer, own) };
