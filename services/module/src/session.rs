@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use distill::config::LinkProtocol;
-use distill::pipeline::{Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput, Stretch};
+use distill::pipeline::{
+    Action, Begun as BegunBlock, FrameInput, Hello, Module, ModuleError, SessionStart, Setpoints, StepOutput, Stretch,
+};
 use photonics::random::Subseed;
 use proto::channel::v1::{Bundle, ChannelMessage, ModuleMessage, Open, Opened, module_message};
 use proto::detector::v1::LinkState;
@@ -209,8 +211,8 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         passed_over(node, asked, first_epoch)?;
     }
     let mut module = Box::new(Module::new(&protocol, &start, session_seed(seed, first_epoch)));
-    if let Some(stretches) = carried {
-        module.carry(stretches)?;
+    if let Some((stretches, begun)) = carried {
+        module.carry(stretches, begun)?;
     }
     let module = Some(module);
     let mut run = Run {
@@ -225,21 +227,8 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
     };
     run.reporter.session_begins(&run.node.monitor, opened.session, opened.reserve_tags);
     let result = run.distil(light).await;
-    if result.is_err() {
-        let begun = run.module.as_ref().and_then(|module| module.kept());
-        for (block, ledger) in run.module.iter_mut().flat_map(|module| module.void()) {
-            // Why the session ended counts for more than a ledger that found no room.
-            if let Err(error) = run.node.vault.abort(block, &ledger) {
-                tracing::warn!(block, "the ledger of a void round is not kept: {}", shell::chain(&error));
-            }
-            match begun {
-                Some((number, _)) if number == block => {
-                    let kept_s = run.node.kept_s();
-                    run.reporter.interrupted(&run.node.monitor, block, kept_s);
-                }
-                _ => run.reporter.voided(&run.node.monitor, block),
-            }
-        }
+    if let Err(error) = &result {
+        run.broke(error)?;
     }
     result
 }
@@ -280,8 +269,8 @@ fn own_hello(node: &mut Node, protocol: &LinkProtocol) -> Hello {
 struct Agreed {
     start: SessionStart,
     first_epoch: u64,
-    /// Of a block that was begun before, where either end has begun one.
-    carried: Option<Vec<Stretch>>,
+    /// Of a block that was begun before, where either end has begun one; with its reconciliation, where that has begun.
+    carried: Option<(Vec<Stretch>, Option<BegunBlock>)>,
 }
 
 /// Where the session starts, from both greetings; leases the epochs to come.
@@ -300,7 +289,8 @@ fn agree(node: &mut Node, opened: &Opened, protocol: &LinkProtocol, setpoints: S
         setpoints,
     };
     let stretches = node.vault.stretches();
-    let carried = own.carries(&peer).map(|rounds| stretches.load(rounds)).transpose()?;
+    let load = |rounds| stretches.load(rounds).map(|kept| (kept, stretches.begun(rounds)));
+    let carried = own.carries(&peer).map(load).transpose()?;
     Ok(Agreed { start, first_epoch, carried })
 }
 
@@ -451,6 +441,30 @@ impl Run<'_> {
         self.node.vault.pass_over(epochs, BLOCKS_AHEAD);
     }
 
+    /// The session broke: what of it is kept, and what is void.
+    fn broke(&mut self, error: &anyhow::Error) -> Result<()> {
+        let kept = self.module.as_ref().and_then(|module| module.kept());
+        for (block, ledger) in self.module.iter_mut().flat_map(|module| module.void()) {
+            // Why the session ended counts for more than a ledger that found no room.
+            if let Err(error) = self.node.vault.abort(block, &ledger) {
+                tracing::warn!(block, "the ledger of a void round is not kept: {}", shell::chain(&error));
+            }
+            if kept.is_none_or(|(number, _)| number != block) {
+                self.reporter.voided(&self.node.monitor, block);
+            }
+        }
+        match error.downcast_ref() {
+            Some(ModuleError::OtherWay) => self.node.give_up_stretches(0)?,
+            _ => {
+                if let Some((block, _)) = kept {
+                    let (kept_s, is_begun) = (self.node.kept_s(), self.node.vault.stretches().is_begun());
+                    self.reporter.interrupted(&self.node.monitor, block, kept_s, is_begun);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Carries out what the module decided; what must be durable is, before the step's bundle leaves.
     async fn act(&mut self, action: Action) -> Result<()> {
         self.reporter.action(&self.node.monitor, &action);
@@ -471,6 +485,8 @@ impl Run<'_> {
             }
             Action::Commit { block } => {
                 self.reporter.begins();
+                // Before it counts: the other way round a crash would leave a block that counts and may begin again.
+                self.node.vault.stretches().spend_begun()?;
                 self.commit(block).await?;
                 self.reporter.committed(&self.node.monitor, block);
             }
@@ -485,6 +501,14 @@ impl Run<'_> {
                 shell::failpoint::hit("stretch.settled");
                 let kept_s = self.node.kept_s();
                 self.reporter.goes_on(&self.node.monitor, block, kept_s);
+            }
+            Action::Begin { rounds, .. } => {
+                self.node.vault.stretches().begin(rounds)?;
+                shell::failpoint::hit("stretch.begun");
+            }
+            Action::Record { record, .. } => {
+                self.node.vault.stretches().record(record)?;
+                shell::failpoint::hit("stretch.recorded");
             }
             Action::Spend { .. } => {
                 self.node.vault.stretches().spend()?;

@@ -27,6 +27,7 @@ use shell::disk::Disk;
 use shell::log::{Broken, Log, Pending};
 use zeroize::Zeroizing;
 
+mod begun;
 mod digest;
 mod past;
 mod record;

@@ -21,6 +21,9 @@ mod coarse_tests;
 mod corrector;
 pub mod messages;
 mod reference;
+mod replay;
+#[cfg(test)]
+mod replay_tests;
 mod round;
 mod stretch;
 #[cfg(test)]
@@ -38,7 +41,8 @@ pub use self::messages::{Hello, Mismatch};
 use self::reference::Reference;
 use self::round::Round;
 use self::stretch::OpenBlock;
-pub use self::stretch::{Material, OFFERS, Offer, Stretch};
+pub use self::replay::{Begun, Record};
+pub use self::stretch::{Material, Offer, Stretch, offers};
 use crate::bits::Bits;
 use crate::bounds::KeyLength;
 pub use crate::config::Side;
@@ -81,6 +85,9 @@ pub enum ModuleError {
     DrainTooLong,
     #[error("rounds in work took more than {HELD_STEPS_MAX} steps")]
     HeldTooLong,
+    /// What is kept of the block must be given up: another reconciliation would tell more of it.
+    #[error("the reconciliation of a block that began in an earlier session goes another way than it went there")]
+    OtherWay,
 }
 
 /// What the peer said in the step before, and whether a tag has just covered everything up to it.
@@ -109,6 +116,7 @@ pub enum Action {
     Prepare(FinishedBlock),
     /// Make the block durable and committed.
     Store(FinishedBlock),
+    /// The block counts. If it is the one whose reconciliation began while it was kept, what is kept is erased first.
     Commit {
         block: u64,
     },
@@ -125,7 +133,18 @@ pub enum Action {
         block: u64,
         rounds: u64,
     },
-    /// Erase all stretches: their bits are reconciled from now on, as the peer will know.
+    /// The reconciliation of all that is kept, which is a block of this many rounds, begins: from now on it goes the
+    /// same way whenever it begins again.
+    Begin {
+        block: u64,
+        rounds: u64,
+    },
+    /// Make durable what the reconciliation of the block that is kept depends on.
+    Record {
+        block: u64,
+        record: Record,
+    },
+    /// Erase what is kept of the block: it comes to its end, or reconciliation begins that nothing is recorded of.
     Spend {
         block: u64,
     },
@@ -293,9 +312,10 @@ impl Module {
     }
 
     /// Goes on with a block that was begun in earlier sessions: with these stretches of it, on which both greetings
-    /// [agree](Hello::carries). Before the first step, and also where they agree on none of those that are kept.
-    pub fn carry(&mut self, stretches: Vec<Stretch>) -> Result<(), ModuleError> {
-        self.shared.open.carry(stretches)
+    /// [agree](Hello::carries), and with its reconciliation where that has `begun`. Before the first step, and also
+    /// where they agree on none of those that are kept.
+    pub fn carry(&mut self, stretches: Vec<Stretch>, begun: Option<Begun>) -> Result<(), ModuleError> {
+        self.shared.open.carry(stretches, begun)
     }
 
     /// One step. `frame` is absent once the run has no more light; `peer` is absent in step 0 alone. A frame that comes
@@ -315,7 +335,7 @@ impl Module {
         self.close_blocks(sifting_over, &mut draft)?;
         draft.bundle.committed_end = match &mut self.side {
             Half::Reference(side) => side.committed_end(),
-            Half::Corrector(side) => side.conclude(&mut self.shared, sifting_over, &mut draft),
+            Half::Corrector(side) => side.conclude(&mut self.shared, sifting_over, &mut draft)?,
         };
         if let Some(hold) = &mut self.hold {
             hold.own_rounds = match &self.side {
@@ -454,8 +474,8 @@ impl Module {
                 Compared { bits: of_check(Line::CHECK_DISCLOSED), errors: of_check(Line::CHECK_ERRORS) };
             self.shared.figures.detected = sifted.detected;
             self.shared.open.push(sifted);
-            while let Some(round) = self.shared.open.take_full(draft)? {
-                self.take_block(round, draft);
+            while let Some(round) = self.shared.open.take_sifted() {
+                self.take_block(round?, draft);
             }
         }
         Ok(())
@@ -467,11 +487,10 @@ impl Module {
         if matches!(self.side, Half::Reference(_)) {
             return Ok(());
         }
-        // Those that waited for the peer to know with which stretches the session began.
-        while let Some(round) = self.shared.open.take_full(draft)? {
+        while let Some(round) = self.shared.open.take_full(!self.keeps_block(), draft)? {
             self.take_block(round, draft);
         }
-        if sifting_over && let Some(round) = self.shared.open.take_rest(draft)? {
+        if sifting_over && let Some(round) = self.shared.open.take_rest(!self.keeps_block(), draft)? {
             self.take_block(round, draft);
         }
         match &self.side {
@@ -488,19 +507,33 @@ impl Module {
         }
     }
 
-    /// The block of which stretches are kept beyond the session, and rounds of sifting that they are of.
-    pub fn kept(&self) -> Option<(u64, u64)> {
-        let open = &self.shared.open;
-        Some((open.number(), open.kept_rounds())).filter(|(_, rounds)| *rounds > 0)
+    /// Whether a block in work is kept beyond the session: one at a time.
+    fn keeps_block(&self) -> bool {
+        match &self.side {
+            Half::Reference(side) => side.kept().is_some(),
+            Half::Corrector(side) => side.kept().is_some(),
+        }
     }
 
-    /// Gives up every round in work and what is not closed of the block that is being sifted, because the session
-    /// broke. The ledgers say what was lost.
+    /// The block of which something is kept beyond the session, and rounds of sifting that it is of.
+    pub fn kept(&self) -> Option<(u64, u64)> {
+        let open = &self.shared.open;
+        let in_work = match &self.side {
+            Half::Reference(side) => side.kept(),
+            Half::Corrector(side) => side.kept(),
+        };
+        in_work.or_else(|| Some((open.number(), open.kept_rounds())).filter(|(_, rounds)| *rounds > 0))
+    }
+
+    /// Gives up every round in work that is not kept, and what is not closed of the block that is being sifted, because
+    /// the session broke. The ledgers say what was lost.
     pub fn void(&mut self) -> Vec<(u64, BlockLedger)> {
         let rounds: Vec<&Round> = match &self.side {
             Half::Reference(side) => side.rounds_in_work().collect(),
             Half::Corrector(side) => side.rounds_in_work().collect(),
         };
+        let kept = self.kept().map(|(block, _)| block);
+        let rounds: Vec<&Round> = rounds.into_iter().filter(|round| Some(round.block) != kept).collect();
         let mut voided: Vec<(u64, BlockLedger)> = rounds.iter().map(|round| (round.block, round.void())).collect();
         let not_given = self.sifting.void();
         voided.extend(self.shared.open.void(not_given));
