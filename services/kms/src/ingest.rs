@@ -47,7 +47,7 @@ pub async fn take(
             }
         }
         let numbers: Vec<u64> = row.iter().map(|(block, _)| block.number).collect();
-        store(pools_by_link, tracer, row, stop).await?;
+        store(pools_by_link, tracer, row, &module, stop).await?;
         for number in numbers {
             if module.taken(number).await.is_err() {
                 return Ok(());
@@ -62,6 +62,7 @@ async fn store(
     pools_by_link: &BTreeMap<String, Arc<Pool>>,
     tracer: &Tracer,
     row: Vec<(Block, Zeroizing<Vec<u8>>)>,
+    module: &Intake,
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut by_link: BTreeMap<String, (&Pool, Vec<Taken>)> = BTreeMap::new();
@@ -75,7 +76,7 @@ async fn store(
     // Asked for of all before the first is waited for.
     let rows = by_link.into_iter().map(|(link, (pool, blocks))| Row::offer(pool, link, blocks)).collect::<Vec<_>>();
     for row in rows {
-        row.end(stop).await?;
+        row.end(module, stop).await?;
     }
     Ok(())
 }
@@ -98,7 +99,7 @@ impl<'p> Row<'p> {
     }
 
     /// Returns once all of it is on the disk.
-    async fn end(self, stop: &CancellationToken) -> Result<()> {
+    async fn end(self, module: &Intake, stop: &CancellationToken) -> Result<()> {
         let Self { pool, link, newest, blocks, answers } = self;
         let (mut answers, taken_whole) = match answers.await {
             Ok(answers) => {
@@ -112,7 +113,11 @@ impl<'p> Row<'p> {
         for mut block in blocks {
             if let Some(offer) = block.offer.take() {
                 let answer = answers.next().unwrap_or(Err(StoreError::Busy));
-                let offered = offer_when_there_is_room(pool, offer, answer, stop).await;
+                let no_room = async || {
+                    // A module that has gone asks again.
+                    let _ = module.has_no_room(block.number).await;
+                };
+                let offered = offer_when_there_is_room(pool, offer, answer, no_room, stop).await;
                 offered.with_context(|| format!("take block {}", block.number))?;
             }
             shell::failpoint::hit("ingest.offered");
@@ -168,11 +173,12 @@ impl Taken {
     }
 }
 
-/// A full pool holds its links up. `answer` is the store's to the first attempt.
+/// A full pool holds its links up, and `no_room` says so. `answer` is the store's to the first attempt.
 async fn offer_when_there_is_room(
     pool: &Pool,
     offer: Offer,
     mut answer: Result<BlockStatus, StoreError>,
+    no_room: impl AsyncFn(),
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut waits = None;
@@ -181,10 +187,11 @@ async fn offer_when_there_is_room(
             Ok(_) => return Ok(()),
             Err(StoreError::BlockConflict { .. }) => return refuse(pool, &offer).await,
             Err(StoreError::PoolFull { .. }) => {
-                waits.get_or_insert_with(|| {
+                if waits.is_none() {
                     tracing::warn!(peer = pool.peer, "the pool is full: its links wait");
-                    pool.wait_for_room(offer.key.len() as u64)
-                });
+                    waits = Some(pool.wait_for_room(offer.key.len() as u64));
+                    no_room().await;
+                }
             }
             Err(StoreError::Busy) => {}
             Err(error) => return Err(error.into()),
@@ -235,7 +242,7 @@ pub fn span_context(bytes: &[u8; SPAN_BYTES]) -> Option<SpanContext> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use keystore::{KeyStore, MasterKey, Settings};
-    use shell::handover::Handover;
+    use shell::handover::{Answer, Handover};
     use telemetry::trace::{parse_traceparent, traceparent};
 
     use super::*;
@@ -321,11 +328,14 @@ mod tests {
             for number in 0..3 {
                 module.send(block(number), &[number as u8; 100]).await.unwrap();
             }
-            while pool.waiting_bytes() != 100 {
-                pool.wake.notified().await;
+            let mut taken = 0;
+            while let Answer::Taken(number) = module.answer().await.unwrap() {
+                assert_eq!(number, taken);
+                taken += 1;
             }
+            assert_eq!(pool.waiting_bytes(), 100, "it says that it has no room");
             store.quarantine("b", 1u128.to_be_bytes(), "to make room").await.unwrap();
-            for number in 0..3 {
+            for number in taken..3 {
                 assert_eq!(module.taken().await.unwrap(), number);
             }
             assert_eq!(pool.waiting_bytes(), 0);
