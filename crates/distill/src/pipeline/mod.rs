@@ -20,6 +20,8 @@
 mod coarse_tests;
 mod corrector;
 pub mod messages;
+mod offer;
+mod output;
 mod reference;
 mod replay;
 #[cfg(test)]
@@ -31,20 +33,20 @@ mod stretch_tests;
 #[cfg(test)]
 mod tests;
 
-use prost::Message;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use self::corrector::Corrector;
-use self::messages::{BlockMessage, BlockStep, Bundle, SiftingMessage};
+use self::messages::{Bundle, SiftingMessage};
 pub use self::messages::{Hello, Mismatch};
+pub use self::offer::{Offer, offers};
+use self::output::Draft;
+pub use self::output::{Action, FinishedBlock, Stage, StepOutput};
 use self::reference::Reference;
+pub use self::replay::{Begun, Record};
 use self::round::Round;
 use self::stretch::OpenBlock;
-pub use self::replay::{Begun, Record};
-pub use self::stretch::{Material, Offer, Stretch, offers};
-use crate::bits::Bits;
-use crate::bounds::KeyLength;
+pub use self::stretch::{Material, Stretch};
 pub use crate::config::Side;
 use crate::config::{LinkProtocol, PostProcessing};
 use crate::ledger::{BlockLedger, Line};
@@ -95,106 +97,6 @@ pub enum ModuleError {
 pub struct PeerInput {
     pub payload: bytes::Bytes,
     pub authenticated: bool,
-}
-
-/// What one step gives. Actions are carried out, in order, before the bundle leaves.
-pub struct StepOutput {
-    pub payload: Vec<u8>,
-    pub close_round: bool,
-    pub setpoints: Setpoints,
-    pub actions: Vec<Action>,
-    /// The frame, where it was not taken: it is due in the next step.
-    pub held: Option<FrameInput>,
-    /// The session is complete: everything is stored and said.
-    pub finished: bool,
-}
-
-/// Something that the service must do or tell.
-#[derive(Debug)]
-pub enum Action {
-    /// Make the block durable, undecided; it will be committed or voided.
-    Prepare(FinishedBlock),
-    /// Make the block durable and committed.
-    Store(FinishedBlock),
-    /// The block counts. If it is the one whose reconciliation began while it was kept, what is kept is erased first.
-    Commit {
-        block: u64,
-    },
-    Void {
-        block: u64,
-    },
-    /// Make what was sifted of the block since its last checkpoint durable: it outlives the session.
-    Keep {
-        block: u64,
-        stretch: Stretch,
-    },
-    /// Of the stretches that are kept those up to this many rounds count; what is beyond them is given up.
-    Settle {
-        block: u64,
-        rounds: u64,
-    },
-    /// The reconciliation of all that is kept, which is a block of this many rounds, begins: from now on it goes the
-    /// same way whenever it begins again.
-    Begin {
-        block: u64,
-        rounds: u64,
-    },
-    /// Make durable what the reconciliation of the block that is kept depends on.
-    Record {
-        block: u64,
-        record: Record,
-    },
-    /// Erase what is kept of the block: it comes to its end, or reconciliation begins that nothing is recorded of.
-    Spend {
-        block: u64,
-    },
-    /// A block that gave no key: why, and where its bits went.
-    Abort {
-        block: u64,
-        reason: String,
-        frames: u64,
-        detected: Detected,
-        ledger: BlockLedger,
-    },
-    /// Part of a block's work began or ended.
-    Stage {
-        block: u64,
-        stage: Stage,
-        begin: bool,
-    },
-    /// The trace that a block belongs to.
-    Trace {
-        block: u64,
-        traceparent: String,
-    },
-    Note {
-        name: &'static str,
-        message: String,
-    },
-}
-
-/// The stages of a block's work, as traces show them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Sift,
-    Reconcile,
-    Verify,
-    Amplify,
-    Authenticate,
-}
-
-/// A block as it leaves amplification.
-#[derive(Debug)]
-pub struct FinishedBlock {
-    pub number: u64,
-    /// The first `reserve_bits` go into the authentication reserve, the rest is delivered.
-    pub key: Bits,
-    pub reserve_bits: usize,
-    /// Frames of light that it is made of.
-    pub frames: u64,
-    pub detected: Detected,
-    pub ledger: BlockLedger,
-    pub length: KeyLength,
 }
 
 /// Figures for people, taken after a step.
@@ -548,46 +450,6 @@ impl Module {
 impl Shared {
     fn context<'a>(&'a mut self, events: &'a mut Vec<Event>) -> Context<'a> {
         Context { step: self.light_step, rng: &mut self.rng, events }
-    }
-}
-
-/// What a step collects before it is encoded.
-struct Draft {
-    bundle: Bundle,
-    actions: Vec<Action>,
-    close_round: bool,
-    held: Option<FrameInput>,
-    finished: bool,
-}
-
-impl Draft {
-    fn new(step: u64) -> Self {
-        let bundle = Bundle { step, ..Bundle::default() };
-        Self { bundle, actions: Vec::new(), close_round: false, held: None, finished: false }
-    }
-
-    fn finish(self, setpoints: Setpoints) -> StepOutput {
-        StepOutput {
-            payload: self.bundle.encode_to_vec(),
-            close_round: self.close_round,
-            setpoints,
-            actions: self.actions,
-            held: self.held,
-            finished: self.finished,
-        }
-    }
-
-    fn begin(&mut self, block: u64, traceparent: String) {
-        self.actions.push(Action::Trace { block, traceparent });
-        self.stage(block, Stage::Sift, true);
-    }
-
-    fn stage(&mut self, block: u64, stage: Stage, begin: bool) {
-        self.actions.push(Action::Stage { block, stage, begin });
-    }
-
-    fn say(&mut self, block: u64, step: BlockStep) {
-        self.bundle.blocks.push(BlockMessage { block, step: Some(step) });
     }
 }
 

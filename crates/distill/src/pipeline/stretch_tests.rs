@@ -1,10 +1,12 @@
 //! Blocks of several stretches, in sessions that break: what survives, what does not, and what both ends make of it.
 
 use proptest::prelude::*;
+use prost::Message;
 use rand::Rng;
 
-use super::messages::Checkpoint;
+use super::messages::{BlockMessage, BlockStep, Checkpoint};
 use super::*;
+use crate::bits::Bits;
 use crate::config::{Framing, Loops, Role, Sifting as Config};
 use crate::sifting::Light;
 use crate::sifting::counts::{Counts, Frame, Labelled};
