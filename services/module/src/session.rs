@@ -2,6 +2,8 @@
 //! anything on the way breaks.
 
 mod meeting;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

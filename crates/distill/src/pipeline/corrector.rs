@@ -282,3 +282,45 @@ fn parameters_of(drawn: &[u8]) -> Result<(u32, u64), ModuleError> {
     let seed = seed.try_into().map_err(|_| ModuleError::OtherWay)?;
     Ok((u32::from_le_bytes(*qber_ppm), u64::from_le_bytes(seed)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bounds::Evidence;
+    use crate::ledger::BlockLedger;
+    use crate::pipeline::{Begun, Material};
+    use crate::sifting::Detected;
+
+    fn delays(state: State, kept: bool) -> bool {
+        let start = SessionStart {
+            first_block: 0,
+            in_doubt: None,
+            peer_committed_end: 0,
+            own_committed_end: 0,
+            latency_steps: 8,
+            setpoints: Default::default(),
+        };
+        let mut corrector = Corrector::new(&start);
+        assert!(!corrector.delays_checkpoints(), "nothing is in work");
+        let (key, account) = (Bits::zeros(64), BlockLedger::default());
+        let evidence = Evidence::CheckBits { bits: 0, errors: 0 };
+        let material = Material { frames: 1, key, decoys: None, evidence, detected: Detected::default(), account };
+        let mut round = Round::new(0, 2, (0, 1), 0, material);
+        round.begun = kept.then(Begun::default);
+        corrector.take_round(round);
+        corrector.blocks[0].state = state;
+        corrector.delays_checkpoints()
+    }
+
+    #[test]
+    fn a_checkpoint_waits_for_the_begin_of_the_block_before_it_and_while_that_one_is_kept() {
+        let reconciling = || {
+            let parameters = Parameters { qber: 0.02, seed: 1 };
+            State::Reconciling(cascade::Corrector::new(vec![Bits::zeros(64)], &parameters))
+        };
+        assert!(delays(State::Sifted, false), "its begin is still to be said");
+        assert!(!delays(reconciling(), false));
+        assert!(delays(reconciling(), true), "one block at a time is kept");
+        assert!(!delays(State::Verifying(Vec::new()), false));
+    }
+}
