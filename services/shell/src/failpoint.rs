@@ -25,6 +25,8 @@ const MODULE: &[&str] = &[
     "block.marked",
     "stretch.kept",
     "stretch.settled",
+    "stretch.begun",
+    "stretch.recorded",
     "stretch.spent",
 ];
 

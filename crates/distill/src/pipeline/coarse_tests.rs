@@ -5,6 +5,7 @@ use photonics::nature::counts::{Emitter, Half as Drawn, Law};
 use photonics::random::Subseed;
 
 use super::*;
+use crate::bits::Bits;
 use crate::config::{Framing, Loops, Role, Sifting};
 use crate::sifting::Light;
 use crate::sifting::counts::{Counts, Frame, Labelled};

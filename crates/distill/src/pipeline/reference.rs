@@ -6,6 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha20Rng;
 
 use super::messages::{Amplify, Begin, BlockMessage, BlockStep, Bundle, Verify};
+use super::replay::{self, Replay};
 use super::round::{self, Corrected, Round};
 use super::{Action, Draft, FinishedBlock, ModuleError, SessionStart, Shared, Stage};
 use crate::amplify;
@@ -18,6 +19,8 @@ use crate::sifting;
 struct Block {
     round: Round,
     state: State,
+    /// Where the block is kept beyond the session.
+    replay: Option<Replay>,
 }
 
 enum State {
@@ -35,6 +38,8 @@ enum State {
 pub struct Reference {
     blocks: VecDeque<Block>,
     in_doubt: Option<u64>,
+    /// The undecided block of this session is kept: rounds of sifting that it is of.
+    in_doubt_kept: Option<u64>,
     /// Blocks below this number are decided, as far as the peer has said; believed when a tag covers it.
     peer_committed_end: u64,
     committed_end: u64,
@@ -47,6 +52,7 @@ impl Reference {
         Self {
             blocks: VecDeque::new(),
             in_doubt: start.in_doubt,
+            in_doubt_kept: None,
             peer_committed_end: start.peer_committed_end,
             committed_end: start.own_committed_end,
             peer_farewell: false,
@@ -59,6 +65,12 @@ impl Reference {
 
     pub fn rounds_in_work(&self) -> impl Iterator<Item = &Round> {
         self.blocks.iter().map(|block| &block.round)
+    }
+
+    /// The block in work, or undecided, that is kept beyond the session, and rounds of sifting that it is of.
+    pub fn kept(&self) -> Option<(u64, u64)> {
+        let kept = self.blocks.iter().find(|block| block.replay.is_some());
+        kept.map(|block| (block.round.block, block.round.rounds)).or(self.in_doubt.zip(self.in_doubt_kept))
     }
 
     /// What the peer says beside the rounds; `open_block` is the first that is not sifted yet.
@@ -84,15 +96,16 @@ impl Reference {
             draft.actions.push(Action::Commit { block });
             draft.stage(block, Stage::Authenticate, false);
             self.committed_end = block + 1;
-            self.in_doubt = None;
+            (self.in_doubt, self.in_doubt_kept) = (None, None);
         } else if block < first_in_work {
             draft.actions.push(Action::Void { block });
-            self.in_doubt = None;
+            (self.in_doubt, self.in_doubt_kept) = (None, None);
         }
     }
 
-    pub fn take_round(&mut self, round: Round) {
-        self.blocks.push_back(Block { round, state: State::Sifted });
+    pub fn take_round(&mut self, mut round: Round) {
+        let replay = round.begun.take().map(Replay::new);
+        self.blocks.push_back(Block { round, state: State::Sifted, replay });
     }
 
     /// Gives what reconciliation showed, where this message ended it.
@@ -108,7 +121,7 @@ impl Reference {
             return Ok(None);
         }
         if let Some(BlockStep::Begin(begin)) = &message.step
-            && let Some(round) = shared.open.take_begun(message.block, begin.rounds, draft)?
+            && let Some(round) = shared.open.take_begun(message.block, begin.rounds, self.kept().is_none(), draft)?
         {
             draft.stage(message.block, Stage::Sift, false);
             self.take_round(round);
@@ -118,7 +131,11 @@ impl Reference {
             .iter()
             .position(|b| b.round.block == message.block)
             .ok_or(ModuleError::Protocol("a message about a block that is not in work"))?;
-        match message.step.ok_or(ModuleError::Malformed("block message"))? {
+        let step = message.step.ok_or(ModuleError::Malformed("block message"))?;
+        if matches!(step, BlockStep::Begin(_) | BlockStep::Query(_) | BlockStep::Verify(_)) {
+            replay::hear(&mut self.blocks[index].replay, message.block, &step, draft)?;
+        }
+        match step {
             BlockStep::Begin(begin) => self.begin(index, &begin, shared, draft)?,
             BlockStep::Query(query) => self.answer(index, &query, draft)?,
             BlockStep::Verify(verify) => return self.verify(index, &verify, shared, draft).map(Some),
@@ -168,6 +185,7 @@ impl Reference {
         if verify.tags.len() != frames.len() || verify.errors.len() != frames.len() {
             return Err(ModuleError::Protocol("verification of another number of frames"));
         }
+        replay::check_ended(&block.replay)?;
         draft.stage(number, Stage::Reconcile, false);
         draft.stage(number, Stage::Verify, true);
         let good: Vec<bool> =
@@ -191,6 +209,7 @@ impl Reference {
         shared.figures.key = done.compared;
         draft.stage(number, Stage::Verify, false);
         if let Some(reason) = done.refusal() {
+            replay::spend(&block.replay, number, draft);
             draft.actions.push(done.abort(&block.round, reason));
             draft.say(number, BlockStep::Amplify(Amplify { good, length: 0, seed: Vec::new(), key_errors }));
             self.blocks.remove(index);
@@ -198,7 +217,13 @@ impl Reference {
         }
         draft.stage(number, Stage::Amplify, true);
         let length = done.length.chosen as usize;
-        let seed = random_bits(&mut shared.rng, amplify::hash_seed_len(done.key.len(), length));
+        let seed_len = amplify::hash_seed_len(done.key.len(), length);
+        let draw = || random_bits(&mut shared.rng, seed_len).to_bytes();
+        let drawn = replay::draw(&mut block.replay, number, draw, draft);
+        if drawn.len() != seed_len.div_ceil(8) {
+            return Err(ModuleError::OtherWay);
+        }
+        let seed = Bits::from_bytes(&drawn, seed_len);
         let key = amplify::hash(&done.key, &seed, length);
         draft.stage(number, Stage::Amplify, false);
         draft.stage(number, Stage::Authenticate, true);
@@ -218,8 +243,9 @@ impl Reference {
             return Err(ModuleError::Protocol("rounds closed out of order"));
         }
         match self.blocks.pop_front() {
-            Some(Block { state: State::Amplified(finished), .. }) => {
+            Some(Block { state: State::Amplified(finished), round, replay }) => {
                 let block = finished.number;
+                self.in_doubt_kept = replay.is_some().then_some(round.rounds);
                 draft.actions.push(Action::Prepare(*finished));
                 draft.say(block, BlockStep::Prepared(true));
                 draft.close_round = true;
