@@ -9,4 +9,5 @@ pub mod exponential;
 pub mod gf2;
 pub mod philox;
 pub mod program;
+pub mod wiped;
 pub mod words;

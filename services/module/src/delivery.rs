@@ -33,6 +33,8 @@ const BLOCKS_WAITING: usize = 16;
 /// This many blocks that wait because the pool is full darken a link whose full pools do: fewer than may wait, because
 /// what is under way comes to its end.
 const BLOCKS_DARK: usize = 8;
+/// Where so many bytes were erased, the disk gets the zeros at once: the next block would wait for them with its own.
+const ERASED_AT_ONCE: usize = 1 << 20;
 const RETRY: Duration = Duration::from_millis(250);
 /// Where older releases kept the mark, and where somebody may give blocks up: the larger one counts.
 const MARK_FILE: &str = "delivered.next";
@@ -245,10 +247,11 @@ impl Outbox {
     }
 
     fn taken(&mut self, number: u64) -> Result<()> {
-        match self.unconfirmed.front() {
+        let taken = match self.unconfirmed.front() {
             Some(first) if first.about.number == number => self.unconfirmed.pop_front(),
             _ => bail!("the key store took block {number}, which is not the next one"),
         };
+        let bytes = taken.map_or(0, |block| block.key.len());
         self.outside.waiting.fetch_sub(1, Ordering::Relaxed);
         self.outside.has(Room::Some);
         shell::failpoint::hit("block.delivered");
@@ -257,6 +260,10 @@ impl Outbox {
         // What cannot be erased now is when the blocks are opened the next time.
         if let Err(error) = self.keys.erase(Part::Key, number) {
             tracing::warn!(block = number, "delivered key is still on the disk: {}", shell::chain(&error));
+        } else if bytes >= ERASED_AT_ONCE {
+            let erased = self.keys.store().pending();
+            // Who waits for the file next hears of a sync that failed.
+            tokio::task::spawn_blocking(move || erased.wait().ok());
         }
         Ok(())
     }

@@ -63,7 +63,10 @@ pub struct Node {
 impl Node {
     /// Hands over what counts and was not handed over yet.
     async fn deliver_committed(&mut self, traceparent: &str) -> Result<()> {
-        let Some(delivery) = &mut self.delivery else { return Ok(()) };
+        let Some(delivery) = &mut self.delivery else {
+            self.vault.forget_fresh();
+            return Ok(());
+        };
         while let Some((stored, key)) = self.vault.next_committed(delivery.next())? {
             let epoch = self.vault.next_epoch();
             delivery.send(&self.config.link, (&stored, &key), epoch, traceparent).await?;

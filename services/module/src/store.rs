@@ -425,11 +425,12 @@ fn digest_of(key: &Bits) -> [u8; DIGEST_BYTES] {
 }
 
 /// A record of a file of today.
-fn encode(header: &Header, digest: &[u8; DIGEST_BYTES], ledger: &str, trace_id: &str) -> Zeroizing<Vec<u8>> {
-    encode_with(header, &digest[..header.key_bytes(Format::Digest)], ledger, trace_id)
+fn encode(header: &Header, digest: &[u8; DIGEST_BYTES], ledger: &str, trace_id: &str, records: &mut Vec<u8>) {
+    encode_with(header, &digest[..header.key_bytes(Format::Digest)], ledger, trace_id, records);
 }
 
-/// With what stands for the key.
-fn encode_with(header: &Header, of_key: &[u8], ledger: &str, trace_id: &str) -> Zeroizing<Vec<u8>> {
-    Format::Digest.framing().record(&header.encode(), &[of_key, ledger.as_bytes(), trace_id.as_bytes()])
+/// With what stands for the key: a digest, or the key as it was sealed.
+fn encode_with(header: &Header, of_key: &[u8], ledger: &str, trace_id: &str, records: &mut Vec<u8>) {
+    let body = [of_key, ledger.as_bytes(), trace_id.as_bytes()];
+    Format::Digest.framing().append_record(&header.encode(), &body, records);
 }

@@ -224,6 +224,9 @@ impl Module {
     /// back is due again.
     pub fn step(&mut self, frame: Option<FrameInput>, peer: Option<PeerInput>) -> Result<StepOutput, ModuleError> {
         let mut draft = Draft::new(self.shared.step);
+        if let Half::Reference(side) = &mut self.side {
+            side.amplify(&mut draft);
+        }
         if let Some(peer) = peer {
             self.hear(peer, &mut draft)?;
         }

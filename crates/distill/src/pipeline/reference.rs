@@ -7,7 +7,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::messages::{Amplify, Begin, BlockMessage, BlockStep, Bundle, Verify};
 use super::replay::{self, Replay};
-use super::round::{self, Corrected, Round};
+use super::round::{self, Corrected, Reconciled, Round};
 use super::{Action, Draft, FinishedBlock, ModuleError, SessionStart, Shared, Stage};
 use crate::amplify;
 use crate::bits::Bits;
@@ -30,8 +30,16 @@ enum State {
         reference: Box<cascade::Reference>,
         frames: Vec<Bits>,
     },
+    /// The seed is told; amplified in the next step, in which the corrector does the same: neither waits for the other.
+    Amplifying(Box<Amplifying>),
     /// Amplified; the corrector has not closed the round.
     Amplified(Box<FinishedBlock>),
+}
+
+struct Amplifying {
+    done: Reconciled,
+    seed: Bits,
+    reserve: u64,
 }
 
 /// See [`super::Module`].
@@ -215,22 +223,36 @@ impl Reference {
             self.blocks.remove(index);
             return Ok(reconciled);
         }
-        draft.stage(number, Stage::Amplify, true);
-        let length = done.length.chosen as usize;
-        let seed_len = amplify::hash_seed_len(done.key.len(), length);
+        let length = done.length.chosen;
+        let seed_len = amplify::hash_seed_len(done.key.len(), length as usize);
         let draw = || random_bits(&mut shared.rng, seed_len).to_bytes();
         let drawn = replay::draw(&mut block.replay, number, draw, draft);
         if drawn.len() != seed_len.div_ceil(8) {
             return Err(ModuleError::OtherWay);
         }
         let seed = Bits::from_bytes(&drawn, seed_len);
-        let key = amplify::hash(&done.key, &seed, length);
-        draft.stage(number, Stage::Amplify, false);
-        draft.stage(number, Stage::Authenticate, true);
-        block.state = State::Amplified(Box::new(done.finish(&block.round, key, reserve)));
-        let (length, seed) = (length as u64, seed.to_bytes());
-        draft.say(number, BlockStep::Amplify(Amplify { good, length, seed, key_errors }));
+        let told = Amplify { good, length, seed: seed.to_bytes(), key_errors };
+        block.state = State::Amplifying(Box::new(Amplifying { done, seed, reserve }));
+        draft.say(number, BlockStep::Amplify(told));
         Ok(reconciled)
+    }
+
+    /// Amplifies the blocks whose seeds were told in the step before; the first that is done in a step.
+    pub fn amplify(&mut self, draft: &mut Draft) {
+        for block in &mut self.blocks {
+            let number = block.round.block;
+            block.state = match std::mem::replace(&mut block.state, State::Sifted) {
+                State::Amplifying(told) => {
+                    let Amplifying { done, seed, reserve } = *told;
+                    draft.stage(number, Stage::Amplify, true);
+                    let key = amplify::hash(&done.key, &seed, done.length.chosen as usize);
+                    draft.stage(number, Stage::Amplify, false);
+                    draft.stage(number, Stage::Authenticate, true);
+                    State::Amplified(Box::new(done.finish(&block.round, key, reserve)))
+                }
+                other => other,
+            };
+        }
     }
 
     /// The corrector's tag covers the whole round: the block goes to disk, undecided, and that is said under a tag.

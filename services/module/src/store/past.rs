@@ -166,7 +166,7 @@ impl BlockStore {
         let mut bytes = FILE_MAGIC.to_vec();
         if past.next > 0 {
             let first = header(Kind::Past, past.next, 0, past.rows.len() as u64, &sum, "");
-            bytes.extend_from_slice(&encode_with(&first, &rows, &sum, ""));
+            encode_with(&first, &rows, &sum, "", &mut bytes);
         }
         for entry in self.entries.iter().filter(|entry| entry.header.block >= past.next) {
             let block = self.read(entry)?;
@@ -178,20 +178,20 @@ impl BlockStore {
             let (number, session) = (block.number, block.session);
             let own = header(kind, number, session, block.key_bits, &block.ledger, &block.trace_id);
             let digest = &entry.digest[..own.key_bytes(Format::Digest)];
-            bytes.extend_from_slice(&encode_with(&own, digest, &block.ledger, &block.trace_id));
+            encode_with(&own, digest, &block.ledger, &block.trace_id, &mut bytes);
             if entry.state == BlockState::Voided {
                 let decided = header(Kind::Voided, number, session, 0, "", "");
-                bytes.extend_from_slice(&encode_with(&decided, &[], "", ""));
+                encode_with(&decided, &[], "", "", &mut bytes);
             }
         }
         for (part, block) in self.parts() {
-            let record = self.sealed(part, block)?.and_then(|sealed| sealed.record(sequence));
-            let Some((_, record)) = record else { continue };
-            bytes.extend_from_slice(&record);
+            let Some(sealed) = self.sealed(part, block)? else { continue };
+            let Some(header) = sealed.header(sequence) else { continue };
+            sealed.append(&header, &mut bytes);
             sequence += 1;
         }
         for (what, number) in &self.counts {
-            bytes.extend_from_slice(&encode_with(&count_header(*what, *number, sequence), &[], "", ""));
+            encode_with(&count_header(*what, *number, sequence), &[], "", "", &mut bytes);
             sequence += 1;
         }
         Ok(bytes)
@@ -207,7 +207,7 @@ impl BlockStore {
 }
 
 /// Bytes of key that waits no longer which a file may have in any case.
-const ERASED_BYTES_MAX: u64 = 16 << 20;
+const ERASED_BYTES_MAX: u64 = 64 << 20;
 /// Fewer are not worth a file.
 const RETIRED_AT_ONCE_MIN: usize = 256;
 
