@@ -208,6 +208,7 @@ pub(super) fn bound(link: &Link, emission: &Emission, path: &str, report: &mut R
         Emission::OneDecoy(_) => "pulses with one decoy",
         Emission::TwoDecoys(_) => "pulses with two decoys (decoy and vacuum)",
         Emission::SinglePhotons(_) => "single photons",
+        Emission::TwinField(_) => "twin fields",
     };
     let fitting = ALL.into_iter().map(links::bound).filter(|bound| bound.fits(emission)).map(|bound| bound.name());
     let expected = format!("one of {}", fitting.collect::<Vec<_>>().join(", "));
