@@ -280,7 +280,8 @@ pub enum Bound {
     Asymptotic,
     /// The finite bound that is recommended for the light of the link: Tomamichel et al., Nat. Commun. 3, 634 (2012)
     /// for pairs, [`Lim2014`](Self::Lim2014) with two decoys, [`Wiesemann2024`](Self::Wiesemann2024) with one, Morrison
-    /// et al., Nat. Commun. 14, 3573 (2023) for single photons.
+    /// et al., Nat. Commun. 14, 3573 (2023) for single photons, and for twin fields a simplified composition, which is
+    /// no proof.
     Finite,
     /// Two decoys: Lim et al., PRA 89, 022307 (2014).
     Lim2014,
@@ -354,6 +355,28 @@ pub enum Emission {
     /// The same with a third intensity, at or near the vacuum: signal, decoy, vacuum.
     TwoDecoys([Intensity; 3]),
     SinglePhotons(SinglePhotons),
+    /// Laser pulses of random phase from both ends, which interfere at a station between them.
+    TwinField([TwinFieldUser; 2]),
+}
+
+/// What one end of a twin-field link sends, as it leaves the transmitter.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TwinFieldUser {
+    /// Mean number of photons of a pulse that is sent in a window for key.
+    pub signal: f64,
+    /// Probability that one is sent there.
+    pub sending_probability: f64,
+    /// Mean numbers of photons of the decoys: weak, strong.
+    pub decoys: [f64; 2],
+}
+
+impl TwinFieldUser {
+    /// Probability that it sends a pulse with one photon while its peer sends none.
+    pub fn one_photon_alone(&self, peer: &Self) -> f64 {
+        let alone = self.sending_probability * (1.0 - peer.sending_probability);
+        alone * self.signal * libm::exp(-self.signal)
+    }
 }
 
 impl Emission {
@@ -361,7 +384,8 @@ impl Emission {
         matches!(self, Self::Pairs)
     }
 
-    /// Mean number of photons of each kind of pulse as it leaves the transmitter, the brightest first; none of pairs.
+    /// Mean number of photons of each kind of pulse as it leaves the transmitter, the brightest first; none of pairs, or
+    /// where there are two transmitters.
     pub fn mean_photons(&self) -> Vec<f64> {
         match self {
             Self::SinglePhotons(source) => vec![source.mean_photons],
@@ -394,7 +418,7 @@ impl Emission {
     /// Of laser pulses, the brightest first.
     pub fn intensities(&self) -> &[Intensity] {
         match self {
-            Self::Pairs | Self::SinglePhotons(_) => &[],
+            Self::Pairs | Self::SinglePhotons(_) | Self::TwinField(_) => &[],
             Self::OneDecoy(intensities) => intensities,
             Self::TwoDecoys(intensities) => intensities,
         }

@@ -6,7 +6,7 @@
 use crate::checks::Finding;
 use crate::document::{
     Analyser, Arm, Bb84Analyser, Clock, Detector, Encoder, EnergyTimeAnalyser, FreeRunningClock, GatedAvalanche, Link,
-    Name, Protocol, QuantumDot, Snspd, Source, SpdcCw, WeakCoherent,
+    Name, Protocol, QuantumDot, Snspd, Source, SpdcCw, TwinField, TwinFieldTransmitter, WeakCoherent,
 };
 use crate::quantity::{Duration, Rate};
 
@@ -16,6 +16,8 @@ pub(crate) enum LinkKind<'a> {
     Entangled(EntangledLink<'a>),
     /// A transmitter at one end, a receiver at the other.
     Prepared(PreparedLink<'a>),
+    /// A transmitter at each end, a station between them.
+    TwinField(TwinFieldLink<'a>),
 }
 
 /// BBM92 with energy-time entangled pairs.
@@ -45,6 +47,16 @@ pub(crate) struct PreparedLink<'a> {
     pub clock: &'a FreeRunningClock,
 }
 
+/// Twin fields, with their parts.
+pub(crate) struct TwinFieldLink<'a> {
+    pub link: &'a Link,
+    pub source: &'a TwinField,
+    /// The two detectors of the station.
+    pub detector: &'a Snspd,
+    /// At the two ends.
+    pub transmitters: [&'a TwinFieldTransmitter; 2],
+}
+
 /// What a transmitter's light is made of.
 #[derive(Clone, Copy)]
 pub(crate) enum PreparedSource<'a> {
@@ -64,6 +76,7 @@ pub(crate) fn resolve(link: &Link) -> Result<LinkKind<'_>, Vec<Finding>> {
     match link.protocol {
         Protocol::Bbm92EnergyTime => entangled(link).map(LinkKind::Entangled),
         Protocol::DecoyBb84 | Protocol::SinglePhotonBb84 => prepared(link).map(LinkKind::Prepared),
+        Protocol::SnsTwinField => twin_field(link).map(LinkKind::TwinField),
     }
 }
 
@@ -73,7 +86,10 @@ fn entangled(link: &Link) -> Result<EntangledLink<'_>, Vec<Finding>> {
         return Err(vec![wrong_source(
             link,
             "spdc-cw",
-            "a transmitter makes key under decoy-bb84 or single-photon-bb84",
+            match link.source {
+                Source::TwinField(_) => "a station between two transmitters makes key under sns-twin-field",
+                _ => "a transmitter makes key under decoy-bb84 or single-photon-bb84",
+            },
         )]);
     };
     let Ok(arms) = <&[Arm; 2]>::try_from(link.arms.as_slice()) else {
@@ -121,9 +137,13 @@ fn prepared(link: &Link) -> Result<PreparedLink<'_>, Vec<Finding>> {
         (Source::QuantumDot(_), _) => {
             return Err(vec![wrong_source(link, "weak-coherent", "single photons make key under single-photon-bb84")]);
         }
-        (Source::SpdcCw(_), protocol) => {
+        (source @ (Source::SpdcCw(_) | Source::TwinField(_)), protocol) => {
             let expected = if protocol == Protocol::DecoyBb84 { "weak-coherent" } else { "quantum-dot" };
-            return Err(vec![wrong_source(link, expected, "pairs make key under bbm92-energy-time")]);
+            let hint = match source {
+                Source::TwinField(_) => "a station between two transmitters makes key under sns-twin-field",
+                _ => "pairs make key under bbm92-energy-time",
+            };
+            return Err(vec![wrong_source(link, expected, hint)]);
         }
     };
     let [arm] = link.arms.as_slice() else { return Err(vec![arms_of_a_transmitter(link)]) };
@@ -145,6 +165,48 @@ fn prepared(link: &Link) -> Result<PreparedLink<'_>, Vec<Finding>> {
         }
     };
     Ok(PreparedLink { link, transmitter, arm, analyser, detector, clock })
+}
+
+fn twin_field(link: &Link) -> Result<TwinFieldLink<'_>, Vec<Finding>> {
+    let Source::TwinField(source) = &link.source else {
+        let hint = "twin fields have two transmitters and a station, all of them in `source`";
+        return Err(vec![wrong_source(link, "twin-field", hint)]);
+    };
+    let mut findings = Vec::new();
+    if !link.arms.is_empty() {
+        let message = format!("a link under {} with {}", link.protocol.name(), arms(link));
+        let finding = Finding::error("arms", message, "none");
+        findings.push(finding.hint(Some("each of `source.transmitters` has its way to the station".into())));
+    }
+    let detector = match &source.detector {
+        Detector::Snspd(detector) => Some(detector),
+        Detector::GatedAvalanche(_) => {
+            let found = "a detector of the type gated-avalanche";
+            findings.push(wrong_type(link, "source.detector".into(), found, "snspd"));
+            None
+        }
+    };
+    let transmitters = match source.transmitters.as_slice() {
+        [first, second] => Some([first, second]),
+        others => {
+            let message = format!("{} transmitters", others.len());
+            findings.push(Finding::error("source.transmitters", message, "exactly 2: one at each end"));
+            None
+        }
+    };
+    for (index, transmitter) in source.transmitters.iter().enumerate() {
+        if transmitter.site == source.site {
+            let message = format!("a transmitter at \"{}\", where the station is", source.site);
+            let finding = Finding::error(format!("source.transmitters[{index}].site"), message, "another site");
+            findings.push(finding.hint(Some("nobody trusts the station, so it can be no end of the link".into())));
+        }
+    }
+    match (detector, transmitters) {
+        (Some(detector), Some(transmitters)) if findings.is_empty() => {
+            Ok(TwinFieldLink { link, source, detector, transmitters })
+        }
+        _ => Err(findings),
+    }
 }
 
 fn arms(link: &Link) -> String {

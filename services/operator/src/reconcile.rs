@@ -205,6 +205,9 @@ impl Round<'_> {
             Ok(accepted) => accepted,
             Err(refused) => return self.refuse("Invalid", &refused.to_string()).await,
         };
+        if let Some(why) = topology::plan::twin_field::cannot_run(&accepted.topology) {
+            return self.refuse("PlanOnly", &why).await;
+        }
         let plan = crate::layout::plan(&accepted.topology);
         let namespace = self.object.namespace().ok_or(ReconcileError::NoNamespace)?;
         let layout = Layout::of(&accepted.topology, &plan, &namespace);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Heralds;
 use crate::config::INTENSITIES;
 
 /// What the two ends of a round learned in public about an eavesdropper; equal at both.
@@ -22,6 +23,8 @@ pub enum Evidence<N = u64> {
         key: N,
         check: Tally<N>,
     },
+    /// Heralds of a station between two transmitters.
+    TwinField(Heralds<N>),
 }
 
 /// Bits, and how many of them are wrong.
@@ -86,6 +89,7 @@ impl Evidence {
                 let (pulses, key, check) = (pulses.checked_add(sent)?, key.checked_add(bits)?, check.plus(more)?);
                 Some(Self::SinglePhoton { pulses, key, check })
             }
+            (Self::TwinField(heralds), Self::TwinField(more)) => heralds.plus(&more).map(Self::TwinField),
             _ => None,
         }
     }
@@ -97,6 +101,7 @@ impl Evidence {
             Self::SinglePhoton { pulses, key, check } => {
                 Evidence::SinglePhoton { pulses: *pulses as f64, key: *key as f64, check: check.real() }
             }
+            Self::TwinField(heralds) => Evidence::TwinField(heralds.real()),
         }
     }
 
@@ -114,6 +119,7 @@ impl Evidence<f64> {
             Self::CheckBits { bits, errors } => Tally { bits: *bits, errors: *errors },
             Self::Decoy([signal, ..]) => signal.check,
             Self::SinglePhoton { check, .. } => *check,
+            Self::TwinField(heralds) => heralds.check(),
         }
     }
 
@@ -142,6 +148,9 @@ impl Evidence<f64> {
             }
             Self::SinglePhoton { pulses, key, check } => {
                 is_count(*pulses) && check.is_consistent() && key + check.bits <= *pulses && key_bits <= *key
+            }
+            Self::TwinField(heralds) => {
+                heralds.is_consistent() && key_bits <= heralds.odd_pairs && key_errors <= key_bits
             }
         }
     }

@@ -12,6 +12,7 @@
 mod check_bits;
 mod decoy;
 mod evidence;
+mod heralds;
 mod parameters;
 #[cfg(test)]
 mod properties;
@@ -21,12 +22,15 @@ mod single_photon;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod twin_field;
 
 use serde::{Deserialize, Serialize};
 
 pub use check_bits::sampling_deviation;
 pub use evidence::{Detections, Evidence, Reconciled, Tally};
+pub use heralds::{Heralds, Windows};
 pub use reason::{AbortReason, Basis, Class};
+pub use twin_field::imbalance;
 
 use crate::config::{Bound, Emission, Security};
 
@@ -130,6 +134,9 @@ pub fn bounds(security: &Security, evidence: &Evidence<f64>, reconciled: &Reconc
         (Evidence::SinglePhoton { pulses, key, check }, Emission::SinglePhotons(source)) => {
             let counts = single_photon::Counts { pulses: *pulses, key: *key, check: *check };
             single_photon::bounds(security, source, &counts, reconciled)
+        }
+        (Evidence::TwinField(heralds), Emission::TwinField(users)) => {
+            twin_field::bounds(security, users, heralds, reconciled)
         }
         _ => return Bounds::none(AbortReason::OtherLight),
     };

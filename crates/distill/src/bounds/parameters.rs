@@ -21,6 +21,7 @@ pub fn are_sound(security: &Security) -> bool {
                 emission.is_ordered() && are_all(intensities) && u > v + w
             }
             Emission::SinglePhotons(source) => is_source(source),
+            Emission::TwinField(users) => super::twin_field::are_sound(users),
         }
 }
 

@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Intensity, SinglePhotons};
+use crate::config::{Intensity, SinglePhotons, TwinFieldUser};
 
 const TOLERATED: f64 = 0.5;
 
@@ -93,6 +93,41 @@ fn pairs() -> impl Strategy<Value = Case> {
     })
 }
 
+/// A twin field of equal ends: transmission, noise, misalignment and length of any kind.
+fn twin_fields() -> impl Strategy<Value = Case> {
+    let light = (0.1..0.8f64, 0.05..0.5f64, 0.02..0.2f64, 1.5..5.0f64);
+    (light, (1e-6..1e-2f64, 1e-11..1e-7f64, 0.0..0.2f64, 9.0..14.0f64), any::<bool>()).prop_map(
+        |((signal, sending_probability, weak, ratio), (eta, noise, wrong, digits), finite)| {
+            let windows = libm::pow(10.0, digits);
+            let herald = |mean: f64| 2.0 * noise + eta * mean;
+            let count = |share: f64, p: f64| (windows * share * p) as u64;
+            let of = |share: f64, mean: f64| Windows { sent: count(share, 1.0), heralded: count(share, herald(mean)) };
+            let (s, quiet) = (sending_probability, 1.0 - sending_probability);
+            let key = |share: f64, mean: f64| windows * 0.5 * share * herald(mean);
+            let (lone, both, neither) = (key(s * quiet, signal), key(s * s, 2.0 * signal), key(quiet * quiet, 0.0));
+            let (ones, zeros) = (lone + neither, lone + both);
+            let odd = ones.min(zeros) * (lone * lone + both * neither) / (ones * zeros);
+            let strong = weak * ratio;
+            let alone = [of(0.05, weak), of(0.02, strong)];
+            let heralds = Heralds {
+                key_windows: count(0.5, 1.0),
+                ones: ones as u64,
+                zeros: zeros as u64,
+                odd_pairs: (odd as u64).min(ones.min(zeros) as u64),
+                vacuum: of(0.01, 0.0),
+                alone: [alone; 2],
+                interfering: of(0.01, 2.0 * weak),
+                wrong: count(0.01, noise + wrong * eta * 2.0 * weak),
+            };
+            let errors = odd * both * neither / (lone * lone + both * neither);
+            let user = TwinFieldUser { signal, sending_probability, decoys: [weak, strong] };
+            let bound = if finite { Bound::Finite } else { Bound::Asymptotic };
+            let evidence = Evidence::TwinField(heralds);
+            case(bound, Emission::TwinField([user; 2]), evidence, heralds.odd_pairs, errors as u64)
+        },
+    )
+}
+
 fn case(bound: Bound, emission: Emission, evidence: Evidence, key_bits: u64, key_errors: u64) -> Case {
     let qber = key_errors as f64 / (key_bits as f64).max(1.0);
     let leaked_bits = (1.1 * key_bits as f64 * binary_entropy(qber)) as u64;
@@ -102,7 +137,7 @@ fn case(bound: Bound, emission: Emission, evidence: Evidence, key_bits: u64, key
 }
 
 fn any_link() -> impl Strategy<Value = Case> {
-    prop_oneof![decoys(), single_photons(), pairs()]
+    prop_oneof![decoys(), single_photons(), pairs(), twin_fields()]
 }
 
 /// One row of the decoys, or the check basis of the others, with this many more errors.
@@ -113,6 +148,7 @@ fn with_errors(case: &Case, row: usize, more: u64) -> Case {
         Evidence::CheckBits { bits, errors } => *errors = (*errors + more).min(*bits),
         Evidence::SinglePhoton { check, .. } => add(check),
         Evidence::Decoy(rows) => add(&mut rows[row].check),
+        Evidence::TwinField(heralds) => heralds.wrong = (heralds.wrong + more).min(heralds.interfering.heralded),
     }
     case
 }
@@ -131,6 +167,9 @@ fn longer(case: &Case, times: u64) -> Case {
             key_errors: row.key_errors.map(|errors| errors * times),
             check: tally(row.check),
         })),
+        Evidence::TwinField(heralds) => {
+            Evidence::TwinField(Heralds::of_counts(heralds.counts().map(|count| count * times)))
+        }
     };
     let Reconciled { key_bits, key_errors, leaked_bits, verification_bits } = case.reconciled;
     case.reconciled = Reconciled {
@@ -212,6 +251,9 @@ proptest! {
                 Detections { key: i, key_errors: None, check: Tally { bits: j, errors: k } },
                 Detections { key: l, ..Detections::default() },
             ]),
+            Evidence::TwinField(_) => Evidence::TwinField(Heralds::of_counts([
+                e, f, g, h, i, j, k, l, a, b, c, d, e, f, g, h, i,
+            ])),
         };
         let length = wild.length();
         prop_assert!(length.chosen <= a && (length.chosen == 0) == length.abort.is_some());
@@ -225,6 +267,9 @@ proptest! {
             Emission::OneDecoy(all) => all[1] = Intensity { mean_photons, probability },
             Emission::TwoDecoys(all) => all[2] = Intensity { mean_photons, probability },
             Emission::SinglePhotons(source) => (source.g2, source.mean_photons) = (g2, mean_photons),
+            Emission::TwinField(users) => {
+                users[0] = TwinFieldUser { signal: mean_photons, sending_probability: probability, decoys: [g2, 1.0] }
+            }
         }
         let length = unsound.length();
         prop_assert!(length.chosen <= unsound.reconciled.key_bits && (length.chosen == 0) == length.abort.is_some());

@@ -123,6 +123,7 @@ fn numbers_of(evidence: &Evidence) -> Vec<u64> {
             std::iter::once(1).chain(intensities.iter().flat_map(of_one)).collect()
         }
         Evidence::SinglePhoton { pulses, key, check } => vec![2, pulses, key, check.bits, check.errors],
+        Evidence::TwinField(heralds) => std::iter::once(3).chain(heralds.counts()).collect(),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod prepared;
 pub mod pulses;
 pub mod response;
 pub mod single_photon;
+pub mod twin_field;
 
 pub use bbm92::{Prediction, predict};
 pub use inputs::{Bbm92Inputs, DetectorModel, Matching, from_config};

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use distill::config::Emission;
 
 use super::instruments::{OUTAGE_MAX, TAG_UNIT_PS, bounded, cooling};
-use super::{Epoch, Finding, Report, budget, entangled, prepared};
-use crate::document::{Bound, Detector, Fidelity, Link, Measure, Name, Outage, Reference, Snspd, Spec, Tolerance};
+use super::{Epoch, Finding, Report, budget, entangled, prepared, twin_field};
+use crate::document::{
+    Bound, Detector, Fidelity, Link, Measure, Name, Outage, Reference, Snspd, Source, Spec, Tolerance,
+};
 use crate::figure::Listing;
 use crate::plan::{ServiceNames, links};
 use crate::quantity::{Decimal, Duration, Fraction};
@@ -40,6 +42,7 @@ pub(super) fn check(spec: &Spec, report: &mut Report<'_>) {
         match resolve(link) {
             Ok(LinkKind::Entangled(kind)) => entangled::check(&epoch, &kind, &path, report),
             Ok(LinkKind::Prepared(kind)) => prepared::check(&epoch, &kind, &path, report),
+            Ok(LinkKind::TwinField(kind)) => twin_field::check(&epoch, &kind, &path, report),
             Err(findings) => {
                 let depends_on = [format!("{path}.protocol"), format!("{path}.source")];
                 let depends_on = depends_on.each_ref().map(String::as_str);
@@ -112,12 +115,23 @@ fn sites(spec: &Spec, known: &BTreeSet<&Name>, link: &Link, path: &str, report: 
     for (index, arm) in link.arms.iter().enumerate() {
         exists(&arm.site, format!("{path}.arms[{index}].site"));
     }
+    if let Source::TwinField(source) = &link.source {
+        for (index, transmitter) in source.transmitters.iter().enumerate() {
+            exists(&transmitter.site, format!("{path}.source.transmitters[{index}].site"));
+        }
+    }
     if let Some([first, second]) = link.pair()
         && first == second
     {
-        let (message, own, other) = match link.source.is_transmitter() {
-            true => (format!("transmitter and receiver are both at \"{first}\""), "arms[0].site", "source.site"),
-            false => (format!("both arms end at \"{first}\""), "arms[1].site", "arms[0].site"),
+        let (message, own, other) = match &link.source {
+            Source::TwinField(_) => {
+                let message = format!("both transmitters are at \"{first}\"");
+                (message, "source.transmitters[1].site", "source.transmitters[0].site")
+            }
+            source if source.is_transmitter() => {
+                (format!("transmitter and receiver are both at \"{first}\""), "arms[0].site", "source.site")
+            }
+            _ => (format!("both arms end at \"{first}\""), "arms[1].site", "arms[0].site"),
         };
         let finding = Finding::error(format!("{path}.{own}"), message, "two different sites");
         report.add(finding, &[&format!("{path}.{other}")]);
@@ -208,6 +222,7 @@ pub(super) fn bound(link: &Link, emission: &Emission, path: &str, report: &mut R
         Emission::OneDecoy(_) => "pulses with one decoy",
         Emission::TwoDecoys(_) => "pulses with two decoys (decoy and vacuum)",
         Emission::SinglePhotons(_) => "single photons",
+        Emission::TwinField(_) => "twin fields",
     };
     let fitting = ALL.into_iter().map(links::bound).filter(|bound| bound.fits(emission)).map(|bound| bound.name());
     let expected = format!("one of {}", fitting.collect::<Vec<_>>().join(", "));

@@ -10,6 +10,7 @@ mod pacing;
 pub(crate) mod paths;
 mod prepared;
 mod sites;
+mod twin_field;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{Fidelity, Spec, Topology};

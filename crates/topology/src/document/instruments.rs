@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Bb84Analyser, GatedAvalanche, Name, Provenance, QuantumDot, WeakCoherent, provenance_map};
+use super::{Bb84Analyser, GatedAvalanche, Name, Provenance, QuantumDot, TwinField, WeakCoherent, provenance_map};
 use crate::quantity::*;
 
 /// Where the light of a link comes from.
@@ -18,6 +18,8 @@ pub enum Source {
     WeakCoherent(WeakCoherent),
     /// A transmitter with a quantum dot.
     QuantumDot(QuantumDot),
+    /// Two transmitters of weak laser pulses, with a station between them.
+    TwinField(TwinField),
 }
 
 impl Source {
@@ -26,13 +28,14 @@ impl Source {
             Source::SpdcCw(source) => &source.site,
             Source::WeakCoherent(transmitter) => &transmitter.site,
             Source::QuantumDot(transmitter) => &transmitter.site,
+            Source::TwinField(station) => &station.site,
         }
     }
 
-    /// Whether it prepares states and so is an end of its link.
+    /// Whether it prepares states at its site, which so is an end of its link.
     pub fn is_transmitter(&self) -> bool {
         match self {
-            Source::SpdcCw(_) => false,
+            Source::SpdcCw(_) | Source::TwinField(_) => false,
             Source::WeakCoherent(_) | Source::QuantumDot(_) => true,
         }
     }
@@ -43,6 +46,7 @@ impl Source {
             Source::SpdcCw(_) => "spdc-cw",
             Source::WeakCoherent(_) => "weak-coherent",
             Source::QuantumDot(_) => "quantum-dot",
+            Source::TwinField(_) => "twin-field",
         }
     }
 }

@@ -8,6 +8,7 @@ mod keys;
 mod prepared;
 mod protocol;
 mod reference;
+mod twin_field;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use keys::*;
 pub use prepared::*;
 pub use protocol::*;
 pub use reference::*;
+pub use twin_field::*;
 
 use crate::quantity::Duration;
 
@@ -274,7 +276,8 @@ pub struct Location {
 }
 
 /// A quantum link between two sites: the light, its ways, and the protocol that makes key of it. Pairs of photons come from a
-/// source between the two; pulses come from a transmitter, which is the source of a prepared link and stands at one end.
+/// source between the two; pulses come from a transmitter, which is the source of a prepared link and stands at one end, or
+/// from two, which send to a station between them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Link {
@@ -291,14 +294,16 @@ pub struct Link {
     pub epoch: Option<Duration>,
     /// Where the light comes from.
     pub source: Source,
-    /// The optical paths with the instruments at their ends: two from a source of pairs, one from a transmitter.
-    #[schemars(length(min = 1, max = 2))]
+    /// The optical paths with the instruments at their ends: two from a source of pairs, one from a transmitter. Twin fields
+    /// have none, as their transmitters have the paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
     pub arms: Vec<Arm>,
     /// Full width of the coincidence window. Links of entangled pairs need it, others have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Duration>,
-    /// Full width around a pulse within which a click counts. Only prepared links have it; free-running detectors need it, gated
-    /// ones have their own unless it is narrower.
+    /// Full width around a pulse within which a click counts. Links of pairs have none; on prepared links free-running detectors
+    /// need it, gated ones have their own unless it is narrower; on twin-field links it is the time between pulses unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Duration>,
     /// How the receiver knows when pulses come, and their numbers. Prepared links need it, others have none.
@@ -361,8 +366,12 @@ impl Spec {
 impl Link {
     /// The sites that make key on this link. A transmitter's is the first.
     pub fn ends(&self) -> impl Iterator<Item = &Name> {
-        let transmitter = self.source.is_transmitter().then(|| self.source.site());
-        transmitter.into_iter().chain(self.arms.iter().map(|arm| &arm.site))
+        let transmitters = match &self.source {
+            Source::SpdcCw(_) => Vec::new(),
+            Source::WeakCoherent(_) | Source::QuantumDot(_) => vec![self.source.site()],
+            Source::TwinField(source) => source.transmitters.iter().map(|transmitter| &transmitter.site).collect(),
+        };
+        transmitters.into_iter().chain(self.arms.iter().map(|arm| &arm.site))
     }
 
     /// The two of them, in a document that was parsed.

@@ -16,6 +16,9 @@ pub enum Protocol {
     DecoyBb84,
     /// BB84 with a source of single photons.
     SinglePhotonBb84,
+    /// Sending or not sending: two transmitters whose pulses interfere at a station that nobody trusts, with bits paired by odd
+    /// parity. It can be validated and planned, and not run yet.
+    SnsTwinField,
 }
 
 impl Protocol {
@@ -25,6 +28,7 @@ impl Protocol {
             Protocol::Bbm92EnergyTime => "bbm92-energy-time",
             Protocol::DecoyBb84 => "decoy-bb84",
             Protocol::SinglePhotonBb84 => "single-photon-bb84",
+            Protocol::SnsTwinField => "sns-twin-field",
         }
     }
 
@@ -33,6 +37,7 @@ impl Protocol {
         match self {
             Self::Bbm92EnergyTime => ["detector"; 2],
             Self::DecoyBb84 | Self::SinglePhotonBb84 => ["transmitter", "detector"],
+            Self::SnsTwinField => ["transmitter"; 2],
         }
     }
 }
@@ -154,7 +159,7 @@ pub enum Bound {
     Asymptotic,
     /// The finite bound for the light of the link: Tomamichel, Lim, Gisin and Renner, Nature Communications 3, 634 (2012) for
     /// pairs, `lim2014` with two decoys, `wiesemann2024` with one, Morrison et al., Nature Communications 14, 3573 (2023) for
-    /// single photons.
+    /// single photons. For twin fields it is a simplified composition, which is no proof.
     Finite,
     /// Two decoys: Lim et al., PRA 89, 022307 (2014).
     Lim2014,

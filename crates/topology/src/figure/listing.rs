@@ -112,6 +112,14 @@ const BB84_COUNTS: Listing = Listing {
 const DECOY_BB84_COUNTS: Listing =
     Listing { beside: &[Figure::GainSignal, Figure::GainDecoy, Figure::GainVacuum], ..BB84_COUNTS };
 
+/// Bits of windows for key that pairing leaves, and heralds of weak decoys that interfered.
+const SNS_TWIN_FIELD: Listing = Listing {
+    columns: &[Figure::SiftedRateZ, Figure::QberZ, Figure::QberX],
+    brief: &[Figure::QberZ, Figure::QberX],
+    averaged: &[],
+    beside: &[],
+};
+
 static NOTHING: Listing = Listing { columns: &[], brief: &[], averaged: &[], beside: &[] };
 
 impl Listing {
@@ -128,6 +136,7 @@ impl Listing {
             (Protocol::DecoyBb84, Fidelity::Counts) => &DECOY_BB84_COUNTS,
             (Protocol::SinglePhotonBb84, Fidelity::Tags) => &BB84,
             (Protocol::SinglePhotonBb84, Fidelity::Counts) => &BB84_COUNTS,
+            (Protocol::SnsTwinField, _) => &SNS_TWIN_FIELD,
         }
     }
 
@@ -150,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_kind_of_link_lists_each_of_its_figures_once_and_shows_only_what_it_has() {
-        for protocol in [Protocol::Bbm92EnergyTime, Protocol::DecoyBb84, Protocol::SinglePhotonBb84] {
+        for protocol in [Protocol::Bbm92EnergyTime, Protocol::DecoyBb84, Protocol::SinglePhotonBb84, Protocol::SnsTwinField]
+        {
             let of_tags: Vec<Figure> = Listing::of(protocol).all().collect();
             for fidelity in [Fidelity::Tags, Fidelity::Counts] {
                 let listing = Listing::at(protocol, fidelity);

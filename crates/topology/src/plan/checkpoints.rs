@@ -142,6 +142,7 @@ impl Plan {
             pacer_of_one: false,
             faults_allowed: run.faults_allowed,
             links: vec![link],
+            twin_fields: Vec::new(),
             services,
             directory: Directory::default(),
             warnings: Vec::new(),

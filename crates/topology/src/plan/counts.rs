@@ -151,6 +151,8 @@ pub(crate) fn problem(spec: &Spec, link: &Link) -> Option<Problem> {
             (Counts::Pairs(Box::new(links::counted_pairs(kind, run))), pump)
         }
         LinkKind::Prepared(kind) => (Counts::Pulses(Box::new(links::counted_pulses(&kind, run))), 1.0),
+        // It is planned, and runs at no fidelity.
+        LinkKind::TwinField(_) => return None,
     };
     let law = match counts.law(&counts.brightest(pump)) {
         Ok(law) => law,

@@ -15,7 +15,10 @@ pub mod prepared;
 pub mod proposal;
 mod seed;
 mod sites;
+pub mod twin_field;
 pub(crate) mod ways;
+
+use std::borrow::Cow;
 
 use distill::config::Side;
 use serde::Serialize;
@@ -33,6 +36,7 @@ pub use pacing::PACER;
 pub use seed::{Role, SecretSeed, derive_subseed};
 use sites::SitePlanner;
 pub use sites::{kms_name, relay_name};
+use twin_field::PlannedTwinField;
 
 /// Identity under which whoever runs the network asks services for their status and brings faults.
 pub const CONTROL_IDENTITY: &str = "control";
@@ -86,6 +90,10 @@ pub struct Plan {
     pacer_of_one: bool,
     pub faults_allowed: bool,
     pub links: Vec<PlannedLink>,
+    /// Links that are planned and have no services: while there are any, [nothing of the network
+    /// runs](twin_field::cannot_run).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub twin_fields: Vec<PlannedTwinField>,
     pub services: Vec<Service>,
     /// What the services of all sites have in common.
     pub directory: Directory,
@@ -350,8 +358,10 @@ pub(crate) struct RunPlan {
 
 /// The services of a topology that [`crate::parse`] has found good.
 pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
-    let spec = &topology.spec;
-    let run = run_plan(spec, options);
+    let run = run_plan(&topology.spec, options);
+    let twin_fields: Vec<PlannedTwinField> =
+        topology.spec.links.iter().filter_map(|link| links::plan_twin_field(link, run.of(link))).collect();
+    let spec = &*with_services(&topology.spec);
     let mut planned_links = Vec::with_capacity(spec.links.len());
     let mut services = Vec::with_capacity(spec.links.len() * 5);
     for link in &spec.links {
@@ -374,12 +384,23 @@ pub fn plan(topology: &Topology, options: &RunOptions) -> Plan {
         repeatable,
         pacer_of_one,
         faults_allowed: run.faults_allowed,
-        warnings: warnings(spec, run),
-        no_path: crate::checks::paths::messages(spec),
+        warnings: warnings(&topology.spec, run),
+        no_path: crate::checks::paths::messages(&topology.spec),
         links: planned_links,
+        twin_fields,
         services,
         directory: sites.directory(),
     }
+}
+
+/// The network without the links that have no services.
+fn with_services(spec: &Spec) -> Cow<'_, Spec> {
+    let has_services = |link: &Link| link.protocol != Protocol::SnsTwinField;
+    if spec.links.iter().all(has_services) {
+        return Cow::Borrowed(spec);
+    }
+    let links = spec.links.iter().filter(|link| has_services(link)).cloned().collect();
+    Cow::Owned(Spec { links, ..spec.clone() })
 }
 
 impl RunPlan {

@@ -99,7 +99,7 @@ pub fn decoys(inputs: &PulsesInputs, security: &Security, block_s: f64, efficien
     let best = match prepared::emission(inputs)? {
         Emission::TwoDecoys([_, _, vacuum]) => two_decoys(vacuum.mean_photons, rate),
         Emission::OneDecoy(_) => one_decoy(rate),
-        Emission::Pairs | Emission::SinglePhotons(_) => return None,
+        Emission::Pairs | Emission::SinglePhotons(_) | Emission::TwinField(_) => return None,
     };
     let emission = best.choice.emission;
     Some(with_two_biases(best, |key_basis_probability| Choice { emission, key_basis_probability }, rate))

@@ -103,7 +103,7 @@ fn rounded(choice: &Choice) -> Choice {
     let intensities: &mut [_] = match &mut choice.emission {
         Emission::OneDecoy(intensities) => intensities,
         Emission::TwoDecoys(intensities) => intensities,
-        Emission::Pairs | Emission::SinglePhotons(_) => &mut [],
+        Emission::Pairs | Emission::SinglePhotons(_) | Emission::TwinField(_) => &mut [],
     };
     for intensity in intensities.iter_mut() {
         intensity.mean_photons = digits(intensity.mean_photons);

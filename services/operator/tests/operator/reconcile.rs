@@ -144,6 +144,17 @@ async fn a_wrong_topology_starts_nothing_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_link_that_is_plan_only_starts_nothing_and_says_so() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../topologies/twin-field-518.yaml");
+    let world = World::new(&std::fs::read_to_string(path).unwrap().replace("name: twin-field-518", "name: alps"));
+    world.round().await.unwrap();
+    let (status, reason, message) = world.condition("Accepted");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "PlanOnly"));
+    assert!(message.contains("the link alice-bob is plan only"), "{message}");
+    assert_eq!(world.api.paths("secrets").len() + world.api.paths("statefulsets").len(), 0);
+}
+
+#[tokio::test]
 async fn a_link_that_goes_takes_its_pods_and_leaves_its_secrets_unless_told_otherwise() {
     let two_sites = network("alps", &["west", "middle"], &[("wm", "west", "middle")]);
     let world = World::new(&chain());

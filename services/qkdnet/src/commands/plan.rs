@@ -19,8 +19,10 @@ use crate::cli::{Output, PlanArgs};
 
 mod pulses;
 mod text;
+mod twin_fields;
 
 use pulses::PulsesReport;
+use twin_fields::TwinFieldReport;
 
 /// Hash of each Cascade frame.
 const VERIFICATION_BITS: f64 = 64.0;
@@ -44,6 +46,7 @@ struct Report {
 enum LinkReport {
     Pairs(Box<PairsReport>),
     Pulses(Box<PulsesReport>),
+    TwinField(Box<TwinFieldReport>),
 }
 
 impl LinkReport {
@@ -51,6 +54,7 @@ impl LinkReport {
         match self {
             LinkReport::Pairs(report) => report.tags_hz,
             LinkReport::Pulses(report) => report.tags_hz,
+            LinkReport::TwinField(_) => [0.0; 2],
         }
     }
 
@@ -58,6 +62,7 @@ impl LinkReport {
         match self {
             LinkReport::Pairs(report) => report.module_memory_bytes,
             LinkReport::Pulses(report) => report.module_memory_bytes,
+            LinkReport::TwinField(_) => [0.0; 2],
         }
     }
 }
@@ -124,7 +129,13 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
 
 fn report(plan: &Plan, args: &PlanArgs) -> Report {
     let efficiency = args.efficiency;
-    let links: Vec<LinkReport> = plan.links.iter().filter_map(|link| link_report(plan, link, efficiency)).collect();
+    let twin_fields = plan.twin_fields.iter().map(|link| twin_fields::report(link, efficiency));
+    let links: Vec<LinkReport> = plan
+        .links
+        .iter()
+        .filter_map(|link| link_report(plan, link, efficiency))
+        .chain(twin_fields.map(|report| LinkReport::TwinField(Box::new(report))))
+        .collect();
     let proposals = if args.optimise { proposals(plan, args) } else { Vec::new() };
     Report {
         topology: plan.topology.clone(),

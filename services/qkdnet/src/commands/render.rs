@@ -9,6 +9,7 @@ use crate::cli::RenderArgs;
 
 pub fn run(args: &RenderArgs) -> Result<(), Failure> {
     let topology = files::load(&args.file)?;
+    super::up::can_run(&topology)?;
     let own = topology.metadata.namespace.as_ref().map(ToString::to_string);
     let rendering = Rendering {
         namespace: args.namespace.clone().or(own).unwrap_or_else(|| "default".to_owned()),

@@ -7,6 +7,7 @@ use runner::verdict::Verdict;
 use runner::watch::Asked;
 use runner::{Failure, Folders, Place, Recording, Start, continue_after, runtime, same_epochs, start, tags_end, watch};
 use topology::document::{Fidelity, Topology, WhenFull};
+use topology::plan::twin_field::cannot_run;
 use topology::plan::{Plan, RunOptions, counts, plan};
 
 use super::files;
@@ -65,8 +66,17 @@ pub fn prepare_until(
     Ok(Prepared { plan, folders: Folders::of(&data), asked })
 }
 
+/// Whether there is a service for every part of a network.
+pub fn can_run(topology: &Topology) -> Result<(), Failure> {
+    match cannot_run(topology) {
+        Some(why) => Err(Failure::bad_input(why).hint("`qkdnet plan` prints what is expected of it")),
+        None => Ok(()),
+    }
+}
+
 /// A document is good by itself; what the command line makes of it may not be.
 pub fn check_overrides(topology: &Topology, options: &RunOptions, hint: &str) -> Result<(), Failure> {
+    can_run(topology)?;
     if let (Some(seed), WhenFull::Dark) = (options.seed, topology.spec.key_management.when_full) {
         let what = format!(
             "`--seed {seed}` makes a run repeatable, and `keyManagement.whenFull: dark` darkens links at moments of wall time"

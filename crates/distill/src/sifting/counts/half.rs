@@ -214,7 +214,10 @@ impl Half {
             Emission::SinglePhotons(_) => {
                 Evidence::SinglePhoton { pulses: round.pulses, key: round.key.len() as u64, check }
             }
-            Emission::OneDecoy(_) | Emission::TwoDecoys(_) => Evidence::Decoy(round.detections),
+            // Twin fields are not sifted here: these are no heralds, and the bound for heralds gives no key of them.
+            Emission::OneDecoy(_) | Emission::TwoDecoys(_) | Emission::TwinField(_) => {
+                Evidence::Decoy(round.detections)
+            }
         };
         // The receiver knows of the events that make no bit.
         let mismatched = round.account.get(Line(Book::Receiver, Item::BasisMismatch));

@@ -5,12 +5,14 @@ mod entangled;
 mod instruments;
 mod prepared;
 mod pulses;
+mod twin_field;
 
 use distill::config as protocol;
 use distill::config::{LinkProtocol, Side};
 use photonics::config::Outage;
 
 use super::config::{ChannelConfig, ModuleConfig, Nature, PlannedOutage, ServiceConfig, SourceConfig};
+use super::twin_field::PlannedTwinField;
 use super::seed::{Role, SecretSeed, derive_subseed};
 use super::{
     CONTROL_IDENTITY, PlannedEnd, PlannedLink, PlannedReference, PlannedSource, RunPlan, Service, ServiceNames,
@@ -25,6 +27,15 @@ pub(super) fn plan(link: &Link, run: RunPlan) -> Option<(PlannedLink, Vec<Servic
     match resolve(link).ok()? {
         LinkKind::Entangled(kind) => Some(entangled::plan(kind, run)),
         LinkKind::Prepared(kind) => Some(prepared::plan(&kind, run)),
+        LinkKind::TwinField(_) => None,
+    }
+}
+
+/// A twin-field link, which has no services yet; nothing of another kind of link.
+pub(super) fn plan_twin_field(link: &Link, run: RunPlan) -> Option<PlannedTwinField> {
+    match resolve(link).ok()? {
+        LinkKind::TwinField(kind) => Some(twin_field::plan(&kind, run)),
+        LinkKind::Entangled(_) | LinkKind::Prepared(_) => None,
     }
 }
 
@@ -35,7 +46,7 @@ pub(super) use prepared::counted as counted_pulses;
 pub(super) fn warnings(link: &Link) -> Vec<String> {
     match resolve(link) {
         Ok(LinkKind::Entangled(kind)) => entangled::warnings(&kind),
-        Ok(LinkKind::Prepared(_)) => Vec::new(),
+        Ok(LinkKind::Prepared(_) | LinkKind::TwinField(_)) => Vec::new(),
         Err(_) => Vec::new(),
     }
 }

@@ -130,3 +130,28 @@ fn an_optimum_is_not_below_today_and_its_snippet_is_what_it_says() {
     }
     assert!(shipped("t12-50km.yaml", &[]).proposals.is_empty());
 }
+
+#[test]
+fn a_twin_field_is_planned_beside_what_was_published_and_does_not_run() {
+    for (name, verdict) in [
+        ("twin-field-404.yaml", "fitted, no verdict"),
+        ("twin-field-518.yaml", "agrees"),
+        ("twin-field-616.yaml", "does not agree"),
+        ("twin-field-511.yaml", "fitted, no verdict"),
+        ("twin-field-1002.yaml", "fitted, no verdict"),
+    ] {
+        let report = shipped(name, &[]);
+        let text = text::render(&report);
+        println!("{text}");
+        let [LinkReport::TwinField(link)] = report.links.as_slice() else { panic!("{name}") };
+        assert_eq!(link.references[0].verdict, verdict, "{name}");
+        for needle in [verdict, "plan only", "odd pairs", "finite (simplified)", "0 services"] {
+            assert!(text.contains(needle), "{needle} is missing in\n{text}");
+        }
+        assert_eq!(link.no_key.is_some(), name == "twin-field-616.yaml");
+        let path = format!("{}/../../topologies/{name}", env!("CARGO_MANIFEST_DIR"));
+        let topology = topology::parse(name, &std::fs::read(&path).unwrap()).unwrap().topology;
+        let refused = crate::commands::up::can_run(&topology).unwrap_err();
+        assert!(refused.to_string().contains("plan only"), "{refused}");
+    }
+}

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use topology::figure::{Figure, Figures};
 use topology::plan::proposal::Proposal;
 
-use super::{LinkReport, PairsReport, PulsesReport, Report};
+use super::{LinkReport, PairsReport, PulsesReport, Report, TwinFieldReport};
 
 pub(super) fn render(report: &Report) -> String {
     let links = match report.links.len() {
@@ -18,6 +18,7 @@ pub(super) fn render(report: &Report) -> String {
         match link {
             LinkReport::Pairs(link) => pairs_text(&mut text, link),
             LinkReport::Pulses(link) => pulses_text(&mut text, link),
+            LinkReport::TwinField(link) => twin_field_text(&mut text, link),
         }
         if let Some(proposal) = report.proposals.iter().find(|proposal| proposal.link == *name_of(link)) {
             proposal_text(&mut text, proposal);
@@ -35,6 +36,7 @@ fn name_of(link: &LinkReport) -> &String {
     match link {
         LinkReport::Pairs(link) => &link.name,
         LinkReport::Pulses(link) => &link.name,
+        LinkReport::TwinField(link) => &link.name,
     }
 }
 
@@ -80,6 +82,44 @@ fn pulses_text(text: &mut String, link: &PulsesReport) {
     let (tags, share) = (link.authentication_bits_per_block, 100.0 * link.authentication_fraction);
     line("authentication", format!("{tags:.0} bit per block, {share:.2} % of the key"));
     line("", hourly(&link.figures));
+    for note in &link.notes {
+        line("note", note.clone());
+    }
+}
+
+fn twin_field_text(text: &mut String, link: &TwinFieldReport) {
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<17}{value}");
+    };
+    let [first, second] = &link.sites;
+    line("link", format!("{}: {first} - {} - {second}, {}", link.name, link.station, link.protocol));
+    let [a, b] = link.arm_loss_db;
+    line("loss", format!("{a:.2} dB + {b:.2} dB = {:.2} dB, detectors included", link.total_loss_db));
+    let (windows, dark) = (si(link.window_rate_hz), link.dark_probability);
+    line("windows", format!("{windows}/s, {:.3e} in a block of {} s", link.windows_per_block, link.block_s));
+    line("station", format!("dark counts {dark:.2e} per window and detector, visibility {:.4}", link.visibility));
+    let (unpaired, qber) = (si(link.unpaired_hz), 100.0 * link.unpaired_qber);
+    line("heralds for key", format!("{unpaired}bit/s, {qber:.2} % wrong"));
+    let (sifted, qber) = (si(link.sifted_key_hz), 100.0 * link.qber_key);
+    line("odd pairs", format!("{sifted}bit/s, QBER {qber:.4} %"));
+    let (check, qber) = (si(link.interfering_hz), 100.0 * link.qber_check);
+    line("interference", format!("{check}heralds/s of weak decoys in phase slices, {qber:.2} % wrong"));
+    let (asymptotic, finite) = (si(link.skr_asymptotic_bps), si(link.skr_finite_bps));
+    let block_s = link.block_s;
+    line("key", format!("{asymptotic}bit/s asymptotic, {finite}bit/s finite (simplified) in blocks of {block_s} s"));
+    line("repeaterless", format!("{}bit/s at most without a station (PLOB)", si(link.repeaterless_bps)));
+    let f = link.reconciliation_efficiency;
+    let (bound, tolerated) = (link.bound, 100.0 * link.tolerated_qber);
+    line(
+        "security",
+        format!("{bound} bound, reconciliation at {f} of the Shannon limit, blocks abort above {tolerated:.1} %"),
+    );
+    for row in &link.references {
+        let (published, expected, unit) = (row.published, row.expected, row.unit);
+        let name = if row.quantity == "secretKeyRate" { "published key" } else { row.quantity };
+        line(name, format!("{published} {unit}, expected {} {unit}: {}", digits(expected), row.verdict));
+        line("", row.source.clone());
+    }
     for note in &link.notes {
         line("note", note.clone());
     }
@@ -173,6 +213,7 @@ fn digits(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
+        v if v > 0.0 && v < 0.01 => format!("{value:.2e}"),
         _ => format!("{value:.2}"),
     }
 }
