@@ -12,8 +12,8 @@ use distill::config::{LinkProtocol, Side};
 use photonics::config::Outage;
 
 use super::config::{ChannelConfig, ModuleConfig, Nature, PlannedOutage, ServiceConfig, SourceConfig};
-use super::twin_field::PlannedTwinField;
 use super::seed::{Role, SecretSeed, derive_subseed};
+use super::twin_field::PlannedTwinField;
 use super::{
     CONTROL_IDENTITY, PlannedEnd, PlannedLink, PlannedReference, PlannedSource, RunPlan, Service, ServiceNames,
     kms_name, round_epochs,
