@@ -113,11 +113,7 @@ impl<'p> Row<'p> {
         for mut block in blocks {
             if let Some(offer) = block.offer.take() {
                 let answer = answers.next().unwrap_or(Err(StoreError::Busy));
-                let no_room = async || {
-                    // A module that has gone asks again.
-                    let _ = module.has_no_room(block.number).await;
-                };
-                let offered = offer_when_there_is_room(pool, offer, answer, no_room, stop).await;
+                let offered = offer_when_there_is_room(pool, offer, answer, (module, block.number), stop).await;
                 offered.with_context(|| format!("take block {}", block.number))?;
             }
             shell::failpoint::hit("ingest.offered");
@@ -173,12 +169,12 @@ impl Taken {
     }
 }
 
-/// A full pool holds its links up, and `no_room` says so. `answer` is the store's to the first attempt.
+/// A full pool holds its links up, and its module is told. `answer` is the store's to the first attempt.
 async fn offer_when_there_is_room(
     pool: &Pool,
     offer: Offer,
     mut answer: Result<BlockStatus, StoreError>,
-    no_room: impl AsyncFn(),
+    (module, number): (&Intake, u64),
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut waits = None;
@@ -190,7 +186,8 @@ async fn offer_when_there_is_room(
                 if waits.is_none() {
                     tracing::warn!(peer = pool.peer, "the pool is full: its links wait");
                     waits = Some(pool.wait_for_room(offer.key.len() as u64));
-                    no_room().await;
+                    // A module that has gone asks again.
+                    let _ = module.has_no_room(number).await;
                 }
             }
             Err(StoreError::Busy) => {}

@@ -402,8 +402,6 @@ impl Run<'_> {
             }
             Action::Commit { block } => {
                 self.reporter.begins();
-                // Before it counts: the other way round a crash would leave a block that counts and may begin again.
-                self.node.vault.stretches().spend_begun()?;
                 self.commit(block).await?;
                 self.reporter.committed(&self.node.monitor, block);
             }

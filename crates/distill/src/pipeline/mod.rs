@@ -291,7 +291,7 @@ impl Module {
             self.sifting.peer_light_over();
         }
         if let Half::Reference(side) = &mut self.side {
-            side.hear(&bundle, authenticated, self.shared.open.number(), draft);
+            side.hear(&bundle, authenticated, &self.shared.open, draft);
         }
         if let Some(message) = &bundle.sifting {
             if message.tag != self.sifting.tag().0 || message.bytes.is_empty() {

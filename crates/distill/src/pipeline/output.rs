@@ -28,7 +28,6 @@ pub enum Action {
     Prepare(FinishedBlock),
     /// Make the block durable and committed.
     Store(FinishedBlock),
-    /// The block counts. If it is the one whose reconciliation began while it was kept, what is kept is erased first.
     Commit {
         block: u64,
     },

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use super::messages::{Amplify, Begin, BlockMessage, BlockStep, Bundle, Verify};
 use super::replay::{self, Replay};
 use super::round::{self, Corrected, Reconciled, Round};
+use super::stretch::OpenBlock;
 use super::{Action, Draft, FinishedBlock, ModuleError, SessionStart, Shared, Stage};
 use crate::amplify;
 use crate::bits::Bits;
@@ -81,12 +82,12 @@ impl Reference {
         kept.map(|block| (block.round.block, block.round.rounds)).or(self.in_doubt.zip(self.in_doubt_kept))
     }
 
-    /// What the peer says beside the rounds; `open_block` is the first that is not sifted yet.
-    pub fn hear(&mut self, bundle: &Bundle, authenticated: bool, open_block: u64, draft: &mut Draft) {
+    /// What the peer says beside the rounds; `open` is the first block that is not sifted yet.
+    pub fn hear(&mut self, bundle: &Bundle, authenticated: bool, open: &OpenBlock, draft: &mut Draft) {
         self.peer_committed_end = self.peer_committed_end.max(bundle.committed_end);
         self.peer_farewell |= bundle.farewell;
         if authenticated {
-            self.decide(open_block, draft);
+            self.decide(open, draft);
         }
     }
 
@@ -96,11 +97,15 @@ impl Reference {
 
     /// A tag covers everything the peer has said: an undecided block that it has committed is committed here
     /// too; one that it has not committed although it has moved on is void.
-    fn decide(&mut self, open_block: u64, draft: &mut Draft) {
+    fn decide(&mut self, open: &OpenBlock, draft: &mut Draft) {
         let Some(block) = self.in_doubt else { return };
         // Blocks below this number are not part of this session.
-        let first_in_work = self.blocks.front().map_or(open_block, |b| b.round.block);
+        let first_in_work = self.blocks.front().map_or(open.number(), |b| b.round.block);
         if self.peer_committed_end > block {
+            if self.in_doubt_kept.is_some() || open.may_be_of_undecided() {
+                // Before it counts: the other way round a crash would leave a block that counts and may begin again.
+                draft.actions.push(Action::Spend { block });
+            }
             draft.actions.push(Action::Commit { block });
             draft.stage(block, Stage::Authenticate, false);
             self.committed_end = block + 1;

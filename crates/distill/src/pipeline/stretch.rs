@@ -207,6 +207,12 @@ impl OpenBlock {
         self.number
     }
 
+    /// Whether what is kept here, if anything, may be of a block that an earlier session has left undecided and that the
+    /// peer counts. One that the peer names as begun, too, is another: it erases a block before it stores it.
+    pub fn may_be_of_undecided(&self) -> bool {
+        !self.settled && self.begun.is_none()
+    }
+
     /// Rounds of it that are closed.
     pub fn kept_rounds(&self) -> u64 {
         self.kept_rounds

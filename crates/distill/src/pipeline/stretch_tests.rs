@@ -105,9 +105,6 @@ impl Disk {
             Action::Prepare(block) => self.prepared.push(block),
             Action::Store(block) => self.keys.push(block),
             Action::Commit { block } => {
-                if self.begun.is_some() {
-                    self.spend(block);
-                }
                 let at = self.prepared.iter().position(|prepared| prepared.number == block).expect("prepared");
                 self.keys.push(self.prepared.remove(at));
             }
@@ -314,7 +311,7 @@ fn what_one_end_alone_has_closed_is_given_up_and_accounted_for() {
     });
     let mut link = Link::default();
     link.run(1, 0..WHOLE, End::Broken { step: closes.expect("a step that closes"), alone: Some(0) });
-    link.run(2, 40..41, End::Broken { step: 3, alone: None });
+    link.run(2, 40..50, End::Broken { step: 3, alone: None });
     assert!(link.disks.iter().all(|disk| disk.stretches.is_empty()));
     let voided = link.disks[0].voided.get(Line::VOIDED);
     assert!(voided >= STRETCH_FRAMES * KEY_BITS as u64, "{voided}");

@@ -238,11 +238,6 @@ impl Stretches {
         begun::erase_in(&self.end)
     }
 
-    /// Erases them where they are of the block that is being reconciled.
-    pub fn spend_begun(&mut self) -> Result<()> {
-        if self.begun.is_some() { self.spend() } else { Ok(()) }
-    }
-
     /// From the last one on, so that a crash leaves a chain.
     fn erase_from(&mut self, keep: usize) -> Result<()> {
         while self.chain.len() > keep {
