@@ -34,7 +34,7 @@ pub(super) fn check(_: &Epoch, kind: &TwinFieldLink<'_>, path: &str, report: &mu
     }
     balance(kind, &source, report);
     bound(kind.link, &kind.emission(), path, report);
-    round(kind.link, "10000 h", path, report);
+    round(kind.link, "600 h", path, report);
 }
 
 /// What belongs to other kinds of links.
