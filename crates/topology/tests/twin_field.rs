@@ -124,7 +124,8 @@ fn one_error_that_is_fitted_at_404_km_gives_the_published_rate_at_518_km() {
     assert!(at_616.no_key().is_some() && missed.inputs.visibility == fitted.inputs.visibility);
     for prediction in [&at_404, &at_518] {
         assert!(prediction.finite_bps() > 0.0 && prediction.finite_bps() < prediction.asymptotic_bps());
-        assert!(prediction.pairing.qber < 1e-3 && prediction.unpaired().1 > 0.25, "pairing takes the errors away");
+        let (paired, unpaired) = (prediction.pairing.qber, prediction.unpaired().1);
+        assert!(unpaired > 0.25 && paired < unpaired / 40.0, "pairing takes the errors away: {unpaired} {paired}");
     }
 }
 

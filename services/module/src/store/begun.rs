@@ -46,8 +46,7 @@ impl BegunLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
         };
-        let reading = read(&file).with_context(|| format!("read {}", path.display()))?;
-        let (begun, end) = reading;
+        let (begun, end) = read(&file).with_context(|| format!("read {}", path.display()))?;
         // Nobody was told of what a crash tore.
         file.set_len(end).and_then(|()| file.sync_all()).with_context(|| format!("cut {}", path.display()))?;
         Ok(Some(Self { path, log: Log::new(file, end, disk), begun }))
@@ -91,11 +90,6 @@ impl BegunLog {
 /// Removes the log of the link end whose folder this is, damaged or not. Nothing to do where there is none.
 pub fn erase_in(end: &Path) -> Result<()> {
     erase(&end.join(FILE))
-}
-
-/// Whether there is one, readable or not.
-pub fn is_there(end: &Path) -> bool {
-    end.join(FILE).exists()
 }
 
 fn erase(path: &Path) -> Result<()> {
@@ -192,7 +186,7 @@ mod tests {
             assert_eq!(log.begun().records[had..], [Record::Heard([9; 32])], "cut at {cut}");
         }
         BegunLog::open(end, Disk::default()).unwrap().unwrap().erase().unwrap();
-        assert!(!is_there(end));
+        assert!(!end.join(FILE).exists());
         erase_in(end).unwrap();
     }
 
@@ -214,6 +208,6 @@ mod tests {
         std::fs::write(end.join(FILE), &whole[first..]).unwrap();
         assert!(BegunLog::open(end, Disk::default()).is_err());
         erase_in(end).unwrap();
-        assert!(!is_there(end));
+        assert!(!end.join(FILE).exists());
     }
 }
