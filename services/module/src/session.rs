@@ -228,6 +228,7 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         first_epoch,
         first_block: start.first_block,
         setpoints,
+        ended_by_contents: false,
     };
     run.reporter.session_begins(&run.node.monitor, opened.session, opened.reserve_tags);
     let result = run.distil(light).await;
@@ -249,6 +250,8 @@ struct Run<'n> {
     /// Blocks before this one are of earlier sessions.
     first_block: u64,
     setpoints: &'n mut Setpoints,
+    /// A step found that the session cannot go on with what this end was given.
+    ended_by_contents: bool,
 }
 
 /// What became of a step.
@@ -333,7 +336,7 @@ impl Run<'_> {
         // A thread of its own costs more than a light step does.
         let (module, output) = if light { step() } else { compute::pool().run(step).await? };
         self.module = Some(module);
-        let output = output.inspect_err(|_| self.ends_by_contents())?;
+        let output = output.inspect_err(|_| self.ended_by_contents = true)?;
         let StepOutput { payload, close_round, setpoints, actions, held, finished } = output;
         *self.setpoints = setpoints;
         for action in actions {
@@ -345,9 +348,10 @@ impl Run<'_> {
         Ok(Taken { held, finished })
     }
 
-    /// This end ends the session by what it was given, so that under a seed the next one begins where contents say. The
-    /// other end goes on until it notices, at some moment of wall time: both begin behind what it can have come to.
-    fn ends_by_contents(&mut self) {
+    /// This end ended the session by what it was given, so that under a seed the next one begins where contents say. The
+    /// other end goes on until it notices, at some moment of wall time: both begin behind what it can have come to. To be
+    /// called once the blocks in work are void, because those that the other end may have begun come behind them.
+    fn pass_over_what_the_peer_may_use(&mut self) {
         let ModuleConfig { subseed, epoch_ps, protocol, .. } = &self.node.config;
         if subseed.is_none() {
             return;
@@ -369,6 +373,9 @@ impl Run<'_> {
             if kept.is_none_or(|(number, _)| number != block) {
                 self.reporter.voided(&self.node.monitor, block);
             }
+        }
+        if self.ended_by_contents {
+            self.pass_over_what_the_peer_may_use();
         }
         match error.downcast_ref() {
             Some(ModuleError::OtherWay) => self.node.give_up_stretches(0)?,

@@ -250,7 +250,7 @@ impl OpenBlock {
 
     /// The block, where it is of one round, which both ends see by themselves.
     pub fn take_sifted(&mut self) -> Option<Result<Round, ModuleError>> {
-        let sifted = self.sifted.pop_front_if(|_| self.rounds == 1)?;
+        let sifted = if self.rounds == 1 { self.sifted.pop_front()? } else { return None };
         Some(self.round_of(1, (sifted.first_step, sifted.frames), [Material::of(sifted)].into_iter()))
     }
 

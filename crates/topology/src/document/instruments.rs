@@ -9,6 +9,8 @@ use super::{Bb84Analyser, GatedAvalanche, Name, Provenance, QuantumDot, TwinFiel
 use crate::quantity::*;
 
 /// Where the light of a link comes from.
+// A document has a few of them: what one takes does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Source {

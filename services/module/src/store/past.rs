@@ -207,7 +207,7 @@ impl BlockStore {
 }
 
 /// Bytes of key that waits no longer which a file may have in any case.
-const ERASED_BYTES_MAX: u64 = 64 << 20;
+const ERASED_BYTES_MAX: u64 = 16 << 20;
 /// Fewer are not worth a file.
 const RETIRED_AT_ONCE_MIN: usize = 256;
 

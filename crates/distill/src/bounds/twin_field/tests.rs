@@ -40,7 +40,7 @@ fn set_s(km: f64, signal: f64, sending: f64) -> Link {
 
 fn i0_less_1(z: f64) -> f64 {
     let mut term = 1.0;
-    (1..60).map(|k| f64::from(k)).fold(0.0, |sum, k| {
+    (1..60).map(f64::from).fold(0.0, |sum, k| {
         term *= z * z / 4.0 / (k * k);
         sum + term
     })
