@@ -59,8 +59,6 @@ fn a_crash_at_each_step_that_makes_a_stretch_durable_loses_and_doubles_nothing()
     let (transmitter, detector) = ("transmitter-niels-bohr-dtu-niels-bohr", "detector-niels-bohr-dtu-dtu");
     for (armed, crashed) in [
         ("stretch.kept=7", vec![(transmitter, "stretch.kept"), (detector, "stretch.kept")]),
-        ("stretch.begun=2", vec![(transmitter, "stretch.begun"), (detector, "stretch.begun")]),
-        ("stretch.recorded=20", vec![(transmitter, "stretch.recorded"), (detector, "stretch.recorded")]),
         ("stretch.spent=2", vec![(transmitter, "stretch.spent"), (detector, "stretch.spent")]),
         // The receiver crashes, and the transmitter when both say with which stretches they go on.
         ("stretch.kept=7,stretch.settled=1", vec![(transmitter, "stretch.settled"), (detector, "stretch.kept")]),
@@ -78,7 +76,6 @@ fn a_crash_at_each_step_that_makes_a_stretch_durable_loses_and_doubles_nothing()
             assert!(bits == key.bits && blocks > 5, "{armed}: {blocks} blocks at {site}");
             let left = std::fs::read_dir(path.with_file_name("stretches")).expect("the folder of stretches").count();
             assert_eq!(left, 0, "{armed}: what was reconciled is erased at {site}");
-            assert!(!path.with_file_name("reconciliation.log").exists(), "{armed}: its log as well at {site}");
         }
         assert_eq!(summary(&lines)["links"][0]["keys_equal"], true, "{armed}: {}", summary(&lines));
     }

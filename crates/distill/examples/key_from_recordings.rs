@@ -67,11 +67,7 @@ fn step(name: &str, end: &mut End) -> Result<Option<PeerInput>, Box<dyn Error>> 
             Action::Abort { block, reason, .. } => println!("{name}: block {block} gives no key: {reason}"),
             Action::Note { name: note, message } => println!("{name}: {note}: {message}"),
             // Of blocks that outlast a session.
-            Action::Keep { .. }
-            | Action::Settle { .. }
-            | Action::Begin { .. }
-            | Action::Record { .. }
-            | Action::Spend { .. } => {}
+            Action::Keep { .. } | Action::Settle { .. } | Action::Spend { .. } => {}
             Action::Void { .. } | Action::Stage { .. } | Action::Trace { .. } => {}
         }
     }

@@ -2,8 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-pub(crate) use kernels::wiped::wipe;
-use zeroize::DefaultIsZeroes;
+use zeroize::{DefaultIsZeroes, Zeroize};
 
 /// A vector that is zeroized when dropped. All at once: `Zeroizing` does it item by item, which costs more than most of
 /// what is done with long strings. It must not grow beyond its capacity, or a copy stays behind.
@@ -47,4 +46,11 @@ impl<T: DefaultIsZeroes> Drop for Wiped<T> {
     fn drop(&mut self) {
         wipe(&mut self.0);
     }
+}
+
+/// Zeroizes the items and what is behind them in the buffer. The slices, not the vector.
+pub(crate) fn wipe<T: DefaultIsZeroes>(items: &mut Vec<T>) {
+    items.as_mut_slice().zeroize();
+    items.spare_capacity_mut().zeroize();
+    items.clear();
 }

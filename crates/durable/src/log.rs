@@ -57,21 +57,13 @@ impl Framing {
         let bytes: usize = body.iter().map(|part| part.len()).sum();
         // Nothing of key may stay behind in a buffer that grew.
         let mut record = Zeroizing::new(Vec::with_capacity(head.len() + bytes + self.check_bytes));
-        self.append_record(head, body, &mut record);
-        record
-    }
-
-    /// Appends a record to others that are written with it, and that may stay in the buffer: nothing of it is secret.
-    pub fn append_record(&self, head: &[u8], body: &[&[u8]], records: &mut Vec<u8>) {
-        let bytes: usize = body.iter().map(|part| part.len()).sum();
-        records.reserve(head.len() + bytes + self.check_bytes);
-        let begin = records.len();
-        records.extend_from_slice(head);
+        record.extend_from_slice(head);
         for part in body {
-            records.extend_from_slice(part);
+            record.extend_from_slice(part);
         }
-        let check = Sha256::digest(&records[begin..]);
-        records.extend_from_slice(&check[..self.check_bytes]);
+        let check = Sha256::digest(&*record);
+        record.extend_from_slice(&check[..self.check_bytes]);
+        record
     }
 
     /// Bytes of a record with such a body.

@@ -9,5 +9,4 @@ pub mod exponential;
 pub mod gf2;
 pub mod philox;
 pub mod program;
-pub mod wiped;
 pub mod words;

@@ -82,19 +82,6 @@ impl KeyStore {
         self.shared.submit(bytes, move |engine| engine.offer(&peer, &offer))
     }
 
-    /// Puts a row of blocks on the disk in its order, and a value of the pool with them, in one commit. The value is put
-    /// only where no block of the row is refused.
-    pub fn offer_row(
-        &self,
-        peer: &str,
-        offers: Vec<Offer>,
-        (name, value): (&str, Secret),
-    ) -> Pending<Vec<Result<BlockStatus, StoreError>>> {
-        let (peer, name) = (peer.to_owned(), name.to_owned());
-        let bytes = offers.iter().map(|offer| offer.key.len() + offer.origin.len()).sum::<usize>() + value.len();
-        self.shared.submit(bytes, move |engine| engine.offer_row(&peer, &offers, (&name, &value)))
-    }
-
     /// Appends an offered block, less its first `deducted_bytes`, to the stream at `start`.
     pub fn confirm(
         &self,

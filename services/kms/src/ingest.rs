@@ -47,7 +47,7 @@ pub async fn take(
             }
         }
         let numbers: Vec<u64> = row.iter().map(|(block, _)| block.number).collect();
-        store(pools_by_link, tracer, row, &module, stop).await?;
+        store(pools_by_link, tracer, row, stop).await?;
         for number in numbers {
             if module.taken(number).await.is_err() {
                 return Ok(());
@@ -57,88 +57,44 @@ pub async fn take(
     }
 }
 
-/// Puts a row of blocks on the disk, with how far the module has come.
+/// Puts a row of blocks on the disk, and then how far the module has come.
 async fn store(
     pools_by_link: &BTreeMap<String, Arc<Pool>>,
     tracer: &Tracer,
     row: Vec<(Block, Zeroizing<Vec<u8>>)>,
-    module: &Intake,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let mut by_link: BTreeMap<String, (&Pool, Vec<Taken>)> = BTreeMap::new();
+    let mut offered = Vec::with_capacity(row.len());
     for (block, key) in row {
-        let (link, number) = (block.link.clone(), block.number);
-        let pool = pools_by_link.get(&link);
-        let pool = pool.with_context(|| format!("the link `{link}` does not end here"))?;
-        let taken = Taken::begin(pool, tracer, block, key).with_context(|| format!("take block {number}"))?;
-        by_link.entry(link).or_insert_with(|| (&**pool, Vec::new())).1.push(taken);
+        let pool = pools_by_link.get(&block.link);
+        let pool = pool.with_context(|| format!("the link `{}` does not end here", block.link))?;
+        let number = block.number;
+        offered.push(Offered::begin(pool, tracer, block, key).with_context(|| format!("take block {number}"))?);
     }
-    // Asked for of all before the first is waited for.
-    let rows = by_link.into_iter().map(|(link, (pool, blocks))| Row::offer(pool, link, blocks)).collect::<Vec<_>>();
-    for row in rows {
-        row.end(module, stop).await?;
+    let mut newest = BTreeMap::new();
+    for offered in offered {
+        let (pool, number) = (offered.pool, offered.number);
+        let link = offered.end(stop).await.with_context(|| format!("take block {number}"))?;
+        newest.insert(link, (pool, number));
+    }
+    for (link, (pool, number)) in newest {
+        pool.has_handed_over(&link, number).await?;
     }
     Ok(())
 }
 
-/// Blocks of one link on their way to the disk, with one commit.
-struct Row<'p> {
+/// A block on its way to the disk.
+struct Offered<'p> {
     pool: &'p Pool,
     link: String,
-    newest: u64,
-    blocks: Vec<Taken>,
-    answers: Pending<Vec<Result<BlockStatus, StoreError>>>,
-}
-
-impl<'p> Row<'p> {
-    fn offer(pool: &'p Pool, link: String, blocks: Vec<Taken>) -> Self {
-        let newest = blocks.last().map_or(0, |block| block.number);
-        let offers = blocks.iter().filter_map(|block| block.offer.clone()).collect();
-        let answers = pool.offer_handed_over(&link, newest, offers);
-        Self { pool, link, newest, blocks, answers }
-    }
-
-    /// Returns once all of it is on the disk.
-    async fn end(self, module: &Intake, stop: &CancellationToken) -> Result<()> {
-        let Self { pool, link, newest, blocks, answers } = self;
-        let (mut answers, taken_whole) = match answers.await {
-            Ok(answers) => {
-                let whole = answers.iter().all(Result::is_ok);
-                (answers.into_iter(), whole)
-            }
-            // It was not asked for at all.
-            Err(StoreError::Busy) => (Vec::new().into_iter(), false),
-            Err(error) => return Err(error).with_context(|| format!("take block {newest} and those before it")),
-        };
-        for mut block in blocks {
-            if let Some(offer) = block.offer.take() {
-                let answer = answers.next().unwrap_or(Err(StoreError::Busy));
-                let offered = offer_when_there_is_room(pool, offer, answer, (module, block.number), stop).await;
-                offered.with_context(|| format!("take block {}", block.number))?;
-            }
-            shell::failpoint::hit("ingest.offered");
-            block.span.succeed();
-            block.span.end();
-        }
-        if taken_whole {
-            pool.handed_over_up_to(&link, newest)
-        } else {
-            pool.has_handed_over(&link, newest).await?
-        }
-        Ok(())
-    }
-}
-
-/// A block as it came from its module.
-struct Taken {
     number: u64,
     /// Nothing where the block has no whole byte.
-    offer: Option<Offer>,
+    offer: Option<(Offer, Pending<BlockStatus>)>,
     span: Span,
 }
 
-impl Taken {
-    fn begin(pool: &Pool, tracer: &Tracer, block: Block, mut key: Zeroizing<Vec<u8>>) -> Result<Self> {
+impl<'p> Offered<'p> {
+    fn begin(pool: &'p Pool, tracer: &Tracer, block: Block, mut key: Zeroizing<Vec<u8>>) -> Result<Self> {
         let id: [u8; 16] = block.id.as_ref().try_into().ok().context("a block's identity has 16 bytes")?;
         // The store counts in bytes: what is left of the last one stays with the module.
         let bytes = (block.key_bits / 8) as usize;
@@ -157,38 +113,47 @@ impl Taken {
             .attribute(attribute::BLOCK_ID, block.number)
             .attribute(attribute::KEY_BITS, bytes * 8)
             .start();
-        let offer = (bytes > 0).then(|| Offer {
+        let offer = Offer {
             id,
             key: std::mem::take(&mut *key).into(),
             origin: origin.to_string(),
             span: span_bytes(&span.context()),
             offered_ms: crate::now_ms(),
             relayed: false,
-        });
-        Ok(Self { number: block.number, offer, span })
+        };
+        let offer = (bytes > 0).then(|| (offer.clone(), pool.store.offer(&pool.peer, offer)));
+        Ok(Self { pool, link: block.link, number: block.number, offer, span })
+    }
+
+    /// Returns once the block is on the disk; its link.
+    async fn end(mut self, stop: &CancellationToken) -> Result<String> {
+        if let Some((offer, answer)) = self.offer {
+            offer_when_there_is_room(self.pool, offer, answer, stop).await?;
+        }
+        shell::failpoint::hit("ingest.offered");
+        self.span.succeed();
+        self.span.end();
+        Ok(self.link)
     }
 }
 
-/// A full pool holds its links up, and its module is told. `answer` is the store's to the first attempt.
+/// A full pool holds its links up.
 async fn offer_when_there_is_room(
     pool: &Pool,
     offer: Offer,
-    mut answer: Result<BlockStatus, StoreError>,
-    (module, number): (&Intake, u64),
+    mut answer: Pending<BlockStatus>,
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut waits = None;
     loop {
-        match answer {
+        match answer.await {
             Ok(_) => return Ok(()),
             Err(StoreError::BlockConflict { .. }) => return refuse(pool, &offer).await,
             Err(StoreError::PoolFull { .. }) => {
-                if waits.is_none() {
+                waits.get_or_insert_with(|| {
                     tracing::warn!(peer = pool.peer, "the pool is full: its links wait");
-                    waits = Some(pool.wait_for_room(offer.key.len() as u64));
-                    // A module that has gone asks again.
-                    let _ = module.has_no_room(number).await;
-                }
+                    pool.wait_for_room(offer.key.len() as u64)
+                });
             }
             Err(StoreError::Busy) => {}
             Err(error) => return Err(error.into()),
@@ -197,7 +162,7 @@ async fn offer_when_there_is_room(
             () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
             () = stop.cancelled() => bail!("stopping"),
         }
-        answer = pool.store.offer(&pool.peer, offer.clone()).await;
+        answer = pool.store.offer(&pool.peer, offer.clone());
     }
 }
 
@@ -239,7 +204,7 @@ pub fn span_context(bytes: &[u8; SPAN_BYTES]) -> Option<SpanContext> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use keystore::{KeyStore, MasterKey, Settings};
-    use shell::handover::{Answer, Handover};
+    use shell::handover::Handover;
     use telemetry::trace::{parse_traceparent, traceparent};
 
     use super::*;
@@ -279,7 +244,7 @@ mod tests {
         let (taken, ()) = tokio::join!(take(&pools, &tracer, theirs, &stop), module);
         taken.unwrap();
         let commits = store.activity().database_commits - before;
-        assert!(commits <= 2, "{commits} commits for {BLOCKS_IN_FLIGHT} blocks");
+        assert!(commits <= 4, "{commits} commits for {BLOCKS_IN_FLIGHT} blocks");
         assert_eq!(store.levels("b").unwrap().offered_blocks, BLOCKS_IN_FLIGHT as u64);
         assert_eq!(pools["one"].handed_over("one"), Some(BLOCKS_IN_FLIGHT as u64 - 1));
     }
@@ -325,14 +290,11 @@ mod tests {
             for number in 0..3 {
                 module.send(block(number), &[number as u8; 100]).await.unwrap();
             }
-            let mut taken = 0;
-            while let Answer::Taken(number) = module.answer().await.unwrap() {
-                assert_eq!(number, taken);
-                taken += 1;
+            while pool.waiting_bytes() != 100 {
+                pool.wake.notified().await;
             }
-            assert_eq!(pool.waiting_bytes(), 100, "it says that it has no room");
             store.quarantine("b", 1u128.to_be_bytes(), "to make room").await.unwrap();
-            for number in taken..3 {
+            for number in 0..3 {
                 assert_eq!(module.taken().await.unwrap(), number);
             }
             assert_eq!(pool.waiting_bytes(), 0);

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anchor::Anchor;
@@ -17,7 +17,7 @@ use keystore::Secret;
 use proto::kms::v1::{Block, DeliverAnswer};
 use sha2::{Digest, Sha256};
 use shell::dial::Dial;
-use shell::handover::{Answer, Handover};
+use shell::handover::Handover;
 use shell::log::Pending;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -30,11 +30,9 @@ use crate::waiting::{Part, Waiting};
 
 /// Blocks on their way to the key store. A store that does not take them holds the link up.
 const BLOCKS_WAITING: usize = 16;
-/// This many blocks that wait because the pool is full darken a link whose full pools do: fewer than may wait, because
-/// what is under way comes to its end.
+/// This many waiting blocks darken a link whose full pools do: fewer than may wait, because what is under way comes to
+/// its end.
 const BLOCKS_DARK: usize = 8;
-/// Where so many bytes were erased, the disk gets the zeros at once: the next block would wait for them with its own.
-const ERASED_AT_ONCE: usize = 1 << 20;
 const RETRY: Duration = Duration::from_millis(250);
 /// Where older releases kept the mark, and where somebody may give blocks up: the larger one counts.
 const MARK_FILE: &str = "delivered.next";
@@ -52,7 +50,8 @@ pub struct Delivery {
     blocks: mpsc::Sender<Outgoing>,
     task: JoinHandle<Result<()>>,
     next: u64,
-    outside: Arc<Outside>,
+    /// Blocks that were handed over and are not taken.
+    waiting: Arc<AtomicUsize>,
     /// The link is dark because of them.
     dark: bool,
 }
@@ -76,10 +75,10 @@ impl Delivery {
             keys.keep_only(|part, block| part == Part::Slice || block >= next)?;
         }
         let (blocks, incoming) = mpsc::channel(BLOCKS_WAITING);
-        let outside = Arc::new(Outside::default());
-        let unconfirmed = VecDeque::new();
-        let outbox = Outbox { dial, keys, departures, waiting: incoming, unconfirmed, outside: outside.clone() };
-        Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next, outside, dark: false })
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (left, unconfirmed) = (waiting.clone(), VecDeque::new());
+        let outbox = Outbox { dial, keys, departures, waiting: incoming, unconfirmed, left };
+        Ok(Self { blocks, task: tokio::spawn(outbox.run(stop)), next, waiting, dark: false })
     }
 
     /// First block that was not handed over yet.
@@ -96,23 +95,17 @@ impl Delivery {
         traceparent: &str,
     ) -> Result<()> {
         let block = message(link, stored, key, epoch, traceparent.to_owned());
-        self.outside.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         self.blocks.send(block).await.ok().context("the delivery of blocks has ended")?;
         self.next = stored.number + 1;
         Ok(())
     }
 
-    /// Whether a link that is dark while its key finds no room is to be dark now: from this many blocks on that wait
-    /// because the store says that the pool is full, until it has taken all. A store that is away says nothing: with it
-    /// the link makes key as long as its blocks find a place here, and then waits.
+    /// Whether a link that is dark while its key finds no room is to be dark now: from this many blocks on that the
+    /// store does not take, until it has taken all.
     pub fn darkens(&mut self) -> bool {
-        let Outside { waiting, room } = &*self.outside;
-        let (waiting, room) = (waiting.load(Ordering::Relaxed), *room.lock().unwrap_or_else(PoisonError::into_inner));
-        self.dark = match room {
-            Room::Unknown => false,
-            Room::Some => self.dark && waiting > 0,
-            Room::None => waiting >= if self.dark { 1 } else { BLOCKS_DARK },
-        };
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        self.dark = waiting >= if self.dark { 1 } else { BLOCKS_DARK };
         self.dark
     }
 
@@ -150,30 +143,6 @@ fn identity(link: &str, stored: &StoredBlock) -> [u8; 16] {
     id
 }
 
-/// How it is with the blocks that were handed over, and with the store that takes them.
-#[derive(Default)]
-struct Outside {
-    /// Blocks that are not taken.
-    waiting: AtomicUsize,
-    room: Mutex<Room>,
-}
-
-impl Outside {
-    fn has(&self, room: Room) {
-        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
-    }
-}
-
-/// What the store has last said of the room in its pool.
-#[derive(Clone, Copy, Default)]
-enum Room {
-    /// Nothing since it was reached.
-    #[default]
-    Unknown,
-    Some,
-    None,
-}
-
 struct Outbox {
     dial: KmsDial,
     keys: Arc<Waiting>,
@@ -181,7 +150,8 @@ struct Outbox {
     waiting: mpsc::Receiver<Outgoing>,
     /// Sent, and not said to be durable.
     unconfirmed: VecDeque<Outgoing>,
-    outside: Arc<Outside>,
+    /// Blocks that are not taken, as `Delivery` counts them.
+    left: Arc<AtomicUsize>,
 }
 
 impl Outbox {
@@ -191,7 +161,6 @@ impl Outbox {
                 ended = self.deliver() => ended,
                 () = stop.cancelled() => return Ok(()),
             };
-            self.outside.has(Room::Unknown);
             match ended {
                 // What is erased is so on the disk.
                 Ok(()) => {
@@ -222,10 +191,7 @@ impl Outbox {
         let mut open = true;
         while open || !self.unconfirmed.is_empty() {
             tokio::select! {
-                answer = store.answer() => match answer? {
-                    Answer::Taken(number) => self.taken(number)?,
-                    Answer::NoRoom => self.outside.has(Room::None),
-                },
+                taken = store.taken() => self.taken(taken?)?,
                 block = self.waiting.recv(), if open && self.unconfirmed.len() < BLOCKS_WAITING => match block {
                     Some(block) => {
                         let before = self.unconfirmed.len();
@@ -247,23 +213,17 @@ impl Outbox {
     }
 
     fn taken(&mut self, number: u64) -> Result<()> {
-        let taken = match self.unconfirmed.front() {
+        match self.unconfirmed.front() {
             Some(first) if first.about.number == number => self.unconfirmed.pop_front(),
             _ => bail!("the key store took block {number}, which is not the next one"),
         };
-        let bytes = taken.map_or(0, |block| block.key.len());
-        self.outside.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.outside.has(Room::Some);
+        self.left.fetch_sub(1, Ordering::Relaxed);
         shell::failpoint::hit("block.delivered");
         delivered_to(&self.keys, number + 1)?.later();
         shell::failpoint::hit("block.marked");
         // What cannot be erased now is when the blocks are opened the next time.
         if let Err(error) = self.keys.erase(Part::Key, number) {
             tracing::warn!(block = number, "delivered key is still on the disk: {}", shell::chain(&error));
-        } else if bytes >= ERASED_AT_ONCE {
-            let erased = self.keys.store().pending();
-            // Who waits for the file next hears of a sync that failed.
-            tokio::task::spawn_blocking(move || erased.wait().ok());
         }
         Ok(())
     }
@@ -298,94 +258,5 @@ fn read_mark(path: &Path) -> Result<u64> {
         Ok(text) => text.trim().parse().with_context(|| format!("{} is not a number of a block", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use anchor::MemoryAnchor;
-    use futures::future::BoxFuture;
-    use shell::Duplex;
-    use shell::disk::Disk;
-    use shell::handover::Intake;
-
-    use super::*;
-    use crate::store::BlockState;
-
-    type StoreEnd = Duplex<DeliverAnswer, Block>;
-
-    /// A key store that may be away.
-    struct Reached {
-        away: AtomicBool,
-        streams: mpsc::UnboundedSender<StoreEnd>,
-    }
-
-    impl Dial<Block, DeliverAnswer> for Reached {
-        fn dial(&self) -> BoxFuture<'_, Result<Duplex<Block, DeliverAnswer>>> {
-            Box::pin(async {
-                if self.away.load(Ordering::SeqCst) {
-                    bail!("the key store is away");
-                }
-                let (ours, theirs) = Duplex::pair(BLOCKS_WAITING);
-                self.streams.send(theirs)?;
-                Ok(ours)
-            })
-        }
-    }
-
-    fn stored(number: u64) -> StoredBlock {
-        let (ledger, trace_id) = (String::new(), String::new());
-        let state = BlockState::Committed;
-        StoredBlock { number, session: 1, state, key_bits: 8, key_digest: [0; 32], ledger, trace_id }
-    }
-
-    async fn until(condition: impl FnMut() -> bool) {
-        let mut condition = condition;
-        let met = async {
-            while !condition() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), met).await.expect("a condition that comes true");
-    }
-
-    #[tokio::test]
-    async fn a_store_without_room_darkens_a_link_and_one_that_is_away_or_slow_does_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut vault = Vault::open(folder.path(), None, "valrose", "one", Disk::default()).unwrap();
-        let (streams, mut reached) = mpsc::unbounded_channel();
-        let store = Arc::new(Reached { away: true.into(), streams });
-        let (anchor, stop) = (Arc::new(MemoryAnchor::default()), CancellationToken::new());
-        let mut delivery = Delivery::start(store.clone(), &mut vault, anchor, stop.clone()).unwrap();
-        let last = BLOCKS_DARK as u64 + 3;
-        for number in 0..=last {
-            delivery.send("one", (&stored(number), &Bits::zeros(8)), 0, "").await.unwrap();
-        }
-        assert!(!delivery.darkens(), "the store is away");
-        store.away.store(false, Ordering::SeqCst);
-        let mut slow = Intake::open(reached.recv().await.unwrap()).await.unwrap();
-        assert_eq!(slow.receive().await.unwrap().unwrap().0.number, 0);
-        assert!(!delivery.darkens(), "the store is slow");
-        slow.has_no_room(0).await.unwrap();
-        until(|| delivery.darkens()).await;
-        slow.taken(0).await.unwrap();
-        let keys = vault.waiting();
-        until(|| keys.store().delivered() == 1).await;
-        assert!(delivery.darkens(), "it has room for one, and others wait");
-        // It ends, and what comes up in its place has room.
-        drop(slow);
-        until(|| !delivery.darkens()).await;
-        let mut roomy = Intake::open(reached.recv().await.unwrap()).await.unwrap();
-        for number in 1..=last {
-            assert_eq!(roomy.receive().await.unwrap().unwrap().0.number, number);
-            assert!(!delivery.darkens());
-            roomy.taken(number).await.unwrap();
-        }
-        until(|| keys.store().delivered() == last + 1).await;
-        assert!(!delivery.darkens());
-        stop.cancel();
     }
 }

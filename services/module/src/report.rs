@@ -215,8 +215,6 @@ impl Reporter {
             | Action::Commit { .. }
             | Action::Keep { .. }
             | Action::Settle { .. }
-            | Action::Begin { .. }
-            | Action::Record { .. }
             | Action::Spend { .. } => {}
         }
     }
@@ -278,12 +276,9 @@ impl Reporter {
     }
 
     /// A session broke in a block of which something is kept.
-    pub fn interrupted(&mut self, monitor: &Monitor, block: u64, kept_s: f64, is_begun: bool) {
-        let rest = match is_begun {
-            false => "what came after the last checkpoint is void",
-            true => "its reconciliation begins again",
-        };
-        let kept = format!("block {block}: {kept_s:.0} s of light are kept, {rest}");
+    pub fn interrupted(&mut self, monitor: &Monitor, block: u64, kept_s: f64) {
+        let kept =
+            format!("block {block}: {kept_s:.0} s of light are kept, what came after the last checkpoint is void");
         monitor.note("stretch-voided", &kept);
         if let Some(mut trace) = self.blocks.remove(&block) {
             trace.block.set(attr::BLOCK_OUTCOME, "interrupted");

@@ -1,29 +1,26 @@
 //! Sessions of a module: meet the peer, agree on an epoch with it and the source, distil, and meet again when
 //! anything on the way breaks.
 
-mod meeting;
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use distill::pipeline::{Action, FrameInput, Module, ModuleError, Setpoints, StepOutput};
+use distill::config::LinkProtocol;
+use distill::pipeline::{Action, FrameInput, Hello, Module, SessionStart, Setpoints, StepOutput, Stretch};
 use photonics::random::Subseed;
-use proto::channel::v1::{Bundle, ChannelMessage, ModuleMessage, module_message};
+use proto::channel::v1::{Bundle, ChannelMessage, ModuleMessage, Open, Opened, module_message};
 use proto::detector::v1::LinkState;
 use shell::compute;
 use shell::dial::Dial;
 use shell::fault::Desk;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use topology::plan::ModuleConfig;
 
-use self::meeting::{Agreed, agree, begin, give_up_foreign, greet, passed_over, session_seed};
 use crate::delivery::Delivery;
 use crate::lasting;
-use crate::light::{Begun, Epochs, Light, Remark};
+use crate::light::{Beginning, Begun, EpochLight, Epochs, Light, Remark};
 use crate::link::{Link, PATIENCE};
 use crate::report::Reporter;
 use crate::seed::subseed;
@@ -63,10 +60,7 @@ pub struct Node {
 impl Node {
     /// Hands over what counts and was not handed over yet.
     async fn deliver_committed(&mut self, traceparent: &str) -> Result<()> {
-        let Some(delivery) = &mut self.delivery else {
-            self.vault.forget_fresh();
-            return Ok(());
-        };
+        let Some(delivery) = &mut self.delivery else { return Ok(()) };
         while let Some((stored, key)) = self.vault.next_committed(delivery.next())? {
             let epoch = self.vault.next_epoch();
             delivery.send(&self.config.link, (&stored, &key), epoch, traceparent).await?;
@@ -215,8 +209,8 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         passed_over(node, asked, first_epoch)?;
     }
     let mut module = Box::new(Module::new(&protocol, &start, session_seed(seed, first_epoch)));
-    if let Some((stretches, begun)) = carried {
-        module.carry(stretches, begun)?;
+    if let Some(stretches) = carried {
+        module.carry(stretches)?;
     }
     let module = Some(module);
     let mut run = Run {
@@ -228,14 +222,112 @@ async fn session(node: &mut Node, seed: &Subseed, setpoints: &mut Setpoints) -> 
         first_epoch,
         first_block: start.first_block,
         setpoints,
-        ended_by_contents: false,
     };
     run.reporter.session_begins(&run.node.monitor, opened.session, opened.reserve_tags);
     let result = run.distil(light).await;
-    if let Err(error) = &result {
-        run.broke(error)?;
+    if result.is_err() {
+        let begun = run.module.as_ref().and_then(|module| module.kept());
+        for (block, ledger) in run.module.iter_mut().flat_map(|module| module.void()) {
+            // Why the session ended counts for more than a ledger that found no room.
+            if let Err(error) = run.node.vault.abort(block, &ledger) {
+                tracing::warn!(block, "the ledger of a void round is not kept: {}", shell::chain(&error));
+            }
+            match begun {
+                Some((number, _)) if number == block => {
+                    let kept_s = run.node.kept_s();
+                    run.reporter.interrupted(&run.node.monitor, block, kept_s);
+                }
+                _ => run.reporter.voided(&run.node.monitor, block),
+            }
+        }
     }
     result
+}
+
+/// Gives up what is kept of a block that was begun under another configuration: evidence of both says nothing together.
+fn give_up_foreign(node: &mut Node, protocol: &LinkProtocol) -> Result<()> {
+    let own = own_hello(node, protocol).protocol;
+    if node.vault.stretches().are_of(own) {
+        return Ok(());
+    }
+    node.monitor
+        .note("stretches-voided", "the configuration of the link changed: what was sifted of a block is given up");
+    node.give_up_stretches(0)
+}
+
+/// Says where this end stands and learns where the peer does; nothing where the run is over and the peer gone.
+async fn greet(node: &mut Node, channel: &mut Link, protocol: &LinkProtocol) -> Result<Option<Opened>> {
+    let hello = own_hello(node, protocol).encode_bytes().into();
+    channel.send(module_message::Message::Open(Open { hello })).await?;
+    // When the run is over and nothing is undecided here, a peer that does not come has ended.
+    let over = node.without_light(node.vault.next_epoch()) && node.vault.in_doubt().is_none();
+    if !over {
+        return channel.opened().await.map(Some);
+    }
+    match tokio::time::timeout(DEPARTURE, channel.opened()).await {
+        Ok(opened) => opened.map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn own_hello(node: &mut Node, protocol: &LinkProtocol) -> Hello {
+    let vault = &mut node.vault;
+    Hello::new(protocol, vault.next_block(), vault.next_epoch(), vault.committed_end())
+        .with_stretches(vault.stretches().offers())
+}
+
+/// What both greetings come to.
+struct Agreed {
+    start: SessionStart,
+    first_epoch: u64,
+    /// Of a block that was begun before, where either end has begun one.
+    carried: Option<Vec<Stretch>>,
+}
+
+/// Where the session starts, from both greetings; leases the epochs to come.
+fn agree(node: &mut Node, opened: &Opened, protocol: &LinkProtocol, setpoints: Setpoints) -> Result<Agreed> {
+    let peer = Hello::decode_bytes(&opened.peer_hello)?;
+    let own = own_hello(node, protocol);
+    own.check_peer(&peer)?;
+    let (first_block, first_epoch) = own.start(&peer);
+    node.vault.session_starts(opened.session, first_block, first_epoch)?;
+    let start = SessionStart {
+        first_block,
+        in_doubt: node.vault.in_doubt(),
+        peer_committed_end: peer.committed_end,
+        own_committed_end: node.vault.committed_end(),
+        latency_steps: node.config.latency_epochs,
+        setpoints,
+    };
+    let stretches = node.vault.stretches();
+    let carried = own.carries(&peer).map(|rounds| stretches.load(rounds)).transpose()?;
+    Ok(Agreed { start, first_epoch, carried })
+}
+
+/// The network went on without this link: the epochs up to the session's first one were dark.
+fn passed_over(node: &mut Node, asked: u64, first_epoch: u64) -> Result<()> {
+    node.vault.lease(first_epoch)?;
+    let seconds = |epochs: u64| epochs as f64 * node.config.epoch_ps as f64 * 1e-12;
+    let (dark_s, at_s) = (seconds(first_epoch - asked), seconds(first_epoch));
+    node.monitor.note("passed-over", &format!("the network went on for {dark_s:.2} s: begins at {at_s:.2} s"));
+    Ok(())
+}
+
+/// Begins the session's light.
+async fn begin(node: &mut Node, session: u64, first_epoch: u64, setpoints: Setpoints) -> Result<Begun> {
+    if node.without_light(first_epoch) {
+        let (tx, rx) = mpsc::channel(1);
+        tx.try_send(Ok(EpochLight::end(first_epoch))).ok().context("end a run without light")?;
+        return Ok(Begun { first_epoch, epochs: rx });
+    }
+    let latency_epochs = node.config.latency_epochs;
+    node.light.begin(Beginning { session, first_epoch, setpoints, latency_epochs }).await
+}
+
+/// A session's own randomness: no session draws what another one drew.
+fn session_seed(module: &Subseed, first_epoch: u64) -> [u8; 32] {
+    // A first epoch is never used twice, also not after a kill.
+    *module.derive(&format!("session from epoch {first_epoch}")).bytes()
 }
 
 /// A session in full flow.
@@ -250,8 +342,6 @@ struct Run<'n> {
     /// Blocks before this one are of earlier sessions.
     first_block: u64,
     setpoints: &'n mut Setpoints,
-    /// A step found that the session cannot go on with what this end was given.
-    ended_by_contents: bool,
 }
 
 /// What became of a step.
@@ -336,7 +426,7 @@ impl Run<'_> {
         // A thread of its own costs more than a light step does.
         let (module, output) = if light { step() } else { compute::pool().run(step).await? };
         self.module = Some(module);
-        let output = output.inspect_err(|_| self.ended_by_contents = true)?;
+        let output = output.inspect_err(|_| self.ends_by_contents())?;
         let StepOutput { payload, close_round, setpoints, actions, held, finished } = output;
         *self.setpoints = setpoints;
         for action in actions {
@@ -348,10 +438,9 @@ impl Run<'_> {
         Ok(Taken { held, finished })
     }
 
-    /// This end ended the session by what it was given, so that under a seed the next one begins where contents say. The
-    /// other end goes on until it notices, at some moment of wall time: both begin behind what it can have come to. To be
-    /// called once the blocks in work are void, because those that the other end may have begun come behind them.
-    fn pass_over_what_the_peer_may_use(&mut self) {
+    /// This end ends the session by what it was given, so that under a seed the next one begins where contents say. The
+    /// other end goes on until it notices, at some moment of wall time: both begin behind what it can have come to.
+    fn ends_by_contents(&mut self) {
         let ModuleConfig { subseed, epoch_ps, protocol, .. } = &self.node.config;
         if subseed.is_none() {
             return;
@@ -360,33 +449,6 @@ impl Run<'_> {
         let apart = self.node.vault.next_epoch().saturating_sub(self.first_epoch) / CLOCKS_APART;
         let epochs = EPOCHS_AHEAD + 2 * frame_ps.div_ceil((*epoch_ps).max(1)) + apart;
         self.node.vault.pass_over(epochs, BLOCKS_AHEAD);
-    }
-
-    /// The session broke: what of it is kept, and what is void.
-    fn broke(&mut self, error: &anyhow::Error) -> Result<()> {
-        let kept = self.module.as_ref().and_then(|module| module.kept());
-        for (block, ledger) in self.module.iter_mut().flat_map(|module| module.void()) {
-            // Why the session ended counts for more than a ledger that found no room.
-            if let Err(error) = self.node.vault.abort(block, &ledger) {
-                tracing::warn!(block, "the ledger of a void round is not kept: {}", shell::chain(&error));
-            }
-            if kept.is_none_or(|(number, _)| number != block) {
-                self.reporter.voided(&self.node.monitor, block);
-            }
-        }
-        if self.ended_by_contents {
-            self.pass_over_what_the_peer_may_use();
-        }
-        match error.downcast_ref() {
-            Some(ModuleError::OtherWay) => self.node.give_up_stretches(0)?,
-            _ => {
-                if let Some((block, _)) = kept {
-                    let (kept_s, is_begun) = (self.node.kept_s(), self.node.vault.stretches().is_begun());
-                    self.reporter.interrupted(&self.node.monitor, block, kept_s, is_begun);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Carries out what the module decided; what must be durable is, before the step's bundle leaves.
@@ -423,14 +485,6 @@ impl Run<'_> {
                 shell::failpoint::hit("stretch.settled");
                 let kept_s = self.node.kept_s();
                 self.reporter.goes_on(&self.node.monitor, block, kept_s);
-            }
-            Action::Begin { rounds, .. } => {
-                self.node.vault.stretches().begin(rounds)?;
-                shell::failpoint::hit("stretch.begun");
-            }
-            Action::Record { record, .. } => {
-                self.node.vault.stretches().record(record)?;
-                shell::failpoint::hit("stretch.recorded");
             }
             Action::Spend { .. } => {
                 self.node.vault.stretches().spend()?;

@@ -52,8 +52,6 @@ pub struct Vault {
     /// The block file, with the key that waits in it.
     waiting: Arc<Waiting>,
     stretches: Stretches,
-    /// Key of the block that was put on the disk last, until it leaves: it need not be read back, opened and hashed.
-    fresh: Option<Fresh>,
     session: u64,
     /// First block and epoch that were never used.
     next_block: u64,
@@ -67,13 +65,6 @@ pub struct Vault {
     kept: usize,
     /// What was kept of the times with light, and when.
     uptime: Option<(Counts, Instant)>,
-}
-
-/// Key that is on the disk and has not been handed over.
-struct Fresh {
-    block: u64,
-    session: u64,
-    key: Bits,
 }
 
 impl Vault {
@@ -110,7 +101,6 @@ impl Vault {
             disk,
             waiting,
             stretches,
-            fresh: None,
             session,
             next_block,
             leased,
@@ -169,19 +159,10 @@ impl Vault {
     }
 
     /// The first block from `number` on that counts and its key, unless one before it is undecided.
-    pub fn next_committed(&mut self, number: u64) -> Result<Option<(StoredBlock, Bits)>> {
+    pub fn next_committed(&self, number: u64) -> Result<Option<(StoredBlock, Bits)>> {
         let Some(block) = self.first_committed(number)? else { return Ok(None) };
-        let is_own = |fresh: &mut Fresh| (fresh.block, fresh.session) == (block.number, block.session);
-        let key = match self.fresh.take_if(is_own) {
-            Some(fresh) => fresh.key,
-            None => self.key(&block)?,
-        };
+        let key = self.key(&block)?;
         Ok(Some((block, key)))
-    }
-
-    /// Nobody asks for key: what is on the disk is enough.
-    pub fn forget_fresh(&mut self) {
-        self.fresh = None;
     }
 
     fn first_committed(&self, number: u64) -> Result<Option<StoredBlock>> {
@@ -266,9 +247,7 @@ impl Vault {
         let delivered = block.key.slice(block.reserve_bits, block.key.len() - block.reserve_bits);
         let slice = self.waiting.seal(Part::Slice, number, session, &reserve).context("seal the reserve slice")?;
         let key = self.waiting.seal(Part::Key, number, session, &delivered).context("seal the key of a block")?;
-        self.append(state, (number, &delivered, &block.ledger, trace_id), &[slice, key])?;
-        self.fresh = Some(Fresh { block: number, session, key: delivered });
-        Ok(())
+        self.append(state, (number, &delivered, &block.ledger, trace_id), &[slice, key])
     }
 
     /// The slice of an undecided block that goes into the authentication reserve once it is committed.
@@ -293,7 +272,6 @@ impl Vault {
     }
 
     pub fn void(&mut self, block: u64) -> Result<()> {
-        self.fresh.take_if(|fresh| fresh.block == block);
         let mut store = self.waiting.store();
         store.void(block)?;
         store.erase(Part::Slice, block)?;

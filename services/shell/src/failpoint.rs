@@ -25,8 +25,6 @@ const MODULE: &[&str] = &[
     "block.marked",
     "stretch.kept",
     "stretch.settled",
-    "stretch.begun",
-    "stretch.recorded",
     "stretch.spent",
 ];
 

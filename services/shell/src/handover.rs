@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use proto::kms::v1::deliver_answer::What;
-use proto::kms::v1::{Block, BlockTaken, DeliverAnswer, NoRoom, SealTo};
+use proto::kms::v1::{Block, BlockTaken, DeliverAnswer, SealTo};
 use zeroize::Zeroizing;
 
 use crate::Duplex;
@@ -35,32 +35,13 @@ impl Handover {
         self.stream.send(block).await.ok().context("the key store has gone")
     }
 
-    /// What the store says of the next block. May be dropped and called again.
-    pub async fn answer(&mut self) -> Result<Answer> {
+    /// Number of the next block that is durable in the store. May be dropped and called again.
+    pub async fn taken(&mut self) -> Result<u64> {
         match self.stream.receive().await.context("the key store has gone")?.what {
-            Some(What::Taken(BlockTaken { number })) => Ok(Answer::Taken(number)),
-            Some(What::NoRoom(NoRoom { number: _ })) => Ok(Answer::NoRoom),
+            Some(What::Taken(BlockTaken { number })) => Ok(number),
             _ => bail!("the key store has answered something that is no answer to a block"),
         }
     }
-
-    /// Number of the next block that is durable in the store. May be dropped and called again.
-    pub async fn taken(&mut self) -> Result<u64> {
-        loop {
-            if let Answer::Taken(number) = self.answer().await? {
-                return Ok(number);
-            }
-        }
-    }
-}
-
-/// What a store says of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The block of this number is durable there.
-    Taken(u64),
-    /// It waits until its pool has room.
-    NoRoom,
 }
 
 /// The store's end of a stream.
@@ -102,11 +83,6 @@ impl Intake {
     /// Says that a block is durable.
     pub async fn taken(&self, number: u64) -> Result<(), Closed> {
         self.stream.send(DeliverAnswer { what: Some(What::Taken(BlockTaken { number })) }).await
-    }
-
-    /// Says that a block waits because its pool is full.
-    pub async fn has_no_room(&self, number: u64) -> Result<(), Closed> {
-        self.stream.send(DeliverAnswer { what: Some(What::NoRoom(NoRoom { number })) }).await
     }
 }
 

@@ -4,10 +4,11 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use photonics::analyser::AnalyserState;
 use photonics::config::epoch_start_s;
-use photonics::nature::counts::{Emitter, Half, WipedBytes};
+use photonics::nature::counts::{Emitter, Half};
 use photonics::random::Subseed;
 use topology::plan::counts::{Conditions, SLICES_MAX, Told};
 use topology::plan::{Counts, SourceConfig};
+use zeroize::Zeroizing;
 
 use crate::nature::Light;
 
@@ -113,7 +114,7 @@ impl Counted {
 
 /// Wiped when nobody has it any more; copies in buffers of the transport are not.
 fn encoded(half: &Half) -> Bytes {
-    Bytes::from_owner(WipedBytes::new(half.encode()))
+    Bytes::from_owner(Zeroizing::new(half.encode()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 
 use kernels::gf2::{Backend, Transform, unfolded_len};
 
-use super::plan::{self, Plan};
+use super::plan::Plan;
 use super::{copy_bits, middle};
 use crate::bits::Bits;
 use crate::wiped::Wiped;
@@ -32,7 +32,9 @@ pub(super) fn hash(backend: Backend, key: &Bits, seed: &Bits, l: usize) -> Bits 
     let lost = key.len() - l;
     let (few, out_words) = (key.slice(l, lost), l.div_ceil(64));
     let lost_words = lost.div_ceil(64);
-    let log_len = cheapest_log(lost_words, out_words);
+    // Windows a few times as long as what they are multiplied with: little of each is lost, and it fits a cache.
+    let longest = (lost_words + out_words).next_power_of_two().ilog2() + 1;
+    let log_len = (4 * lost_words).next_power_of_two().ilog2().clamp(SHORTEST_LOG, longest.max(SHORTEST_LOG));
     let stretch_words = unfolded_len(log_len) - lost_words;
     let plan = Plan { key_words: lost_words, out_words, stretch_words: lost_words, stretches: 1, log_len };
     let transform = Transform::new(backend, log_len);
@@ -52,18 +54,6 @@ pub(super) fn hash(backend: Backend, key: &Bits, seed: &Bits, l: usize) -> Bits 
         out.iter_mut().zip(own).for_each(|(out, own)| *out ^= own);
     }
     Bits::from_words(out, l)
-}
-
-/// The transform with which all stretches together cost least. Of a window what a length folds back is lost, and as much
-/// again as it is multiplied with: of 2^16 elements one folds back, of 2^15 half of them.
-fn cheapest_log(lost_words: usize, out_words: usize) -> u32 {
-    let cost = |log_len: u32| {
-        let stretch_words = unfolded_len(log_len).checked_sub(lost_words).filter(|words| *words > 0)?;
-        Some(out_words.div_ceil(stretch_words) as f64 * plan::transform_cost(log_len))
-    };
-    let longest = (lost_words + out_words).next_power_of_two().ilog2() + 1;
-    let costs = (SHORTEST_LOG..=longest.max(SHORTEST_LOG)).filter_map(|log_len| Some((log_len, cost(log_len)?)));
-    costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(longest.max(SHORTEST_LOG), |(log_len, _)| log_len)
 }
 
 #[cfg(test)]
@@ -102,18 +92,6 @@ mod tests {
             let expected = by_definition(&key, &seed, l);
             assert!(hash(Backend::best(), &key, &seed, l).ct_eq(&expected), "{n} to {l}");
         }
-    }
-
-    #[test]
-    fn the_cheapest_transform_has_room_and_folds_little() {
-        for lost_words in [1, 7, 300, 3000, 12_288, 20_000, 70_000, 1 << 20] {
-            for out_words in [1, 100, 50_000, 1 << 22] {
-                let log_len = cheapest_log(lost_words, out_words);
-                assert!(unfolded_len(log_len) > lost_words, "{lost_words} of {out_words}: 2^{log_len}");
-            }
-        }
-        // Four and eight million bits of which 7.5 % are lost, where one length less would fold half of each window.
-        assert_eq!((cheapest_log(4915, 60_600), cheapest_log(9830, 121_200)), (16, 16));
     }
 
     #[test]

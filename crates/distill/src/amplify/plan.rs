@@ -50,11 +50,8 @@ impl Plan {
         if self.log_len == 0 {
             return self.key_words as f64 * self.out_words as f64 * COST_PRODUCT;
         }
-        (self.stretches + 1) as f64 * transform_cost(self.log_len)
+        let elements = (1usize << self.log_len) as f64;
+        let transforms = (self.stretches + 1) as f64;
+        transforms * elements * (f64::from(self.log_len) * COST_LAYER + COST_ELEMENT)
     }
-}
-
-/// Of one transform of 2^`log_len` elements.
-pub(super) fn transform_cost(log_len: u32) -> f64 {
-    (1usize << log_len) as f64 * (f64::from(log_len) * COST_LAYER + COST_ELEMENT)
 }

@@ -215,18 +215,9 @@ impl Classes {
     }
 
     fn position_in(&self, class: usize, place: usize) -> usize {
-        let rank = &self.rank[class * self.words..][..=self.words];
-        // Members lie about evenly: the word is near where they would lie if they did exactly.
-        let (first, place) = (rank[0], place as u32);
-        let guess = u64::from(place - first) * self.words as u64 / u64::from((rank[self.words] - first).max(1));
-        let mut i = (guess as usize).min(self.words - 1);
-        while rank[i] > place {
-            i -= 1;
-        }
-        while i + 1 < self.words && rank[i + 1] <= place {
-            i += 1;
-        }
-        i * 64 + select(self.members[class * self.words + i], place - rank[i])
+        let rank = &self.rank[class * self.words..][..self.words];
+        let i = rank.partition_point(|&rank| rank as usize <= place).saturating_sub(1);
+        i * 64 + select(self.members[class * self.words + i], place as u32 - rank[i])
     }
 
     fn start(&self, class: usize) -> usize {

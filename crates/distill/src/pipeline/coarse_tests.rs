@@ -5,7 +5,6 @@ use photonics::nature::counts::{Emitter, Half as Drawn, Law};
 use photonics::random::Subseed;
 
 use super::*;
-use crate::bits::Bits;
 use crate::config::{Framing, Loops, Role, Sifting};
 use crate::sifting::Light;
 use crate::sifting::counts::{Counts, Frame, Labelled};
@@ -46,7 +45,6 @@ struct End {
     due: Option<FrameInput>,
     taken_at: Vec<u64>,
     rounds_max: usize,
-    amplified_at: Vec<u64>,
     keys: Vec<Bits>,
     finished: bool,
 }
@@ -65,8 +63,7 @@ impl End {
             setpoints: Setpoints::default(),
         };
         let module = Module::new(&protocol, &start, [role as u8; 32]);
-        let (taken_at, amplified_at, keys) = (Vec::new(), Vec::new(), Vec::new());
-        Self { module, due: None, taken_at, rounds_max: 0, amplified_at, keys, finished: false }
+        Self { module, due: None, taken_at: Vec::new(), rounds_max: 0, keys: Vec::new(), finished: false }
     }
 
     fn step(&mut self, step: u64, peer: Option<PeerInput>) -> PeerInput {
@@ -82,10 +79,8 @@ impl End {
         };
         self.rounds_max = self.rounds_max.max(rounds);
         for action in output.actions {
-            match action {
-                Action::Prepare(block) | Action::Store(block) => self.keys.push(block.key),
-                Action::Stage { stage: Stage::Amplify, begin: true, .. } => self.amplified_at.push(step),
-                _ => {}
+            if let Action::Prepare(block) | Action::Store(block) = action {
+                self.keys.push(block.key);
             }
         }
         self.finished = output.finished;
@@ -128,13 +123,6 @@ fn light_waits_for_rounds_in_work_where_a_round_has_few_frames_and_none_is_lost(
     // A round is done long before as many steps are over as would pass with frames of 20 ms.
     let steps = corrector.taken_at.windows(2).map(|pair| pair[1] - pair[0]);
     assert!(steps.clone().max() > Some(10) && steps.max() < Some(500), "{:?}", corrector.taken_at);
-}
-
-#[test]
-fn both_ends_amplify_a_block_in_the_same_step_so_that_neither_waits_for_the_other() {
-    let [corrector, reference] = run(6, 1);
-    assert_eq!(corrector.amplified_at.len(), 6);
-    assert_eq!(corrector.amplified_at, reference.amplified_at);
 }
 
 #[test]

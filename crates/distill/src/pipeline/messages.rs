@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::offer::{self, Offer};
+use super::stretch::{self, Offer};
 use super::{DIALOGUE, ModuleError, protocol_fingerprint};
 use crate::config::LinkProtocol;
 use crate::parts;
@@ -66,7 +66,7 @@ impl Hello {
     /// neither has begun one.
     pub fn carries(&self, peer: &Hello) -> Option<u64> {
         let begun = !self.stretches.is_empty() || !peer.stretches.is_empty();
-        begun.then(|| offer::agreed(&self.stretches, &peer.stretches))
+        begun.then(|| stretch::agreed(&self.stretches, &peer.stretches))
     }
 
     /// Whether the two ends can make key together.

@@ -20,12 +20,7 @@
 mod coarse_tests;
 mod corrector;
 pub mod messages;
-mod offer;
-mod output;
 mod reference;
-mod replay;
-#[cfg(test)]
-mod replay_tests;
 mod round;
 mod stretch;
 #[cfg(test)]
@@ -33,20 +28,19 @@ mod stretch_tests;
 #[cfg(test)]
 mod tests;
 
+use prost::Message;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use self::corrector::Corrector;
-use self::messages::{Bundle, SiftingMessage};
+use self::messages::{BlockMessage, BlockStep, Bundle, SiftingMessage};
 pub use self::messages::{Hello, Mismatch};
-pub use self::offer::{Offer, offers};
-use self::output::Draft;
-pub use self::output::{Action, FinishedBlock, Stage, StepOutput};
 use self::reference::Reference;
-pub use self::replay::{Begun, Record};
 use self::round::Round;
 use self::stretch::OpenBlock;
-pub use self::stretch::{Material, Stretch};
+pub use self::stretch::{Material, OFFERS, Offer, Stretch};
+use crate::bits::Bits;
+use crate::bounds::KeyLength;
 pub use crate::config::Side;
 use crate::config::{LinkProtocol, PostProcessing};
 use crate::ledger::{BlockLedger, Line};
@@ -87,9 +81,6 @@ pub enum ModuleError {
     DrainTooLong,
     #[error("rounds in work took more than {HELD_STEPS_MAX} steps")]
     HeldTooLong,
-    /// What is kept of the block must be given up: another reconciliation would tell more of it.
-    #[error("the reconciliation of a block that began in an earlier session goes another way than it went there")]
-    OtherWay,
 }
 
 /// What the peer said in the step before, and whether a tag has just covered everything up to it.
@@ -97,6 +88,94 @@ pub enum ModuleError {
 pub struct PeerInput {
     pub payload: bytes::Bytes,
     pub authenticated: bool,
+}
+
+/// What one step gives. Actions are carried out, in order, before the bundle leaves.
+pub struct StepOutput {
+    pub payload: Vec<u8>,
+    pub close_round: bool,
+    pub setpoints: Setpoints,
+    pub actions: Vec<Action>,
+    /// The frame, where it was not taken: it is due in the next step.
+    pub held: Option<FrameInput>,
+    /// The session is complete: everything is stored and said.
+    pub finished: bool,
+}
+
+/// Something that the service must do or tell.
+#[derive(Debug)]
+pub enum Action {
+    /// Make the block durable, undecided; it will be committed or voided.
+    Prepare(FinishedBlock),
+    /// Make the block durable and committed.
+    Store(FinishedBlock),
+    Commit {
+        block: u64,
+    },
+    Void {
+        block: u64,
+    },
+    /// Make what was sifted of the block since its last checkpoint durable: it outlives the session.
+    Keep {
+        block: u64,
+        stretch: Stretch,
+    },
+    /// Of the stretches that are kept those up to this many rounds count; what is beyond them is given up.
+    Settle {
+        block: u64,
+        rounds: u64,
+    },
+    /// Erase all stretches: their bits are reconciled from now on, as the peer will know.
+    Spend {
+        block: u64,
+    },
+    /// A block that gave no key: why, and where its bits went.
+    Abort {
+        block: u64,
+        reason: String,
+        frames: u64,
+        detected: Detected,
+        ledger: BlockLedger,
+    },
+    /// Part of a block's work began or ended.
+    Stage {
+        block: u64,
+        stage: Stage,
+        begin: bool,
+    },
+    /// The trace that a block belongs to.
+    Trace {
+        block: u64,
+        traceparent: String,
+    },
+    Note {
+        name: &'static str,
+        message: String,
+    },
+}
+
+/// The stages of a block's work, as traces show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Sift,
+    Reconcile,
+    Verify,
+    Amplify,
+    Authenticate,
+}
+
+/// A block as it leaves amplification.
+#[derive(Debug)]
+pub struct FinishedBlock {
+    pub number: u64,
+    /// The first `reserve_bits` go into the authentication reserve, the rest is delivered.
+    pub key: Bits,
+    pub reserve_bits: usize,
+    /// Frames of light that it is made of.
+    pub frames: u64,
+    pub detected: Detected,
+    pub ledger: BlockLedger,
+    pub length: KeyLength,
 }
 
 /// Figures for people, taken after a step.
@@ -214,19 +293,15 @@ impl Module {
     }
 
     /// Goes on with a block that was begun in earlier sessions: with these stretches of it, on which both greetings
-    /// [agree](Hello::carries), and with its reconciliation where that has `begun`. Before the first step, and also
-    /// where they agree on none of those that are kept.
-    pub fn carry(&mut self, stretches: Vec<Stretch>, begun: Option<Begun>) -> Result<(), ModuleError> {
-        self.shared.open.carry(stretches, begun)
+    /// [agree](Hello::carries). Before the first step, and also where they agree on none of those that are kept.
+    pub fn carry(&mut self, stretches: Vec<Stretch>) -> Result<(), ModuleError> {
+        self.shared.open.carry(stretches)
     }
 
     /// One step. `frame` is absent once the run has no more light; `peer` is absent in step 0 alone. A frame that comes
     /// back is due again.
     pub fn step(&mut self, frame: Option<FrameInput>, peer: Option<PeerInput>) -> Result<StepOutput, ModuleError> {
         let mut draft = Draft::new(self.shared.step);
-        if let Half::Reference(side) = &mut self.side {
-            side.amplify(&mut draft);
-        }
         if let Some(peer) = peer {
             self.hear(peer, &mut draft)?;
         }
@@ -240,7 +315,7 @@ impl Module {
         self.close_blocks(sifting_over, &mut draft)?;
         draft.bundle.committed_end = match &mut self.side {
             Half::Reference(side) => side.committed_end(),
-            Half::Corrector(side) => side.conclude(&mut self.shared, sifting_over, &mut draft)?,
+            Half::Corrector(side) => side.conclude(&mut self.shared, sifting_over, &mut draft),
         };
         if let Some(hold) = &mut self.hold {
             hold.own_rounds = match &self.side {
@@ -291,7 +366,7 @@ impl Module {
             self.sifting.peer_light_over();
         }
         if let Half::Reference(side) = &mut self.side {
-            side.hear(&bundle, authenticated, &self.shared.open, draft);
+            side.hear(&bundle, authenticated, self.shared.open.number(), draft);
         }
         if let Some(message) = &bundle.sifting {
             if message.tag != self.sifting.tag().0 || message.bytes.is_empty() {
@@ -379,8 +454,8 @@ impl Module {
                 Compared { bits: of_check(Line::CHECK_DISCLOSED), errors: of_check(Line::CHECK_ERRORS) };
             self.shared.figures.detected = sifted.detected;
             self.shared.open.push(sifted);
-            while let Some(round) = self.shared.open.take_sifted() {
-                self.take_block(round?, draft);
+            while let Some(round) = self.shared.open.take_full(draft)? {
+                self.take_block(round, draft);
             }
         }
         Ok(())
@@ -392,10 +467,11 @@ impl Module {
         if matches!(self.side, Half::Reference(_)) {
             return Ok(());
         }
-        while let Some(round) = self.shared.open.take_full(!self.keeps_block(), draft)? {
+        // Those that waited for the peer to know with which stretches the session began.
+        while let Some(round) = self.shared.open.take_full(draft)? {
             self.take_block(round, draft);
         }
-        if sifting_over && let Some(round) = self.shared.open.take_rest(!self.keeps_block(), draft)? {
+        if sifting_over && let Some(round) = self.shared.open.take_rest(draft)? {
             self.take_block(round, draft);
         }
         match &self.side {
@@ -412,33 +488,19 @@ impl Module {
         }
     }
 
-    /// Whether a block in work is kept beyond the session: one at a time.
-    fn keeps_block(&self) -> bool {
-        match &self.side {
-            Half::Reference(side) => side.kept().is_some(),
-            Half::Corrector(side) => side.kept().is_some(),
-        }
-    }
-
-    /// The block of which something is kept beyond the session, and rounds of sifting that it is of.
+    /// The block of which stretches are kept beyond the session, and rounds of sifting that they are of.
     pub fn kept(&self) -> Option<(u64, u64)> {
         let open = &self.shared.open;
-        let in_work = match &self.side {
-            Half::Reference(side) => side.kept(),
-            Half::Corrector(side) => side.kept(),
-        };
-        in_work.or_else(|| Some((open.number(), open.kept_rounds())).filter(|(_, rounds)| *rounds > 0))
+        Some((open.number(), open.kept_rounds())).filter(|(_, rounds)| *rounds > 0)
     }
 
-    /// Gives up every round in work that is not kept, and what is not closed of the block that is being sifted, because
-    /// the session broke. The ledgers say what was lost.
+    /// Gives up every round in work and what is not closed of the block that is being sifted, because the session
+    /// broke. The ledgers say what was lost.
     pub fn void(&mut self) -> Vec<(u64, BlockLedger)> {
         let rounds: Vec<&Round> = match &self.side {
             Half::Reference(side) => side.rounds_in_work().collect(),
             Half::Corrector(side) => side.rounds_in_work().collect(),
         };
-        let kept = self.kept().map(|(block, _)| block);
-        let rounds: Vec<&Round> = rounds.into_iter().filter(|round| Some(round.block) != kept).collect();
         let mut voided: Vec<(u64, BlockLedger)> = rounds.iter().map(|round| (round.block, round.void())).collect();
         let not_given = self.sifting.void();
         voided.extend(self.shared.open.void(not_given));
@@ -453,6 +515,46 @@ impl Module {
 impl Shared {
     fn context<'a>(&'a mut self, events: &'a mut Vec<Event>) -> Context<'a> {
         Context { step: self.light_step, rng: &mut self.rng, events }
+    }
+}
+
+/// What a step collects before it is encoded.
+struct Draft {
+    bundle: Bundle,
+    actions: Vec<Action>,
+    close_round: bool,
+    held: Option<FrameInput>,
+    finished: bool,
+}
+
+impl Draft {
+    fn new(step: u64) -> Self {
+        let bundle = Bundle { step, ..Bundle::default() };
+        Self { bundle, actions: Vec::new(), close_round: false, held: None, finished: false }
+    }
+
+    fn finish(self, setpoints: Setpoints) -> StepOutput {
+        StepOutput {
+            payload: self.bundle.encode_to_vec(),
+            close_round: self.close_round,
+            setpoints,
+            actions: self.actions,
+            held: self.held,
+            finished: self.finished,
+        }
+    }
+
+    fn begin(&mut self, block: u64, traceparent: String) {
+        self.actions.push(Action::Trace { block, traceparent });
+        self.stage(block, Stage::Sift, true);
+    }
+
+    fn stage(&mut self, block: u64, stage: Stage, begin: bool) {
+        self.actions.push(Action::Stage { block, stage, begin });
+    }
+
+    fn say(&mut self, block: u64, step: BlockStep) {
+        self.bundle.blocks.push(BlockMessage { block, step: Some(step) });
     }
 }
 

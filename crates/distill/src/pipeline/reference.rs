@@ -6,9 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha20Rng;
 
 use super::messages::{Amplify, Begin, BlockMessage, BlockStep, Bundle, Verify};
-use super::replay::{self, Replay};
-use super::round::{self, Corrected, Reconciled, Round};
-use super::stretch::OpenBlock;
+use super::round::{self, Corrected, Round};
 use super::{Action, Draft, FinishedBlock, ModuleError, SessionStart, Shared, Stage};
 use crate::amplify;
 use crate::bits::Bits;
@@ -20,8 +18,6 @@ use crate::sifting;
 struct Block {
     round: Round,
     state: State,
-    /// Where the block is kept beyond the session.
-    replay: Option<Replay>,
 }
 
 enum State {
@@ -31,24 +27,14 @@ enum State {
         reference: Box<cascade::Reference>,
         frames: Vec<Bits>,
     },
-    /// The seed is told; amplified in the next step, in which the corrector does the same: neither waits for the other.
-    Amplifying(Box<Amplifying>),
     /// Amplified; the corrector has not closed the round.
     Amplified(Box<FinishedBlock>),
-}
-
-struct Amplifying {
-    done: Reconciled,
-    seed: Bits,
-    reserve: u64,
 }
 
 /// See [`super::Module`].
 pub struct Reference {
     blocks: VecDeque<Block>,
     in_doubt: Option<u64>,
-    /// The undecided block of this session is kept: rounds of sifting that it is of.
-    in_doubt_kept: Option<u64>,
     /// Blocks below this number are decided, as far as the peer has said; believed when a tag covers it.
     peer_committed_end: u64,
     committed_end: u64,
@@ -61,7 +47,6 @@ impl Reference {
         Self {
             blocks: VecDeque::new(),
             in_doubt: start.in_doubt,
-            in_doubt_kept: None,
             peer_committed_end: start.peer_committed_end,
             committed_end: start.own_committed_end,
             peer_farewell: false,
@@ -76,18 +61,12 @@ impl Reference {
         self.blocks.iter().map(|block| &block.round)
     }
 
-    /// The block in work, or undecided, that is kept beyond the session, and rounds of sifting that it is of.
-    pub fn kept(&self) -> Option<(u64, u64)> {
-        let kept = self.blocks.iter().find(|block| block.replay.is_some());
-        kept.map(|block| (block.round.block, block.round.rounds)).or(self.in_doubt.zip(self.in_doubt_kept))
-    }
-
-    /// What the peer says beside the rounds; `open` is the first block that is not sifted yet.
-    pub fn hear(&mut self, bundle: &Bundle, authenticated: bool, open: &OpenBlock, draft: &mut Draft) {
+    /// What the peer says beside the rounds; `open_block` is the first that is not sifted yet.
+    pub fn hear(&mut self, bundle: &Bundle, authenticated: bool, open_block: u64, draft: &mut Draft) {
         self.peer_committed_end = self.peer_committed_end.max(bundle.committed_end);
         self.peer_farewell |= bundle.farewell;
         if authenticated {
-            self.decide(open, draft);
+            self.decide(open_block, draft);
         }
     }
 
@@ -97,28 +76,23 @@ impl Reference {
 
     /// A tag covers everything the peer has said: an undecided block that it has committed is committed here
     /// too; one that it has not committed although it has moved on is void.
-    fn decide(&mut self, open: &OpenBlock, draft: &mut Draft) {
+    fn decide(&mut self, open_block: u64, draft: &mut Draft) {
         let Some(block) = self.in_doubt else { return };
         // Blocks below this number are not part of this session.
-        let first_in_work = self.blocks.front().map_or(open.number(), |b| b.round.block);
+        let first_in_work = self.blocks.front().map_or(open_block, |b| b.round.block);
         if self.peer_committed_end > block {
-            if self.in_doubt_kept.is_some() || open.may_be_of_undecided() {
-                // Before it counts: the other way round a crash would leave a block that counts and may begin again.
-                draft.actions.push(Action::Spend { block });
-            }
             draft.actions.push(Action::Commit { block });
             draft.stage(block, Stage::Authenticate, false);
             self.committed_end = block + 1;
-            (self.in_doubt, self.in_doubt_kept) = (None, None);
+            self.in_doubt = None;
         } else if block < first_in_work {
             draft.actions.push(Action::Void { block });
-            (self.in_doubt, self.in_doubt_kept) = (None, None);
+            self.in_doubt = None;
         }
     }
 
-    pub fn take_round(&mut self, mut round: Round) {
-        let replay = round.begun.take().map(Replay::new);
-        self.blocks.push_back(Block { round, state: State::Sifted, replay });
+    pub fn take_round(&mut self, round: Round) {
+        self.blocks.push_back(Block { round, state: State::Sifted });
     }
 
     /// Gives what reconciliation showed, where this message ended it.
@@ -134,7 +108,7 @@ impl Reference {
             return Ok(None);
         }
         if let Some(BlockStep::Begin(begin)) = &message.step
-            && let Some(round) = shared.open.take_begun(message.block, begin.rounds, self.kept().is_none(), draft)?
+            && let Some(round) = shared.open.take_begun(message.block, begin.rounds, draft)?
         {
             draft.stage(message.block, Stage::Sift, false);
             self.take_round(round);
@@ -144,11 +118,7 @@ impl Reference {
             .iter()
             .position(|b| b.round.block == message.block)
             .ok_or(ModuleError::Protocol("a message about a block that is not in work"))?;
-        let step = message.step.ok_or(ModuleError::Malformed("block message"))?;
-        if matches!(step, BlockStep::Begin(_) | BlockStep::Query(_) | BlockStep::Verify(_)) {
-            replay::hear(&mut self.blocks[index].replay, message.block, &step, draft)?;
-        }
-        match step {
+        match message.step.ok_or(ModuleError::Malformed("block message"))? {
             BlockStep::Begin(begin) => self.begin(index, &begin, shared, draft)?,
             BlockStep::Query(query) => self.answer(index, &query, draft)?,
             BlockStep::Verify(verify) => return self.verify(index, &verify, shared, draft).map(Some),
@@ -198,7 +168,6 @@ impl Reference {
         if verify.tags.len() != frames.len() || verify.errors.len() != frames.len() {
             return Err(ModuleError::Protocol("verification of another number of frames"));
         }
-        replay::check_ended(&block.replay)?;
         draft.stage(number, Stage::Reconcile, false);
         draft.stage(number, Stage::Verify, true);
         let good: Vec<bool> =
@@ -222,42 +191,21 @@ impl Reference {
         shared.figures.key = done.compared;
         draft.stage(number, Stage::Verify, false);
         if let Some(reason) = done.refusal() {
-            replay::spend(&block.replay, number, draft);
             draft.actions.push(done.abort(&block.round, reason));
             draft.say(number, BlockStep::Amplify(Amplify { good, length: 0, seed: Vec::new(), key_errors }));
             self.blocks.remove(index);
             return Ok(reconciled);
         }
-        let length = done.length.chosen;
-        let seed_len = amplify::hash_seed_len(done.key.len(), length as usize);
-        let draw = || random_bits(&mut shared.rng, seed_len).to_bytes();
-        let drawn = replay::draw(&mut block.replay, number, draw, draft);
-        if drawn.len() != seed_len.div_ceil(8) {
-            return Err(ModuleError::OtherWay);
-        }
-        let seed = Bits::from_bytes(&drawn, seed_len);
-        let told = Amplify { good, length, seed: seed.to_bytes(), key_errors };
-        block.state = State::Amplifying(Box::new(Amplifying { done, seed, reserve }));
-        draft.say(number, BlockStep::Amplify(told));
+        draft.stage(number, Stage::Amplify, true);
+        let length = done.length.chosen as usize;
+        let seed = random_bits(&mut shared.rng, amplify::hash_seed_len(done.key.len(), length));
+        let key = amplify::hash(&done.key, &seed, length);
+        draft.stage(number, Stage::Amplify, false);
+        draft.stage(number, Stage::Authenticate, true);
+        block.state = State::Amplified(Box::new(done.finish(&block.round, key, reserve)));
+        let (length, seed) = (length as u64, seed.to_bytes());
+        draft.say(number, BlockStep::Amplify(Amplify { good, length, seed, key_errors }));
         Ok(reconciled)
-    }
-
-    /// Amplifies the blocks whose seeds were told in the step before; the first that is done in a step.
-    pub fn amplify(&mut self, draft: &mut Draft) {
-        for block in &mut self.blocks {
-            let number = block.round.block;
-            block.state = match std::mem::replace(&mut block.state, State::Sifted) {
-                State::Amplifying(told) => {
-                    let Amplifying { done, seed, reserve } = *told;
-                    draft.stage(number, Stage::Amplify, true);
-                    let key = amplify::hash(&done.key, &seed, done.length.chosen as usize);
-                    draft.stage(number, Stage::Amplify, false);
-                    draft.stage(number, Stage::Authenticate, true);
-                    State::Amplified(Box::new(done.finish(&block.round, key, reserve)))
-                }
-                other => other,
-            };
-        }
     }
 
     /// The corrector's tag covers the whole round: the block goes to disk, undecided, and that is said under a tag.
@@ -270,9 +218,8 @@ impl Reference {
             return Err(ModuleError::Protocol("rounds closed out of order"));
         }
         match self.blocks.pop_front() {
-            Some(Block { state: State::Amplified(finished), round, replay }) => {
+            Some(Block { state: State::Amplified(finished), .. }) => {
                 let block = finished.number;
-                self.in_doubt_kept = replay.is_some().then_some(round.rounds);
                 draft.actions.push(Action::Prepare(*finished));
                 draft.say(block, BlockStep::Prepared(true));
                 draft.close_round = true;

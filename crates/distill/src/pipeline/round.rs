@@ -3,7 +3,6 @@
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::messages::KeyErrors;
-use super::replay::Begun;
 use super::stretch::Material;
 use super::{Action, Compared, FinishedBlock};
 use crate::auth;
@@ -33,8 +32,6 @@ pub struct Round {
     evidence: Evidence,
     detected: Detected,
     account: BlockLedger,
-    /// Where it is kept beyond the session until it comes to its end.
-    pub begun: Option<Begun>,
 }
 
 impl Round {
@@ -42,20 +39,7 @@ impl Round {
     pub fn new(block: u64, rounds: u64, light: (u64, u64), tag_pairs: u64, sifted: Material) -> Self {
         let Material { frames, key, decoys, evidence, detected, account } = sifted;
         let (first_step, session_frames) = light;
-        Self {
-            block,
-            frames,
-            rounds,
-            first_step,
-            session_frames,
-            tag_pairs,
-            key,
-            decoys,
-            evidence,
-            detected,
-            account,
-            begun: None,
-        }
+        Self { block, frames, rounds, first_step, session_frames, tag_pairs, key, decoys, evidence, detected, account }
     }
 
     /// Bits of its key that make up for its tags: those that close it, and those of its checkpoints.

@@ -8,17 +8,15 @@
 //! settles with a pair of tags that these are the ones: what one end has beyond them is given up then and not before,
 //! because anybody can forge a greeting.
 //!
-//! Once the block is sifted, what of it is not closed becomes its last stretch, at either end before it tells a parity,
-//! and its reconciliation *begins*: from then on all of it counts or nothing ([`super::replay`]). It is *spent* when the
-//! block comes to its end.
+//! Once the block is sifted its stretches are *spent*, at either end before it tells a parity: a second correction of
+//! the same bits would tell more than the bound counts.
 
 use std::collections::VecDeque;
 
+use prost::Message;
 use ring::digest::{Context as Sha256, SHA256};
 
 use super::messages::{BlockStep, Checkpoint};
-use super::offer::begun_digest;
-use super::replay::Begun;
 use super::round::Round;
 use super::{Action, Draft, ModuleError, Side};
 use crate::bits::Bits;
@@ -89,6 +87,29 @@ pub struct Stretch {
     pub material: Material,
 }
 
+/// A stretch as greetings name it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Offer {
+    #[prost(uint64, tag = "1")]
+    pub rounds: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: Vec<u8>,
+}
+
+impl Offer {
+    pub fn new(rounds: u64, digest: &[u8; 32]) -> Self {
+        Self { rounds, digest: digest.to_vec() }
+    }
+}
+
+/// Stretches that a greeting names, the last ones: either end may have one more than the other.
+pub const OFFERS: usize = 2;
+
+/// Rounds of the last stretch that both ends name; 0 where there is none.
+pub fn agreed(own: &[Offer], peer: &[Offer]) -> u64 {
+    own.iter().take(OFFERS).filter(|offer| peer.contains(offer)).map(|offer| offer.rounds).max().unwrap_or(0)
+}
+
 /// Running digests of what each end said of sifting in this session.
 #[derive(Clone)]
 struct Transcript {
@@ -142,8 +163,6 @@ pub struct OpenBlock {
     kept_rounds: u64,
     tag_pairs: u64,
     digest: [u8; 32],
-    /// All of it is closed, and its reconciliation began in an earlier session.
-    begun: Option<Begun>,
     /// What is not, in the order of rounds; at the reference the first of the next block may follow.
     sifted: VecDeque<SiftedRound>,
     /// The two ends know of each other with which stretches the session began.
@@ -169,7 +188,6 @@ impl OpenBlock {
             kept_rounds: 0,
             tag_pairs: 0,
             digest: [0; 32],
-            begun: None,
             sifted: VecDeque::new(),
             settled: true,
             awaited: None,
@@ -184,7 +202,7 @@ impl OpenBlock {
     }
 
     /// Begins with stretches of earlier sessions. Whether or not there are any, both ends settle it first.
-    pub fn carry(&mut self, stretches: Vec<Stretch>, begun: Option<Begun>) -> Result<(), ModuleError> {
+    pub fn carry(&mut self, stretches: Vec<Stretch>) -> Result<(), ModuleError> {
         if self.rounds == 1 {
             return Ok(());
         }
@@ -192,12 +210,6 @@ impl OpenBlock {
         if let Some(last) = stretches.last() {
             (self.kept_rounds, self.tag_pairs, self.digest) = (last.rounds, last.tag_pairs, last.digest);
             self.carried = last.rounds;
-            if let Some(begun) = begun {
-                // Nothing more comes to it, however few rounds it has.
-                (self.kept_rounds, self.carried) = (self.rounds, self.rounds);
-                self.digest = begun_digest(&last.digest);
-                self.begun = Some(begun);
-            }
         }
         self.kept = Material::sum(stretches.into_iter().map(|stretch| stretch.material))?;
         Ok(())
@@ -205,12 +217,6 @@ impl OpenBlock {
 
     pub fn number(&self) -> u64 {
         self.number
-    }
-
-    /// Whether what is kept here, if anything, may be of a block that an earlier session has left undecided and that the
-    /// peer counts. One that the peer names as begun, too, is another: it erases a block before it stores it.
-    pub fn may_be_of_undecided(&self) -> bool {
-        !self.settled && self.begun.is_none()
     }
 
     /// Rounds of it that are closed.
@@ -248,24 +254,18 @@ impl OpenBlock {
         self.sifted.push_back(sifted);
     }
 
-    /// The block, where it is of one round, which both ends see by themselves.
-    pub fn take_sifted(&mut self) -> Option<Result<Round, ModuleError>> {
-        let sifted = if self.rounds == 1 { self.sifted.pop_front()? } else { return None };
-        Some(self.round_of(1, (sifted.first_step, sifted.frames), [Material::of(sifted)].into_iter()))
-    }
-
-    /// Corrector, at the end of a step: the block of several rounds, where all of it is sifted, or is to be reconciled
-    /// again. The reference waits for the corrector's word, because a checkpoint may come before it. `keeps`: no other
-    /// block is kept.
-    pub fn take_full(&mut self, keeps: bool, draft: &mut Draft) -> Result<Option<Round>, ModuleError> {
+    /// The block, where this end sees by itself that all of it is sifted: the reference of a block of several rounds
+    /// waits for the corrector's word, because a checkpoint may come before it.
+    pub fn take_full(&mut self, draft: &mut Draft) -> Result<Option<Round>, ModuleError> {
+        let sees = self.rounds == 1 || self.side == Side::Corrector;
         let full = self.kept_rounds + self.sifted.len() as u64 >= self.rounds;
-        if self.rounds > 1 && full && self.settled { self.take(self.rounds, keeps, draft).map(Some) } else { Ok(None) }
+        if sees && full && self.settled { self.take(self.rounds, draft).map(Some) } else { Ok(None) }
     }
 
     /// Corrector: what there is, once the light is over.
-    pub fn take_rest(&mut self, keeps: bool, draft: &mut Draft) -> Result<Option<Round>, ModuleError> {
+    pub fn take_rest(&mut self, draft: &mut Draft) -> Result<Option<Round>, ModuleError> {
         let rounds = self.kept_rounds + self.sifted.len() as u64;
-        if self.settled && rounds > 0 { self.take(rounds, keeps, draft).map(Some) } else { Ok(None) }
+        if self.settled && rounds > 0 { self.take(rounds, draft).map(Some) } else { Ok(None) }
     }
 
     /// Corrector: nothing waits to be taken.
@@ -279,67 +279,29 @@ impl OpenBlock {
     }
 
     /// Reference: the corrector begins to reconcile a block of this many rounds.
-    pub fn take_begun(
-        &mut self,
-        block: u64,
-        rounds: u64,
-        keeps: bool,
-        draft: &mut Draft,
-    ) -> Result<Option<Round>, ModuleError> {
+    pub fn take_begun(&mut self, block: u64, rounds: u64, draft: &mut Draft) -> Result<Option<Round>, ModuleError> {
         if self.rounds == 1 || block != self.number {
             return Ok(None);
         }
-        let is_sifted = match &self.begun {
-            Some(begun) => rounds == begun.rounds,
-            None => {
-                let there = self.kept_rounds + self.sifted.len() as u64;
-                let whole = rounds == self.rounds || (rounds < self.rounds && self.peer_light_over);
-                rounds > 0 && rounds >= self.kept_rounds && rounds <= there && whole
-            }
-        };
-        if !self.settled || !is_sifted {
+        let there = self.kept_rounds + self.sifted.len() as u64;
+        let whole = rounds == self.rounds || (rounds < self.rounds && self.peer_light_over);
+        if !self.settled || rounds == 0 || rounds < self.kept_rounds || rounds > there || !whole {
             return Err(ModuleError::Protocol("reconciliation of a block that is not sifted"));
         }
-        self.take(rounds, keeps, draft).map(Some)
+        self.take(rounds, draft).map(Some)
     }
 
     /// Ends the block with this many rounds, which are there.
-    fn take(&mut self, rounds: u64, keeps: bool, draft: &mut Draft) -> Result<Round, ModuleError> {
-        if let Some(begun) = self.begun.take() {
-            let kept = self.kept.take().into_iter();
-            let mut round = self.round_of(begun.rounds, (0, 0), kept)?;
-            round.begun = Some(begun);
-            return Ok(round);
-        }
+    fn take(&mut self, rounds: u64, draft: &mut Draft) -> Result<Round, ModuleError> {
         let fresh = (rounds - self.kept_rounds) as usize;
         let first_step = self.sifted.front().map_or(0, |round| round.first_step);
         let of_session = self.sifted.iter().take(fresh).map(|round| round.frames).sum();
-        if keeps && fresh > 0 {
-            let stretch = self.close(rounds, self.side == Side::Corrector)?;
-            draft.actions.push(Action::Keep { block: self.number, stretch });
-        }
-        if keeps {
-            draft.actions.push(Action::Begin { block: self.number, rounds });
-        } else if self.kept_rounds > 0 {
+        let parts = self.kept.take().into_iter().chain(self.sifted.drain(..fresh).map(Material::of));
+        let material = Material::sum(parts)?.ok_or(ModuleError::Protocol("a block without a round"))?;
+        if self.kept_rounds > 0 {
             draft.actions.push(Action::Spend { block: self.number });
         }
-        let open = if keeps { 0 } else { fresh };
-        let parts: Vec<Material> =
-            self.kept.take().into_iter().chain(self.sifted.drain(..open).map(Material::of)).collect();
-        let mut round = self.round_of(rounds, (first_step, of_session), parts.into_iter())?;
-        round.begun = keeps.then(|| Begun { rounds, records: Vec::new() });
-        Ok(round)
-    }
-
-    /// The block is of these parts, and the next one is the one that is being sifted.
-    fn round_of(
-        &mut self,
-        rounds: u64,
-        light: (u64, u64),
-        parts: impl Iterator<Item = Material>,
-    ) -> Result<Round, ModuleError> {
-        let material = Material::sum(parts)?.ok_or(ModuleError::Protocol("a block without a round"))?;
-        let round = Round::new(self.number, rounds, light, self.tag_pairs, material);
+        let round = Round::new(self.number, rounds, (first_step, of_session), self.tag_pairs, material);
         self.number += 1;
         (self.kept_rounds, self.tag_pairs, self.digest) = (0, 0, [0; 32]);
         Ok(round)
@@ -352,7 +314,6 @@ impl OpenBlock {
         }
         if self.settled {
             let rounds = self.kept_rounds + self.sifted.len() as u64;
-            self.tag_pairs += 1;
             let stretch = self.close(rounds, true)?;
             draft.actions.push(Action::Keep { block: self.number, stretch });
         }
@@ -383,7 +344,6 @@ impl OpenBlock {
             if rounds <= self.kept_rounds || rounds > there || rounds >= self.rounds {
                 return Err(ModuleError::Protocol("a checkpoint of rounds that are closed, or not sifted"));
             }
-            self.tag_pairs += 1;
             let stretch = self.close(rounds, false)?;
             if stretch.digest.as_slice() != digest.as_slice() {
                 return Err(ModuleError::Protocol("a checkpoint of something else than was sifted here"));
@@ -432,6 +392,7 @@ impl OpenBlock {
         let fresh = (rounds - self.kept_rounds) as usize;
         let material = Material::sum(self.sifted.drain(..fresh).map(Material::of))?;
         let material = material.ok_or(ModuleError::Protocol("a checkpoint of nothing"))?;
+        self.tag_pairs += 1;
         self.kept_rounds = rounds;
         self.digest = self.digest(&material, now);
         match &mut self.kept {

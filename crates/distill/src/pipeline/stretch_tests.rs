@@ -1,22 +1,20 @@
 //! Blocks of several stretches, in sessions that break: what survives, what does not, and what both ends make of it.
 
 use proptest::prelude::*;
-use prost::Message;
 use rand::Rng;
 
-use super::messages::{BlockMessage, BlockStep, Checkpoint};
+use super::messages::Checkpoint;
 use super::*;
-use crate::bits::Bits;
 use crate::config::{Framing, Loops, Role, Sifting as Config};
 use crate::sifting::Light;
 use crate::sifting::counts::{Counts, Frame, Labelled};
 
-pub(super) const STRETCHES: u64 = 4;
+const STRETCHES: u64 = 4;
 const STRETCH_FRAMES: u64 = 5;
 const KEY_BITS: usize = 600;
 const CHECK_BITS: usize = 300;
 
-pub(super) fn protocol(role: Role) -> LinkProtocol {
+fn protocol(role: Role) -> LinkProtocol {
     let mut protocol = LinkProtocol::bbm92(role);
     let PostProcessing { framing, authentication, .. } = &mut protocol.post_processing;
     *framing = Framing { frame_ps: 1_000_000_000_000, round_frames: STRETCHES * STRETCH_FRAMES };
@@ -49,59 +47,36 @@ fn light(number: u64) -> [FrameInput; 2] {
 
 /// One end with its disk, over its sessions.
 #[derive(Default)]
-pub(super) struct Disk {
-    pub stretches: Vec<Stretch>,
-    pub begun: Option<Begun>,
-    pub prepared: Vec<FinishedBlock>,
-    pub keys: Vec<FinishedBlock>,
+struct Disk {
+    stretches: Vec<Stretch>,
+    prepared: Vec<FinishedBlock>,
+    keys: Vec<FinishedBlock>,
     aborted: Vec<u64>,
     spent: Vec<u64>,
-    pub voided: BlockLedger,
+    voided: BlockLedger,
     next_block: u64,
 }
 
 impl Disk {
     fn offers(&self) -> Vec<Offer> {
-        offers(self.stretches.iter().rev().map(|kept| (kept.rounds, &kept.digest)), self.begun.as_ref())
-    }
-
-    fn rounds(&self) -> u64 {
-        self.stretches.last().map_or(0, |last| last.rounds)
-    }
-
-    fn spend(&mut self, block: u64) {
-        self.stretches.clear();
-        self.begun = None;
-        self.spent.push(block);
-    }
-
-    /// What is kept beyond these rounds is void.
-    fn give_up(&mut self, rounds: u64) {
-        if rounds < self.rounds()
-            && let Some(begun) = self.begun.take()
-        {
-            assert!(rounds == 0 || !begun.has_heard(), "a part is kept of a block of which something was told");
-        }
-        for kept in self.stretches.extract_if(.., |kept| kept.rounds > rounds) {
-            let mut account = kept.material.account;
-            account.void();
-            self.voided.add(&account);
-        }
+        self.stretches.iter().rev().take(OFFERS).map(|kept| Offer::new(kept.rounds, &kept.digest)).collect()
     }
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Keep { stretch, .. } => {
-                assert!(self.begun.is_none() && stretch.rounds > self.rounds());
-                self.stretches.push(stretch);
+            Action::Keep { stretch, .. } => self.stretches.push(stretch),
+            Action::Settle { rounds, .. } => {
+                let beyond = self.stretches.extract_if(.., |kept| kept.rounds > rounds);
+                for kept in beyond {
+                    let mut account = kept.material.account;
+                    account.void();
+                    self.voided.add(&account);
+                }
             }
-            Action::Settle { rounds, .. } => self.give_up(rounds),
-            Action::Begin { rounds, .. } => {
-                assert!(self.begun.is_none() && rounds == self.rounds());
-                self.begun = Some(Begun { rounds, records: Vec::new() });
+            Action::Spend { block } => {
+                self.stretches.clear();
+                self.spent.push(block);
             }
-            Action::Record { record, .. } => self.begun.as_mut().expect("begun").records.push(record),
-            Action::Spend { block } => self.spend(block),
             Action::Prepare(block) => self.prepared.push(block),
             Action::Store(block) => self.keys.push(block),
             Action::Commit { block } => {
@@ -117,13 +92,13 @@ impl Disk {
 
 /// Corrector and reference.
 #[derive(Default)]
-pub(super) struct Link {
-    pub disks: [Disk; 2],
+struct Link {
+    disks: [Disk; 2],
 }
 
 /// How a session ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum End {
+enum End {
     /// With its light.
     Drained,
     /// Before this step; the last one was taken by one end alone, if any.
@@ -159,8 +134,7 @@ impl Link {
             if let Some(rounds) = hellos[end].carries(&hellos[1 - end]) {
                 let carried: Vec<_> = disk.stretches.iter().filter(|kept| kept.rounds <= rounds).cloned().collect();
                 assert_eq!(carried.last().map_or(0, |last| last.rounds), rounds);
-                let begun = disk.begun.clone().filter(|begun| begun.rounds == rounds);
-                module.carry(carried, begun).expect("stretches of one link");
+                module.carry(carried).expect("stretches of one link");
             }
             module
         });
@@ -175,50 +149,14 @@ impl Link {
         frame: Option<FrameInput>,
     ) -> Result<StepOutput, ModuleError> {
         let peer = session.said[1 - end].clone();
-        let output = session.modules[end].step(frame, peer);
-        if matches!(output, Err(ModuleError::OtherWay)) {
-            self.disks[end].give_up(0);
-        }
-        let mut output = output?;
+        let mut output = session.modules[end].step(frame, peer)?;
         output.actions.drain(..).for_each(|action| self.disks[end].act(action));
         Ok(output)
     }
 
     /// A session on frames of light, until it ends.
-    pub fn run(&mut self, seed: u8, frames: std::ops::Range<u64>, ends: End) {
-        self.run_tapped(seed, frames, ends, &mut |_, _| {}).expect("two honest ends");
-    }
-
-    /// As [`Link::run`], with somebody on the line who hears what either end says, and may change it. Answers how many
-    /// steps it took.
-    pub fn run_tapped(
-        &mut self,
-        seed: u8,
-        frames: std::ops::Range<u64>,
-        ends: End,
-        tap: &mut dyn FnMut(usize, &mut Bundle),
-    ) -> Result<u64, ModuleError> {
+    fn run(&mut self, seed: u8, frames: std::ops::Range<u64>, ends: End) {
         let mut session = self.open(seed);
-        let ended = self.steps(&mut session, frames, ends, tap);
-        for (disk, module) in self.disks.iter_mut().zip(&mut session.modules) {
-            for (block, account) in module.void() {
-                account.check().expect("an account that sums");
-                disk.voided.add(&account);
-                disk.next_block = disk.next_block.max(block + 1);
-            }
-            let made = disk.keys.iter().chain(&disk.prepared).map(|block| block.number + 1);
-            disk.next_block = made.fold(disk.next_block, u64::max);
-        }
-        ended.map(|()| session.step)
-    }
-
-    fn steps(
-        &mut self,
-        session: &mut Session,
-        frames: std::ops::Range<u64>,
-        ends: End,
-        tap: &mut dyn FnMut(usize, &mut Bundle),
-    ) -> Result<(), ModuleError> {
         let mut finished = [false; 2];
         let mut due = frames;
         while finished != [true; 2] {
@@ -228,30 +166,34 @@ impl Link {
                 && session.step == step
             {
                 if let Some(end) = alone {
-                    self.step(session, end, lights[end].take())?;
+                    self.step(&mut session, end, lights[end].take()).expect("two honest ends");
                 }
                 break;
             }
             let mut said = [None, None];
             for end in 0..2 {
                 if !finished[end] {
-                    let output = self.step(session, end, lights[end].take())?;
+                    let output = self.step(&mut session, end, lights[end].take()).expect("two honest ends");
                     finished[end] = output.finished;
-                    let mut bundle = Bundle::decode_bytes(output.payload.into())?;
-                    tap(end, &mut bundle);
-                    let payload = bundle.encode_to_vec().into();
-                    said[end] = Some(PeerInput { payload, authenticated: output.close_round });
+                    said[end] = Some(PeerInput { payload: output.payload.into(), authenticated: output.close_round });
                 }
             }
             session.said = said;
             session.step += 1;
             assert!(session.step < 10_000, "the session does not end");
         }
-        Ok(())
+        for (disk, module) in self.disks.iter_mut().zip(&mut session.modules) {
+            for (block, account) in module.void() {
+                account.check().expect("an account that sums");
+                disk.voided.add(&account);
+                disk.next_block = disk.next_block.max(block + 1);
+            }
+            disk.next_block = disk.keys.iter().map(|block| block.number + 1).fold(disk.next_block, u64::max);
+        }
     }
 
     /// Both ends hold the same key, and some.
-    pub fn assert_equal_keys(&self) {
+    fn assert_equal_keys(&self) {
         let [corrector, reference] = &self.disks;
         assert_eq!((corrector.keys.len(), &corrector.aborted), (reference.keys.len(), &reference.aborted));
         for (own, twin) in corrector.keys.iter().zip(&reference.keys) {
@@ -263,7 +205,7 @@ impl Link {
     }
 }
 
-pub(super) const WHOLE: u64 = STRETCHES * STRETCH_FRAMES;
+const WHOLE: u64 = STRETCHES * STRETCH_FRAMES;
 
 #[test]
 fn a_block_over_two_sessions_has_the_key_that_one_session_makes_of_the_same_light() {
@@ -311,7 +253,7 @@ fn what_one_end_alone_has_closed_is_given_up_and_accounted_for() {
     });
     let mut link = Link::default();
     link.run(1, 0..WHOLE, End::Broken { step: closes.expect("a step that closes"), alone: Some(0) });
-    link.run(2, 40..50, End::Broken { step: 3, alone: None });
+    link.run(2, 40..41, End::Broken { step: 3, alone: None });
     assert!(link.disks.iter().all(|disk| disk.stretches.is_empty()));
     let voided = link.disks[0].voided.get(Line::VOIDED);
     assert!(voided >= STRETCH_FRAMES * KEY_BITS as u64, "{voided}");
@@ -431,7 +373,7 @@ fn a_greeting_alone_erases_nothing() {
     };
     for (end, role) in [Role::Matcher, Role::Announcer].into_iter().enumerate() {
         let mut module = Module::new(&protocol(role), &start, [7; 32]);
-        module.carry(Vec::new(), None).expect("nothing is carried");
+        module.carry(Vec::new()).expect("nothing is carried");
         let output = module.step(None, None).expect("the first step needs no peer");
         output.actions.into_iter().for_each(|action| link.disks[end].act(action));
         for message in [

@@ -8,9 +8,6 @@ use photonics::nature::pairs::Emitter;
 use photonics::random::Subseed;
 use photonics::receiver::{Controls, Frame, Instrument};
 
-use prost::Message;
-
-use super::messages::{BlockMessage, BlockStep};
 use super::*;
 use crate::config::{Entangled, Role, Sifting};
 use crate::ledger::Line;
@@ -155,11 +152,7 @@ impl Record {
                 }
                 Action::Abort { block, .. } => self.aborted.push(block),
                 Action::Note { name, .. } => self.notes.push(name),
-                Action::Keep { .. }
-                | Action::Settle { .. }
-                | Action::Begin { .. }
-                | Action::Record { .. }
-                | Action::Spend { .. } => {
+                Action::Keep { .. } | Action::Settle { .. } | Action::Spend { .. } => {
                     panic!("a block that is sifted at one go")
                 }
                 Action::Stage { .. } | Action::Trace { .. } => {}

@@ -7,7 +7,7 @@ use zeroize::DefaultIsZeroes;
 
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::x86::{Avx512, Pclmul, Vpclmul};
+use super::x86::{Avx512, Pclmul};
 
 /// Four elements of GF(2^128), as they lie in memory.
 #[derive(Clone, Copy, Default)]
@@ -130,8 +130,6 @@ enum Kind {
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
-    Vpclmul(Vpclmul),
-    #[cfg(target_arch = "x86_64")]
     Pclmul(Pclmul),
     Portable(Portable),
 }
@@ -142,11 +140,7 @@ impl Backend {
     /// All that this machine has, fastest first; the portable one is always there.
     pub fn available() -> Vec<Backend> {
         #[cfg(target_arch = "x86_64")]
-        let vector = [
-            Avx512::detect().map(Kind::Avx512),
-            Vpclmul::detect().map(Kind::Vpclmul),
-            Pclmul::detect().map(Kind::Pclmul),
-        ];
+        let vector = [Avx512::detect().map(Kind::Avx512), Pclmul::detect().map(Kind::Pclmul)];
         #[cfg(not(target_arch = "x86_64"))]
         let vector: [Option<Kind>; 0] = [];
         vector.into_iter().flatten().map(Self).chain([Self::PORTABLE]).collect()
@@ -158,9 +152,6 @@ impl Backend {
         {
             if let Some(simd) = Avx512::detect() {
                 return Self(Kind::Avx512(simd));
-            }
-            if let Some(simd) = Vpclmul::detect() {
-                return Self(Kind::Vpclmul(simd));
             }
             if let Some(simd) = Pclmul::detect() {
                 return Self(Kind::Pclmul(simd));
@@ -174,8 +165,6 @@ impl Backend {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512(_) => "avx512-vpclmulqdq",
             #[cfg(target_arch = "x86_64")]
-            Kind::Vpclmul(_) => "avx2-vpclmulqdq",
-            #[cfg(target_arch = "x86_64")]
             Kind::Pclmul(_) => "avx2-pclmulqdq",
             Kind::Portable(_) => "portable",
         }
@@ -186,8 +175,6 @@ impl Backend {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512(simd) => simd.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Vpclmul(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Kind::Pclmul(simd) => simd.run(kernel),
             Kind::Portable(simd) => simd.run(kernel),

@@ -1,4 +1,4 @@
-//! The vector instructions of x86-64: AVX-512 with VPCLMULQDQ, AVX2 with VPCLMULQDQ, and AVX2 with PCLMULQDQ.
+//! The vector instructions of x86-64: AVX-512 with VPCLMULQDQ, and AVX2 with PCLMULQDQ.
 
 use std::arch::x86_64::*;
 
@@ -14,19 +14,6 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("vpclmulqdq")
-            && is_x86_feature_detected!("pclmulqdq");
-        found.then_some(Self(()))
-    }
-}
-
-/// Proof that the processor has AVX2 and VPCLMULQDQ.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Vpclmul(());
-
-impl Vpclmul {
-    pub(super) fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("vpclmulqdq")
             && is_x86_feature_detected!("pclmulqdq");
         found.then_some(Self(()))
@@ -50,15 +37,6 @@ impl Pclmul {
 /// The processor must have the features named.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vpclmulqdq,pclmulqdq")]
 unsafe fn run_avx512<K: Kernel>(kernel: K, simd: Avx512) -> K::Output {
-    kernel.run(simd)
-}
-
-/// Compiles a kernel for AVX2 with wide carry-less products.
-///
-/// # Safety
-/// The processor must have the features named.
-#[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
-unsafe fn run_vpclmul<K: Kernel>(kernel: K, simd: Vpclmul) -> K::Output {
     kernel.run(simd)
 }
 
@@ -186,134 +164,6 @@ impl Simd for Avx512 {
                 _mm512_shuffle_i64x2::<0b11_01_11_01>(ab_high, cd_high),
             ]
         }
-    }
-}
-
-impl Vpclmul {
-    #[inline(always)]
-    fn zip(a: [__m256i; 2], b: [__m256i; 2], f: impl Fn(__m256i, __m256i) -> __m256i) -> [__m256i; 2] {
-        [f(a[0], b[0]), f(a[1], b[1])]
-    }
-}
-
-impl Simd for Vpclmul {
-    type V = [__m256i; 2];
-
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: `self` is only made by `detect`, which found the features.
-        unsafe { run_vpclmul(kernel, self) }
-    }
-
-    #[inline(always)]
-    fn load(self, from: &Lanes) -> Self::V {
-        // SAFETY: features as `self` proves; two lanes are 32 bytes, aligned to 32.
-        std::array::from_fn(|i| unsafe { _mm256_load_si256(from.0.as_ptr().add(2 * i).cast()) })
-    }
-
-    #[inline(always)]
-    fn store(self, to: &mut Lanes, v: Self::V) {
-        for (lanes, v) in to.0.as_chunks_mut::<2>().0.iter_mut().zip(v) {
-            // SAFETY: features as `self` proves; two lanes are 32 bytes, aligned to 32.
-            unsafe { _mm256_store_si256(std::ptr::from_mut(lanes).cast(), v) }
-        }
-    }
-
-    #[inline(always)]
-    fn load_words(self, words: &[u64; 8]) -> Self::V {
-        // SAFETY: features as `self` proves; 32 of the 64 bytes are read each time, no alignment is asked.
-        std::array::from_fn(|i| unsafe { _mm256_loadu_si256(words.as_ptr().add(4 * i).cast()) })
-    }
-
-    #[inline(always)]
-    fn load_bytes(self, bytes: &[u8; 64]) -> Self::V {
-        // SAFETY: features as `self` proves; 32 of the 64 bytes are read each time, no alignment is asked.
-        std::array::from_fn(|i| unsafe { _mm256_loadu_si256(bytes.as_ptr().add(32 * i).cast()) })
-    }
-
-    #[inline(always)]
-    fn low_words(self, words: &[u64; 4]) -> Self::V {
-        // SAFETY: features as `self` proves; 32 bytes are read, no alignment is asked.
-        unsafe {
-            let words = _mm256_loadu_si256(words.as_ptr().cast());
-            let even = _mm256_unpacklo_epi64(words, _mm256_setzero_si256());
-            let odd = _mm256_unpackhi_epi64(words, _mm256_setzero_si256());
-            [_mm256_permute2x128_si256::<0x20>(even, odd), _mm256_permute2x128_si256::<0x31>(even, odd)]
-        }
-    }
-
-    #[inline(always)]
-    fn splat(self, x: u128) -> Self::V {
-        // SAFETY: features as `self` proves; 16 bytes are read, no alignment is asked.
-        [unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(std::ptr::from_ref(&x).cast())) }; 2]
-    }
-
-    #[inline(always)]
-    fn xor(self, a: Self::V, b: Self::V) -> Self::V {
-        // SAFETY: features as `self` proves.
-        Self::zip(a, b, |a, b| unsafe { _mm256_xor_si256(a, b) })
-    }
-
-    #[inline(always)]
-    fn clmul_low_low(self, a: Self::V, b: Self::V) -> Self::V {
-        // SAFETY: features as `self` proves.
-        Self::zip(a, b, |a, b| unsafe { _mm256_clmulepi64_epi128::<0x00>(a, b) })
-    }
-
-    #[inline(always)]
-    fn clmul_low_high(self, a: Self::V, b: Self::V) -> Self::V {
-        // SAFETY: features as `self` proves.
-        Self::zip(a, b, |a, b| unsafe { _mm256_clmulepi64_epi128::<0x10>(a, b) })
-    }
-
-    #[inline(always)]
-    fn clmul_high_low(self, a: Self::V, b: Self::V) -> Self::V {
-        // SAFETY: features as `self` proves.
-        Self::zip(a, b, |a, b| unsafe { _mm256_clmulepi64_epi128::<0x01>(a, b) })
-    }
-
-    #[inline(always)]
-    fn clmul_high_high(self, a: Self::V, b: Self::V) -> Self::V {
-        // SAFETY: features as `self` proves.
-        Self::zip(a, b, |a, b| unsafe { _mm256_clmulepi64_epi128::<0x11>(a, b) })
-    }
-
-    #[inline(always)]
-    fn shift_up(self, a: Self::V) -> Self::V {
-        // SAFETY: features as `self` proves.
-        a.map(|a| unsafe { _mm256_bslli_epi128::<8>(a) })
-    }
-
-    #[inline(always)]
-    fn shift_down(self, a: Self::V) -> Self::V {
-        // SAFETY: features as `self` proves.
-        a.map(|a| unsafe { _mm256_bsrli_epi128::<8>(a) })
-    }
-
-    #[inline(always)]
-    fn sum_to_first(self, a: Self::V) -> Self::V {
-        // SAFETY: features as `self` proves.
-        unsafe {
-            let pairs = _mm256_xor_si256(a[0], a[1]);
-            let sum = _mm_xor_si128(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
-            [_mm256_zextsi128_si256(sum), _mm256_setzero_si256()]
-        }
-    }
-
-    #[inline(always)]
-    fn transpose(self, [a, b, c, d]: [Self::V; 4]) -> [Self::V; 4] {
-        // Lanes 2i and 2i + 1 of all four.
-        let pair = |i: usize| {
-            // SAFETY: features as `self` proves.
-            unsafe {
-                [
-                    [_mm256_permute2x128_si256::<0x20>(a[i], b[i]), _mm256_permute2x128_si256::<0x20>(c[i], d[i])],
-                    [_mm256_permute2x128_si256::<0x31>(a[i], b[i]), _mm256_permute2x128_si256::<0x31>(c[i], d[i])],
-                ]
-            }
-        };
-        let ([first, second], [third, fourth]) = (pair(0), pair(1));
-        [first, second, third, fourth]
     }
 }
 

@@ -55,26 +55,6 @@ impl Engine {
         })
     }
 
-    /// As [`Engine::offer`] for each of a row, then as [`Engine::meta_put`] where none was refused.
-    pub fn offer_row(
-        &mut self,
-        peer: &str,
-        offers: &[Offer],
-        (name, value): (&str, &Secret),
-    ) -> Result<Vec<Result<BlockStatus, StoreError>>, StoreError> {
-        let mut offered = Vec::with_capacity(offers.len());
-        for offer in offers {
-            match self.offer(peer, offer) {
-                Err(error) if error.is_fatal() => return Err(error),
-                answer => offered.push(answer),
-            }
-        }
-        if offered.iter().all(Result::is_ok) {
-            self.meta_put(peer, name, value)?;
-        }
-        Ok(offered)
-    }
-
     fn check_capacity(&self, pool: usize, bytes: u64) -> Result<(), StoreError> {
         let pool = &self.pools[pool];
         let state = pool.face.lock();

@@ -12,6 +12,8 @@ use super::unmatched::{Blocks, all_offered, give_up};
 use super::*;
 use crate::share;
 
+const GRANTS_MAX: usize = 8;
+
 /// A block on its way to being confirmed.
 struct Proposal {
     block: [u8; 16],
@@ -101,11 +103,7 @@ pub async fn coordinate(pool: &Pool, stream: PairStream, shares: &mut mpsc::Rece
                         }));
                         dialogue.confirmed(&mut line, &row).await?;
                     }
-                    Message::Granted(first) => {
-                        let mut row = vec![first];
-                        row.extend(line.hear_more(GRANTS_MAX - 1, granted_of));
-                        dialogue.granted(&mut line, &row).await?;
-                    }
+                    Message::Granted(Granted { seq }) => dialogue.granted(&mut line, seq).await?,
                     Message::Levels(levels) => {
                         pool.hear_marks(levels.marks);
                         dialogue.theirs = Some(levels);
@@ -188,8 +186,9 @@ async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<Option<Lasting>> {
             let deducted = (deducted_bytes(placed.start) as u64, kept_bytes(placed.start) as u64);
             pool.store.confirm_keeping(&pool.peer, block, generation, placed.start, deducted).await?;
         }
-        let ahead: Vec<_> = theirs.ahead_grants.iter().map(|grant| wire::Grant { generation, ..*grant }).collect();
-        store_grants(pool, &ahead).await?;
+        for grant in &theirs.ahead_grants {
+            store_grant(pool, generation, grant).await?;
+        }
         let levels = pool.levels();
         let same = (levels.generation, levels.end_bytes, levels.next_grant)
             == (theirs.generation, theirs.stream_end, theirs.grants);
@@ -207,9 +206,9 @@ async fn catch_up(pool: &Pool, theirs: &PairHello) -> Result<Option<Lasting>> {
     Ok(None)
 }
 
-async fn store_grants(pool: &Pool, row: &[wire::Grant]) -> Result<()> {
-    let uses = |grant: &wire::Grant| Ok((*grant, use_of(grant.purpose()).context("a grant for no use")?));
-    keep_grants(pool, &row.iter().map(uses).collect::<Result<Vec<_>>>()?, true).await
+async fn store_grant(pool: &Pool, generation: u32, grant: &wire::Grant) -> Result<()> {
+    let use_ = use_of(grant.purpose()).context("a grant for no use")?;
+    keep_grant(pool, &wire::Grant { generation, ..*grant }, use_, true).await
 }
 
 struct Coordinator<'p> {
@@ -438,28 +437,22 @@ impl Coordinator<'_> {
         None
     }
 
-    /// The follower has a row of grants on its disk: now this end, with one commit, and then both may use them.
-    async fn granted(&mut self, line: &mut Line, row: &[Granted]) -> Result<()> {
-        let mut grants = Vec::with_capacity(row.len());
-        for Granted { seq } in row {
-            let grant = self.grants.pop_front().filter(|grant| grant.seq == *seq);
-            grants.push(grant.context("the follower answered what was not granted")?);
-        }
-        store_grants(self.pool, &grants).await?;
-        for grant in grants {
-            shell::failpoint::hit("pair.granted");
-            // Counted here until the follower says its levels again.
-            if let Some(theirs) = &mut self.theirs {
-                match grant.purpose() {
-                    wire::Use::SupplyIn => theirs.supply_out_bytes += grant.bytes,
-                    wire::Use::RelayIn => theirs.relay_out_bytes += grant.bytes,
-                    wire::Use::Expired => theirs.excess_bytes = 0,
-                    wire::Use::SupplyOut | wire::Use::RelayOut | wire::Use::Unspecified => {}
-                }
+    /// The follower has the grant on its disk: now this end, and then both may use it.
+    async fn granted(&mut self, line: &mut Line, seq: u64) -> Result<()> {
+        let grant = self.grants.pop_front().filter(|grant| grant.seq == seq);
+        let grant = grant.context("the follower answered what was not granted")?;
+        store_grant(self.pool, grant.generation, &grant).await?;
+        shell::failpoint::hit("pair.granted");
+        // Counted here until the follower says its levels again.
+        if let Some(theirs) = &mut self.theirs {
+            match grant.purpose() {
+                wire::Use::SupplyIn => theirs.supply_out_bytes += grant.bytes,
+                wire::Use::RelayIn => theirs.relay_out_bytes += grant.bytes,
+                wire::Use::Expired => theirs.excess_bytes = 0,
+                wire::Use::SupplyOut | wire::Use::RelayOut | wire::Use::Unspecified => {}
             }
-            self.pool.advanced();
-            line.say(Message::Granted(Granted { seq: grant.seq }))?;
         }
-        Ok(())
+        self.pool.advanced();
+        line.say(Message::Granted(Granted { seq }))
     }
 }

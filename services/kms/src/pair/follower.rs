@@ -71,16 +71,10 @@ pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver
                         tell_blocks(pool, &mut line, &mut told).await?;
                     }
                 }
-                Message::Grant(first) => {
-                    let mut row = vec![first];
-                    row.extend(line.hear_more(GRANTS_MAX - 1, |message| match message {
-                        Message::Grant(grant) => Some(*grant),
-                        _ => None,
-                    }));
-                    store_grants(pool, &row).await?;
-                    for grant in row {
-                        line.say(Message::Granted(Granted { seq: grant.seq }))?;
-                    }
+                Message::Grant(grant) => {
+                    let seq = grant.seq;
+                    store_grant(pool, &grant).await?;
+                    line.say(Message::Granted(Granted { seq }))?;
                 }
                 Message::Missing(missing) => {
                     let answer = unmatched::missing(pool, &missing).await?;
@@ -95,11 +89,7 @@ pub async fn follow(pool: &Pool, stream: PairStream, shares: &mut mpsc::Receiver
                     unmatched::given_up(pool, &verdict).await?;
                     told.remove(verdict.block.as_ref());
                 }
-                Message::Granted(first) => {
-                    let mut row = vec![first.seq];
-                    row.extend(line.hear_more(GRANTS_MAX - 1, granted_of).iter().map(|granted| granted.seq));
-                    activate(pool, &row).await?;
-                }
+                Message::Granted(Granted { seq }) => activate(pool, seq).await?,
                 Message::Share(theirs) => line.say(Message::ShareTaken(share::take(pool, theirs).await))?,
                 Message::ShareTaken(answer) => share_taken(&mut waiting, &answer),
                 Message::Levels(levels) => pool.hear_marks(levels.marks),
@@ -170,24 +160,21 @@ async fn activate_up_to(pool: &Pool, end: u64) -> Result<()> {
     let grants = pool.store.grants(&pool.peer, end.saturating_sub(INACTIVE_MAX)).await.context("read grants")?;
     // One that made room is not drawn from, though a crash may have left its key.
     let to_activate = |grant: &&Grant| grant.use_.is_out() && !grant.active && grant.granted_ms > 0;
-    let row: Vec<u64> =
-        grants.iter().filter(|grant| grant.seq < end).filter(to_activate).map(|grant| grant.seq).collect();
-    activate(pool, &row).await
+    for grant in grants.iter().filter(|grant| grant.seq < end).filter(to_activate) {
+        activate(pool, grant.seq).await?;
+    }
+    Ok(())
 }
 
-/// Lets a row of grants be drawn from, with one commit.
-async fn activate(pool: &Pool, row: &[u64]) -> Result<()> {
+async fn activate(pool: &Pool, seq: u64) -> Result<()> {
     let generation = pool.levels().generation;
-    let activating: Vec<_> = row.iter().map(|seq| pool.store.activate_grant(&pool.peer, generation, *seq)).collect();
-    for activated in activating {
-        match activated.await {
-            // Of In grants there is nothing to activate.
-            Ok(()) | Err(StoreError::WrongUse { .. }) => {}
-            Err(error) => return Err(error).context("activate a grant"),
-        }
-        shell::failpoint::hit("pair.activated");
-        pool.advanced();
+    match pool.store.activate_grant(&pool.peer, generation, seq).await {
+        // Of In grants there is nothing to activate.
+        Ok(()) | Err(StoreError::WrongUse { .. }) => {}
+        Err(error) => return Err(error).context("activate a grant"),
     }
+    shell::failpoint::hit("pair.activated");
+    pool.advanced();
     Ok(())
 }
 
@@ -281,12 +268,9 @@ fn settle(confirmed: Result<BlockStatus, StoreError>, tag: Bytes) -> Result<(Con
     }
 }
 
-async fn store_grants(pool: &Pool, row: &[wire::Grant]) -> Result<()> {
-    let uses = |grant: &wire::Grant| {
-        let use_: Use = use_of(grant.purpose()).context("a grant for no use")?.mirrored();
-        Ok((*grant, use_))
-    };
-    keep_grants(pool, &row.iter().map(uses).collect::<Result<Vec<_>>>()?, false).await?;
-    row.iter().for_each(|_| shell::failpoint::hit("pair.grant-followed"));
+async fn store_grant(pool: &Pool, grant: &wire::Grant) -> Result<()> {
+    let use_: Use = use_of(grant.purpose()).context("a grant for no use")?.mirrored();
+    keep_grant(pool, grant, use_, false).await?;
+    shell::failpoint::hit("pair.grant-followed");
     Ok(())
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use keystore::{Grant, RolledBack, Use};
-use proto::kms::v1::{self as wire, Granted, PairMessage, pair_message::Message};
+use proto::kms::v1::{self as wire, PairMessage};
 use shell::duplex::Duplex;
 
 pub use coordinator::coordinate;
@@ -46,8 +46,6 @@ pub const MESSAGES_IN_FLIGHT: usize = 32;
 /// Blocks that are proposed and not answered, and their bytes unless it is one.
 const PROPOSALS_MAX: usize = MESSAGES_IN_FLIGHT;
 const PROPOSED_BYTES_MAX: u64 = 4 << 20;
-/// Grants that are made and not answered.
-const GRANTS_MAX: usize = 8;
 /// Granted ahead to a use that nobody has asked anything of yet.
 const GRANT_BYTES_MIN: u64 = 2 << 10;
 const GRANT_BYTES_MAX: u64 = 1 << 20;
@@ -118,30 +116,16 @@ fn wire_grant(grant: &Grant) -> wire::Grant {
     wire::Grant { seq: grant.seq, generation: grant.generation, start: grant.start, bytes: grant.bytes, purpose }
 }
 
-fn granted_of(message: &Message) -> Option<Granted> {
-    match message {
-        Message::Granted(granted) => Some(*granted),
-        _ => None,
+/// Puts a grant on this end's disk. What expires with it is erased with it.
+async fn keep_grant(pool: &Pool, grant: &wire::Grant, use_: Use, active: bool) -> Result<()> {
+    let granted_ms = granted_ms(grant);
+    let wire::Grant { generation, seq, start, bytes, .. } = *grant;
+    let kept = Grant { generation, seq, use_, start, bytes, granted_ms, active };
+    pool.store.grant(&pool.peer, kept).await.context("store a grant")?;
+    if granted_ms == 0 {
+        pool.store.expire(crate::now_ms()).await.context("erase what has expired")?;
     }
-}
-
-/// Puts a row of grants on this end's disk with one commit. What expires with them is erased with them.
-async fn keep_grants(pool: &Pool, row: &[(wire::Grant, Use)], active: bool) -> Result<()> {
-    let kept = |(grant, use_): &(wire::Grant, Use)| {
-        let wire::Grant { generation, seq, start, bytes, .. } = *grant;
-        Grant { generation, seq, use_: *use_, start, bytes, granted_ms: granted_ms(grant), active }
-    };
-    // Asked for of all before the first is waited for.
-    let keeping: Vec<_> = row.iter().map(kept).map(|grant| pool.store.grant(&pool.peer, grant)).collect();
-    let expires = row.iter().any(|(grant, _)| grant.purpose() == wire::Use::Expired);
-    let expiring = expires.then(|| pool.store.expire(crate::now_ms()));
-    for kept in keeping {
-        kept.await.context("store a grant")?;
-    }
-    match expiring {
-        Some(erased) => erased.await.context("erase what has expired"),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 pub(crate) fn wire_use(use_: Use) -> wire::Use {

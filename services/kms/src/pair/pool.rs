@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
-use keystore::{BlockStatus, KeyStore, Levels, Offer, Pending, RolledBack, Secret, StoreError, Use};
+use keystore::{KeyStore, Levels, RolledBack, Secret, StoreError, Use};
 use proto::kms::v1::{self as wire, PairHello, PairMarks};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -327,29 +327,14 @@ impl Pool {
         self.wake.notify_one();
     }
 
-    /// A module hands a row of blocks over, the last one of this number: they and the number share a commit. The number
-    /// goes to the disk only where none of them is refused; then [`Pool::handed_over_up_to`] is due.
-    pub fn offer_handed_over(
-        &self,
-        link: &str,
-        number: u64,
-        offers: Vec<Offer>,
-    ) -> Pending<Vec<Result<BlockStatus, StoreError>>> {
-        self.store.offer_row(&self.peer, offers, (&handed_over_name(link), handed_over_value(number)))
-    }
-
     /// A module handed a block over, and it is on the disk. So is this, once it returns.
     pub async fn has_handed_over(&self, link: &str, number: u64) -> Result<()> {
-        let noted = self.store.meta_put(&self.peer, &handed_over_name(link), handed_over_value(number)).await;
+        let value = Secret::copy_of(&number.to_le_bytes());
+        let noted = self.store.meta_put(&self.peer, &handed_over_name(link), value).await;
         noted.context("note which block was handed over")?;
-        self.handed_over_up_to(link, number);
-        Ok(())
-    }
-
-    /// It is on the disk that a module handed a block over.
-    pub fn handed_over_up_to(&self, link: &str, number: u64) {
         self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).insert(link.to_owned(), number);
         self.wake.notify_one();
+        Ok(())
     }
 
     /// The block that a link's module handed over last. It hands them over in order: none before comes any more.
@@ -477,10 +462,6 @@ impl Drop for Connected<'_> {
         self.0.connected.store(false, Ordering::Relaxed);
         self.0.advanced();
     }
-}
-
-fn handed_over_value(number: u64) -> Secret {
-    Secret::copy_of(&number.to_le_bytes())
 }
 
 fn handed_over_name(link: &str) -> String {

@@ -166,7 +166,7 @@ impl BlockStore {
         let mut bytes = FILE_MAGIC.to_vec();
         if past.next > 0 {
             let first = header(Kind::Past, past.next, 0, past.rows.len() as u64, &sum, "");
-            encode_with(&first, &rows, &sum, "", &mut bytes);
+            bytes.extend_from_slice(&encode_with(&first, &rows, &sum, ""));
         }
         for entry in self.entries.iter().filter(|entry| entry.header.block >= past.next) {
             let block = self.read(entry)?;
@@ -178,20 +178,20 @@ impl BlockStore {
             let (number, session) = (block.number, block.session);
             let own = header(kind, number, session, block.key_bits, &block.ledger, &block.trace_id);
             let digest = &entry.digest[..own.key_bytes(Format::Digest)];
-            encode_with(&own, digest, &block.ledger, &block.trace_id, &mut bytes);
+            bytes.extend_from_slice(&encode_with(&own, digest, &block.ledger, &block.trace_id));
             if entry.state == BlockState::Voided {
                 let decided = header(Kind::Voided, number, session, 0, "", "");
-                encode_with(&decided, &[], "", "", &mut bytes);
+                bytes.extend_from_slice(&encode_with(&decided, &[], "", ""));
             }
         }
         for (part, block) in self.parts() {
-            let Some(sealed) = self.sealed(part, block)? else { continue };
-            let Some(header) = sealed.header(sequence) else { continue };
-            sealed.append(&header, &mut bytes);
+            let record = self.sealed(part, block)?.and_then(|sealed| sealed.record(sequence));
+            let Some((_, record)) = record else { continue };
+            bytes.extend_from_slice(&record);
             sequence += 1;
         }
         for (what, number) in &self.counts {
-            encode_with(&count_header(*what, *number, sequence), &[], "", "", &mut bytes);
+            bytes.extend_from_slice(&encode_with(&count_header(*what, *number, sequence), &[], "", ""));
             sequence += 1;
         }
         Ok(bytes)

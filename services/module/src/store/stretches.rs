@@ -4,23 +4,19 @@
 //! They are a chain: each is of rounds behind those of the one before it. One is there as a whole or not at all. The
 //! last one may be there at this end alone; what both ends have is said in their greetings, and settled under a tag.
 //! Nothing was promised of a stretch that cannot be read: it is given up, with all behind it.
-//!
-//! Once reconciliation has begun ([`super::begun`]) they are all of the block or nothing: where one of them or a record
-//! of the reconciliation cannot be read, all are given up.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use distill::bits::Bits;
 use distill::bounds::Evidence;
 use distill::ledger::BlockLedger;
-use distill::pipeline::{self, Begun, Material, Offer, Record, Stretch};
+use distill::pipeline::{Material, OFFERS, Offer, Stretch};
 use distill::sifting::Detected;
 use serde::{Deserialize, Serialize};
 use shell::disk::Disk;
 use zeroize::Zeroizing;
 
-use super::begun::{self, BegunLog};
 use crate::sealed::SealedFolder;
 
 const FOLDER: &str = "stretches";
@@ -56,43 +52,20 @@ impl About {
 
 /// The stretches that one link end keeps.
 pub struct Stretches {
-    end: PathBuf,
-    disk: Disk,
     folder: SealedFolder,
     chain: Vec<About>,
-    /// Where the block is being reconciled.
-    begun: Option<BegunLog>,
 }
 
 impl Stretches {
     /// For the link end whose folder this is.
     pub fn open(end: &Path, placed: Option<&Path>, disk: Disk) -> Result<Self> {
-        let folder = SealedFolder::open(end, FOLDER, PURPOSE, placed, disk.clone())?;
-        let mut stretches = Self { end: end.to_owned(), disk, folder, chain: Vec::new(), begun: None };
+        let folder = SealedFolder::open(end, FOLDER, PURPOSE, placed, disk)?;
+        let mut stretches = Self { folder, chain: Vec::new() };
         while let Some(about) = stretches.read_next()? {
             stretches.chain.push(about);
         }
         stretches.erase_others()?;
-        stretches.open_begun()?;
         Ok(stretches)
-    }
-
-    /// What was told of a block counts for all of it: if the log cannot be read, or something of the block is missing, it
-    /// is given up.
-    fn open_begun(&mut self) -> Result<()> {
-        match BegunLog::open(&self.end, self.disk.clone()) {
-            Ok(Some(log)) if log.begun().rounds == self.rounds() => self.begun = Some(log),
-            Ok(None) => {}
-            Ok(Some(_)) => {
-                tracing::warn!("{}: given up, it is not all there", self.folder.path("").display());
-                self.spend()?;
-            }
-            Err(error) => {
-                tracing::warn!("{}: given up: {}", self.folder.path("").display(), shell::chain(&error));
-                self.spend()?;
-            }
-        }
-        Ok(())
     }
 
     /// Whether there are any for the link end whose folder this is, readable or not.
@@ -145,32 +118,7 @@ impl Stretches {
 
     /// What the next greeting names.
     pub fn offers(&self) -> Vec<Offer> {
-        let kept = self.chain.iter().rev().map(|about| (about.rounds, &about.digest));
-        pipeline::offers(kept, self.begun.as_ref().map(BegunLog::begun))
-    }
-
-    /// The reconciliation of the block, where a session that goes on with this many rounds goes on with that, too.
-    pub fn begun(&self, rounds: u64) -> Option<Begun> {
-        self.begun.as_ref().map(BegunLog::begun).filter(|begun| begun.rounds == rounds).cloned()
-    }
-
-    pub fn is_begun(&self) -> bool {
-        self.begun.is_some()
-    }
-
-    /// All that is kept is a block whose reconciliation begins.
-    pub fn begin(&mut self, rounds: u64) -> Result<()> {
-        ensure!(
-            self.begun.is_none() && rounds == self.rounds(),
-            "reconciliation of something else than is kept begins"
-        );
-        self.begun = Some(BegunLog::create(&self.end, self.disk.clone(), rounds)?);
-        Ok(())
-    }
-
-    /// Puts on the disk what the reconciliation depends on.
-    pub fn record(&mut self, record: Record) -> Result<()> {
-        self.begun.as_mut().context("a record of a reconciliation that has not begun")?.record(record)
+        self.chain.iter().rev().take(OFFERS).map(|about| Offer::new(about.rounds, &about.digest)).collect()
     }
 
     /// Whether all of them are of a link that is configured like this.
@@ -195,7 +143,6 @@ impl Stretches {
     /// Puts the next one on the disk.
     pub fn keep(&mut self, block: u64, stretch: &Stretch) -> Result<()> {
         ensure!(stretch.rounds > self.rounds(), "a stretch of rounds that are kept");
-        ensure!(self.begun.is_none(), "a stretch of a block behind one that is being reconciled");
         let (index, about) = (self.chain.len(), About::of(block, stretch));
         let head = serde_json::to_vec(&about).context("write a stretch")?;
         let Material { key, decoys, .. } = &stretch.material;
@@ -218,24 +165,13 @@ impl Stretches {
         account.void();
         let block = self.chain.last().map(|about| about.block);
         let given_up = self.chain.len() > keep;
-        if given_up && let Some(log) = self.begun.take_if(|log| keep > 0 && !log.begun().has_heard()) {
-            // Nothing was told of the last stretch, so the block goes on being sifted without it.
-            log.erase()?;
-        }
-        if given_up && self.begun.is_some() {
-            ensure!(keep == 0, "of a block of which something was told a part is to be kept");
-            self.spend()?;
-        }
         self.erase_from(keep)?;
         Ok(block.filter(|_| given_up).map(|block| (block, account)))
     }
 
-    /// Erases all of them: the block comes to its end, or is given up.
+    /// Erases all of them: their bits are reconciled from now on.
     pub fn spend(&mut self) -> Result<()> {
-        self.erase_from(0)?;
-        // Last, so that a crash before leaves nothing that looks like a block of fewer stretches.
-        self.begun = None;
-        begun::erase_in(&self.end)
+        self.erase_from(0)
     }
 
     /// From the last one on, so that a crash leaves a chain.

@@ -72,10 +72,8 @@ impl BlockStore {
     fn records_of_today(&self, sealed: &BTreeMap<u64, Sealed>) -> Result<Vec<u8>, StoreError> {
         let (mut bytes, mut sequence) = (FILE_MAGIC.to_vec(), 0);
         for (mut header, offset, entry) in self.old_records()? {
-            if let Some((sealed, header)) =
-                sealed.get(&offset).and_then(|sealed| Some((sealed, sealed.header(sequence)?)))
-            {
-                sealed.append(&header, &mut bytes);
+            if let Some((_, record)) = sealed.get(&offset).and_then(|sealed| sealed.record(sequence)) {
+                bytes.extend_from_slice(&record);
                 sequence += 1;
             }
             let (ledger, trace_id) = match &entry {
@@ -84,7 +82,7 @@ impl BlockStore {
             };
             let digest = entry.as_ref().map_or([0; 32], |block| block.key_digest);
             header.sequence = sequence;
-            encode(&header, &digest, ledger, trace_id, &mut bytes);
+            bytes.extend_from_slice(&encode(&header, &digest, ledger, trace_id));
             sequence += 1;
         }
         Ok(bytes)

@@ -7,6 +7,7 @@
 use std::os::unix::fs::FileExt;
 
 use shell::log::Pending;
+use zeroize::Zeroizing;
 
 use super::record::{DIGEST_BYTES, Format, HEADER_BYTES, Header, KEY_BITS_MAX, Kind, TRAILER_BYTES};
 use super::{BlockState, BlockStore, NewBlock, StoreError, at, encode, encode_with};
@@ -58,15 +59,15 @@ struct Batch {
 }
 
 impl Batch {
-    /// Notes the record that is appended next.
-    fn add(&mut self, header: Header, digest: [u8; DIGEST_BYTES]) {
+    fn add(&mut self, header: Header, digest: [u8; DIGEST_BYTES], record: &[u8]) {
         self.records.push((header, digest, self.bytes.len() as u64));
+        self.bytes.extend_from_slice(record);
     }
 }
 
 impl Sealed {
-    /// The head of its record; nothing where it is none that can be kept.
-    pub(super) fn header(&self, sequence: u64) -> Option<Header> {
+    /// Its record; nothing where it is none that can be kept.
+    pub(super) fn record(&self, sequence: u64) -> Option<(Header, Zeroizing<Vec<u8>>)> {
         let own_bytes = (self.content.len() as u64).checked_sub(self.bits.div_ceil(8))?;
         let header = Header {
             kind: match self.part {
@@ -81,12 +82,7 @@ impl Sealed {
             trace_bytes: 0,
         };
         let kept = self.bits <= KEY_BITS_MAX && header.ledger_bytes as usize <= super::record::LEDGER_BYTES_MAX;
-        kept.then_some(header)
-    }
-
-    /// Appends its record.
-    pub(super) fn append(&self, header: &Header, records: &mut Vec<u8>) {
-        encode_with(header, &self.content, "", "", records);
+        kept.then(|| (header, encode_with(&header, &self.content, "", "")))
     }
 }
 
@@ -191,21 +187,18 @@ impl BlockStore {
         let next = |batch: &Batch| self.sequence + batch.records.len() as u64;
         for sealed in sealed {
             let too_large = StoreError::TooLarge { block: sealed.block, what: "sealed key" };
-            let header = sealed.header(next(&batch)).ok_or(too_large)?;
-            batch.add(header, [0; DIGEST_BYTES]);
-            sealed.append(&header, &mut batch.bytes);
+            let (header, record) = sealed.record(next(&batch)).ok_or(too_large)?;
+            batch.add(header, [0; DIGEST_BYTES], &record);
         }
         if let Some((kind, block)) = block {
             let header = block.header(kind, next(&batch))?;
             let kept = header.key_bytes(self.format) > 0;
             let digest = if kept { super::digest_of(block.key) } else { [0; DIGEST_BYTES] };
-            batch.add(header, digest);
-            encode(&header, &digest, block.ledger, block.trace_id, &mut batch.bytes);
+            batch.add(header, digest, &encode(&header, &digest, block.ledger, block.trace_id));
         }
         for (what, number) in counts {
             let header = count_header(*what, *number, next(&batch));
-            batch.add(header, [0; DIGEST_BYTES]);
-            encode_with(&header, &[], "", "", &mut batch.bytes);
+            batch.add(header, [0; DIGEST_BYTES], &encode_with(&header, &[], "", ""));
         }
         let begin = self.log.end();
         let pending = self.log.append(&batch.bytes).map_err(at("write", &self.path))?;

@@ -82,38 +82,13 @@ fn key_on_the_disk_is_sealed_while_it_waits_and_gone_once_it_was_delivered() {
     // The mark of a delivery is on the disk, and a crash came before its key was erased.
     mark(&vault, 2);
     drop(vault);
-    let mut vault = open(data.path());
+    let vault = open(data.path());
     assert_eq!(waits(&vault), [(Part::Key, 2)]);
     let (last, key) = vault.next_committed(2).unwrap().unwrap();
     assert!(last.number == 2 && key.ct_eq(&delivered(2)));
     assert!(vault.waiting.store().get(0).unwrap().unwrap().is_key(&delivered(0)), "its digest stays");
     let mode = |name| std::fs::metadata(vault.directory().join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("blocks.key"), mode("blocks.qkd"), mode(".")), (0o600, 0o600, 0o700));
-}
-
-#[test]
-fn key_that_leaves_from_memory_is_the_one_on_the_disk_and_that_of_a_void_block_never_leaves() {
-    let data = tempfile::tempdir().unwrap();
-    let mut vault = open(data.path());
-    vault.prepare(&block(0), "").unwrap();
-    assert!(vault.next_committed(0).unwrap().is_none(), "it does not count yet");
-    vault.commit(0).unwrap();
-    // From memory first, and then from the disk.
-    for _ in 0..2 {
-        let (first, key) = vault.next_committed(0).unwrap().unwrap();
-        assert!(first.number == 0 && first.is_key(&key) && key.ct_eq(&delivered(0)));
-    }
-    vault.prepare(&block(1), "").unwrap();
-    vault.void(1).unwrap();
-    assert!(vault.fresh.is_none() && vault.next_committed(1).unwrap().is_none());
-    // The same number again, with other key.
-    vault.prepare(&FinishedBlock { number: 1, ..block(5) }, "").unwrap();
-    vault.commit(1).unwrap();
-    vault.session_starts(9, 2, 0).unwrap();
-    assert!(vault.next_committed(1).unwrap().unwrap().1.ct_eq(&delivered(5)));
-    vault.store(&block(2), "").unwrap();
-    vault.forget_fresh();
-    assert!(vault.next_committed(2).unwrap().unwrap().1.ct_eq(&delivered(2)));
 }
 
 #[test]
@@ -151,8 +126,6 @@ fn a_waiting_key_that_is_missing_or_another_blocks_is_refused_with_the_way_out()
         vault.commit(number).unwrap();
     }
     vault.waiting.erase(Part::Key, 0).unwrap();
-    drop(vault);
-    let mut vault = open(data.path());
     let refused = format!("{:#}", vault.next_committed(0).unwrap_err());
     assert!(refused.contains("block 0 waits for the key store"), "{refused}");
     assert!(refused.contains("writing 1 to") && refused.contains("delivered.next"), "{refused}");
@@ -175,7 +148,7 @@ fn a_folder_of_release_0_1_is_taken_over_and_none_of_its_key_stays_in_the_clear(
     std::fs::write(folder.join("delivered.next"), "2\n").unwrap();
     let digest = BlockStore::open_read_only(&path).unwrap().digest();
     for _ in 0..2 {
-        let mut vault = open(data.path());
+        let vault = open(data.path());
         assert_eq!(vault.waiting.store().digest(), digest);
         let (waits, key) = vault.next_committed(2).unwrap().unwrap();
         assert!(waits.number == 2 && key.ct_eq(&keys[2]), "it waits as before");
@@ -281,7 +254,7 @@ fn a_loss_of_power_that_took_the_key_of_the_last_block_takes_the_block_too() {
             let mut bytes = whole.clone();
             bytes[at + torn..at + sealed.len()].fill(0);
             std::fs::write(&path, bytes).unwrap();
-            let mut vault = open(data.path());
+            let vault = open(data.path());
             assert_eq!(vault.next_block(), if left { 2 } else { 1 }, "{decided} {torn}");
             // Of a block that has left, key that is not there was erased: it was delivered, and those before it.
             if !left || torn > 0 {
@@ -333,7 +306,7 @@ fn a_file_of_which_much_was_erased_is_rewritten_with_what_waits_and_what_is_coun
     let digest = vault.waiting.store().digest();
     let leased = vault.leased;
     drop(vault);
-    let mut vault = open(data.path());
+    let vault = open(data.path());
     assert_eq!((vault.waiting.store().digest(), vault.leased), (digest, leased));
     let (last, key) = vault.next_committed(39).unwrap().unwrap();
     assert!(last.number == 39 && last.is_key(&key));

@@ -345,12 +345,6 @@ pub fn children_cpu_s() -> Result<f64> {
     ticks_s("/proc/self/stat", [13, 14])
 }
 
-/// Processor time of this process.
-pub fn own_cpu_s() -> Result<f64> {
-    // utime and stime.
-    ticks_s("/proc/self/stat", [11, 12])
-}
-
 /// Sum of two fields behind the name of a process, which are in 1/100 s.
 fn ticks_s(path: &str, fields: [usize; 2]) -> Result<f64> {
     let text = std::fs::read_to_string(path)?;

@@ -2,34 +2,17 @@
 
 use super::law::{KINDS_MAX, Statistics};
 use super::{SLICE_BITS_MAX, Tally};
-use kernels::wiped::wipe;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Bits of one basis, raw key: wiped when dropped, never printed. Bit `i` is bit `i % 64` of word `i / 64`, and those beyond
 /// the length are 0.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Labelled {
     pub len: usize,
     pub bits: Vec<u64>,
     /// At the transmitter, where there are several kinds of pulses: the kind of each bit, plane by plane from the lowest.
     pub kinds: Vec<Vec<u64>>,
 }
-
-impl Zeroize for Labelled {
-    fn zeroize(&mut self) {
-        wipe(&mut self.bits);
-        self.kinds.iter_mut().for_each(wipe);
-        (self.kinds, self.len) = (Vec::new(), 0);
-    }
-}
-
-impl Drop for Labelled {
-    fn drop(&mut self) {
-        self.zeroize();
-    }
-}
-
-impl ZeroizeOnDrop for Labelled {}
 
 impl Labelled {
     pub fn bit(&self, place: usize) -> bool {

@@ -23,7 +23,6 @@ mod law;
 mod strings;
 
 pub use half::{HALF_BYTES_MAX, Half, HalfError, Labelled, compare};
-pub use kernels::wiped::WipedBytes;
 pub use law::{KINDS_MAX, Law, LawError, Statistics, Tally};
 
 use crate::nature::pulses::PulseClock;
