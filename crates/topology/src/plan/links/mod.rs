@@ -21,7 +21,7 @@ use crate::quantity::Duration;
 use crate::resolve::{LinkKind, resolve};
 
 /// A link and its services, or nothing where [`crate::parse`] would have refused it.
-pub(super) fn plan(link: &Link, run: RunPlan) -> Option<(PlannedLink, Vec<Service>)> {
+pub(super) fn plan(link: &Link, run: RunPlan<'_>) -> Option<(PlannedLink, Vec<Service>)> {
     match resolve(link).ok()? {
         LinkKind::Entangled(kind) => Some(entangled::plan(kind, run)),
         LinkKind::Prepared(kind) => Some(prepared::plan(&kind, run)),
@@ -32,10 +32,10 @@ pub(super) use entangled::counted as counted_pairs;
 pub(super) use prepared::counted as counted_pulses;
 
 /// Warnings for those who start a link of its kind.
-pub(super) fn warnings(link: &Link) -> Vec<String> {
+pub(super) fn warnings(link: &Link, run: RunPlan<'_>) -> Vec<String> {
     match resolve(link) {
         Ok(LinkKind::Entangled(kind)) => entangled::warnings(&kind),
-        Ok(LinkKind::Prepared(_)) => Vec::new(),
+        Ok(LinkKind::Prepared(kind)) => prepared::warnings(&kind, run.of(link)),
         Err(_) => Vec::new(),
     }
 }
@@ -46,11 +46,11 @@ struct Common<'a> {
     names: ServiceNames,
     /// By output of the source.
     sites: [&'a str; 2],
-    run: RunPlan,
+    run: RunPlan<'a>,
 }
 
 impl<'a> Common<'a> {
-    fn new(link: &'a Link, sites: [&'a str; 2], run: RunPlan) -> Self {
+    fn new(link: &'a Link, sites: [&'a str; 2], run: RunPlan<'a>) -> Self {
         Self { link, names: ServiceNames::of(link, sites), sites, run }
     }
 
@@ -227,7 +227,7 @@ pub(crate) fn bound(bound: Bound) -> protocol::Bound {
     }
 }
 
-fn post_processing(link: &Link, emission: protocol::Emission, run: RunPlan) -> protocol::PostProcessing {
+fn post_processing(link: &Link, emission: protocol::Emission, run: RunPlan<'_>) -> protocol::PostProcessing {
     protocol::PostProcessing {
         framing: protocol::Framing { frame_ps: run.epoch_ps, round_frames: round_epochs(link, run.epoch_ps) },
         reconciliation: protocol::Reconciliation {
