@@ -50,3 +50,5 @@ pub mod random;
 pub mod receiver;
 pub mod tag;
 pub mod tagfile;
+
+pub use path::free_space;

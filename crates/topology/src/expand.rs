@@ -44,17 +44,23 @@ pub(crate) struct InstrumentKind {
 }
 
 /// Links, arms, and the fields of both that can be defined.
-pub(crate) const KINDS: [InstrumentKind; 14] = [
+pub(crate) const KINDS: [InstrumentKind; 15] = [
     InstrumentKind {
         name: "link",
         schema: "Link",
         parts: &["source", "sync", "acquisition", "tracking", "reconciliation", "security", "authentication", "loops"],
         list: Some(("arms", "arm")),
     },
-    InstrumentKind { name: "arm", schema: "Arm", parts: &["fibre", "analyser", "detector", "clock"], list: None },
+    InstrumentKind {
+        name: "arm",
+        schema: "Arm",
+        parts: &["fibre", "freeSpace", "analyser", "detector", "clock"],
+        list: None,
+    },
     kind("source", "Source"),
     kind("sync", "Sync"),
     kind("fibre", "Fibre"),
+    kind("freeSpace", "FreeSpace"),
     kind("analyser", "Analyser"),
     kind("detector", "Detector"),
     kind("clock", "Clock"),

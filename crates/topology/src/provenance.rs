@@ -34,8 +34,10 @@ pub fn physical_values(topology: &Topology) -> Vec<Sourced> {
     for site in spec["sites"].as_array().into_iter().flatten() {
         let path = format!("sites[{}]", name_of(site));
         let mut walk = Walk { owners: vec![(site, Vec::new())], values: &mut values };
-        if let Some(location) = site.get("location") {
-            walk.field("location", location, &path);
+        for field in ["location", "orbit"] {
+            if let Some(value) = site.get(field) {
+                walk.field(field, value, &path);
+            }
         }
     }
     for link in spec["links"].as_array().into_iter().flatten() {

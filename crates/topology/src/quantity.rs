@@ -233,6 +233,7 @@ fn alias(symbol: &str) -> Option<&'static str> {
     match symbol {
         "µs" | "μs" => Some("us"),
         "µm" | "μm" => Some("um"),
+        "µrad" | "μrad" => Some("urad"),
         "1/s" => Some("/s"),
         "bits/s" | "bps" => Some("bit/s"),
         "bits" => Some("bit"),
@@ -424,7 +425,7 @@ dimensions! {
         [unit("ps/nm/km", 1.0, 1.0)];
     /// Base unit rad.
     Angle, "an angle", "quantity-angle", ANY, "0.1 rad",
-        [unit("rad", 1.0, 1.0), unit("mrad", 1.0, 1e3), unit("deg", std::f64::consts::PI, 180.0)];
+        [unit("rad", 1.0, 1.0), unit("mrad", 1.0, 1e3), unit("urad", 1.0, 1e6), unit("deg", std::f64::consts::PI, 180.0)];
     /// Base unit rad/s.
     AngularRate, "an angular rate", "quantity-angular-rate", ANY, "1e-7 rad/s",
         [unit("rad/s", 1.0, 1.0), unit("mrad/s", 1.0, 1e3), unit("deg/s", std::f64::consts::PI, 180.0)];

@@ -5,10 +5,11 @@
 
 use crate::checks::Finding;
 use crate::document::{
-    Analyser, Arm, Bb84Analyser, Clock, Detector, Encoder, EnergyTimeAnalyser, FreeRunningClock, GatedAvalanche, Link,
-    Name, Protocol, QuantumDot, Snspd, Source, SpdcCw, TwinField, TwinFieldTransmitter, WeakCoherent,
+    Analyser, Arm, BasisChoice, Bb84Analyser, Clock, Detector, Encoder, Encoding, EnergyTimeAnalyser, Fibre,
+    FreeRunningClock, FreeSpace, GatedAvalanche, Link, Name, Protocol, QuantumDot, Snspd, Source, SpdcCw, TwinField,
+    TwinFieldTransmitter, WeakCoherent,
 };
-use crate::quantity::{Duration, Rate};
+use crate::quantity::{Duration, Rate, Wavelength};
 
 /// A link with its parts taken out of their variants.
 pub(crate) enum LinkKind<'a> {
@@ -32,6 +33,7 @@ pub(crate) struct EntangledLink<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct EntangledEnd<'a> {
     pub arm: &'a Arm,
+    pub fibre: &'a Fibre,
     pub analyser: &'a EnergyTimeAnalyser,
     pub detector: &'a Snspd,
     pub clock: &'a FreeRunningClock,
@@ -42,6 +44,7 @@ pub(crate) struct PreparedLink<'a> {
     pub link: &'a Link,
     pub transmitter: PreparedSource<'a>,
     pub arm: &'a Arm,
+    pub way: Way<'a>,
     pub analyser: &'a Bb84Analyser,
     pub detector: PulseDetector<'a>,
     pub clock: &'a FreeRunningClock,
@@ -55,6 +58,13 @@ pub(crate) struct TwinFieldLink<'a> {
     pub detector: &'a Snspd,
     /// At the two ends.
     pub transmitters: [&'a TwinFieldTransmitter; 2],
+}
+
+/// What light goes through from a transmitter to its receiver.
+#[derive(Clone, Copy)]
+pub(crate) enum Way<'a> {
+    Fibre(&'a Fibre),
+    FreeSpace(&'a FreeSpace),
 }
 
 /// What a transmitter's light is made of.
@@ -106,6 +116,19 @@ fn entangled(link: &Link) -> Result<EntangledLink<'_>, Vec<Finding>> {
 
 fn entangled_end<'a>(link: &Link, index: usize, arm: &'a Arm, findings: &mut Vec<Finding>) -> Option<EntangledEnd<'a>> {
     let Clock::Rubidium(clock) = &arm.clock;
+    let fibre = match way(arm) {
+        Ok(Way::Fibre(fibre)) => Some(fibre),
+        Ok(Way::FreeSpace(_)) => {
+            let message = format!("free space under {}", link.protocol.name());
+            let finding = Finding::error(format!("arms[{index}].freeSpace"), message, "a fibre");
+            findings.push(finding.hint(Some("free space is simulated for links with a transmitter alone".into())));
+            None
+        }
+        Err(finding) => {
+            findings.push(finding.below(&format!("arms[{index}]")));
+            None
+        }
+    };
     let analyser = match &arm.analyser {
         Analyser::EnergyTime(analyser) => Some(analyser),
         Analyser::Bb84(_) => {
@@ -124,7 +147,7 @@ fn entangled_end<'a>(link: &Link, index: usize, arm: &'a Arm, findings: &mut Vec
             None
         }
     };
-    Some(EntangledEnd { arm, analyser: analyser?, detector: detector?, clock })
+    Some(EntangledEnd { arm, fibre: fibre?, analyser: analyser?, detector: detector?, clock })
 }
 
 fn prepared(link: &Link) -> Result<PreparedLink<'_>, Vec<Finding>> {
@@ -147,6 +170,7 @@ fn prepared(link: &Link) -> Result<PreparedLink<'_>, Vec<Finding>> {
         }
     };
     let [arm] = link.arms.as_slice() else { return Err(vec![arms_of_a_transmitter(link)]) };
+    let way = way(arm).map_err(|finding| vec![finding.below("arms[0]")])?;
     let Clock::Rubidium(clock) = &arm.clock;
     let detector = match &arm.detector {
         Detector::Snspd(detector) => PulseDetector::FreeRunning(detector),
@@ -164,7 +188,21 @@ fn prepared(link: &Link) -> Result<PreparedLink<'_>, Vec<Finding>> {
             return Err(vec![wrong_type(link, "arms[0].analyser".into(), found, "bb84")]);
         }
     };
-    Ok(PreparedLink { link, transmitter, arm, analyser, detector, clock })
+    Ok(PreparedLink { link, transmitter, arm, way, analyser, detector, clock })
+}
+
+/// The one optical path of an arm; what is wrong is said below the arm.
+fn way(arm: &Arm) -> Result<Way<'_>, Finding> {
+    match (&arm.fibre, &arm.free_space) {
+        (Some(fibre), None) => Ok(Way::Fibre(fibre)),
+        (None, Some(space)) => Ok(Way::FreeSpace(space)),
+        (Some(_), Some(_)) => {
+            Err(Finding::error("freeSpace", "a second optical path beside a fibre", "one of fibre and freeSpace"))
+        }
+        (None, None) => {
+            Err(Finding::error("fibre", "the field \"fibre\" is missing", "a fibre, or freeSpace to a satellite"))
+        }
+    }
 }
 
 fn twin_field(link: &Link) -> Result<TwinFieldLink<'_>, Vec<Finding>> {
@@ -245,7 +283,7 @@ impl<'a> EntangledEnd<'a> {
 
     /// Fibre, devices and detector.
     pub fn loss_db(&self) -> f64 {
-        loss_db(self.arm, self.detector.efficiency.value())
+        loss_db(self.fibre.loss_db(), self.detector.efficiency.value())
     }
 }
 
@@ -261,6 +299,13 @@ impl<'a> PreparedSource<'a> {
         match self {
             PreparedSource::Coherent(source) => source.repetition_rate,
             PreparedSource::Dot(source) => source.repetition_rate,
+        }
+    }
+
+    pub fn wavelength(self) -> Wavelength {
+        match self {
+            PreparedSource::Coherent(source) => source.wavelength,
+            PreparedSource::Dot(source) => source.wavelength,
         }
     }
 
@@ -294,12 +339,40 @@ impl<'a> PreparedLink<'a> {
         [self.transmitter.site().as_str(), self.arm.site.as_str()]
     }
 
-    /// Fibre, devices and detector.
+    /// How many there are at the receiver.
+    pub fn detectors(&self) -> f64 {
+        // One reads the arrival time of bits in basis Z; behind an active choice two serve both bases.
+        match (self.analyser.encoding, self.analyser.basis_choice) {
+            (Encoding::TimeBin, _) => 3.0,
+            (_, BasisChoice::Active) => 2.0,
+            _ => 4.0,
+        }
+    }
+
+    /// Fibre and devices; of free space the optics alone, because the rest changes.
+    pub fn way_loss_db(&self) -> f64 {
+        match self.way {
+            Way::Fibre(fibre) => fibre.loss_db(),
+            Way::FreeSpace(space) => space.optics_loss.value(),
+        }
+    }
+
+    /// That of light, for the classical channel and for clocks. Of free space it is taken as that of 1000 km, about the mean
+    /// of a pass; at counts nothing else depends on it.
+    pub fn delay_ps(&self) -> f64 {
+        const FREE_SPACE_PS: f64 = 1000.0 / 299_792.458 * 1e12;
+        match self.way {
+            Way::Fibre(fibre) => fibre.delay_ps(),
+            Way::FreeSpace(_) => FREE_SPACE_PS,
+        }
+    }
+
+    /// What the way takes, and detector.
     pub fn loss_db(&self) -> f64 {
-        loss_db(self.arm, self.detector.efficiency())
+        loss_db(self.way_loss_db(), self.detector.efficiency())
     }
 }
 
-fn loss_db(arm: &Arm, efficiency: f64) -> f64 {
-    arm.fibre.loss_db() - 10.0 * efficiency.max(f64::MIN_POSITIVE).log10()
+fn loss_db(way_db: f64, efficiency: f64) -> f64 {
+    way_db - 10.0 * efficiency.max(f64::MIN_POSITIVE).log10()
 }

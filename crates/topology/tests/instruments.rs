@@ -95,13 +95,16 @@ fn a_place_has_the_values_of_its_definition_and_its_own_over_them() {
     assert_eq!(link.source_site().as_str(), "middle");
     for (arm, length) in link.arms.iter().zip(["10 km", "12 km"]) {
         assert_eq!(
-            (arm.fibre.length.to_string(), arm.fibre.attenuation.to_string().as_str()),
+            (
+                arm.fibre.as_ref().unwrap().length.to_string(),
+                arm.fibre.as_ref().unwrap().attenuation.to_string().as_str()
+            ),
             (length.to_owned(), "0.25 dB/km")
         );
-        assert_eq!(arm.fibre.dispersion.coefficient.to_string(), "18 ps/nm/km");
+        assert_eq!(arm.fibre.as_ref().unwrap().dispersion.coefficient.to_string(), "18 ps/nm/km");
     }
-    assert_eq!(link.arms[0].fibre.dispersion.compensation.to_string(), "0 ps/nm");
-    assert_eq!(link.arms[1].fibre.dispersion.compensation.to_string(), "-10 ps/nm");
+    assert_eq!(link.arms[0].fibre.as_ref().unwrap().dispersion.compensation.to_string(), "0 ps/nm");
+    assert_eq!(link.arms[1].fibre.as_ref().unwrap().dispersion.compensation.to_string(), "-10 ps/nm");
     for detector in detectors(&topology) {
         assert_eq!(detector.dark_count_rate.to_string(), "10 cps");
         assert_eq!(detector.efficiency.to_string(), "80 %");

@@ -5,6 +5,7 @@
 
 pub(crate) mod disturbance;
 mod fibre;
+pub mod free_space;
 pub(crate) mod polarisation;
 
 pub(crate) use fibre::{Fibre, probability};

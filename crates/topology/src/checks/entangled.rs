@@ -20,7 +20,7 @@ pub(super) fn check(epoch: &Epoch, kind: &EntangledLink<'_>, path: &str, report:
     source(kind.source, path, report);
     for (index, end) in kind.ends.iter().enumerate() {
         let at = format!("{path}.arms[{index}]");
-        fibre(&end.arm.fibre, &format!("{at}.fibre"), report);
+        fibre(end.fibre, &format!("{at}.fibre"), report);
         clock(end.clock, &format!("{at}.clock"), report);
         snspd(end.detector, &format!("{at}.detector"), report);
         analyser(link, end, path, &format!("{at}.analyser"), report);
@@ -152,7 +152,7 @@ fn analyser(link: &Link, end: &EntangledEnd<'_>, link_path: &str, path: &str, re
 /// Photons at one end that no machine could hold.
 fn arrivals(kind: &EntangledLink<'_>, end: &EntangledEnd<'_>, link_path: &str, path: &str, report: &mut Report<'_>) {
     let (source, detector) = (kind.source, end.detector);
-    let transmission = 10f64.powf(-end.arm.fibre.loss_db() / 10.0) * detector.efficiency.value();
+    let transmission = 10f64.powf(-end.fibre.loss_db() / 10.0) * detector.efficiency.value();
     let rate_hz =
         source.pair_rate.value() * source.pump_max.max(1.0) * transmission + 4.0 * detector.dark_count_rate.value();
     if rate_hz > ARRIVAL_RATE_HZ_MAX && source.pair_rate.value() <= PAIR_RATE_HZ_MAX {
@@ -174,7 +174,7 @@ fn pair(kind: &EntangledLink<'_>, path: &str, report: &mut Report<'_>) {
         report.add(finding, &[&format!("{path}.arms[0].analyser.delay")]);
     }
     let clocks: [&FreeRunningClock; 2] = ends.map(|end| end.clock);
-    let [one, other] = ends.map(|end| end.clock.offset.value() + end.arm.fibre.delay_ps());
+    let [one, other] = ends.map(|end| end.clock.offset.value() + end.fibre.delay_ps());
     let apart_ps = (other - one).abs();
     if apart_ps > link.acquisition.search.value() {
         let message = format!("clocks and fibres put the two ends {:.3} ms apart", apart_ps / 1e9);
@@ -200,7 +200,7 @@ fn pair(kind: &EntangledLink<'_>, path: &str, report: &mut Report<'_>) {
         let finding = Finding::error(format!("{path}.arms[1].clock.frequencyError"), message, expected);
         report.add(finding, &[&format!("{path}.acquisition.frequencySearch"), &format!("{path}.arms[0].clock")]);
     }
-    let residual: f64 = ends.iter().map(|end| end.arm.fibre.residual_dispersion_ps_per_nm()).sum();
+    let residual: f64 = ends.iter().map(|end| end.fibre.residual_dispersion_ps_per_nm()).sum();
     let spread_ps = (residual * source.bandwidth.value()).abs();
     if spread_ps > first.delay.value() {
         let message =

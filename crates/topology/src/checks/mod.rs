@@ -10,6 +10,7 @@ mod pacing;
 pub(crate) mod paths;
 mod prepared;
 mod sites;
+mod space;
 mod twin_field;
 
 use crate::diagnostic::{Diagnostic, Severity};
@@ -24,6 +25,7 @@ pub(crate) fn check(topology: &Topology, places: &Places) -> Vec<Diagnostic> {
     links::check(&topology.spec, &mut report);
     keys::check(&topology.spec, &mut report);
     paths::check(&topology.spec, &mut report);
+    space::check(&topology.spec, &mut report);
     counts::check(&topology.spec, &mut report);
     budget::check(&topology.spec, &mut report);
     pacing::check(&topology.spec, &mut report);
@@ -85,7 +87,7 @@ impl Finding {
     }
 
     /// The same of a block at this path, of which the finding's path is a part.
-    fn below(self, path: &str) -> Self {
+    pub(crate) fn below(self, path: &str) -> Self {
         Finding { path: format!("{path}.{}", self.path), ..self }
     }
 

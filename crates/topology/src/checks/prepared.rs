@@ -7,12 +7,11 @@ use distill::sifting::prepared::config::{ConfigError, PREAMBLE_PULSES_MAX, Part}
 
 use super::instruments::{self, afterpulse, bounded, converter, efficiency, z_probability};
 use super::links::{bound, epochs, round};
-use super::{Epoch, Finding, Report};
+use super::{Epoch, Finding, Report, space};
 use crate::document::{
-    Acquisition, BasisChoice, BasisErrors, Clock, Disturbance, Encoding, GatedAvalanche, Intensities, QuantumDot,
-    Snspd, Sync,
+    Acquisition, BasisErrors, Clock, Disturbance, Encoding, GatedAvalanche, Intensities, QuantumDot, Snspd, Sync,
 };
-use crate::resolve::{PreparedLink, PreparedSource, PulseDetector};
+use crate::resolve::{PreparedLink, PreparedSource, PulseDetector, Way};
 
 /// Clicks per second beyond which an epoch does not fit into memory, and clicks of a round.
 const CLICK_RATE_HZ_MAX: f64 = 1e9;
@@ -34,7 +33,10 @@ pub(super) fn check(epoch: &Epoch, kind: &PreparedLink<'_>, path: &str, report: 
     bounded(&format!("{path}.source"), "pulseWidth", kind.transmitter.pulse_width(), "1 ms", report);
     encoder(kind, path, report);
     let arm = format!("{path}.arms[0]");
-    instruments::fibre(&kind.arm.fibre, &format!("{arm}.fibre"), report);
+    match kind.way {
+        Way::Fibre(fibre) => instruments::fibre(fibre, &format!("{arm}.fibre"), report),
+        Way::FreeSpace(way) => space::way(way, &format!("{arm}.freeSpace"), report),
+    }
     instruments::clock(kind.clock, &format!("{arm}.clock"), report);
     match kind.detector {
         PulseDetector::FreeRunning(detector) => {
@@ -44,7 +46,10 @@ pub(super) fn check(epoch: &Epoch, kind: &PreparedLink<'_>, path: &str, report: 
         PulseDetector::Gated(detector) => gated(kind, detector, path, report),
     }
     analyser(kind, path, report);
-    arrivals(epoch, kind, path, report);
+    // What arrives through free space depends on where the satellite is; counts say how much of it an epoch holds.
+    if matches!(kind.way, Way::Fibre(_)) {
+        arrivals(epoch, kind, path, report);
+    }
     bound(link, &kind.emission(), path, report);
     round(link, "24 h", path, report);
     if epoch.clicks {
@@ -288,24 +293,18 @@ fn largest_power(kind: &PreparedLink<'_>) -> f64 {
 
 /// Probability that a photon which is sent makes a click.
 fn survival(kind: &PreparedLink<'_>) -> f64 {
-    10f64.powf(-kind.arm.fibre.loss_db() / 10.0) * kind.detector.efficiency()
+    10f64.powf(-kind.way_loss_db() / 10.0) * kind.detector.efficiency()
 }
 
 /// Dark counts of all detectors together.
 fn dark_hz(kind: &PreparedLink<'_>) -> f64 {
-    // One reads the arrival time of bits in basis Z; behind an active choice two serve both bases.
-    let detectors = match (kind.analyser.encoding, kind.analyser.basis_choice) {
-        (Encoding::TimeBin, _) => 3.0,
-        (_, BasisChoice::Active) => 2.0,
-        _ => 4.0,
-    };
     let each_hz = match kind.detector {
         PulseDetector::FreeRunning(detector) => detector.dark_count_rate.value(),
         PulseDetector::Gated(detector) => {
             kind.transmitter.repetition_rate().value() * detector.dark_probability.value()
         }
     };
-    detectors * each_hz
+    kind.detectors() * each_hz
 }
 
 /// Per click.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Bb84Analyser, GatedAvalanche, Name, Provenance, QuantumDot, TwinField, WeakCoherent, provenance_map};
+use super::{
+    Bb84Analyser, FreeSpace, GatedAvalanche, Name, Provenance, QuantumDot, TwinField, WeakCoherent, provenance_map,
+};
 use crate::quantity::*;
 
 /// Where the light of a link comes from.
@@ -108,8 +110,12 @@ fn default_pump_max() -> f64 {
 pub struct Arm {
     /// Site at the end of this arm.
     pub site: Name,
-    /// The optical path.
-    pub fibre: Fibre,
+    /// The optical path, where it is a fibre. An arm has this or `freeSpace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fibre: Option<Fibre>,
+    /// The optical path, where it is that between a satellite and the ground.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_space: Option<FreeSpace>,
     /// The instrument that turns a photon's state into a detector.
     #[serde(default)]
     pub analyser: Analyser,

@@ -8,6 +8,7 @@ mod keys;
 mod prepared;
 mod protocol;
 mod reference;
+mod space;
 mod twin_field;
 
 use std::borrow::Cow;
@@ -22,9 +23,10 @@ pub use keys::*;
 pub use prepared::*;
 pub use protocol::*;
 pub use reference::*;
+pub use space::*;
 pub use twin_field::*;
 
-use crate::quantity::Duration;
+use crate::quantity::{Duration, Length};
 
 /// Longest DNS label: names of sites, links and services are names of hosts too.
 pub const NAME_LENGTH_MAX: usize = 63;
@@ -118,6 +120,9 @@ pub struct Run {
     /// Simulated time after which the run ends; without it the run goes on until it is stopped.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
+    /// Universal time at which simulated time begins. Satellites need it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Moment>,
     /// Makes a run repeatable and its keys worthless; without it randomness is the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     // What every reader of JSON takes exactly; the checks of an API server are in floating point.
@@ -142,6 +147,7 @@ impl Default for Run {
         Run {
             speed: Speed::Max,
             duration: None,
+            start: None,
             seed: None,
             fidelity: None,
             epoch: Duration::preset("20 ms"),
@@ -250,9 +256,12 @@ pub struct Faults {
 pub struct Site {
     /// Name of the site, a DNS label.
     pub name: Name,
-    /// Where the site is, for maps.
+    /// Where the site is, for maps, and for satellites, which see it from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<Location>,
+    /// Makes the site a satellite, which has no location.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orbit: Option<Orbit>,
     /// Applications that take key here. A site that holds only a source has no key store and can have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
@@ -273,6 +282,9 @@ pub struct Location {
     /// Longitude in degrees, east positive.
     #[schemars(range(min = -180, max = 180))]
     pub lon: f64,
+    /// Height above the ellipsoid; 0 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<Length>,
 }
 
 /// A quantum link between two sites: the light, its ways, and the protocol that makes key of it. Pairs of photons come from a
@@ -360,6 +372,12 @@ impl Spec {
     /// Slice of simulated time that is exchanged at once on a link.
     pub fn epoch(&self, link: &Link) -> Duration {
         link.epoch.unwrap_or(self.run.epoch)
+    }
+}
+
+impl Site {
+    pub fn is_satellite(&self) -> bool {
+        self.orbit.is_some()
     }
 }
 

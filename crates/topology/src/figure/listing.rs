@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_kind_of_link_lists_each_of_its_figures_once_and_shows_only_what_it_has() {
-        for protocol in [Protocol::Bbm92EnergyTime, Protocol::DecoyBb84, Protocol::SinglePhotonBb84, Protocol::SnsTwinField]
+        for protocol in
+            [Protocol::Bbm92EnergyTime, Protocol::DecoyBb84, Protocol::SinglePhotonBb84, Protocol::SnsTwinField]
         {
             let of_tags: Vec<Figure> = Listing::of(protocol).all().collect();
             for fidelity in [Fidelity::Tags, Fidelity::Counts] {

@@ -91,7 +91,7 @@ impl Plan {
 }
 
 /// A link as it is planned, with the number of stretches that its blocks are sifted in.
-pub(super) fn plan(link: &Link, run: RunPlan) -> Option<(PlannedLink, Vec<Service>)> {
+pub(super) fn plan(link: &Link, run: RunPlan<'_>) -> Option<(PlannedLink, Vec<Service>)> {
     let (planned, services) = links::plan(link, run)?;
     if link.authentication.checkpoint.is_none() && link.round.rounded() <= INTERVAL_PS {
         return Some((planned, services));
@@ -130,7 +130,7 @@ pub(crate) fn budget(spec: &Spec, link: &Link) -> Option<Budget> {
 
 impl Plan {
     /// A link and nothing else, for what the formulae say of it.
-    fn of_one(link: PlannedLink, services: Vec<Service>, run: RunPlan) -> Self {
+    fn of_one(link: PlannedLink, services: Vec<Service>, run: RunPlan<'_>) -> Self {
         Self {
             topology: String::new(),
             latency_epochs: run.latency_epochs,

@@ -10,6 +10,7 @@ use photonics::config::{
 use serde::{Deserialize, Serialize};
 
 use super::seed::SecretSeed;
+use super::space::SpaceLink;
 pub use crate::document::Speed;
 use crate::document::WhenFull;
 
@@ -131,6 +132,9 @@ pub struct CountedPulses {
     /// Of the receiver.
     pub detectors: PreparedDetectors,
     pub sifting: Prepared,
+    /// What more the way takes where it leads to a satellite: the loss of the arm is that of optics alone then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<Box<SpaceLink>>,
 }
 
 /// Entangled pairs, a photon to each output.

@@ -5,6 +5,7 @@ use photonics::expect::moment::{self, Turned};
 use photonics::expect::{math, predict};
 use photonics::nature::counts::{Law, LawError, SLICE_BITS};
 
+use super::space::Seen;
 use super::{CountedPairs, CountedPulses, Counts, RunOptions, estimate, expected, links, run_plan};
 use crate::diagnostic::Severity;
 use crate::document::{Link, Spec, Topology};
@@ -23,6 +24,8 @@ pub struct Conditions {
     /// What nobody holds: the sum of the phases, and the polarisation that arrives at each output.
     pub phase_rad: Option<f64>,
     pub turned: [Option<Turned>; 2],
+    /// Clicks per second that other light makes at each detector: of links through free space.
+    pub background_hz: f64,
 }
 
 /// What both outputs and faults tell of an epoch.
@@ -57,6 +60,11 @@ impl Counts {
             }
         };
         let (polarisation_held, phase_held) = loops;
+        let seen = match self {
+            Counts::Pulses(counted) => counted.space.as_ref().map(|space| space.seen(t_s)),
+            Counts::Pairs(_) => None,
+        };
+        let (way_db, background_hz) = seen.map_or((0.0, 0.0), |seen| (seen.loss_db, seen.background_hz));
         let turned = |output: usize, arm: &Arm| {
             (!polarisation_held).then(|| Turned::at(&arm.polarisation, t_s, polarisations_rad[output]))
         };
@@ -69,12 +77,12 @@ impl Counts {
             // Pulses have one way, whichever end of it a fault names.
             (_, [arm, ..]) => {
                 let added_db = added_db[0].max(added_db[1]);
-                (losses_db.iter().map(|loss| loss + added_db).collect(), [None, turned(1, arm)], 1.0)
+                (losses_db.iter().map(|loss| loss + way_db + added_db).collect(), [None, turned(1, arm)], 1.0)
             }
             (_, []) => (Vec::new(), [None, None], 1.0),
         };
         let phase_rad = (!phase_held).then_some(phases_rad[0] + phases_rad[1]);
-        Conditions { losses_db, power: pump * moment::power(steps, t_s), phase_rad, turned }
+        Conditions { losses_db, power: pump * moment::power(steps, t_s), phase_rad, turned, background_hz }
     }
 
     /// As planned, with the most light that the pump and what is scheduled may give.
@@ -84,10 +92,17 @@ impl Counts {
                 let losses: Vec<f64> = counted.light.arms.iter().map(|arm| arm.loss_db).collect();
                 (losses, &counted.light.emitter.steps)
             }
-            Counts::Pulses(counted) => (vec![counted.light.arm.loss_db], &counted.light.transmitter.steps),
+            Counts::Pulses(counted) => {
+                let way_db = counted.space.as_ref().map_or(0.0, |space| space.best.loss_db);
+                (vec![counted.light.arm.loss_db + way_db], &counted.light.transmitter.steps)
+            }
+        };
+        let background_hz = match self {
+            Counts::Pulses(counted) => counted.space.as_ref().map_or(0.0, |space| space.best.background_hz),
+            Counts::Pairs(_) => 0.0,
         };
         let scheduled = steps.iter().map(|step| moment::power(steps, step.at_s)).fold(1.0, f64::max);
-        Conditions { losses_db, power: pump * scheduled, phase_rad: None, turned: [None, None] }
+        Conditions { losses_db, power: pump * scheduled, phase_rad: None, turned: [None, None], background_hz }
     }
 
     /// The law of the counts under these conditions.
@@ -127,7 +142,9 @@ impl CountedPulses {
         light.arm.loss_db = loss_db(conditions, 0, 1) + math::loss_db(conditions.power);
         let turned = conditions.turned[1].as_ref();
         moment::turn(&mut light.transmitter, &light.analyser, turned, conditions.phase_rad);
-        Law::prepared(&expected::inputs(&light, &self.detectors, &self.sifting))
+        let seen = Seen { loss_db: 0.0, background_hz: conditions.background_hz };
+        let detectors = seen.lit(&self.detectors, light.transmitter.repetition_rate_hz);
+        Law::prepared(&expected::inputs(&light, &detectors, &self.sifting))
     }
 }
 

@@ -12,6 +12,7 @@ use super::estimate::RECONCILIATION_EFFICIENCY;
 use super::prepared::{self, ExpectedBlock};
 use super::{
     Counts, ModuleConfig, Nature, Plan, PlannedLink, PreparedReceiver, Pulses, Receiver as Receiving, ServiceConfig,
+    SpaceLink,
 };
 use crate::figure::{Figure, Figures, Measured};
 
@@ -22,6 +23,8 @@ pub struct PreparedParts<'a> {
     pub receiver: &'a PreparedReceiver,
     pub sifting: &'a sifting::Prepared,
     pub post_processing: &'a PostProcessing,
+    /// Of a link to a satellite: what is expected is that of the mean of a pass.
+    pub space: Option<&'a SpaceLink>,
 }
 
 /// What is expected of such a link, and of one of its blocks.
@@ -44,12 +47,12 @@ impl Plan {
         let ServiceConfig::Detector(detector) = &self.service(&link.ends[1].module)?.config else { return None };
         let Receiving::Prepared(receiver) = &detector.receiver else { return None };
         let ModuleConfig { protocol, .. } = &detector.module;
-        let (pulses, sifting) = match &source.nature {
-            Nature::Pulses(pulses) => (&**pulses, protocol.sifting.prepared()?),
-            Nature::Counts(Counts::Pulses(counted)) => (&counted.light, &counted.sifting),
+        let (pulses, sifting, space) = match &source.nature {
+            Nature::Pulses(pulses) => (&**pulses, protocol.sifting.prepared()?, None),
+            Nature::Counts(Counts::Pulses(counted)) => (&counted.light, &counted.sifting, counted.space.as_deref()),
             Nature::Pairs(_) | Nature::Counts(Counts::Pairs(_)) => return None,
         };
-        Some(PreparedParts { pulses, receiver, sifting, post_processing: &protocol.post_processing })
+        Some(PreparedParts { pulses, receiver, sifting, post_processing: &protocol.post_processing, space })
     }
 }
 
@@ -65,7 +68,11 @@ pub fn inputs(pulses: &Pulses, detectors: &PreparedDetectors, sifting: &sifting:
 
 impl PreparedParts<'_> {
     pub fn inputs(&self) -> Inputs {
-        inputs(self.pulses, &self.receiver.detectors, self.sifting)
+        let Some(space) = self.space else { return inputs(self.pulses, &self.receiver.detectors, self.sifting) };
+        let mut pulses = self.pulses.clone();
+        pulses.arm.loss_db += space.mean.loss_db;
+        let detectors = space.mean.lit(&self.receiver.detectors, pulses.transmitter.repetition_rate_hz);
+        inputs(&pulses, &detectors, self.sifting)
     }
 
     pub fn key_is_z(&self) -> bool {
@@ -78,7 +85,12 @@ impl PreparedParts<'_> {
 
     /// Reconciliation discloses `efficiency` times the Shannon limit.
     pub fn predict(&self, efficiency: f64) -> PreparedPrediction {
-        let (inputs, block_s) = (self.inputs(), self.block_s());
+        self.predict_block(self.block_s(), efficiency)
+    }
+
+    /// The same of a block of another length.
+    pub(super) fn predict_block(&self, block_s: f64, efficiency: f64) -> PreparedPrediction {
+        let inputs = self.inputs();
         let security = self.post_processing.security.clone();
         let response = inputs.predict();
         let block = prepared::block(&inputs, block_s * inputs.pulse_rate_hz(), efficiency);

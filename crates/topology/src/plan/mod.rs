@@ -11,10 +11,12 @@ pub(crate) mod links;
 mod live;
 pub mod optimise;
 mod pacing;
+pub mod passes;
 pub mod prepared;
 pub mod proposal;
 mod seed;
 mod sites;
+pub mod space;
 pub mod twin_field;
 pub(crate) mod ways;
 
@@ -36,6 +38,7 @@ pub use pacing::PACER;
 pub use seed::{Role, SecretSeed, derive_subseed};
 use sites::SitePlanner;
 pub use sites::{kms_name, relay_name};
+pub use space::SpaceLink;
 use twin_field::PlannedTwinField;
 
 /// Identity under which whoever runs the network asks services for their status and brings faults.
@@ -339,7 +342,9 @@ impl ServiceNames {
 
 /// What a run is for a link: all of it but the epoch is common to all links.
 #[derive(Clone, Copy)]
-pub(crate) struct RunPlan {
+pub(crate) struct RunPlan<'a> {
+    /// For links whose way depends on what their sites are.
+    pub spec: &'a Spec,
     /// Of links that have none of their own, until it is the plan [of a link](RunPlan::of).
     pub epoch_ps: u64,
     pub latency_epochs: u64,
@@ -403,7 +408,7 @@ fn with_services(spec: &Spec) -> Cow<'_, Spec> {
     Cow::Owned(Spec { links, ..spec.clone() })
 }
 
-impl RunPlan {
+impl RunPlan<'_> {
     /// The run as this link sees it.
     pub fn of(self, link: &Link) -> Self {
         RunPlan { epoch_ps: link.epoch.map_or(self.epoch_ps, |epoch| epoch.rounded().max(1)), ..self }
@@ -420,9 +425,10 @@ impl RunPlan {
     }
 }
 
-pub(crate) fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
+pub(crate) fn run_plan<'a>(spec: &'a Spec, options: &RunOptions) -> RunPlan<'a> {
     let limit_ps = options.duration_ps.or(spec.run.duration.map(|duration| duration.rounded()));
     let mut run = RunPlan {
+        spec,
         epoch_ps: spec.run.epoch.rounded().max(1),
         latency_epochs: spec.run.latency.into(),
         speed: options.speed.unwrap_or(spec.run.speed),
@@ -441,7 +447,7 @@ pub(crate) fn run_plan(spec: &Spec, options: &RunOptions) -> RunPlan {
     run
 }
 
-fn warnings(spec: &Spec, run: RunPlan) -> Vec<String> {
+fn warnings(spec: &Spec, run: RunPlan<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(seed) = run.seed {
         warnings.push(format!("seed {seed} makes this run repeatable and its keys worthless"));
@@ -454,7 +460,7 @@ fn warnings(spec: &Spec, run: RunPlan) -> Vec<String> {
         if run.limit_ps.is_some_and(|limit| limit.div_ceil(epoch_ps) < round_epochs(link, epoch_ps)) {
             warnings.push(format!("link {}: the run ends before its first round of {}", link.name, link.round));
         }
-        warnings.extend(links::warnings(link));
+        warnings.extend(links::warnings(link, run));
     }
     warnings
 }

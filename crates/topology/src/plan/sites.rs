@@ -18,7 +18,7 @@ pub fn relay_name(site: &str) -> String {
 /// The network as its key stores see it.
 pub(super) struct SitePlanner<'a> {
     spec: &'a Spec,
-    run: RunPlan,
+    run: RunPlan<'a>,
     /// Sites that end a link, each with the sites that it shares a link with.
     neighbours: BTreeMap<&'a str, BTreeSet<&'a str>>,
     modules: BTreeMap<&'a str, Vec<KmsModule>>,
@@ -29,7 +29,7 @@ pub(super) struct SitePlanner<'a> {
 }
 
 impl<'a> SitePlanner<'a> {
-    pub fn new(spec: &'a Spec, run: RunPlan) -> Self {
+    pub fn new(spec: &'a Spec, run: RunPlan<'a>) -> Self {
         let neighbours = ways::neighbours(spec);
         let mut modules: BTreeMap<&str, Vec<KmsModule>> = BTreeMap::new();
         for link in &spec.links {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{COLLECTED_MAX, Diagnostic, Position, quoted};
-use crate::document::{NAME_FORMAT, PROVENANCE_FORMAT, Speed, TOLERANCE_FORMAT, VALUE_FORMAT};
+use crate::document::{MOMENT_FORMAT, NAME_FORMAT, PROVENANCE_FORMAT, Speed, TOLERANCE_FORMAT, VALUE_FORMAT};
 use crate::expand::{Definition, INSTRUMENTS, KINDS, USE};
 use crate::quantity;
 use crate::schema::EXPANDED;
@@ -535,6 +535,7 @@ impl<'a> Walker<'a> {
                 "a tolerance such as \"5 %\", \"0.2 pp\" (percentage points), \"factor 1.3\", \"exact\" or \"at least\""
                     .into()
             }
+            (_, MOMENT_FORMAT) => orbits::TimeError::EXPECTED.into(),
             (Some("integer"), _) => format!("a whole number{range}"),
             (Some("number"), _) => format!("a number{range}"),
             (Some("array"), _) => "a list".into(),

@@ -5,7 +5,8 @@ use serde_json::{Number, Value};
 use super::found;
 use crate::diagnostic::Diagnostic;
 use crate::document::{
-    NAME_FORMAT, Name, PROVENANCE_FORMAT, ReferenceValue, TOLERANCE_FORMAT, Tolerance, VALUE_FORMAT,
+    MOMENT_FORMAT, Moment, NAME_FORMAT, Name, PROVENANCE_FORMAT, ReferenceValue, TOLERANCE_FORMAT, Tolerance,
+    VALUE_FORMAT,
 };
 use crate::quantity::{self, Decimal, Dimension, QuantityError, dimension_of};
 use crate::suggest;
@@ -48,6 +49,10 @@ pub(super) fn text_problem(text: &str, format: &str, schema: &Value) -> Option<(
             Some(("is not a name".into(), hint))
         }
         PROVENANCE_FORMAT => provenance_problem(text, schema),
+        MOMENT_FORMAT if Moment::parse(text).is_none() => {
+            let offset = text.contains('+').then(|| "times are in UTC: convert it, and let it end with Z".to_owned());
+            Some(("is not a time in UTC".into(), offset))
+        }
         VALUE_FORMAT => ReferenceValue::parse(text).err().map(quantity_problem),
         TOLERANCE_FORMAT if Tolerance::parse(text).is_none() => Some(("is not a tolerance".into(), None)),
         _ => length_problem(text, schema),

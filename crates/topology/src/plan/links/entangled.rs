@@ -14,7 +14,7 @@ use crate::plan::seed::Role;
 use crate::plan::{PlannedLink, RunPlan, Service};
 use crate::resolve::{EntangledEnd, EntangledLink};
 
-pub(super) fn plan(kind: EntangledLink<'_>, run: RunPlan) -> (PlannedLink, Vec<Service>) {
+pub(super) fn plan(kind: EntangledLink<'_>, run: RunPlan<'_>) -> (PlannedLink, Vec<Service>) {
     let link = kind.link;
     let common = Common::new(link, kind.ends.map(|end| end.site()), run);
     // The end with the larger loss announces: it has fewer clicks, so less is said.
@@ -25,7 +25,7 @@ pub(super) fn plan(kind: EntangledLink<'_>, run: RunPlan) -> (PlannedLink, Vec<S
 }
 
 /// What is drawn where the link is one of counts.
-pub(in crate::plan) fn counted(kind: EntangledLink<'_>, run: RunPlan) -> CountedPairs {
+pub(in crate::plan) fn counted(kind: EntangledLink<'_>, run: RunPlan<'_>) -> CountedPairs {
     let common = Common::new(kind.link, kind.ends.map(|end| end.site()), run);
     Planner { link: kind.link, kind, common, announcer: 0 }.counted()
 }
@@ -62,7 +62,7 @@ impl Planner<'_> {
     fn services(&self) -> Vec<Service> {
         let modules = [0, 1].map(|end| ServiceConfig::Detector(Box::new(self.detector_config(end))));
         // Classical traffic takes the same route, past the source.
-        let delay_ps = self.kind.ends.iter().map(|end| end.arm.fibre.delay_ps()).sum::<f64>().round() as u64;
+        let delay_ps = self.kind.ends.iter().map(|end| end.fibre.delay_ps()).sum::<f64>().round() as u64;
         self.common.services(self.source_config(), modules, delay_ps)
     }
 
@@ -97,7 +97,7 @@ impl Planner<'_> {
             detector: snspd(own.detector),
             clock: clock(own.clock),
             analyser: self.analyser(end),
-            arm_delay_ps: own.arm.fibre.delay_ps(),
+            arm_delay_ps: own.fibre.delay_ps(),
         });
         DetectorConfig {
             module: self.common.module(end, self.protocol(end), self.kind.source.pump_initial),
@@ -158,7 +158,8 @@ impl Planner<'_> {
     }
 
     fn arm(&self, end: usize) -> instrument::Arm {
-        instruments::arm(self.link, self.kind.ends[end].arm, self.common.run.epoch_ps)
+        let EntangledEnd { arm, fibre, .. } = self.kind.ends[end];
+        instruments::arm(self.link, arm, fibre, self.common.run.epoch_ps)
     }
 
     fn analyser(&self, end: usize) -> instrument::EnergyTimeAnalyser {

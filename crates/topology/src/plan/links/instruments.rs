@@ -2,13 +2,12 @@
 
 use photonics::config as instrument;
 
-use crate::document::{Arm, Disturbance, FreeRunningClock, Link, Phase, Snspd};
+use crate::document::{Arm, Disturbance, Fibre, FreeRunningClock, Link, Phase, Snspd};
 use crate::quantity::Duration;
 
 pub(super) const PS_PER_S: f64 = 1e12;
 
-pub(super) fn arm(link: &Link, arm: &Arm, epoch_ps: u64) -> instrument::Arm {
-    let fibre = &arm.fibre;
+pub(super) fn arm(link: &Link, arm: &Arm, fibre: &Fibre, epoch_ps: u64) -> instrument::Arm {
     let turns = link.disturbances.iter().filter_map(|disturbance| match disturbance {
         Disturbance::Polarisation(step) if step.site == arm.site => Some((step.at, step.step.value())),
         _ => None,
@@ -26,6 +25,25 @@ pub(super) fn arm(link: &Link, arm: &Arm, epoch_ps: u64) -> instrument::Arm {
             drift_period_s: fibre.polarisation.drift_period.value() / PS_PER_S,
             dependent_loss: fibre.polarisation.dependent_loss.value(),
             steps: levels(turns, epoch_ps, 0.0, |level, step| level + step),
+        },
+    }
+}
+
+/// A way without fibre: optics, and polarisation that stays as it is.
+pub(super) fn free_space(loss_db: f64, delay_ps: f64) -> instrument::Arm {
+    instrument::Arm {
+        length_km: 0.0,
+        loss_db,
+        delay_ps,
+        delay_drift_amplitude_ps: 0.0,
+        delay_drift_period_s: 1.0,
+        dispersion_ps_per_nm: 0.0,
+        polarisation: instrument::Polarisation {
+            initial_rad: [0.0; 2],
+            drift_amplitude_rad: 0.0,
+            drift_period_s: 1.0,
+            dependent_loss: 0.0,
+            steps: Vec::new(),
         },
     }
 }

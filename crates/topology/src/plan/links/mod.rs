@@ -12,8 +12,8 @@ use distill::config::{LinkProtocol, Side};
 use photonics::config::Outage;
 
 use super::config::{ChannelConfig, ModuleConfig, Nature, PlannedOutage, ServiceConfig, SourceConfig};
-use super::twin_field::PlannedTwinField;
 use super::seed::{Role, SecretSeed, derive_subseed};
+use super::twin_field::PlannedTwinField;
 use super::{
     CONTROL_IDENTITY, PlannedEnd, PlannedLink, PlannedReference, PlannedSource, RunPlan, Service, ServiceNames,
     kms_name, round_epochs,
@@ -23,7 +23,7 @@ use crate::quantity::Duration;
 use crate::resolve::{LinkKind, resolve};
 
 /// A link and its services, or nothing where [`crate::parse`] would have refused it.
-pub(super) fn plan(link: &Link, run: RunPlan) -> Option<(PlannedLink, Vec<Service>)> {
+pub(super) fn plan(link: &Link, run: RunPlan<'_>) -> Option<(PlannedLink, Vec<Service>)> {
     match resolve(link).ok()? {
         LinkKind::Entangled(kind) => Some(entangled::plan(kind, run)),
         LinkKind::Prepared(kind) => Some(prepared::plan(&kind, run)),
@@ -43,10 +43,11 @@ pub(super) use entangled::counted as counted_pairs;
 pub(super) use prepared::counted as counted_pulses;
 
 /// Warnings for those who start a link of its kind.
-pub(super) fn warnings(link: &Link) -> Vec<String> {
+pub(super) fn warnings(link: &Link, run: RunPlan<'_>) -> Vec<String> {
     match resolve(link) {
         Ok(LinkKind::Entangled(kind)) => entangled::warnings(&kind),
-        Ok(LinkKind::Prepared(_) | LinkKind::TwinField(_)) => Vec::new(),
+        Ok(LinkKind::Prepared(kind)) => prepared::warnings(&kind, run.of(link)),
+        Ok(LinkKind::TwinField(_)) => Vec::new(),
         Err(_) => Vec::new(),
     }
 }
@@ -57,11 +58,11 @@ struct Common<'a> {
     names: ServiceNames,
     /// By output of the source.
     sites: [&'a str; 2],
-    run: RunPlan,
+    run: RunPlan<'a>,
 }
 
 impl<'a> Common<'a> {
-    fn new(link: &'a Link, sites: [&'a str; 2], run: RunPlan) -> Self {
+    fn new(link: &'a Link, sites: [&'a str; 2], run: RunPlan<'a>) -> Self {
         Self { link, names: ServiceNames::of(link, sites), sites, run }
     }
 
@@ -238,7 +239,7 @@ pub(crate) fn bound(bound: Bound) -> protocol::Bound {
     }
 }
 
-fn post_processing(link: &Link, emission: protocol::Emission, run: RunPlan) -> protocol::PostProcessing {
+fn post_processing(link: &Link, emission: protocol::Emission, run: RunPlan<'_>) -> protocol::PostProcessing {
     protocol::PostProcessing {
         framing: protocol::Framing { frame_ps: run.epoch_ps, round_frames: round_epochs(link, run.epoch_ps) },
         reconciliation: protocol::Reconciliation {

@@ -201,7 +201,7 @@ impl PreparedLink<'_> {
     pub fn clock_config(&self) -> instrument::Clock {
         match &self.link.sync {
             Some(Sync::Distributed(_)) => instrument::Clock {
-                offset_ps: -(self.arm.fibre.delay_ps() + CLOCK_BEHIND_PS),
+                offset_ps: -(self.delay_ps() + CLOCK_BEHIND_PS),
                 frequency_error: 0.0,
                 frequency_walk_per_sqrt_s: 0.0,
                 phase_walk_ps_per_sqrt_s: 0.0,

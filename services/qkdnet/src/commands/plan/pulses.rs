@@ -4,6 +4,7 @@ use serde::Serialize;
 use topology::figure::Figures;
 use topology::plan::checkpoints::Budget;
 use topology::plan::expected::{PreparedParts, PreparedPrediction};
+use topology::plan::passes::PassPrediction;
 use topology::plan::{Plan, PlannedLink};
 
 /// What is expected of a transmitter and its receiver.
@@ -47,6 +48,9 @@ pub(super) struct PulsesReport {
     /// Share of the key by the bound that the topology chooses.
     pub authentication_fraction: f64,
     pub figures: Figures,
+    /// Of a link to a satellite: what else is said of it is that of the mean of the first one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passes: Vec<PassPrediction>,
     /// Warnings about this link.
     pub notes: Vec<String>,
 }
@@ -83,7 +87,7 @@ pub(super) fn report(
         name: link.name.clone(),
         protocol: link.protocol.name(),
         sites: link.ends.each_ref().map(|end| end.site.clone()),
-        total_loss_db: link.total_loss_db(),
+        total_loss_db: link.total_loss_db() + parts.space.map_or(0.0, |space| space.mean.loss_db),
         pulse_rate_hz,
         intensities: intensities(parts, &prediction),
         sifted_key_hz: key.0,
@@ -108,6 +112,7 @@ pub(super) fn report(
         authentication_bits_per_block: authentication_bits,
         authentication_fraction: budget.share(),
         figures,
+        passes: plan.passes(link, efficiency),
         notes: notes(&prediction, key_bits, authentication_bits),
     })
 }

@@ -82,6 +82,7 @@ fn pulses_text(text: &mut String, link: &PulsesReport) {
     let (tags, share) = (link.authentication_bits_per_block, 100.0 * link.authentication_fraction);
     line("authentication", format!("{tags:.0} bit per block, {share:.2} % of the key"));
     line("", hourly(&link.figures));
+    passes_text(&mut line, link);
     for note in &link.notes {
         line("note", note.clone());
     }
@@ -122,6 +123,23 @@ fn twin_field_text(text: &mut String, link: &TwinFieldReport) {
     }
     for note in &link.notes {
         line("note", note.clone());
+    }
+}
+
+/// Passes that are listed for people; programs get all of them.
+const PASSES_SHOWN: usize = 12;
+
+fn passes_text(line: &mut impl FnMut(&str, String), link: &PulsesReport) {
+    for (index, pass) in link.passes.iter().take(PASSES_SHOWN).enumerate() {
+        let name = if index == 0 { "passes" } else { "" };
+        let (elevation, range) = (pass.elevation_deg, pass.closest_km);
+        line(name, format!("{}, {:.0} s, up to {elevation:.1} deg at {range:.1} km", pass.rise, pass.duration_s));
+        let (loss, qber) = (pass.mean_loss_db, 100.0 * pass.qber_key);
+        let (sifted, key) = (si(pass.sifted_bits), si(pass.key_bits));
+        line("", format!("{loss:.2} dB in the mean, {sifted}bit sifted, QBER {qber:.2} %, {key}bit of key"));
+    }
+    if link.passes.len() > PASSES_SHOWN {
+        line("", format!("and {} more", link.passes.len() - PASSES_SHOWN));
     }
 }
 
