@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod golden;
+
 use distill::config::{Side, Sifting};
+use golden::{changed, report};
 use topology::document::Fidelity;
 use topology::parse;
 use topology::plan::counts::{Conditions, Told, refusals};
@@ -12,14 +15,6 @@ use topology::plan::{Counts, ModuleConfig, Nature, Plan, RunOptions, ServiceConf
 const PAIRS: &str = include_str!("minimal.yaml");
 const DECOYS: &str = include_str!("decoys.yaml");
 const DOT: &str = include_str!("dot.yaml");
-
-/// A good document with texts replaced, each of which must be there.
-fn changed(good: &str, changes: &[(&str, &str)]) -> String {
-    changes.iter().fold(good.to_owned(), |text, (from, to)| {
-        assert!(text.contains(from), "{from}");
-        text.replacen(from, to, 1)
-    })
-}
 
 fn at_counts(good: &str) -> String {
     changed(good, &[("spec:\n", "spec:\n  run: {fidelity: counts}\n")])
@@ -220,13 +215,6 @@ fn what_no_loop_holds_drifts_into_the_errors() {
         let held = changed(good, &[("- name: west-east\n", &off.replace("false", "true"))]);
         let bent = errors(&held, true);
         assert!(bent.iter().all(|errors| *errors < 0.2), "{bent:?}");
-    }
-}
-
-fn report(text: &str) -> String {
-    match parse("net.yaml", text.as_bytes()) {
-        Ok(_) => panic!("accepted"),
-        Err(problems) => problems.to_string(),
     }
 }
 

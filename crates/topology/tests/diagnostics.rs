@@ -2,35 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod golden;
+
+use golden::{golden, report};
 use topology::parse;
 
 const GOOD: &str = include_str!("minimal.yaml");
 
-/// The report on a file; panics if it is accepted.
-fn report(bytes: &[u8]) -> String {
-    match parse("net.yaml", bytes) {
-        Ok(_) => panic!("accepted"),
-        Err(problems) => problems.to_string(),
-    }
-}
-
-/// The good document with texts replaced, each of which must be there.
 fn changed(changes: &[(&str, &str)]) -> String {
-    changes.iter().fold(GOOD.to_owned(), |text, (from, to)| {
-        assert!(text.contains(from), "{from}");
-        text.replacen(from, to, 1)
-    })
-}
-
-macro_rules! golden {
-    ($($name:ident: $([$from:expr => $to:expr]),+;)*) => {$(
-        #[test]
-        fn $name() {
-            let changes = [$(($from, $to)),+];
-            let shown: String = changes.iter().map(|(from, to)| format!("- {from}\n+ {to}\n")).collect();
-            insta::assert_snapshot!(stringify!($name), format!("{shown}\n{}", report(changed(&changes).as_bytes())));
-        }
-    )*};
+    golden::changed(GOOD, changes)
 }
 
 golden! {

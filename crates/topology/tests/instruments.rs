@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod golden;
+
 use std::fmt::Write;
 
+use golden::{golden, report};
 use topology::document::{Link, Snspd};
 use topology::plan::{RunOptions, plan};
 use topology::provenance::{Origin, physical_values};
@@ -15,30 +18,8 @@ fn read(text: &str) -> Document {
     parse("net.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// The good document with texts replaced, each of which must be there.
 fn changed(changes: &[(&str, &str)]) -> String {
-    changes.iter().fold(GOOD.to_owned(), |text, (from, to)| {
-        assert!(text.contains(from), "{from}");
-        text.replacen(from, to, 1)
-    })
-}
-
-fn report(text: &str) -> String {
-    match parse("net.yaml", text.as_bytes()) {
-        Ok(_) => panic!("accepted"),
-        Err(problems) => problems.to_string(),
-    }
-}
-
-macro_rules! golden {
-    ($($name:ident: $([$from:expr => $to:expr]),+;)*) => {$(
-        #[test]
-        fn $name() {
-            let changes = [$(($from, $to)),+];
-            let shown: String = changes.iter().map(|(from, to)| format!("- {from}\n+ {to}\n")).collect();
-            insta::assert_snapshot!(stringify!($name), format!("{shown}\n{}", report(&changed(&changes))));
-        }
-    )*};
+    golden::changed(GOOD, changes)
 }
 
 golden! {

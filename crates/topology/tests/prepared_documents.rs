@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod golden;
+
 use distill::config::Emission;
 use distill::sifting::prepared::config::Sync;
+use golden::{changed, golden};
 use topology::document::{Detector, Protocol};
 use topology::parse;
 use topology::plan::{Nature, Plan, Receiver, RunOptions, plan};
@@ -12,32 +15,6 @@ use topology::plan::{Nature, Plan, Receiver, RunOptions, plan};
 const DECOYS: &str = include_str!("decoys.yaml");
 const DOT: &str = include_str!("dot.yaml");
 const PAIRS: &str = include_str!("minimal.yaml");
-
-fn report(text: &str) -> String {
-    match parse("net.yaml", text.as_bytes()) {
-        Ok(_) => panic!("accepted"),
-        Err(problems) => problems.to_string(),
-    }
-}
-
-/// A good document with texts replaced, each of which must be there.
-fn changed(good: &str, changes: &[(&str, &str)]) -> String {
-    changes.iter().fold(good.to_owned(), |text, (from, to)| {
-        assert!(text.contains(from), "{from}");
-        text.replacen(from, to, 1)
-    })
-}
-
-macro_rules! golden {
-    ($($name:ident: $good:ident, $([$from:expr => $to:expr]),+;)*) => {$(
-        #[test]
-        fn $name() {
-            let changes = [$(($from, $to)),+];
-            let shown: String = changes.iter().map(|(from, to)| format!("- {from}\n+ {to}\n")).collect();
-            insta::assert_snapshot!(stringify!($name), format!("{shown}\n{}", report(&changed($good, &changes))));
-        }
-    )*};
-}
 
 golden! {
     // What belongs to another kind of link.

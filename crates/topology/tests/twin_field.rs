@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod golden;
+
 use std::path::Path;
 
+use golden::golden;
 use photonics::expect::math::{plob_bits_per_use, transmission};
 use topology::document::Protocol;
 use topology::parse;
@@ -13,19 +16,8 @@ use topology::plan::{Plan, RunOptions, plan};
 
 const GOOD: &str = include_str!("twin-field.yaml");
 
-fn report(text: &str) -> String {
-    match parse("net.yaml", text.as_bytes()) {
-        Ok(_) => panic!("accepted"),
-        Err(problems) => problems.to_string(),
-    }
-}
-
-/// The good document with texts replaced, each of which must be there.
 fn changed(changes: &[(&str, &str)]) -> String {
-    changes.iter().fold(GOOD.to_owned(), |text, (from, to)| {
-        assert!(text.contains(from), "{from}");
-        text.replacen(from, to, 1)
-    })
+    golden::changed(GOOD, changes)
 }
 
 fn planned(text: &str) -> Plan {
@@ -41,17 +33,6 @@ fn shipped(file: &str) -> (PlannedTwinField, TwinFieldPrediction) {
     let link = planned(&std::fs::read_to_string(path).unwrap()).twin_fields.pop().unwrap();
     let prediction = predicted(&link);
     (link, prediction)
-}
-
-macro_rules! golden {
-    ($($name:ident: $([$from:expr => $to:expr]),+;)*) => {$(
-        #[test]
-        fn $name() {
-            let changes = [$(($from, $to)),+];
-            let shown: String = changes.iter().map(|(from, to)| format!("- {from}\n+ {to}\n")).collect();
-            insta::assert_snapshot!(stringify!($name), format!("{shown}\n{}", report(&changed(&changes))));
-        }
-    )*};
 }
 
 golden! {
@@ -122,10 +103,13 @@ fn one_error_that_is_fitted_at_404_km_gives_the_published_rate_at_518_km() {
     let (missed, at_616) = shipped("twin-field-616.yaml");
     assert_eq!((at_616.asymptotic_bps(), at_616.finite_bps()), (0.0, 0.0));
     assert!(at_616.no_key().is_some() && missed.inputs.visibility == fitted.inputs.visibility);
-    for prediction in [&at_404, &at_518] {
+    // Of what pairing leaves wrong one window of the two was heralded without light: more of them over more loss.
+    for (prediction, wrong_most) in [(&at_404, 1e-3), (&at_518, 1e-2)] {
         assert!(prediction.finite_bps() > 0.0 && prediction.finite_bps() < prediction.asymptotic_bps());
-        let (paired, unpaired) = (prediction.pairing.qber, prediction.unpaired().1);
-        assert!(unpaired > 0.25 && paired < unpaired / 40.0, "pairing takes the errors away: {unpaired} {paired}");
+        assert!(
+            prediction.pairing.qber < wrong_most && prediction.unpaired().1 > 0.25,
+            "pairing takes the errors away"
+        );
     }
 }
 
