@@ -195,7 +195,7 @@ fn chains_of_definitions_come_to_an_end() {
     };
     read(&changed(&[("      smf: {", &chain(13))]));
     for length in [17, 200] {
-        let said = report(&changed(&[("      smf: {", &chain(length))]));
+        let said = report(changed(&[("      smf: {", &chain(length))]));
         assert!(said.contains("more than 16 definitions use one another"), "{said}");
     }
 }
@@ -257,7 +257,7 @@ fn a_name_that_is_none_is_said_once_and_never_as_it_is() {
     let name = format!("\\e[31m{}", "a".repeat(60_000));
     let fields: String = (0..500).map(|field| format!(", f{field}: 1")).collect();
     let broken = format!("    detector:\n      ? \"{name}\"\n      : {{use: nanowire{fields}}}\n");
-    let said = report(&changed(&[("    detector:\n", &broken)]));
+    let said = report(changed(&[("    detector:\n", &broken)]));
     assert!(said.contains("is not a name") && !said.contains('\x1b'), "{:.500}", said);
     assert!(said.len() < 1 << 20, "{} bytes", said.len());
 }
