@@ -237,7 +237,7 @@ fn what_a_link_at_counts_cannot_be_is_said_where_it_stands() {
     let no_correlator =
         at_counts(&changed(PAIRS, &[("window: 120 ps", "window: 120 ps\n      acquisition: {correlator: false}")]));
     insta::assert_snapshot!("a_link_without_correlator_at_counts", report(&no_correlator));
-    insta::assert_snapshot!("an_epoch_of_too_many_counts", report(&too_bright(", fidelity: counts")));
+    insta::assert_snapshot!("an_epoch_of_too_many_counts", report(too_bright(", fidelity: counts")));
     let misspelt = changed(PAIRS, &[("spec:\n", "spec:\n  run: {fidelity: count}\n")]);
     insta::assert_snapshot!("a_fidelity_that_there_is_not", report(&misspelt));
 }
